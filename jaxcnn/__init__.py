@@ -1,0 +1,7 @@
+"""jaxcnn: a JAX functional research framework for convolutional networks.
+
+Importing this package imports nothing heavy; take what you need from ``jaxcnn.ops``,
+``jaxcnn.layers``, ``jaxcnn.models``, ``jaxcnn.train`` or ``jaxcnn.run``.
+"""
+
+__version__ = "0.1.0"
