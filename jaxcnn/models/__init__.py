@@ -1,0 +1,81 @@
+"""Architectures by name: ``create_model("lenet5", num_classes=10)``.
+
+A model is a Linen module: ``variables = model.init(key, images, train=False)`` and
+``logits = model.apply(variables, images, train=False)``, with images ``(n, h, w, c)``.
+With ``endpoints=True`` it returns ``(logits, endpoints)``: a dict of named feature maps.
+"""
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+
+from jaxcnn.models.convnet import ConvNet
+from jaxcnn.models.lenet import LeNet5
+from jaxcnn.models.mlp import MLP
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "lenet5": LeNet5,
+    "convnet": ConvNet,
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the models that match a shell pattern, sorted.
+
+    >>> list_models("lenet*")
+    ['lenet5']
+    """
+    return sorted(fnmatch.filter(MODELS, pattern))
+
+
+def model_options(name: str) -> dict[str, Any]:
+    """Options of a model and their defaults.
+
+    >>> model_options("convnet")["dropout"]
+    0.0
+    """
+    parameters = inspect.signature(_constructor(name)).parameters
+    return {
+        option: parameter.default
+        for option, parameter in parameters.items()
+        if option not in {"num_classes", "parent", "name"}
+    }
+
+
+def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
+    """Builds a model; its parameters come from ``model.init``.
+
+    Args:
+        name: one of :func:`list_models`.
+        num_classes: number of logits, at least 1.
+        **options: fields of the model, see :func:`model_options`.
+
+    Raises:
+        ValueError: an unknown name or option, or ``num_classes`` below 1.
+
+    >>> create_model("lenet5", num_classes=10).num_classes
+    10
+    """
+    constructor = _constructor(name)
+    if num_classes < 1:
+        raise ValueError(f"num_classes={num_classes} must be at least 1")
+    known = model_options(name)
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"model={name!r} has no option {option!r}; it takes {', '.join(sorted(known))}"
+            )
+    return constructor(num_classes=num_classes, **options)
+
+
+def _constructor(name: str) -> Callable[..., nn.Module]:
+    if name in MODELS:
+        return MODELS[name]
+    near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`jaxcnn list` shows all"
+    raise ValueError(f"model={name!r} is unknown; {hint}")

@@ -1,0 +1,1 @@
+"""Convolutions, pools and normalisations: arrays to arrays."""
