@@ -1,0 +1,59 @@
+"""What every op asks of its arrays, and the errors when it does not get it."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxcnn.ops.annotations import ArrayInput
+
+LAYOUTS = {3: "(n, w, c)", 4: "(n, h, w, c)", 5: "(n, d, h, w, c)"}
+
+
+def floating_array(name: str, value: ArrayInput) -> Array:
+    """The argument as a JAX array, or a TypeError that says why it cannot be one.
+
+    >>> floating_array("x", np.zeros(3, np.float32)).shape
+    (3,)
+    """
+    if not isinstance(value, Array | np.ndarray | np.generic | float):
+        raise TypeError(f"{name} must be an array, not {type(value).__name__}")
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"{name}.dtype={array.dtype} must be floating; convert with {name}.astype(jnp.float32)"
+        )
+    return array
+
+
+def images(name: str, value: ArrayInput) -> Array:
+    """The argument as a batch of 1-D, 2-D or 3-D feature maps, channels last.
+
+    >>> images("x", np.zeros((1, 8, 8, 3), np.float32)).ndim
+    4
+    """
+    array = floating_array(name, value)
+    if array.ndim not in LAYOUTS:
+        raise ValueError(
+            f"{name}.shape={array.shape} has rank {array.ndim}; expected "
+            f"{', '.join(LAYOUTS.values())}"
+        )
+    if 0 in array.shape[1:]:
+        raise ValueError(f"{name}.shape={array.shape} must have no empty dimension but the batch")
+    return array
+
+
+def channel_vector(name: str, value: ArrayInput, channels: int) -> Array:
+    """One number per channel.
+
+    >>> channel_vector("bias", np.zeros(3, np.float32), 3).shape
+    (3,)
+    """
+    array = floating_array(name, value)
+    if array.shape != (channels,):
+        raise ValueError(f"{name}.shape={array.shape} must be ({channels},), one per channel")
+    return array
+
+
+def per_channel(vector: Array, rank: int) -> Array:
+    """Give a vector over channels the rank of the feature maps it is combined with."""
+    return vector.reshape((1,) * (rank - 1) + (-1,))

@@ -1,0 +1,297 @@
+"""Normalisation as pure functions: statistics go in, statistics come out.
+
+Whatever the input's dtype, means and variances are computed in float32 (float64 for float64);
+the result has the input's dtype.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxcnn.ops.annotations import ArrayInput, AxisName, Flag, Int, Ints, Number
+from jaxcnn.ops.checks import channel_vector, floating_array, per_channel
+
+
+def _wide(x: Array) -> Array:
+    """In at least float32."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _affine(y: Array, scale: ArrayInput | None, bias: ArrayInput | None) -> Array:
+    channels = y.shape[-1]
+    if scale is not None:
+        y = y * per_channel(channel_vector("scale", scale, channels), y.ndim)
+    if bias is not None:
+        y = y + per_channel(channel_vector("bias", bias, channels), y.ndim)
+    return y
+
+
+def _check_epsilon(epsilon: Number) -> None:
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon={epsilon} must be at least 0")
+
+
+def batch_norm(
+    x: ArrayInput,
+    mean: ArrayInput,
+    var: ArrayInput,
+    scale: ArrayInput | None = None,
+    bias: ArrayInput | None = None,
+    *,
+    train: Flag,
+    momentum: Number = 0.9,
+    epsilon: Number = 1e-5,
+    unbiased: Flag = True,
+    axis_name: AxisName = None,
+    mask: ArrayInput | None = None,
+) -> tuple[Array, Array, Array]:
+    r"""Normalise each channel by the statistics of the batch, or by running statistics.
+
+    $$y = \gamma\,\frac{x - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} + \beta, \qquad
+    \mu' = m\,\mu + (1 - m)\,\mu_\text{batch}$$
+
+    Args:
+        x: activations, (n, ..., c), of any rank from 2.
+        mean: running mean, (c,).
+        var: running variance, (c,).
+        scale: gamma, (c,); None for 1.
+        bias: beta, (c,); None for 0.
+        train: True normalises by the batch and updates the statistics; False normalises by the
+            statistics given and returns them unchanged.
+        momentum: m, the share of the old statistics that is kept, 0.9 by default (PyTorch's
+            momentum is 1 - m).
+        epsilon: 1e-5 by default.
+        unbiased: the running variance uses the unbiased batch variance, as in PyTorch; True by
+            default. The batch is always normalised by the biased one.
+        axis_name: mapped axes (``vmap``, ``shard_map``) over which the batch is spread.
+        mask: which entries count, (n,) or x.shape[:-1]; None for all. Every entry is normalised.
+
+    Returns:
+        The normalised activations, the new mean and the new variance.
+
+    Raises:
+        TypeError: an argument is not a floating-point array.
+        ValueError: a shape that does not fit, or a momentum outside [0, 1].
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[0.0], [2.0]])
+    >>> y, mean, var = batch_norm(x, jnp.zeros(1), jnp.ones(1), train=True, epsilon=0)
+    >>> y[:, 0], mean, var
+    (Array([-1.,  1.], dtype=float32), Array([0.1], dtype=float32), Array([1.1], dtype=float32))
+
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015.
+    """
+    x = floating_array("x", x)
+    with jax.named_scope("batch_norm"):
+        if x.ndim < 2:
+            raise ValueError(f"x.shape={x.shape} must have rank 2 or more, (n, ..., c)")
+        channels = x.shape[-1]
+        mean = channel_vector("mean", mean, channels)
+        var = channel_vector("var", var, channels)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum={momentum} must lie in [0, 1]")
+        _check_epsilon(epsilon)
+        if not train:
+            multiplier = lax.rsqrt(_wide(var) + epsilon)
+            y = (_wide(x) - per_channel(_wide(mean), x.ndim)) * per_channel(multiplier, x.ndim)
+            return _affine(y, scale, bias).astype(x.dtype), mean, var
+        weights = None if mask is None else _mask_weights(mask, x)
+        batch_mean, batch_var, count = _batch_statistics(x, weights, axis_name)
+        centered = _wide(x) - per_channel(batch_mean, x.ndim)
+        y = centered * per_channel(lax.rsqrt(batch_var + epsilon), x.ndim)
+        correction = count / jnp.maximum(count - 1, 1) if unbiased else 1.0
+        new_mean = momentum * mean + (1 - momentum) * batch_mean.astype(mean.dtype)
+        new_var = momentum * var + (1 - momentum) * (batch_var * correction).astype(var.dtype)
+        return _affine(y, scale, bias).astype(x.dtype), new_mean, new_var
+
+
+def _mask_weights(mask: ArrayInput, x: Array) -> Array:
+    """One weight per entry, with a trailing dimension for the channels."""
+    weights = jnp.asarray(mask)
+    if weights.shape == x.shape[:1]:
+        weights = weights.reshape((-1,) + (1,) * (x.ndim - 2))
+    elif weights.shape != x.shape[:-1]:
+        raise ValueError(f"mask.shape={weights.shape} must be {x.shape[:1]} or {x.shape[:-1]}")
+    weights = jnp.broadcast_to(weights, x.shape[:-1])[..., None]
+    return weights.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _batch_statistics(
+    x: Array, weights: Array | None, axis_name: AxisName
+) -> tuple[Array, Array, Array | float]:
+    """Mean, biased variance and number of the entries of each channel."""
+    axes = tuple(range(x.ndim - 1))
+
+    def total(values: Array) -> Array:
+        summed = values.sum(axis=axes)
+        return summed if axis_name is None else lax.psum(summed, axis_name)
+
+    wide = _wide(x)
+    count: Array | float
+    if weights is None:
+        count = float(x.size // x.shape[-1]) * (
+            1 if axis_name is None else lax.axis_size(axis_name)
+        )
+        mean = total(wide) / count
+        # Two passes: E[x^2] - E[x]^2 loses every digit where the mean is large.
+        var = total(jnp.square(wide - per_channel(mean, x.ndim))) / count
+    else:
+        count = jnp.maximum(total(weights), 1e-12)
+        mean = total(wide * weights) / count
+        var = total(jnp.square(wide - per_channel(mean, x.ndim)) * weights) / count
+    return mean, var, count
+
+
+def layer_norm(
+    x: ArrayInput,
+    scale: ArrayInput | None = None,
+    bias: ArrayInput | None = None,
+    *,
+    epsilon: Number = 1e-6,
+    axis: Ints = -1,
+) -> Array:
+    r"""Normalise each example over the given axes; over the channels of each position by default.
+
+    $$y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta$$
+
+    Args:
+        x: activations, (..., c).
+        scale: gamma, (c,), or the shape of the normalised axes; None for 1.
+        bias: beta, likewise; None for 0.
+        epsilon: 1e-6 by default.
+        axis: an axis or several, -1 by default.
+
+    Returns:
+        Activations of the same shape.
+
+    Raises:
+        TypeError: an argument is not a floating-point array.
+        ValueError: a shape or an axis that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> layer_norm(jnp.array([[1.0, 3.0]]), epsilon=0)
+    Array([[-1.,  1.]], dtype=float32)
+
+    Ba, Kiros and Hinton, "Layer Normalization", 2016.
+    """
+    x = floating_array("x", x)
+    with jax.named_scope("layer_norm"):
+        _check_epsilon(epsilon)
+        axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+        if not axes or not all(-x.ndim <= a < x.ndim for a in axes):
+            raise ValueError(f"axis={axis} must name dimensions of x.shape={x.shape}")
+        y = _standardise(_wide(x), axes, epsilon)
+        return _affine(y, scale, bias).astype(x.dtype)
+
+
+def group_norm(
+    x: ArrayInput,
+    groups: Int,
+    scale: ArrayInput | None = None,
+    bias: ArrayInput | None = None,
+    *,
+    epsilon: Number = 1e-5,
+) -> Array:
+    r"""Normalise each example over all positions of each group of neighbouring channels.
+
+    $$y = \gamma\,\frac{x - \mu_{n,g}}{\sqrt{\sigma_{n,g}^2 + \epsilon}} + \beta$$
+
+    ``groups=1`` is layer normalisation over all of an example, ``groups=c`` instance normalisation.
+
+    Args:
+        x: activations, (n, ..., c).
+        groups: the number of groups; it divides c.
+        scale: gamma, (c,); None for 1.
+        bias: beta, (c,); None for 0.
+        epsilon: 1e-5 by default.
+
+    Returns:
+        Activations of the same shape.
+
+    Raises:
+        TypeError: an argument is not a floating-point array.
+        ValueError: ``groups`` does not divide c, or a shape that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> group_norm(jnp.array([[1.0, 3.0, 10.0, 20.0]]), 2, epsilon=0)
+    Array([[-1.,  1., -1.,  1.]], dtype=float32)
+
+    Wu and He, "Group Normalization", ECCV 2018.
+    """
+    x = floating_array("x", x)
+    with jax.named_scope("group_norm"):
+        if x.ndim < 2:
+            raise ValueError(f"x.shape={x.shape} must have rank 2 or more, (n, ..., c)")
+        _check_epsilon(epsilon)
+        if not isinstance(groups, int) or isinstance(groups, bool):
+            raise TypeError(f"groups={groups!r} must be an int")
+        if groups < 1 or x.shape[-1] % groups:
+            raise ValueError(f"groups={groups} must divide channels={x.shape[-1]}")
+        split = _wide(x).reshape(*x.shape[:-1], groups, -1)
+        axes = (*range(1, x.ndim - 1), x.ndim)
+        y = _standardise(split, axes, epsilon).reshape(x.shape)
+        return _affine(y, scale, bias).astype(x.dtype)
+
+
+def _standardise(x: Array, axes: tuple[int, ...], epsilon: Number) -> Array:
+    """Zero mean and unit variance over the axes."""
+    centered = x - x.mean(axis=axes, keepdims=True)
+    var = jnp.square(centered).mean(axis=axes, keepdims=True)
+    return centered * lax.rsqrt(var + epsilon)
+
+
+def local_response_norm(
+    x: ArrayInput,
+    size: Int = 5,
+    alpha: Number = 1e-4,
+    beta: Number = 0.75,
+    k: Number = 1.0,
+    *,
+    divide_alpha: Flag = True,
+) -> Array:
+    r"""Divide each activation by the energy of its neighbouring channels.
+
+    $$y_c = x_c \Big/ \Big(k + a \sum_{|j - c| \le \text{size}/2} x_j^2\Big)^\beta, \qquad
+    a = \alpha / \text{size} \text{ or } \alpha$$
+
+    PyTorch divides alpha by the size and AlexNet's paper does not. AlexNet as published is
+    ``local_response_norm(x, 5, 1e-4, 0.75, 2.0, divide_alpha=False)``; PyTorch's default layer is
+    ``local_response_norm(x, 5)``.
+
+    Args:
+        x: activations, (n, ..., c).
+        size: the number of channels summed over, 5 by default.
+        alpha: 1e-4 by default.
+        beta: 0.75 by default.
+        k: 1.0 by default.
+        divide_alpha: True (default) for PyTorch's alpha / size, False for the paper's alpha.
+
+    Returns:
+        Activations of the same shape.
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: ``size`` below 1.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[1.0, 1.0, 1.0]])
+    >>> local_response_norm(x, 3, alpha=1.0, beta=1.0, divide_alpha=False)
+    Array([[0.33333334, 0.25      , 0.33333334]], dtype=float32)
+
+    Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep CNNs", 2012.
+    """
+    x = floating_array("x", x)
+    with jax.named_scope("local_response_norm"):
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise TypeError(f"size={size!r} must be an int")
+        if size < 1:
+            raise ValueError(f"size={size} must be at least 1")
+        wide = _wide(x)
+        no_padding = [(0, 0)] * (x.ndim - 1)
+        squares = jnp.pad(jnp.square(wide), [*no_padding, (size // 2, (size - 1) // 2)])
+        channels = x.shape[-1]
+        energy = sum(squares[..., i : i + channels] for i in range(size))
+        factor = alpha / size if divide_alpha else alpha
+        return (wide * (k + factor * energy) ** -beta).astype(x.dtype)

@@ -1,0 +1,309 @@
+"""Pooling: each window of the feature maps becomes one number per channel."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxcnn.ops import lowering, pool_rewrites
+from jaxcnn.ops.annotations import ArrayInput, Flag, Ints, Name, OptionalInts, Padding
+from jaxcnn.ops.checks import images
+from jaxcnn.ops.geometry import (
+    ceil_padding,
+    explicit_padding,
+    per_dimension,
+    window_output_shape,
+)
+from jaxcnn.ops.pool_rewrites import PoolSpec
+
+
+def _pool_spec(
+    x: Array, window: Ints, stride: Ints | None, padding: Padding, dilation: Ints, ceil_mode: bool
+) -> PoolSpec:
+    """Check the arguments that all windowed pools share."""
+    rank, spatial = x.ndim - 2, x.shape[1:-1]
+    windows = per_dimension("window", window, rank)
+    strides = windows if stride is None else per_dimension("stride", stride, rank)
+    dilations = per_dimension("dilation", dilation, rank)
+    pads = explicit_padding(padding, spatial, windows, strides, dilations)
+    window_output_shape("window", spatial, windows, strides, pads, dilations)
+    if ceil_mode:
+        pads = ceil_padding(spatial, windows, strides, pads, dilations)
+    return PoolSpec(x.shape, windows, strides, pads, dilations)
+
+
+def max_pool(
+    x: ArrayInput,
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    ceil_mode: Flag = False,
+    impl: Name = "auto",
+) -> Array:
+    r"""Take the largest element of each window.
+
+    $$y_{n,i,c} = \max_t\; x_{n,\; i s + t d - p,\; c}$$
+
+    The gradient goes to the first maximum of a window in row-major order, whatever the
+    implementation, so that a window of equal elements (zeros after a ReLU) counts once.
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        window: an int or one per dimension.
+        stride: the window by default.
+        padding: "VALID" (default), "SAME", "SAME_LOWER", an int, ints or pairs; holds -inf.
+        dilation: the distance between the elements of a window, 1 by default.
+        ceil_mode: keep the last, partial window, as PyTorch does; False by default.
+        impl: "auto" (default), "lax" or "mask"; see ``explain``.
+
+    Returns:
+        Feature maps, (n, *out, c).
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: a window, stride, padding or dilation that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[1, 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4.0]])
+    >>> max_pool(x[None, :, :, None], 2)[0, :, :, 0]
+    Array([[6., 8.],
+           [3., 4.]], dtype=float32)
+
+    Ranzato et al., "Unsupervised Learning of Invariant Feature Hierarchies", CVPR 2007.
+    """
+    x = images("x", x)
+    with jax.named_scope("max_pool"):
+        spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
+        return lowering.run_max_pool(spec, x, impl)
+
+
+def avg_pool(
+    x: ArrayInput,
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    ceil_mode: Flag = False,
+    count_include_pad: Flag = True,
+    impl: Name = "auto",
+) -> Array:
+    r"""Average each window.
+
+    $$y_{n,i,c} = \frac{1}{|W_i|} \sum_t x_{n,\; i s + t d - p,\; c}$$
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        window: an int or one per dimension.
+        stride: the window by default.
+        padding: "VALID" (default), "SAME", "SAME_LOWER", an int, ints or pairs; holds zeros.
+        dilation: the distance between the elements of a window, 1 by default.
+        ceil_mode: keep the last, partial window, as PyTorch does; False by default.
+        count_include_pad: count the padding among the averaged elements; True by default. What
+            ``ceil_mode`` adds beyond the padding never counts.
+        impl: "auto" (default) or "lax"; see ``explain``.
+
+    Returns:
+        Feature maps, (n, *out, c).
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: a window, stride, padding or dilation that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> avg_pool(jnp.arange(4.0).reshape(1, 4, 1), 2)[0, :, 0]
+    Array([0.5, 2.5], dtype=float32)
+
+    LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998.
+    """
+    x = images("x", x)
+    with jax.named_scope("avg_pool"):
+        floor = _pool_spec(x, window, stride, padding, dilation, False)
+        spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
+        total = lowering.run_sum_pool(spec, x, impl)
+        counts = [
+            _counted(*dimension, include_pad=count_include_pad)
+            for dimension in zip(
+                spec.spatial,
+                spec.window,
+                spec.stride,
+                floor.padding,
+                spec.dilation,
+                spec.out_spatial,
+                strict=True,
+            )
+        ]
+        if all((count == count[0]).all() for count in counts):
+            return total * (1 / math.prod(int(count[0]) for count in counts))
+        grid = np.ones((1,) * x.ndim)
+        for axis, count in enumerate(counts, start=1):
+            grid = grid * count.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+        return total * jnp.asarray(1 / grid, x.dtype)
+
+
+def _counted(
+    n: int, k: int, s: int, pad: tuple[int, int], d: int, out: int, *, include_pad: bool
+) -> np.ndarray:
+    """How many elements of each window count, in one dimension; at least one."""
+    position = np.arange(out)[:, None] * s + np.arange(k) * d - pad[0]
+    first, last = (-pad[0], n + pad[1]) if include_pad else (0, n)
+    return np.maximum(((position >= first) & (position < last)).sum(axis=1), 1)
+
+
+def global_avg_pool(x: ArrayInput, *, keepdims: Flag = False) -> Array:
+    r"""Average each channel over all positions.
+
+    $$y_{n,c} = \frac{1}{|I|} \sum_i x_{n,i,c}$$
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        keepdims: keep the spatial dimensions with length 1; False by default.
+
+    Returns:
+        (n, c), or (n, 1, ..., c).
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: x has a wrong rank.
+
+    >>> import jax.numpy as jnp
+    >>> global_avg_pool(jnp.arange(4.0).reshape(1, 2, 2, 1))
+    Array([[1.5]], dtype=float32)
+
+    Lin, Chen and Yan, "Network In Network", ICLR 2014.
+    """
+    x = images("x", x)
+    with jax.named_scope("global_avg_pool"):
+        return x.mean(axis=tuple(range(1, x.ndim - 1)), keepdims=keepdims)
+
+
+def global_max_pool(x: ArrayInput, *, keepdims: Flag = False) -> Array:
+    r"""Take the largest element of each channel.
+
+    $$y_{n,c} = \max_i x_{n,i,c}$$
+
+    The gradient goes to the first maximum in row-major order.
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        keepdims: keep the spatial dimensions with length 1; False by default.
+
+    Returns:
+        (n, c), or (n, 1, ..., c).
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: x has a wrong rank.
+
+    >>> import jax.numpy as jnp
+    >>> global_max_pool(jnp.arange(4.0).reshape(1, 2, 2, 1))
+    Array([[3.]], dtype=float32)
+    """
+    x = images("x", x)
+    with jax.named_scope("global_max_pool"):
+        flat = x.reshape(x.shape[0], -1, x.shape[-1])
+        y = pool_rewrites.first_max(flat, 1)
+        return y.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]) if keepdims else y
+
+
+def _output_size(x: Array, output_size: object) -> tuple[int, ...]:
+    """The adaptive pools' target: an int, or one int or None (keep the length) per dimension."""
+    spatial = x.shape[1:-1]
+    if output_size is None:
+        return spatial
+    if isinstance(output_size, list | tuple) and len(output_size) == len(spatial):
+        filled = [n if size is None else size for size, n in zip(output_size, spatial, strict=True)]
+        return per_dimension("output_size", filled, len(spatial))
+    return per_dimension("output_size", output_size, len(spatial))
+
+
+def _bins(size: int, out: int) -> list[tuple[int, int]]:
+    """Where PyTorch's adaptive bins begin and end; neighbours may overlap."""
+    return [(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
+
+
+def adaptive_avg_pool(x: ArrayInput, output_size: OptionalInts) -> Array:
+    r"""Average over as many bins as the output has positions, whatever the input's size.
+
+    $$y_{n,i,c} = \operatorname{mean}\, x_{n,j,c}, \quad
+    \lfloor i\,n/m \rfloor \le j < \lceil (i+1)\,n/m \rceil$$
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        output_size: an int, or one int per dimension; None keeps a dimension.
+
+    Returns:
+        Feature maps, (n, *output_size, c).
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: an output size below 1 or of the wrong length.
+
+    >>> import jax.numpy as jnp
+    >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1), 2)[0, :, 0]
+    Array([1., 3.], dtype=float32)
+
+    He et al., "Spatial Pyramid Pooling in Deep Convolutional Networks", ECCV 2014.
+    """
+    x = images("x", x)
+    with jax.named_scope("adaptive_avg_pool"):
+        for axis, out in enumerate(_output_size(x, output_size), start=1):
+            size = x.shape[axis]
+            if size % out == 0:
+                split = (*x.shape[:axis], out, size // out, *x.shape[axis + 1 :])
+                x = x.reshape(split).mean(axis=axis + 1)
+            else:
+                means = [
+                    jax.lax.slice_in_dim(x, lo, hi, axis=axis).mean(axis=axis, keepdims=True)
+                    for lo, hi in _bins(size, out)
+                ]
+                x = jnp.concatenate(means, axis=axis)
+        return x
+
+
+def adaptive_max_pool(x: ArrayInput, output_size: OptionalInts) -> Array:
+    r"""Take the largest element of as many bins as the output has positions.
+
+    $$y_{n,i,c} = \max\, x_{n,j,c}, \quad
+    \lfloor i\,n/m \rfloor \le j < \lceil (i+1)\,n/m \rceil$$
+
+    The gradient goes to the first maximum of a bin in row-major order.
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        output_size: an int, or one int per dimension; None keeps a dimension.
+
+    Returns:
+        Feature maps, (n, *output_size, c).
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: an output size below 1 or of the wrong length.
+
+    >>> import jax.numpy as jnp
+    >>> adaptive_max_pool(jnp.arange(5.0).reshape(1, 5, 1), 2)[0, :, 0]
+    Array([2., 4.], dtype=float32)
+
+    He et al., "Spatial Pyramid Pooling in Deep Convolutional Networks", ECCV 2014.
+    """
+    x = images("x", x)
+    with jax.named_scope("adaptive_max_pool"):
+        sizes = _output_size(x, output_size)
+        # Last dimension first: then the first row that holds the maximum wins, and in it the
+        # first column, which is row-major order.
+        for axis in reversed(range(1, x.ndim - 1)):
+            out, size = sizes[axis - 1], x.shape[axis]
+            if size % out == 0:
+                split = (*x.shape[:axis], out, size // out, *x.shape[axis + 1 :])
+                x = pool_rewrites.first_max(x.reshape(split), axis + 1)
+            else:
+                maxima = [
+                    pool_rewrites.first_max(jax.lax.slice_in_dim(x, lo, hi, axis=axis), axis)
+                    for lo, hi in _bins(size, out)
+                ]
+                x = jnp.stack(maxima, axis=axis)
+        return x
