@@ -1,0 +1,608 @@
+"""Parameters, multiply-accumulates, shapes and receptive field of every layer of a model.
+
+The model is traced, never run: ``jax.make_jaxpr`` gives the list of primitive operations, each
+with the path of the module it came from, and the figures follow from their shapes. A summary
+costs seconds for the deepest model and no memory for its parameters.
+"""
+
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from jaxcnn import models, ops
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer: a module that owns parameters, or an operation of ``jaxcnn.ops`` without any.
+
+    Attributes:
+        layer: path of the module, with the name of the operation behind it if it is one.
+        type: class of the module or name of the operation.
+        output_shape: for one example, without the batch axis; None if the layer did not run
+            (an auxiliary head outside training).
+        parameters: numbers that the layer itself learns.
+        macs: multiply-accumulates of its convolutions and matrix products, for one example.
+        activations: numbers in its output.
+        receptive_field: input pixels per spatial axis that one output can see; None where the
+            spatial axes are gone and it is the whole image.
+    """
+
+    layer: str
+    type: str
+    output_shape: tuple[int, ...] | None
+    parameters: int
+    macs: int
+    activations: int
+    receptive_field: tuple[int, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The layers of a model in order of execution, and their totals.
+
+    Attributes:
+        rows: one for each layer.
+        input_shape: of one example.
+        parameters: numbers learned.
+        statistics: numbers tracked, such as running means.
+        macs: multiply-accumulates for one example.
+        activations: numbers in the outputs of all convolutions and dense layers, as Radosavovic
+            et al. (2020) count them.
+        receptive_field: the largest of those that are not the whole image; None without any.
+    """
+
+    rows: tuple[Row, ...]
+    input_shape: tuple[int, ...]
+    parameters: int
+    statistics: int
+    macs: int
+    activations: int
+    receptive_field: tuple[int, ...] | None
+
+
+def summarize(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    train: bool = False,
+    count_padding: bool = True,
+) -> Summary:
+    """Lists the layers of a model with their costs.
+
+    The receptive field follows the windows of convolutions and pools: a kernel of size ``k`` at
+    dilation ``d`` adds ``(k - 1) * d`` steps to it, and a stride makes the steps of all later
+    windows longer; where branches meet, the widest counts. Gates and statistics computed over
+    the whole image (squeeze-and-excitation, batch normalisation in training) do not widen it.
+
+    Args:
+        module: a model; ``module(x, train=...)`` takes ``(n, *input_shape)``.
+        input_shape: ``(h, w, c)``.
+        train: counts the training pass forward, with auxiliary heads.
+        count_padding: counts products with the zeros of the padding, as is usual; XLA's cost
+            analysis leaves them out.
+
+    >>> from jaxcnn.models import create_model
+    >>> summarize(create_model("lenet5", num_classes=10), (32, 32, 1)).parameters
+    61706
+    """
+    input_shape = tuple(input_shape)
+    if len(input_shape) < 2 or any(size < 1 for size in input_shape):
+        raise ValueError(
+            f"input_shape={input_shape} must hold the spatial sizes and the number of channels, "
+            "all at least 1"
+        )
+    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    variables, types = _abstract_variables(module, image)
+    owners = _owners(variables)
+
+    def forward(variables: Any, image: jax.Array) -> Any:
+        rngs = {"dropout": jax.random.key(0)}
+        return module.apply(variables, image, train=train, mutable=["batch_stats"], rngs=rngs)
+
+    with ops.force_impl("lax"):
+        jaxpr = jax.make_jaxpr(forward)(variables, image)
+    walk = _Walk(
+        owners=set(owners),
+        modules=set(types),
+        parents={path[:-1] for path in types if path},
+        count_padding=count_padding,
+    )
+    fields: list[_Field | None] = [None] * len(jaxpr.jaxpr.invars)
+    fields[-1] = (None, *(_Window(i, 1, 1) for i in range(len(input_shape) - 1)), None)
+    walk.jaxpr(jaxpr.jaxpr, fields, ())
+
+    rows = []
+    for key, layer in sorted(walk.layers.items(), key=lambda item: item[1].last):
+        output = layer.output
+        rows.append(
+            Row(
+                layer="/".join((*key.path, key.op) if key.op else key.path),
+                type=key.op or types[key.path],
+                output_shape=output.shape[1:],
+                parameters=0 if key.op else owners.get(key.path, 0),
+                macs=layer.macs,
+                activations=math.prod(output.shape),
+                receptive_field=_pixels(output.field),
+            )
+        )
+    ran = {key.path for key in walk.layers if not key.op}
+    for path, count in owners.items():
+        if path not in ran:
+            rows.append(Row("/".join(path), types[path], None, count, 0, 0, None))
+    windows = [row.receptive_field for row in rows if row.receptive_field]
+    return Summary(
+        rows=tuple(rows),
+        input_shape=input_shape,
+        parameters=_count(variables.get("params", {})),
+        statistics=_count(variables.get("batch_stats", {})),
+        macs=walk.macs,
+        activations=sum(row.activations for row in rows if row.macs),
+        receptive_field=max(windows, key=math.prod, default=None),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """One line of the table over models; figures as in :class:`Summary`."""
+
+    name: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    parameters: int
+    macs: int
+    activations: int
+    receptive_field: tuple[int, ...] | None
+
+
+# The size that a model was published for, by the first pattern that matches its name.
+INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = {
+    "lenet5": (32, 32, 1),
+    "mlp": (28, 28, 1),
+    "convnet": (28, 28, 1),
+    "resnet20": (32, 32, 3),
+    "resnet32": (32, 32, 3),
+    "resnet44": (32, 32, 3),
+    "resnet56": (32, 32, 3),
+    "resnet110": (32, 32, 3),
+    "wide_resnet28_10": (32, 32, 3),
+    "inception_v3": (299, 299, 3),
+    "xception": (299, 299, 3),
+    "efficientnet_b1": (240, 240, 3),
+    "efficientnet_b2": (288, 288, 3),
+    "efficientnet_b3": (300, 300, 3),
+    "efficientnet_b4": (380, 380, 3),
+    "efficientnet_b5": (456, 456, 3),
+    "efficientnet_b6": (528, 528, 3),
+    "efficientnet_b7": (600, 600, 3),
+    "efficientnet_v2_s": (384, 384, 3),
+    "efficientnet_v2_[ml]": (480, 480, 3),
+    "*": (224, 224, 3),
+}
+
+
+def model_stats(
+    name: str, *, input_shape: Sequence[int] | None = None, num_classes: int | None = None
+) -> Stats:
+    """Totals of a model, at the input size and number of classes it was published for.
+
+    >>> model_stats("lenet5").receptive_field
+    (16, 16)
+    """
+    if input_shape is None:
+        input_shape = next(
+            shape for pattern, shape in INPUT_SHAPES.items() if fnmatch.fnmatch(name, pattern)
+        )
+    if num_classes is None:
+        num_classes = 1000 if max(input_shape[:-1]) > 32 else 10
+    model = models.create_model(name, num_classes=num_classes)
+    total = summarize(model, input_shape)
+    return Stats(
+        name=name,
+        input_shape=total.input_shape,
+        num_classes=num_classes,
+        parameters=total.parameters,
+        macs=total.macs,
+        activations=total.activations,
+        receptive_field=total.receptive_field,
+    )
+
+
+def render(summary: Summary, title: str | None = None) -> "Table":
+    """Lays a summary out as a table for a terminal."""
+    from rich.table import Table
+
+    table = Table(title=title, show_footer=True)
+    field = _sizes(summary.receptive_field) if summary.receptive_field else ""
+    table.add_column("layer", "total", overflow="fold")
+    table.add_column("type", f"input {_sizes(summary.input_shape)}")
+    for header, footer in (
+        ("output", ""),
+        ("parameters", f"{summary.parameters:,}"),
+        ("MACs", f"{summary.macs:,}"),
+        ("activations", f"{summary.activations:,}"),
+        ("receptive field", field),
+    ):
+        table.add_column(header, footer, justify="right", no_wrap=True)
+    for row in summary.rows:
+        if row.output_shape is None:
+            table.add_row(row.layer, row.type, "(training only)", f"{row.parameters:,}", "", "", "")
+            continue
+        table.add_row(
+            row.layer,
+            row.type,
+            _sizes(row.output_shape),
+            f"{row.parameters:,}" if row.parameters else "",
+            f"{row.macs:,}" if row.macs else "",
+            f"{row.activations:,}",
+            _sizes(row.receptive_field) if row.receptive_field else "image",
+        )
+    return table
+
+
+def render_stats(stats: Iterable[Stats], title: str | None = None) -> "Table":
+    """Lays out the table over models."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("model", no_wrap=True)
+    for header in ("input", "parameters", "MACs", "activations", "receptive field"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for line in stats:
+        table.add_row(
+            line.name,
+            _sizes(line.input_shape),
+            _short(line.parameters),
+            _short(line.macs),
+            _short(line.activations),
+            _sizes(line.receptive_field) if line.receptive_field else "image",
+        )
+    return table
+
+
+def _short(number: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.4g} {unit}"
+    return str(number)
+
+
+def _sizes(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+Path = tuple[str, ...]
+
+
+def _abstract_variables(module: nn.Module, image: Any) -> tuple[dict[str, Any], dict[Path, str]]:
+    """Shapes of a model's variables, and the class of the module at each path."""
+    types: dict[Path, str] = {}
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        types[context.module.path] = type(context.module).__name__
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        variables = jax.eval_shape(
+            lambda key, image: module.init(key, image, train=False), jax.random.key(0), image
+        )
+    return dict(variables), types
+
+
+def _owners(variables: Mapping[str, Any]) -> dict[Path, int]:
+    """Parameters that each module itself owns; modules with statistics alone have none."""
+    owners: dict[Path, int] = {}
+    for collection in ("params", "batch_stats"):
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(variables.get(collection, {})):
+            path = tuple(key.key for key in keys[:-1])
+            owners[path] = owners.get(path, 0) + (leaf.size if collection == "params" else 0)
+    return owners
+
+
+def _count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+class _Window(NamedTuple):
+    """What a position of a feature map's axis sees: ``size`` pixels along an axis of the image.
+
+    ``jump`` is the number of pixels from one position to the next.
+    """
+
+    axis: int
+    size: float
+    jump: float
+
+    def slide(self, taps: int, stride: float = 1, dilation: int = 1) -> "_Window":
+        """The window after one more, of ``taps`` positions that lie ``dilation`` apart."""
+        return _Window(self.axis, self.size + (taps - 1) * dilation * self.jump, self.jump * stride)
+
+
+# For each axis of an array its window, or None for an axis that is not one of the image's. An
+# array that does not depend on the image has no field at all.
+_Field = tuple[_Window | None, ...]
+
+
+def _pixels(field: _Field) -> tuple[int, ...] | None:
+    windows = sorted(window for window in field if window)
+    return tuple(math.ceil(window.size) for window in windows) or None
+
+
+def _widest(windows: Iterable[_Window | None]) -> _Window | None:
+    present = [window for window in windows if window]
+    if not present:
+        return None
+    return _Window(present[0].axis, max(w.size for w in present), max(w.jump for w in present))
+
+
+def _merge(fields: Iterable[_Field]) -> _Field:
+    return tuple(map(_widest, zip(*fields, strict=True)))
+
+
+class _Output(NamedTuple):
+    shape: tuple[int, ...]
+    field: _Field
+
+
+class _Key(NamedTuple):
+    """Which layer an operation belongs to: a module, or the ``call``-th use of one of our ops."""
+
+    path: Path
+    op: str = ""
+    call: int = 0
+
+
+@dataclasses.dataclass
+class _Layer:
+    output: _Output
+    last: int
+    macs: int = 0
+
+
+@dataclasses.dataclass
+class _Walk:
+    """One pass over a jaxpr that follows the image and charges every operation to a layer."""
+
+    owners: set[Path]  # modules with parameters of their own
+    modules: set[Path]
+    parents: set[Path]  # modules that hold other modules
+    count_padding: bool
+    layers: dict[_Key, _Layer] = dataclasses.field(default_factory=dict)
+    macs: int = 0
+    position: int = 0
+    previous: _Key | None = None
+
+    def jaxpr(
+        self, jaxpr: core.Jaxpr, fields: Sequence[_Field | None], scope: Path
+    ) -> list[_Field | None]:
+        """Fields of a jaxpr's outputs, given those of its inputs."""
+        known: dict[Any, _Field | None] = dict(zip(jaxpr.invars, fields, strict=True))
+
+        def field_of(atom: Any) -> _Field | None:
+            return None if isinstance(atom, core.Literal) else known.get(atom)
+
+        for eqn in jaxpr.eqns:
+            inputs = [field_of(atom) for atom in eqn.invars]
+            if all(field is None for field in inputs):
+                continue
+            stack = str(eqn.source_info.name_stack)
+            inner = (*scope, *stack.split("/")) if stack else scope
+            body = _called(eqn)
+            if body is not None:
+                name = eqn.params.get("name", "")
+                outputs = self.jaxpr(body, inputs[-len(body.invars) :], (*inner, name))
+            else:
+                outputs = _propagate(eqn, inputs)
+                self.charge(eqn, outputs, inner)
+            known.update(zip(eqn.outvars, outputs, strict=True))
+        return [field_of(atom) for atom in jaxpr.outvars]
+
+    def charge(self, eqn: core.JaxprEqn, outputs: Sequence[_Field | None], scope: Path) -> None:
+        """Adds an operation to its layer: its output is the layer's so far."""
+        self.position += 1
+        macs = _macs(eqn, self.count_padding)
+        self.macs += macs
+        key = self.key(scope, eqn.primitive.name if macs else "")
+        self.previous = key
+        field = outputs[0]
+        if key is None or field is None:
+            return
+        output = _Output(_shape(eqn.outvars[0]), field)
+        layer = self.layers.setdefault(key, _Layer(output, self.position))
+        layer.macs += macs
+        # In training a batch normalisation ends with its running statistics, which are vectors.
+        if key.op or len(output.shape) >= len(layer.output.shape):
+            layer.output, layer.last = output, self.position
+
+    def key(self, scope: Path, product: str) -> _Key | None:
+        """The layer of an operation: the innermost module with parameters, else one of our ops.
+
+        A product outside both is a layer of its own; other operations (activations, sums,
+        concatenations) are none.
+        """
+        path: Path = ()
+        op = ""
+        for name in scope:
+            if (*path, name) in self.modules:
+                path, op = (*path, name), ""
+            elif name in _OPS and not op:
+                op = name
+        if path in self.owners and not (op and path in self.parents):
+            return _Key(path)
+        op = op or product
+        if not op:
+            return None
+        if self.previous and self.previous[:2] == (path, op):
+            return self.previous
+        return _Key(path, op, self.position)
+
+
+_OPS = frozenset(ops.__all__)
+
+
+def _shape(atom: Any) -> tuple[int, ...]:
+    return atom.aval.shape
+
+
+_CALLS = frozenset(
+    [
+        *("jit", "pjit", "closed_call", "checkpoint", "remat", "remat2"),
+        *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
+    ]
+)
+
+
+def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
+    """The body of a call that runs once (jit, custom derivatives, remat)."""
+    if eqn.primitive.name not in _CALLS:
+        return None
+    for param in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        body = eqn.params.get(param)
+        if body is not None:
+            return getattr(body, "jaxpr", body)
+    return None
+
+
+def _propagate(eqn: core.JaxprEqn, inputs: Sequence[_Field | None]) -> list[_Field | None]:
+    """Fields of the outputs of one primitive operation."""
+    name, params = eqn.primitive.name, eqn.params
+    shapes = [_shape(atom) for atom in eqn.invars]
+    shape = _shape(eqn.outvars[0])
+    first = inputs[0]
+    field: _Field
+    if name == "conv_general_dilated" and first is not None:
+        field = _conv_field(eqn, first)
+    elif name.startswith("reduce_window") and first is not None:
+        field = tuple(
+            window and window.slide(taps, stride, dilation)
+            for window, taps, stride, dilation in zip(
+                _undilate(first, params["base_dilation"]),
+                params["window_dimensions"],
+                params["window_strides"],
+                params["window_dilation"],
+                strict=True,
+            )
+        )
+    elif name == "dot_general":
+        field = _dot_field(eqn, inputs)
+    elif name == "transpose" and first is not None:
+        field = tuple(first[axis] for axis in params["permutation"])
+    elif name == "broadcast_in_dim" and first is not None:
+        spread = dict(zip(params["broadcast_dimensions"], first, strict=True))
+        field = tuple(spread.get(axis) for axis in range(len(shape)))
+    elif name in {"reshape", "squeeze", "expand_dims"} and first is not None:
+        field = _reshape_field(first, shapes[0], shape)
+    elif name.startswith(("reduce_", "arg")) and "axes" in params and first is not None:
+        field = tuple(w for axis, w in enumerate(first) if axis not in params["axes"])
+    elif name == "slice" and first is not None:
+        strides = params["strides"] or (1,) * len(shape)
+        field = tuple(
+            window and window.slide(1, stride)
+            for window, stride in zip(first, strides, strict=True)
+        )
+    elif name == "pad" and first is not None:
+        dilations = [interior + 1 for _, _, interior in params["padding_config"]]
+        field = _undilate(first, dilations)
+    else:
+        alike = [f for f in inputs if f is not None and len(f) == len(shape)]
+        field = _merge(alike) if alike else (None,) * len(shape)
+    return [
+        field if len(_shape(variable)) == len(field) else (None,) * len(_shape(variable))
+        for variable in eqn.outvars
+    ]
+
+
+def _undilate(field: _Field, dilations: Sequence[int]) -> _Field:
+    """Steps get shorter where zeros are put between the positions, as upsampling does."""
+    return tuple(
+        window and window.slide(1, 1 / dilation)
+        for window, dilation in zip(field, dilations, strict=True)
+    )
+
+
+def _conv_field(eqn: core.JaxprEqn, field: _Field) -> _Field:
+    params = eqn.params
+    numbers = params["dimension_numbers"]
+    kernel = _shape(eqn.invars[1])
+    out: list[_Window | None] = [None] * len(field)
+    for i, (axis_in, axis_out, axis_kernel) in enumerate(
+        zip(numbers.lhs_spec[2:], numbers.out_spec[2:], numbers.rhs_spec[2:], strict=True)
+    ):
+        window = field[axis_in]
+        if window:
+            (window,) = _undilate((window,), (params["lhs_dilation"][i],))
+            assert window is not None
+            out[axis_out] = window.slide(
+                kernel[axis_kernel], params["window_strides"][i], params["rhs_dilation"][i]
+            )
+    return tuple(out)
+
+
+def _dot_field(eqn: core.JaxprEqn, inputs: Sequence[_Field | None]) -> _Field:
+    contracting, batch = eqn.params["dimension_numbers"]
+    lhs, rhs = (
+        field if field is not None else (None,) * len(_shape(atom))
+        for field, atom in zip(inputs, eqn.invars, strict=True)
+    )
+    shared = [_widest((lhs[i], rhs[j])) for i, j in zip(*batch, strict=True)]
+    kept = [
+        [w for i, w in enumerate(field) if i not in (*contracting[side], *batch[side])]
+        for side, field in enumerate((lhs, rhs))
+    ]
+    return (*shared, *kept[0], *kept[1])
+
+
+def _reshape_field(field: _Field, old: Sequence[int], new: Sequence[int]) -> _Field:
+    """An axis keeps its window where a reshape leaves it whole or splits it into bins."""
+    out: list[_Window | None] = [None] * len(new)
+    free = 0
+    for axis, window in enumerate(field):
+        if window is None:
+            continue
+        size, before = old[axis], math.prod(old[:axis])
+        places = [i for i in range(free, len(new)) if math.prod(new[:i]) == before]
+        whole = [i for i in places if new[i] == size]
+        split = [i for i in places if i + 1 < len(new) and new[i] * new[i + 1] == size]
+        for place in (*whole, *split)[:1]:
+            per_bin = size // new[place]
+            out[place], free = window.slide(per_bin, per_bin), place + 1
+    return tuple(out)
+
+
+def _macs(eqn: core.JaxprEqn, count_padding: bool) -> int:
+    """Multiply-accumulates of a convolution or matrix product; other operations have none."""
+    if eqn.primitive.name == "dot_general":
+        (contracting, _), _ = eqn.params["dimension_numbers"]
+        depth = math.prod(_shape(eqn.invars[0])[axis] for axis in contracting)
+        return depth * math.prod(_shape(eqn.outvars[0]))
+    if eqn.primitive.name != "conv_general_dilated":
+        return 0
+    numbers = eqn.params["dimension_numbers"]
+    image, kernel = (_shape(atom) for atom in eqn.invars)
+    out = _shape(eqn.outvars[0])
+    # n * out_channels * in_channels per group, times the (output, tap) pairs of every axis.
+    macs = out[numbers.out_spec[0]] * kernel[numbers.rhs_spec[0]] * kernel[numbers.rhs_spec[1]]
+    for i in range(len(image) - 2):
+        positions, taps = out[numbers.out_spec[2 + i]], kernel[numbers.rhs_spec[2 + i]]
+        if count_padding:
+            macs *= positions * taps
+            continue
+        size = image[numbers.lhs_spec[2 + i]]
+        stride, low = eqn.params["window_strides"][i], eqn.params["padding"][i][0]
+        spread, dilation = eqn.params["lhs_dilation"][i], eqn.params["rhs_dilation"][i]
+        macs *= sum(
+            0 <= place <= (size - 1) * spread and place % spread == 0
+            for position in range(positions)
+            for place in (position * stride - low + tap * dilation for tap in range(taps))
+        )
+    return macs
