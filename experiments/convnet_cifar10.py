@@ -1,0 +1,25 @@
+"""The tutorial network, wider and deeper, on CIFAR-10."""
+
+from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
+
+
+def config() -> Experiment:
+    """Three stages of 3x3 convolutions with batch normalisation."""
+    return Experiment(
+        name="convnet_cifar10",
+        data=Data("cifar10", batch_size=128, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)),
+        augment=Augment(flip=True, crop_padding=4, cutout=8),
+        model=Model(
+            "convnet",
+            {
+                "widths": (32, 64, 128),
+                "convs_per_stage": 2,
+                "batch_norm": True,
+                "hidden": 128,
+                "dropout": 0.3,
+            },
+        ),
+        optim=Optim("sgd", peak_lr=0.1, weight_decay=5e-4),
+        schedule=Schedule("cosine", warmup_epochs=1),
+        train=Train(epochs=20, seed=0),
+    )

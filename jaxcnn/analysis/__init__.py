@@ -1,0 +1,1 @@
+"""What a model is and what a run did: tables and figures."""

@@ -1,0 +1,341 @@
+"""An experiment is a value: frozen dataclasses that say everything a run needs.
+
+An experiment file holds one function, ``config() -> Experiment``. Every field can be overridden
+from the command line (``--optim.peak-lr 0.2``), and the resolved value is written into the run
+folder as config.json, from which :func:`from_dict` builds the same value again.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Option = bool | int | float | str | tuple[int, ...]
+
+
+class InputError(ValueError):
+    """A fault in what the user gave: one line with the field or file, its value, and the remedy."""
+
+
+def _require(holds: bool, name: str, value: object, accepted: str) -> None:
+    if not holds:
+        raise InputError(f"{name}={value!r}: must be {accepted}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object, low: float, high: float = math.inf) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+    )
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the images come from and how they reach the network."""
+
+    name: str = "digits"
+    """"digits" (embedded) or the name of a TFDS dataset prepared as array_record."""
+    dir: str | None = None
+    """Folder of prepared TFDS datasets; None takes TFDS_DATA_DIR, else TFDS's default."""
+    train_limit: int | None = None
+    """Trains on this many examples only (evaluation stays whole)."""
+    batch_size: int = 64
+    """Examples per training step."""
+    eval_batch_size: int = 500
+    """Examples per evaluation step; the last one is padded and masked."""
+    image_size: int | None = None
+    """Side of the square that the network sees; None keeps the dataset's own size."""
+    fit: Literal["pad", "resize"] = "pad"
+    """How an image reaches image_size: zeros around it, or bilinear resizing."""
+    mean: tuple[float, ...] = (0.0,)
+    """Per channel, of pixels scaled to [0, 1]: x = (pixel / 255 - mean) / std."""
+    std: tuple[float, ...] = (1.0,)
+    """Per channel, of pixels scaled to [0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Checks what can be checked without the data."""
+        _require(bool(self.name), "data.name", self.name, "'digits' or the name of a TFDS dataset")
+        for name in ("batch_size", "eval_batch_size"):
+            value = getattr(self, name)
+            _require(_is_count(value), f"data.{name}", value, "a positive whole number")
+        for name in ("image_size", "train_limit"):
+            value = getattr(self, name)
+            _require(
+                value is None or _is_count(value),
+                f"data.{name}",
+                value,
+                "a positive whole number or None",
+            )
+        _require(self.fit in ("pad", "resize"), "data.fit", self.fit, "'pad' or 'resize'")
+        for name, low in (("mean", -math.inf), ("std", 1e-12)):
+            value = getattr(self, name)
+            _require(
+                len(value) >= 1 and all(_is_number(v, low) for v in value),
+                f"data.{name}",
+                value,
+                "one finite number per channel" + (", above 0" if name == "std" else ""),
+            )
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes to each training image, made inside the compiled step; 0 leaves one out."""
+
+    flip: bool = False
+    """Mirrors left and right with probability 1/2."""
+    crop_padding: int = 0
+    """Pads by this many pixels of zeros and crops back at a random place."""
+    cutout: int = 0
+    """Side of a square, at a random place, that is set to zero (DeVries & Taylor 2017)."""
+    rotate: float = 0.0
+    """Largest rotation, in degrees, either way (bilinear)."""
+    zoom: float = 0.0
+    """Largest relative change of size, either way (bilinear)."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name in ("crop_padding", "cutout"):
+            value = getattr(self, name)
+            _require(
+                value == 0 or _is_count(value), f"augment.{name}", value, "a whole number >= 0"
+            )
+        _require(
+            _is_number(self.rotate, 0, 180), "augment.rotate", self.rotate, "degrees in [0, 180]"
+        )
+        _require(_is_number(self.zoom, 0, 0.9), "augment.zoom", self.zoom, "in [0, 0.9]")
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which network, by its name in ``jaxcnn.models``."""
+
+    name: str = "lenet5"
+    """One of `jaxcnn list`."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Fields of the network that differ from its defaults, such as dropout."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the arithmetic; parameters and statistics stay float32."""
+
+    def __post_init__(self) -> None:
+        """Checks the type of the arithmetic; names are checked where the models are."""
+        _require(
+            self.dtype in ("float32", "bfloat16"),
+            "model.dtype",
+            self.dtype,
+            "'float32' or 'bfloat16'",
+        )
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimizer."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW (Loshchilov & Hutter 2019)."""
+    peak_lr: float = 0.1
+    """The largest learning rate of the schedule."""
+    momentum: float = 0.9
+    """Of SGD."""
+    nesterov: bool = True
+    """Looks ahead along the momentum (Sutskever et al. 2013)."""
+    b1: float = 0.9
+    """Decay of AdamW's first moment."""
+    b2: float = 0.999
+    """Decay of AdamW's second moment."""
+    weight_decay: float = 0.0
+    """Of kernels only: biases and normalisation are spared. SGD adds it to the gradient, AdamW
+    subtracts lr * weight_decay * parameter."""
+    clip_norm: float | None = None
+    """Largest global norm of the gradient."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _require(self.name in ("sgd", "adamw"), "optim.name", self.name, "'sgd' or 'adamw'")
+        _require(
+            _is_number(self.peak_lr, 0) and self.peak_lr > 0,
+            "optim.peak_lr",
+            self.peak_lr,
+            "a finite number above 0",
+        )
+        for name in ("momentum", "b1", "b2"):
+            value = getattr(self, name)
+            _require(_is_number(value, 0, 1) and value < 1, f"optim.{name}", value, "in [0, 1)")
+        _require(
+            _is_number(self.weight_decay, 0),
+            "optim.weight_decay",
+            self.weight_decay,
+            "a finite number >= 0",
+        )
+        _require(
+            self.clip_norm is None or (_is_number(self.clip_norm, 0) and self.clip_norm > 0),
+            "optim.clip_norm",
+            self.clip_norm,
+            "a finite number above 0, or None",
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over time: linear warm-up, then the named curve."""
+
+    name: Literal["constant", "cosine"] = "cosine"
+    """Constant, or half a cosine down to end_factor (Loshchilov & Hutter 2017)."""
+    warmup_epochs: float = 1.0
+    """Rises linearly from 0 to peak_lr over this time."""
+    end_factor: float = 0.0
+    """The last learning rate, as a share of peak_lr."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _require(
+            self.name in ("constant", "cosine"),
+            "schedule.name",
+            self.name,
+            "'constant' or 'cosine'",
+        )
+        _require(
+            _is_number(self.warmup_epochs, 0),
+            "schedule.warmup_epochs",
+            self.warmup_epochs,
+            "a finite number >= 0",
+        )
+        _require(
+            _is_number(self.end_factor, 0, 1), "schedule.end_factor", self.end_factor, "in [0, 1]"
+        )
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long, from which seed, and how often to look and to save."""
+
+    epochs: int = 10
+    """Passes over the training set; each drops what does not fill a batch, another part each
+    time."""
+    seed: int = 0
+    """Of initialisation, order, augmentation and dropout."""
+    label_smoothing: float = 0.0
+    """Share of each target that is spread over all classes (Szegedy et al. 2016)."""
+    eval_every: int = 1
+    """Epochs between evaluations on the test set."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name in ("epochs", "eval_every", "checkpoint_every"):
+            value = getattr(self, name)
+            _require(_is_count(value), f"train.{name}", value, "a positive whole number")
+        _require(
+            isinstance(self.seed, int) and 0 <= self.seed < 2**31,
+            "train.seed",
+            self.seed,
+            "a whole number in [0, 2**31)",
+        )
+        _require(
+            _is_number(self.label_smoothing, 0, 1) and self.label_smoothing < 1,
+            "train.label_smoothing",
+            self.label_smoothing,
+            "in [0, 1)",
+        )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run, whole."""
+
+    name: str = "experiment"
+    data: Data = Data()
+    augment: Augment = Augment()
+    model: Model = field(default_factory=Model)
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+
+    def __post_init__(self) -> None:
+        """Checks what no single part can."""
+        _require(
+            self.schedule.warmup_epochs <= self.train.epochs,
+            "schedule.warmup_epochs",
+            self.schedule.warmup_epochs,
+            f"at most train.epochs={self.train.epochs}",
+        )
+
+
+RESUME_MAY_CHANGE = frozenset(
+    {
+        "name",
+        "data.dir",
+        "data.eval_batch_size",
+        "train.epochs",
+        "train.eval_every",
+        "train.checkpoint_every",
+    }
+)
+"""Fields that a resumed run may change: where, how long and how often, never what is learned."""
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain dicts, lists and scalars, ready for JSON."""
+    return {
+        name: dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part
+        for name, part in vars(experiment).items()
+    }
+
+
+def from_dict(values: Mapping[str, Any]) -> Experiment:
+    """The inverse of :func:`to_dict`, also after a trip through JSON.
+
+    Raises:
+        InputError: an unknown section or field, or a value that the field refuses.
+    """
+    defaults = Experiment()
+    parts: dict[str, Any] = {}
+    for section, value in values.items():
+        if section not in vars(defaults):
+            raise InputError(f"config: unknown section {section!r}")
+        kind = type(getattr(defaults, section))
+        if not dataclasses.is_dataclass(kind):
+            parts[section] = value
+            continue
+        known = {f.name for f in dataclasses.fields(kind)}
+        for name in value:
+            if name not in known:
+                raise InputError(f"config: unknown field {section}.{name}")
+        parts[section] = kind(**{k: _tuples(v) for k, v in value.items()})
+    return Experiment(**parts)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where the dataclasses have tuples."""
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fields, as ``section.field``, in which two :func:`to_dict` dicts differ.
+
+    >>> differences({"train": {"seed": 1}}, {"train": {"seed": 2}})
+    {'train.seed': (1, 2)}
+    """
+
+    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key, value in values.items():
+            if isinstance(value, Mapping):
+                out |= flat(value, f"{prefix}{key}.")
+            else:
+                out[prefix + key] = _tuples(value)
+        return out
+
+    a, b = flat(old), flat(new)
+    return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k)}

@@ -1,0 +1,200 @@
+"""Datasets on disk to uint8 arrays in memory."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.config import Data, InputError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images ``(n, h, w, c)`` in uint8 and labels ``(n,)`` in int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification dataset with its two splits and the names of its classes."""
+
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        h, w, c = self.train.images.shape[1:]
+        return h, w, c
+
+
+def load(config: Data) -> Dataset:
+    """Reads the dataset that the config names.
+
+    Raises:
+        InputError: the dataset is unknown, not prepared, not a set of equally sized images with
+            one label each, or smaller than the config asks.
+    """
+    dataset = EMBEDDED[config.name]() if config.name in EMBEDDED else _tfds(config)
+    if config.train_limit is not None:
+        if config.train_limit > len(dataset.train):
+            raise InputError(
+                f"data.train_limit={config.train_limit}: {config.name} has only "
+                f"{len(dataset.train)} training examples"
+            )
+        head = slice(config.train_limit)
+        train = Split(dataset.train.images[head], dataset.train.labels[head])
+        dataset = Dataset(train, dataset.test, dataset.classes)
+    if config.batch_size > len(dataset.train):
+        raise InputError(
+            f"data.batch_size={config.batch_size}: must be at most the {len(dataset.train)} "
+            f"training examples of {config.name}"
+        )
+    channels = dataset.image_shape[2]
+    for name in ("mean", "std"):
+        given = getattr(config, name)
+        if len(given) not in (1, channels):
+            raise InputError(
+                f"data.{name}={given}: {config.name} has {channels} channels; "
+                f"give 1 or {channels} numbers"
+            )
+    return dataset
+
+
+def _digits() -> Dataset:
+    """1,797 scans of handwritten digits, 8x8 (Alpaydin & Kaynak 1998), as scikit-learn ships them.
+
+    The split is fixed: 1,437 train, 360 test, drawn by a seeded permutation. Writers are not
+    kept apart.
+    """
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    images = np.round(raw.images * (255 / 16)).astype(np.uint8)[..., None]  # scans hold 0 .. 16
+    labels = raw.target.astype(np.int32)
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(labels))
+    test, train = order[:360], order[360:]
+    return Dataset(
+        Split(images[train], labels[train]),
+        Split(images[test], labels[test]),
+        tuple(str(i) for i in range(10)),
+    )
+
+
+EMBEDDED: dict[str, Callable[[], Dataset]] = {"digits": _digits}
+
+
+def _tfds(config: Data) -> Dataset:
+    """Reads a TFDS dataset, prepared as array_record, without TensorFlow."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise InputError(
+            f"data.name={config.name!r}: needs tensorflow-datasets, which is not installed "
+            f"({error}); data.name='digits' needs nothing"
+        ) from error
+
+    folder = Path(config.dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
+    folder = folder.expanduser()
+    prepared = sorted(p.parent.parent.name for p in folder.glob("*/*/dataset_info.json"))
+    if config.name not in prepared:
+        raise InputError(_not_prepared(tfds, config.name, folder, prepared))
+    try:
+        # Only names are looked up: a folder's own description could name any module to import.
+        builder = tfds.builder(config.name, data_dir=folder)
+        info = builder.info
+        train, test = (_read(builder, name, config.name) for name in _splits(info, config.name))
+    except (NotImplementedError, AssertionError) as error:
+        raise InputError(
+            f"data.name={config.name!r}: {folder / config.name} is not prepared as array_record "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    return Dataset(train, test, tuple(info.features["label"].names))
+
+
+def _not_prepared(tfds: Any, name: str, folder: Path, prepared: list[str]) -> str:
+    here = ", ".join(["digits", *prepared])
+    if name not in tfds.list_builders(with_community_datasets=False):
+        return f"data.name={name!r}: unknown dataset; ready here: {here}; others: TFDS's catalogue"
+    return (
+        f"data.name={name!r}: not prepared in {folder} (ready here: {here}); prepare it with "
+        f"`pip install 'jaxcnn[prepare]'` and "
+        f"`tfds build {name} --file_format=array_record --data_dir={folder}`, "
+        "or point TFDS_DATA_DIR or data.dir at the folder that holds it"
+    )
+
+
+def _splits(info: Any, name: str) -> tuple[str, str]:
+    held_out = next((s for s in ("test", "validation") if s in info.splits), None)
+    if "train" not in info.splits or held_out is None:
+        raise InputError(
+            f"data.name={name!r}: needs the splits train and test (or validation), "
+            f"has {', '.join(info.splits)}"
+        )
+    features = info.features
+    if not hasattr(features, "keys") or not {"image", "label"} <= set(features.keys()):
+        raise InputError(f"data.name={name!r}: is not image classification: {features}")
+    return "train", held_out
+
+
+def _read(builder: Any, split: str, name: str) -> Split:
+    source = builder.as_data_source(split=split)
+    examples = [source[i] for i in range(len(source))]
+    shapes = {e["image"].shape for e in examples}
+    if len(shapes) != 1:
+        raise InputError(
+            f"data.name={name!r}: its images have {len(shapes)} different sizes, "
+            "which do not fit into one array"
+        )
+    return Split(
+        np.stack([e["image"] for e in examples]),
+        np.array([e["label"] for e in examples], np.int32),
+    )
+
+
+def read_image(path: Path, channels: int, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Reads an image file as ``(h, w, channels)`` uint8, turned as its EXIF data say.
+
+    Args:
+        path: a file that Pillow reads.
+        channels: 1 (grey) or 3 (RGB).
+        size: height and width to resize to; None leaves it.
+
+    Raises:
+        InputError: not a file, not an image, or one too large to be meant.
+    """
+    from PIL import Image, ImageOps
+
+    modes = {1: "L", 3: "RGB"}
+    if channels not in modes:
+        raise InputError(f"{path}: the network takes {channels} channels; image files give 1 or 3")
+    if not path.is_file():
+        raise InputError(f"{path}: no such image file")
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise InputError(
+                    f"{path}: {opened.width}x{opened.height} pixels; at most {MAX_PIXELS:,} in all"
+                )
+            image = ImageOps.exif_transpose(opened).convert(modes[channels])
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever they stumble upon
+        raise InputError(f"{path}: not an image that Pillow can read ({error})") from error
+    if size is not None:
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+
+
+MAX_PIXELS = 2**26
+"""Pillow itself only warns up to 179 million pixels, which need half a gigabyte."""

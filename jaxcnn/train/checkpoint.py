@@ -1,0 +1,175 @@
+"""Checkpoints: Orbax behind one small interface, with a sha256 manifest over every file.
+
+A checkpoint counts once its manifest stands, so a run killed while saving falls back to the one
+before. Arrays and strict JSON only: restoring never runs code from a file.
+"""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from jaxcnn.config import InputError
+from jaxcnn.train.files import write_text
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.sha256"  # in the format of sha256sum(1)
+
+
+class Checkpoints:
+    """A folder of checkpoints, one subfolder per step.
+
+    Args:
+        folder: created if it is not there and ``read_only`` is False.
+        keep: how many of the newest stay.
+        read_only: reads without changing anything in the folder.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2, read_only: bool = False) -> None:
+        self.folder = folder.absolute()
+        self.read_only = read_only
+        self._unsealed: int | None = None
+        if not read_only:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for step in self._steps():
+                if not (self._path(step) / MANIFEST).exists():  # killed before it was whole
+                    shutil.rmtree(self._path(step))
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.LatestN(keep),
+                cleanup_tmp_directories=not read_only,  # Orbax leaves those of killed runs
+                todelete_subdir=None if read_only else "deleting",
+                create=not read_only,
+                read_only=read_only,
+            ),
+        )
+
+    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+        """Saves in the background; does nothing if the step is there already.
+
+        Args:
+            step: number of the checkpoint.
+            state: pytree of arrays.
+            meta: JSON beside it.
+        """
+        self.wait()
+        if step in self._manager.all_steps():
+            return
+        meta = {**meta, "arrays": _describe(state)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        if not self._manager.save(step, args=items, force=True):
+            raise OSError(f"checkpoint {self._path(step)} was not saved")
+        self._unsealed = step
+
+    def wait(self) -> None:
+        """Returns when the last checkpoint is whole on disk; its manifest is written last."""
+        self._manager.wait_until_finished()
+        if self._unsealed is not None:
+            write_text(self._path(self._unsealed) / MANIFEST, _digests(self._path(self._unsealed)))
+            self._unsealed = None
+
+    def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, as ``(state, meta)``; None if there is none at all.
+
+        A damaged one is reported and, unless the folder is read-only, set aside under
+        ``damaged/``.
+
+        Args:
+            like: pytree of ``jax.ShapeDtypeStruct`` with shardings, or of arrays.
+
+        Raises:
+            InputError: checkpoints exist and none is whole, or the arrays are others than
+                ``like``.
+        """
+        damaged = []
+        for step in sorted(self._steps(), reverse=True):
+            fault = damage(self._path(step))
+            if fault is None:
+                meta = self._manager.restore(
+                    step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+                ).meta
+                _check_same(meta.pop("arrays"), _describe(like), self._path(step))
+                target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+                restored = self._manager.restore(
+                    step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+                )
+                return restored.state, meta
+            log.warning(
+                "checkpoint %s is damaged: %s; using the one before", self._path(step), fault
+            )
+            damaged.append(f"{self._path(step)}: {fault}")
+            if not self.read_only:
+                self._set_aside(step)
+        if damaged:
+            raise InputError(f"no whole checkpoint is left: {'; '.join(damaged)}")
+        return None
+
+    def close(self) -> None:
+        """Finishes what is under way; without it, the last checkpoint would be lost."""
+        self.wait()
+        self._manager.close()
+
+    def _path(self, step: int) -> Path:
+        return self.folder / str(step)
+
+    def _steps(self) -> Iterator[int]:
+        """Steps on disk, whole or not."""
+        if not self.folder.is_dir():
+            return iter(())
+        return iter([int(p.name) for p in self.folder.iterdir() if p.name.isdigit()])
+
+    def _set_aside(self, step: int) -> None:
+        aside = self.folder / "damaged"
+        aside.mkdir(exist_ok=True)
+        target = aside / str(step)
+        if target.exists():
+            shutil.rmtree(target)
+        self._path(step).rename(target)
+        self._manager.reload()
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files, by its manifest; None if nothing is."""
+    manifest = checkpoint / MANIFEST
+    try:
+        stored = manifest.read_bytes().decode("ascii", "replace")
+    except OSError:
+        return f"{MANIFEST} is missing"
+    found = _digests(checkpoint)
+    if stored == found:
+        return None
+    changed = sorted({line[66:] for line in set(stored.splitlines()) ^ set(found.splitlines())})
+    return f"its files do not match {MANIFEST}: {', '.join(changed[:3])}"
+
+
+def _digests(checkpoint: Path) -> str:
+    files = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return "".join(
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(checkpoint).as_posix()}\n"
+        for p in files
+    )
+
+
+def _describe(state: Any) -> dict[str, list[Any]]:
+    """Type and shape of every array: Orbax would cast types silently."""
+    return {
+        jax.tree_util.keystr(path): [str(leaf.dtype), list(leaf.shape)]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def _check_same(stored: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    for name in sorted(stored.keys() | wanted.keys()):
+        if stored.get(name) != wanted.get(name):
+            raise InputError(
+                f"checkpoint {path} holds another network: {name} is "
+                f"{stored.get(name, 'missing')}, expected {wanted.get(name, 'nothing')}"
+            )

@@ -1,0 +1,37 @@
+"""Small text files that are never seen half-written."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.config import InputError
+
+
+def read_json(path: Path) -> Any:
+    """Contents of a JSON file.
+
+    Raises:
+        InputError: it is not there or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; is {path.parent} a run folder?") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes strict, indented JSON, all or nothing."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes all or nothing: a reader never sees half a file."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

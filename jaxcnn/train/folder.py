@@ -1,0 +1,156 @@
+"""The run folder: what lies in it, who may write, and what must be the same to go on.
+
+| file            | content                                                         |
+|-----------------|-----------------------------------------------------------------|
+| config.json     | the resolved experiment                                         |
+| dataset.json    | class names, image shape, sizes and digest of the data          |
+| env.json        | versions, devices, cores of the newest start                    |
+| metrics.jsonl   | one object per evaluation                                       |
+| summary.json    | the result; written when the run is finished                    |
+| tb/             | TensorBoard events                                              |
+| checkpoints/    | ``latest/`` and ``best/``                                       |
+"""
+
+import fcntl
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from jaxcnn.config import RESUME_MAY_CHANGE, InputError, differences
+from jaxcnn.train.checkpoint import Checkpoints
+from jaxcnn.train.files import read_json, write_json, write_text
+
+
+class RunFolder:
+    """A run folder opened for writing by one process at a time.
+
+    Args:
+        path: created if it is not there.
+
+    Raises:
+        InputError: it cannot be written, or another process is writing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / ".lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"workdir {path}: another process is writing into it") from error
+        except OSError as error:
+            raise InputError(f"workdir {path}: cannot be written ({error.strerror})") from error
+
+    def finished(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The summary of the run, if all the epochs that the config asks for are done.
+
+        Raises:
+            InputError: the folder belongs to a run with another config.
+        """
+        if not (self.path / "summary.json").exists():
+            return None
+        self._check_same("config.json", config)
+        summary = read_json(self.path / "summary.json")
+        return summary if summary["epochs"] >= config["train"]["epochs"] else None
+
+    def claim(self, config: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
+        """Writes config.json and dataset.json, or checks that they belong to the same run.
+
+        Raises:
+            InputError: the folder belongs to a run with another config or other data; names the
+                fields.
+        """
+        self._check_same("config.json", config)
+        self._check_same("dataset.json", dataset)
+        write_json(self.path / "config.json", config)
+        write_json(self.path / "dataset.json", dataset)
+        (self.path / "summary.json").unlink(missing_ok=True)  # of fewer epochs
+
+    def _check_same(self, name: str, new: Mapping[str, Any]) -> None:
+        if not (self.path / name).exists():
+            return
+        changed = {
+            field: pair
+            for field, pair in differences(read_json(self.path / name), new).items()
+            if field not in RESUME_MAY_CHANGE
+        }
+        if changed:
+            listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
+            raise InputError(
+                f"workdir {self.path}: belongs to another run ({name}: {listed}); "
+                "give another --workdir, or the same settings to go on"
+            )
+
+    def close(self) -> None:
+        """Lets another process write."""
+        if self._lock is not None:
+            self._lock.close()
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard events, cut back to the step that a run goes on from.
+
+    Args:
+        path: the run folder.
+        step: records behind it are dropped; they will be made again.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self._path = path / "metrics.jsonl"
+        kept = [r for r in read_metrics(path) if r["step"] <= step]
+        write_text(self._path, "".join(f"{json.dumps(r)}\n" for r in kept))
+        self._tensorboard = _tensorboard(path / "tb", step)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends one line and the same numbers to TensorBoard."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+        if self._tensorboard is not None:
+            for name, value in record.items():
+                if name != "step":
+                    self._tensorboard.add_scalar(name, value, record["step"])
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Flushes TensorBoard."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def _tensorboard(path: Path, step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:  # a bare accelerator machine: metrics.jsonl holds the same numbers
+        return None
+    return SummaryWriter(str(path), purge_step=step + 1)
+
+
+def checkpoints(path: Path, kind: str, *, read_only: bool = False) -> Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        path: the run folder.
+        kind: ``"latest"`` (two are kept) or ``"best"`` (one).
+        read_only: opens them without changing anything.
+    """
+    keep = {"latest": 2, "best": 1}[kind]
+    return Checkpoints(path / "checkpoints" / kind, keep=keep, read_only=read_only)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Records of metrics.jsonl in order; a last line cut short by a kill is left out."""
+    file = path / "metrics.jsonl"
+    if not file.exists():
+        return []
+    records = []
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise InputError(f"{file}: line {number} is not JSON ({error})") from error
+    return records

@@ -1,0 +1,30 @@
+"""Losses, one value per example."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Cross-entropy of softmax(logits) against smoothed labels, in float32.
+
+    ``-sum_k q_k log p_k`` with ``q = (1 - smoothing) * onehot(label) + smoothing / classes``
+    (Szegedy et al. 2016).
+
+    Args:
+        logits: ``(n, classes)``.
+        labels: ``(n,)`` whole numbers.
+        smoothing: in [0, 1).
+
+    Returns:
+        ``(n,)`` losses in nats.
+
+    >>> import jax.numpy as jnp
+    >>> cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).round(4).tolist()
+    [2.3026]
+    """
+    logits = logits.astype(jnp.float32)
+    if smoothing == 0.0:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)

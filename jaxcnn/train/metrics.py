@@ -1,0 +1,68 @@
+"""Metrics as sums and counts: they merge by addition and are divided once, at the end."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Sums = dict[str, jax.Array]
+
+
+def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Number of classes that come before the label when logits are sorted in descending order.
+
+    Equal logits keep the order of the classes, and what cannot be compared (NaN) comes first, so
+    that neither a constant nor a broken network looks right.
+
+    >>> rank_of_label(jnp.array([[0.1, 0.7, 0.2]]), jnp.array([2])).tolist()
+    [1]
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = jnp.arange(logits.shape[-1])[None, :] < labels[:, None]
+    before = ~(logits <= own) | ((logits == own) & earlier)
+    return before.sum(axis=-1)
+
+
+def classification_sums(
+    logits: jax.Array, labels: jax.Array, losses: jax.Array, mask: jax.Array
+) -> Sums:
+    """Sums over the examples whose mask is True.
+
+    Args:
+        logits: ``(n, classes)``.
+        labels: ``(n,)``.
+        losses: ``(n,)``.
+        mask: ``(n,)`` bool.
+
+    Returns:
+        ``count``, ``loss``, ``top1``, ``top5`` (scalars) and ``confusion``
+        ``(label, prediction)``.
+    """
+    classes = logits.shape[-1]
+    rank = rank_of_label(logits, labels)
+    predicted = jnp.argmax(logits, axis=-1)
+    confusion = jnp.zeros((classes, classes), jnp.int32)
+    return {
+        "count": mask.sum(dtype=jnp.int32),
+        "loss": jnp.where(mask, losses, 0.0).sum(),
+        "top1": (mask & (rank < 1)).sum(dtype=jnp.int32),
+        "top5": (mask & (rank < 5)).sum(dtype=jnp.int32),
+        "confusion": confusion.at[labels, predicted].add(mask.astype(jnp.int32)),
+    }
+
+
+def add(a: Sums, b: Sums) -> Sums:
+    """Merges the sums of two sets of examples."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def means(sums: Sums, prefix: str) -> dict[str, Any]:
+    """Divides by the count: ``{prefix}_loss`` in nats, ``_top1`` and ``_top5`` in [0, 1]."""
+    host = {name: np.asarray(value) for name, value in sums.items()}
+    count = int(host["count"])
+    return {
+        f"{prefix}_{name}": float(host[name]) / count
+        for name in ("loss", "top1", "top5")
+        if name in host
+    }
