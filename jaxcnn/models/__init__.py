@@ -16,11 +16,54 @@ import flax.linen as nn
 from jaxcnn.models.convnet import ConvNet
 from jaxcnn.models.lenet import LeNet5
 from jaxcnn.models.mlp import MLP
+from jaxcnn.models.resnet import (
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnext50_32x4d,
+    resnext101_32x8d,
+    resnext101_64x4d,
+    wide_resnet50_2,
+    wide_resnet101_2,
+)
+from jaxcnn.models.safetensors import read_safetensors
+from jaxcnn.models.torch_weights import from_torch, import_weights
+
+__all__ = [
+    "MODELS",
+    "STANDARD_INPUTS",
+    "create_model",
+    "from_torch",
+    "import_weights",
+    "list_models",
+    "model_options",
+    "read_safetensors",
+    "standard_input",
+]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "lenet5": LeNet5,
     "convnet": ConvNet,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "resnet152": resnet152,
+    "resnext50_32x4d": resnext50_32x4d,
+    "resnext101_32x8d": resnext101_32x8d,
+    "resnext101_64x4d": resnext101_64x4d,
+    "wide_resnet50_2": wide_resnet50_2,
+    "wide_resnet101_2": wide_resnet101_2,
+}
+
+# The image shape (height, width, channels) a model was published for, where it is not 224x224x3.
+STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
+    "mlp": (28, 28, 1),
+    "lenet5": (32, 32, 1),
+    "convnet": (28, 28, 1),
 }
 
 
@@ -71,6 +114,16 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
                 f"model={name!r} has no option {option!r}; it takes {', '.join(sorted(known))}"
             )
     return constructor(num_classes=num_classes, **options)
+
+
+def standard_input(name: str) -> tuple[int, int, int]:
+    """Image shape (height, width, channels) that a model was published for.
+
+    >>> standard_input("lenet5")
+    (32, 32, 1)
+    """
+    _constructor(name)
+    return STANDARD_INPUTS.get(name, (224, 224, 3))
 
 
 def _constructor(name: str) -> Callable[..., nn.Module]:

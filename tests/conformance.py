@@ -1,0 +1,199 @@
+"""What every architecture promises, driven by one table (``tests/models/table.py``)."""
+
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from jaxcnn import models
+from tests.models.table import ROWS, TABLE, Row, build, shapes, variables
+
+ALL = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+FAMILIES = pytest.mark.parametrize(
+    "row", [row for row in TABLE if row.representative], ids=lambda row: row.name
+)
+FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running here
+
+
+def images(row: Row, batch: int = 2, seed: int = 3) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((batch, *row.image), np.float32))
+
+
+def out_shapes(model: Any, image: tuple[int, ...], batch: int = 2, **call: Any) -> Any:
+    """Shapes of ``init`` and ``apply`` on one image size, without computing either."""
+    x = jax.ShapeDtypeStruct((batch, *image), jnp.float32)
+
+    def both(key: jax.Array, x: jax.Array) -> Any:
+        return model.apply(model.init(key, x), x, **call)
+
+    return jax.eval_shape(both, jax.random.key(0), x)
+
+
+def test_the_table_is_the_zoo() -> None:
+    assert sorted(ROWS) == models.list_models()
+    assert len(ROWS) == len(TABLE)
+    families = {row.family for row in TABLE}
+    assert families == {row.family for row in TABLE if row.representative}
+
+
+@ALL
+def test_parameters(row: Row) -> None:
+    model = models.create_model(row.name, num_classes=row.classes, dtype=jnp.bfloat16)
+    state = shapes(model, models.standard_input(row.name))
+    assert sum(leaf.size for leaf in jax.tree.leaves(state["params"])) == row.parameters
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
+
+
+@ALL
+def test_any_classes_channels_and_sides(row: Row) -> None:
+    side = max(row.size, row.smallest + 1)
+    for num_classes, image in (
+        (1, (row.size, row.size, 1)),
+        (7, (side | 1, side + 6, 5)),
+    ):
+        model = build(row, num_classes)
+        logits, ends = out_shapes(model, image, endpoints=True)
+        assert logits.shape == (2, num_classes)
+        assert logits.dtype == jnp.float32
+        stages = [name for name in ends if name.startswith("stage")]
+        assert stages == [f"stage{i}" for i in range(1, len(stages) + 1)]
+        assert stages
+        assert ends["features"].shape[0] == 2
+        assert ends["features"].ndim == 2
+        for head in ends.get("aux_logits", ()):
+            assert head.shape == (2, num_classes)
+
+
+@ALL
+def test_smallest_image(row: Row) -> None:
+    model = build(row)
+    smallest = (row.smallest, row.smallest, row.channels)
+    assert out_shapes(model, smallest, batch=1).shape == (1, 10)
+    if row.smallest > 1:
+        below = (row.smallest - 1, row.smallest, row.channels)
+        with pytest.raises(ValueError, match=f"at least {row.smallest}x{row.smallest}"):
+            out_shapes(model, below)
+
+
+@ALL
+def test_small_images_stem(row: Row) -> None:
+    if "small_images" not in models.model_options(row.name):
+        pytest.skip("the family has no accepted stem for 32x32 images")
+    _, ends = out_shapes(build(row, small_images=True), (32, 32, 3), endpoints=True)
+    _, stock = out_shapes(build(row), (max(row.smallest, 64),) * 2 + (3,), endpoints=True)
+    assert ends["stage1"].shape[1] >= stock["stage1"].shape[1] // 2
+    assert ends[list(ends)[-2]].shape[1] > 1
+
+
+@FAMILIES
+def test_wrong_channels_are_named(row: Row) -> None:
+    model = build(row)
+    held = shapes(model, row.image)
+    wrong = jax.ShapeDtypeStruct((1, *row.image[:2], row.channels + 1), jnp.float32)
+    with pytest.raises(
+        ValueError, match=r"expects \d+ features, got|takes \d+ input channels, got"
+    ):
+        jax.eval_shape(model.apply, held, wrong)
+    with pytest.raises(ValueError, match="num_classes=0"):
+        models.create_model(row.name, num_classes=0)
+
+
+@FAMILIES
+def test_eval_mode(row: Row) -> None:
+    """One compilation; jit equals eager; examples do not see one another; bf16 is close."""
+    model = build(row)
+    state = variables(model, row.image)
+    x = images(row, 3)
+    traces = itertools.count()
+
+    @jax.jit
+    def forward(state: Any, x: jax.Array) -> jax.Array:
+        next(traces)
+        return model.apply(state, x)
+
+    logits = forward(state, x)
+    assert np.isfinite(logits).all()
+    scale = float(jnp.abs(logits).max())
+    other = forward(state, x.at[0].set(x[2]))
+    assert next(traces) == 1, "compiled more than once"
+    np.testing.assert_array_equal(other[1:], logits[1:])
+    np.testing.assert_allclose(other[0], logits[2], atol=1e-5 * scale)
+
+    eager, ends = model.apply(state, x, endpoints=True)
+    np.testing.assert_allclose(eager, logits, atol=1e-4 * scale)
+    assert all(np.isfinite(end).all() for end in jax.tree.leaves(ends))
+
+    low = build(row, dtype=jnp.bfloat16).apply(state, x)
+    assert low.dtype == jnp.bfloat16
+    error = jnp.abs(low.astype(jnp.float32) - logits)
+    assert float(jnp.sqrt((error**2).mean())) < 0.1 * scale
+
+
+@FAMILIES
+def test_train_mode(row: Row) -> None:
+    """Every gradient is finite and, unless the table says so, not zero; remat changes nothing."""
+    model = build(row)
+    state = variables(model, row.image)
+    x = images(row, 4)
+    labels = jax.nn.one_hot(jnp.arange(4), 10)
+
+    def gradients(model: Any) -> tuple[dict[str, jax.Array], Any]:
+        def loss(params: Any) -> tuple[jax.Array, Any]:
+            (logits, ends), updated = model.apply(
+                {**state, "params": params}, x, train=True, endpoints=True, mutable=["batch_stats"]
+            )
+            heads = [logits, *ends.get("aux_logits", ())]
+            scaled = [head / jnp.abs(jax.lax.stop_gradient(head)).max() for head in heads]
+            return sum((head * labels).sum() for head in scaled), updated
+
+        step = jax.jit(jax.grad(loss, has_aux=True))
+        grads, updated = step.lower(state["params"]).compile(FAST)(state["params"])
+        return flatten_dict(grads, sep="/"), updated
+
+    grads, updated = gradients(model)
+    for name, grad in grads.items():
+        assert np.isfinite(grad).all(), f"the gradient of {name} is not finite"
+        if not any(part in name for part in row.dead):
+            assert np.any(grad), f"the gradient of {name} is zero"
+    for old, new in zip(
+        jax.tree.leaves(state.get("batch_stats")),
+        jax.tree.leaves(updated.get("batch_stats")),
+        strict=True,
+    ):
+        assert np.isfinite(new).all()
+        assert np.any(new != old), "a running statistic did not move"
+
+    if "remat" in models.model_options(row.name):
+        again, updated_again = gradients(build(row, remat=True))
+        assert again.keys() == grads.keys()
+        for name, grad in grads.items():
+            np.testing.assert_allclose(
+                again[name], grad, atol=1e-4 * float(jnp.abs(grad).max()) + 1e-7, err_msg=name
+            )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            updated_again,
+            updated,
+        )
+
+
+@FAMILIES
+def test_init_for_many_seeds(row: Row) -> None:
+    model = build(row)
+    x = jax.ShapeDtypeStruct((1, *row.image), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 3))
+    many = jax.eval_shape(jax.vmap(model.init, in_axes=(0, None)), keys, x)
+    one = shapes(model, row.image)
+    jax.tree.map(lambda m, o: (m.shape == (3, *o.shape)) or pytest.fail("vmap"), many, one)
+    # Values, where drawing them takes no more than a moment.
+    if sum(leaf.size for leaf in jax.tree.leaves(one["params"])) < 2_000_000:
+        init = jax.jit(jax.vmap(model.init, in_axes=(0, None)))
+        drawn = init(jax.random.split(jax.random.key(0), 3), jnp.zeros((1, *row.image)))
+        for path, leaf in flatten_dict(drawn["params"], sep="/").items():
+            assert np.isfinite(leaf).all(), path
+            if path.endswith("kernel"):
+                assert np.any(leaf[0] != leaf[1]), f"{path} is the same for two seeds"

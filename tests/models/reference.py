@@ -1,0 +1,158 @@
+"""torchvision as the reference: its models, random weights for them, and how far ours are off."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn import models
+from tests.models.table import Row, build, draw
+
+
+def import_torchvision() -> Any:
+    """torchvision; where its C++ operators are missing, their failing registrations are ignored.
+
+    Raises:
+        ImportError: torch or torchvision is not installed.
+    """
+    import torch
+
+    register = torch.library.register_fake
+
+    def forgiving(op: Any, *args: Any, **kwargs: Any) -> Any:
+        decorate = register(op, *args, **kwargs)
+
+        def attempt(function: Any) -> Any:
+            try:
+                return decorate(function)
+            except RuntimeError:
+                return function
+
+        return attempt
+
+    torch.library.register_fake = forgiving
+    try:
+        import torchvision
+    finally:
+        torch.library.register_fake = register
+    return torchvision
+
+
+def reference(name: str, num_classes: int = 1000, *, empty: bool = False) -> Any:
+    """torchvision's model, its weights not initialised (which is slow), or not even allocated."""
+    import torch
+
+    constructor = getattr(import_torchvision().models, name)
+    options = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+    try:
+        with torch.device("meta"):
+            model = constructor(num_classes=num_classes, **options)
+            return model if empty else model.to_empty(device="cpu")
+    except NotImplementedError:  # RegNet computes its widths with tensors
+        return constructor(num_classes=num_classes, **options)
+
+
+def randomize(model: Any, seed: int = 0) -> dict[str, np.ndarray]:
+    """Fills a torch model with random weights and statistics; returns them as NumPy arrays."""
+    import torch
+
+    rng = np.random.default_rng(seed)
+    norms = {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if getattr(module, "running_mean", None) is not None
+        or isinstance(module, torch.nn.LayerNorm)
+    }
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            state[name] = np.zeros((), np.int64)
+            continue
+        shape = tuple(tensor.shape)
+        positive = name in norms or name.endswith("running_var")
+        state[name] = draw(rng, positive, shape, math.prod(shape[1:]))
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    return state
+
+
+def relative_error(ours: Any, theirs: Any) -> float:
+    """Largest difference, relative to the largest number of the reference."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    if ours.shape != theirs.shape:
+        return math.inf
+    return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
+
+
+def images(row: Row, batch: int = 2, seed: int = 1) -> np.ndarray:
+    """Random images ``(n, h, w, c)``."""
+    return np.random.default_rng(seed).standard_normal((batch, *row.image), np.float32)
+
+
+def eval_error(row: Row, batch: int = 2) -> float:
+    """Relative error of the logits in eval mode, random weights and statistics."""
+    import torch
+
+    theirs = reference(row.name).eval()
+    variables = models.from_torch(row.name, randomize(theirs))
+    x = images(row, batch)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2)))
+    # Jitted without LLVM's optimisations: the arithmetic is the same, compiling takes half.
+    forward = jax.jit(build(row, 1000).apply).lower(variables, jnp.asarray(x))
+    logits = forward.compile({"xla_backend_optimization_level": 0})(variables, jnp.asarray(x))
+    return relative_error(logits, expected.numpy())
+
+
+def train_errors(
+    row: Row, dtype: str, *, backward: bool = True, batch: int = 4
+) -> dict[str, float]:
+    """Relative errors of a training-mode pass: logits, aux_logits, batch_stats, input gradient.
+
+    In float32 a rounding error can turn a unit on or off, and gradients of either implementation
+    then differ from the exact ones by percents; float64 shows that the functions are the same.
+    """
+    import torch
+
+    num_classes = 10
+    theirs = reference(row.name, num_classes).train()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.Dropout) or type(module).__name__ == "StochasticDepth":
+            module.p = 0.0
+    ours = build(row, num_classes, dtype=dtype)
+    variables = models.from_torch(ours, randomize(theirs), input_shape=row.image)
+    variables = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
+    theirs = theirs.to(getattr(torch, dtype))
+    x = images(row, batch).astype(dtype)
+    heads = np.random.default_rng(2).standard_normal((3, batch, num_classes)).astype(dtype)
+
+    x_torch = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    output = theirs(x_torch)
+    # With auxiliary heads a named tuple: logits, aux_logits2, aux_logits1; or logits, aux_logits.
+    outputs = [output] if torch.is_tensor(output) else [output[0], *reversed(output[1:])]
+    sum((o * torch.from_numpy(h)).sum() for o, h in zip(outputs, heads, strict=False)).backward()
+
+    def loss(x: jax.Array) -> tuple[jax.Array, Any]:
+        (logits, ends), updated = ours.apply(
+            variables, x, train=True, endpoints=True, mutable=["batch_stats"]
+        )
+        outputs = [logits, *ends.get("aux_logits", ())]
+        total = sum((o * h).sum() for o, h in zip(outputs, heads, strict=False))
+        return total, (outputs, updated)
+
+    function = jax.grad(loss, has_aux=True) if backward else loss
+    step = jax.jit(function).lower(jnp.asarray(x))
+    gradient, (ours_out, updated) = step.compile({"xla_backend_optimization_level": 0})(x)
+    errors = {"logits": relative_error(ours_out[0], outputs[0].detach().numpy())}
+    for i, (o, t) in enumerate(zip(ours_out[1:], outputs[1:], strict=True), start=1):
+        errors[f"aux_logits {i}"] = relative_error(o, t.detach().numpy())
+    if backward:
+        expected = x_torch.grad.numpy().transpose(0, 2, 3, 1)
+        errors["input gradient"] = relative_error(gradient, expected)
+    if updated:
+        state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+        expected = models.from_torch(ours, state, input_shape=row.image)["batch_stats"]
+        pairs = jax.tree.map(relative_error, updated["batch_stats"], expected)
+        errors["batch statistics"] = max(jax.tree.leaves(pairs))
+    return errors

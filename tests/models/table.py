@@ -1,0 +1,116 @@
+"""The one table of models that the conformance and parity tests are driven by."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxcnn import models
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model and what the tests need to know about it.
+
+    Attributes:
+        name: in ``models.MODELS``.
+        family: file in ``jaxcnn/models``.
+        parameters: with ``classes`` classes and the standard input.
+        torchvision: torchvision has it under the same name.
+        representative: stands for its family in the costly checks.
+        giant: too large for the default run; compared with torchvision in the slow one.
+        size: height and width of the images the tests use.
+        smallest: smallest height and width that the model takes.
+        any_size: variables made for one image size work for another.
+        classes: number of logits ``parameters`` is for.
+        dead: parts of the names of parameters that do not change the loss in training mode, such
+            as the bias of a convolution in front of a batch normalisation.
+    """
+
+    name: str
+    family: str
+    parameters: int
+    torchvision: bool = True
+    representative: bool = False
+    giant: bool = False
+    size: int = 64
+    smallest: int = 1
+    any_size: bool = True
+    classes: int = 1000
+    dead: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        return models.standard_input(self.name)[2]
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        return self.size, self.size, self.channels
+
+
+# fmt: off
+TABLE = (
+    Row("mlp", "mlp", 535_818, torchvision=False, representative=True, size=28, any_size=False,
+        classes=10),
+    Row("lenet5", "lenet", 61_706, torchvision=False, representative=True, size=32, smallest=16,
+        any_size=False, classes=10),
+    Row("convnet", "convnet", 421_642, torchvision=False, representative=True, size=28, smallest=4,
+        any_size=False, classes=10),
+
+    Row("resnet18", "resnet", 11_689_512, representative=True),
+    Row("resnet34", "resnet", 21_797_672),
+    Row("resnet50", "resnet", 25_557_032),
+    Row("resnet101", "resnet", 44_549_160),
+    Row("resnet152", "resnet", 60_192_808, giant=True),
+    Row("resnext50_32x4d", "resnet", 25_028_904),
+    Row("resnext101_32x8d", "resnet", 88_791_336, giant=True),
+    Row("resnext101_64x4d", "resnet", 83_455_272, giant=True),
+    Row("wide_resnet50_2", "resnet", 68_883_240),
+    Row("wide_resnet101_2", "resnet", 126_886_696, giant=True),
+)
+# fmt: on
+ROWS = {row.name: row for row in TABLE}
+
+
+def build(row: Row, num_classes: int = 10, **options: Any) -> nn.Module:
+    """The model without dropout or stochastic depth, so that training is deterministic."""
+    drops = {
+        option: 0.0
+        for option, default in models.model_options(row.name).items()
+        if option.startswith(("dropout", "drop_path")) and isinstance(default, float)
+    }
+    return models.create_model(row.name, num_classes=num_classes, **(drops | options))
+
+
+def shapes(model: nn.Module, image: tuple[int, int, int], batch: int = 1) -> dict[str, Any]:
+    """Shapes of a model's variables, without computing any."""
+    x = jax.ShapeDtypeStruct((batch, *image), jnp.float32)
+    return jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), x)
+
+
+def variables(model: nn.Module, image: tuple[int, int, int], seed: int = 0) -> dict[str, Any]:
+    """Random variables; much faster than ``model.init``, and no statistic is zero or one."""
+    rng = np.random.default_rng(seed)
+    flat = flatten_dict(shapes(model, image))
+    return unflatten_dict(
+        {
+            path: jnp.asarray(draw(rng, path[-1] == "var", leaf.shape, math.prod(leaf.shape[:-1])))
+            for path, leaf in flat.items()
+        }
+    )
+
+
+def draw(
+    rng: np.random.Generator, positive: bool, shape: tuple[int, ...], fan_in: int
+) -> np.ndarray:
+    """He-normal weights, uniform scales and variances, small biases and means."""
+    if positive:
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if len(shape) > 1:
+        return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_in))
+    return rng.uniform(-0.2, 0.2, shape).astype(np.float32)

@@ -1,0 +1,46 @@
+"""Ours against torchvision with the same random weights: the same function, not a similar one."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn import models
+from tests.models.reference import eval_error, reference, train_errors
+from tests.models.table import TABLE, Row
+
+SHARED = [row for row in TABLE if row.torchvision]
+slow = pytest.mark.slow
+
+
+def _param(row: Row) -> Any:
+    return pytest.param(row, id=row.name, marks=slow if row.giant else ())
+
+
+@pytest.mark.parametrize("row", SHARED, ids=lambda row: row.name)
+def test_names_shapes_and_counts_are_the_references(row: Row, torchvision: Any) -> None:
+    theirs = reference(row.name, empty=True)
+    assert sum(p.numel() for p in theirs.parameters()) == row.parameters
+    zero = np.zeros((), np.float32)
+    state = {name: np.broadcast_to(zero, t.shape) for name, t in theirs.state_dict().items()}
+    variables = models.from_torch(row.name, state)
+    assert sum(p.size for p in jax.tree.leaves(variables["params"])) == row.parameters
+
+
+@pytest.mark.parametrize("row", [_param(row) for row in SHARED])
+def test_eval_logits(row: Row, torchvision: Any) -> None:
+    assert eval_error(row) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in SHARED if row.representative], ids=lambda row: row.name
+)
+def test_train_mode(row: Row, torchvision: Any) -> None:
+    with jax.enable_x64(True):
+        errors = train_errors(row, "float64")
+    # Statistics pass through float32 on their way from torch.
+    assert errors.pop("batch statistics", 0.0) < 1e-6
+    assert max(errors.values()) < 1e-8, errors
+    errors = train_errors(row, "float32", backward=False)
+    assert errors["logits"] < 1e-4, errors
