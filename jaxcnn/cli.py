@@ -101,10 +101,12 @@ def _parse(function: Callable[..., T], args: Sequence[str], prog: str, descripti
 
 
 def _one_line(boxed: str) -> str:
-    """The text in a box drawn for a terminal."""
+    """The message in a box that tyro draws, without its title and its advice on --help."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
-    text = re.sub(r"[─━]{3,}.*|[╭╮╰╯│┃]", " ", text)
-    return " ".join(text.split())
+    text = re.sub(r"╭.*╮|[─╰╯│]+", " ", text)
+    text = re.sub(r"(Argument helptext:|For full helptext,).*", "", text, flags=re.DOTALL)
+    text = re.sub(r"Error parsing [\w.]+: (?=\w+\.\w+=)", "", " ".join(text.split()))
+    return text.strip()
 
 
 # ------------------------------------------------------------------------------------- train
@@ -313,22 +315,22 @@ def _summary(args: Sequence[str]) -> int:
     def parsed(
         model: tyro.conf.Positional[str],
         input: tuple[int, int, int] = (224, 224, 3),  # noqa: A002 - the flag is --input
-        num_classes: int = 10,
+        num_classes: int | None = None,
     ) -> tuple[str, tuple[int, int, int], int]:
         """Show every layer's output shape, parameters, MACs and receptive field.
 
         Args:
             model: a name from `jaxcnn list`.
             input: height, width and channels of the image.
-            num_classes: number of logits.
+            num_classes: number of logits; by default 1000, and 10 for images under 64x64.
         """
-        return model, input, num_classes
+        return model, input, num_classes or (10 if min(input[:2]) < 64 else 1000)
 
     name, shape, num_classes = _parse(parsed, args, "summary")
     from jaxcnn import models, run
     from jaxcnn.analysis import summary
 
-    with run.as_input_error("summary"):
+    with run.as_input_error():
         model = models.create_model(name, num_classes=num_classes)
     with run.as_input_error(f"--input {' '.join(map(str, shape))}"):
         found = summary.summarize(model, shape)

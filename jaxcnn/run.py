@@ -63,14 +63,14 @@ def train(
     listener = listener or Listener()
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with loop.StopRequest() as stop, contextlib.ExitStack() as closing:
-        run = folder.RunFolder(workdir)
-        closing.callback(run.close)
-        finished = run.finished(to_dict(experiment))
+        finished = folder.finished(workdir, to_dict(experiment))
         if finished is not None:
             listener.message(f"{workdir} is finished: {finished['epochs']} epochs")
             return finished
         dataset = sources.load(experiment.data)
         model = build_model(experiment, dataset.classes, dataset.image_shape)
+        run = folder.RunFolder(workdir)
+        closing.callback(run.close)
         run.claim(to_dict(experiment), describe(experiment, dataset))
         files.write_json(workdir / "env.json", environment())
         return _Training(experiment, dataset, model, workdir, listener, stop, closing).run()
@@ -228,11 +228,12 @@ def build_model(
         InputError: an unknown model or option, or images that the network cannot take.
     """
     config = experiment.model
-    with as_input_error(f"model.name={config.name!r}"):
+    shape = network_shape(experiment, image_shape)
+    with as_input_error():
         model = models.create_model(
             config.name, num_classes=len(classes), dtype=config.dtype, **config.options
         )
-        shape = network_shape(experiment, image_shape)
+    with as_input_error(f"model.name={config.name!r} on images of {'x'.join(map(str, shape))}"):
         jax.eval_shape(
             functools.partial(model.init, train=False),
             jax.random.key(0),
@@ -242,14 +243,14 @@ def build_model(
 
 
 @contextlib.contextmanager
-def as_input_error(what: str) -> Iterator[None]:
+def as_input_error(what: str = "") -> Iterator[None]:
     """Turns the shape and value errors of tracing into one line that says where they come from."""
     try:
         yield
     except InputError:
         raise
     except (ValueError, TypeError) as error:
-        raise InputError(f"{what}: {str(error).splitlines()[0]}") from error
+        raise InputError(": ".join(filter(None, [what, str(error).splitlines()[0]]))) from error
 
 
 def network_shape(

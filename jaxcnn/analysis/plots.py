@@ -31,6 +31,7 @@ def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) ->
         right.plot(epochs, errors, style, marker=".", label=split)
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
     right.set(xlabel="epoch", ylabel="top-1 error (%)", yscale="symlog", ylim=(0, None))
+    right.yaxis.set_major_formatter("{x:g}")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()

@@ -44,18 +44,6 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"workdir {path}: cannot be written ({error.strerror})") from error
 
-    def finished(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The summary of the run, if all the epochs that the config asks for are done.
-
-        Raises:
-            InputError: the folder belongs to a run with another config.
-        """
-        if not (self.path / "summary.json").exists():
-            return None
-        self._check_same("config.json", config)
-        summary = read_json(self.path / "summary.json")
-        return summary if summary["epochs"] >= config["train"]["epochs"] else None
-
     def claim(self, config: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
         """Writes config.json and dataset.json, or checks that they belong to the same run.
 
@@ -63,31 +51,46 @@ class RunFolder:
             InputError: the folder belongs to a run with another config or other data; names the
                 fields.
         """
-        self._check_same("config.json", config)
-        self._check_same("dataset.json", dataset)
+        check_same(self.path, "config.json", config)
+        check_same(self.path, "dataset.json", dataset)
         write_json(self.path / "config.json", config)
         write_json(self.path / "dataset.json", dataset)
         (self.path / "summary.json").unlink(missing_ok=True)  # of fewer epochs
-
-    def _check_same(self, name: str, new: Mapping[str, Any]) -> None:
-        if not (self.path / name).exists():
-            return
-        changed = {
-            field: pair
-            for field, pair in differences(read_json(self.path / name), new).items()
-            if field not in RESUME_MAY_CHANGE
-        }
-        if changed:
-            listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
-            raise InputError(
-                f"workdir {self.path}: belongs to another run ({name}: {listed}); "
-                "give another --workdir, or the same settings to go on"
-            )
 
     def close(self) -> None:
         """Lets another process write."""
         if self._lock is not None:
             self._lock.close()
+
+
+def check_same(path: Path, name: str, new: Mapping[str, Any]) -> None:
+    """Raises InputError, with the fields, where a JSON file of the folder says something else."""
+    if not (path / name).exists():
+        return
+    changed = {
+        field: pair
+        for field, pair in differences(read_json(path / name), new).items()
+        if field not in RESUME_MAY_CHANGE
+    }
+    if changed:
+        listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
+        raise InputError(
+            f"workdir {path}: belongs to another run ({name}: {listed}); "
+            "give another --workdir, or the same settings to go on"
+        )
+
+
+def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The summary of a run, if all the epochs that the config asks for are done.
+
+    Raises:
+        InputError: the folder belongs to a run with another config.
+    """
+    check_same(path, "config.json", config)
+    if not (path / "summary.json").exists():
+        return None
+    summary = read_json(path / "summary.json")
+    return summary if summary["epochs"] >= config["train"]["epochs"] else None
 
 
 class MetricsLog:

@@ -1,0 +1,102 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from jaxcnn.config import Augment, Data
+from jaxcnn.data import augment
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture
+def images():
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (64, 8, 6, 3)), jnp.uint8)
+
+
+def test_normalisation_is_by_255_then_mean_and_std(images):
+    data = Data(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    got = augment.make_prepare(data)(images)
+    want = (np.asarray(images) / 255 - np.array(data.mean)) / np.array(data.std)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_padding_centres_the_image_in_black(images):
+    got = augment.make_prepare(Data(image_size=12))(images)
+    want = np.pad(np.asarray(images) / 255, ((0, 0), (2, 2), (3, 3), (0, 0)))
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_resizing_keeps_constant_images_constant():
+    x = jnp.full((2, 8, 8, 1), 51, jnp.uint8)
+    got = augment.make_prepare(Data(image_size=32, fit="resize"))(x)
+    assert got.shape == (2, 32, 32, 1)
+    np.testing.assert_allclose(got, 0.2, atol=1e-6)
+
+
+def test_padding_cannot_shrink():
+    with pytest.raises(ValueError, match=r"data.image_size=7: an image of 8x6"):
+        augment.fitted_size(8, 6, Data(image_size=7))
+
+
+def test_flip_mirrors_about_half_the_images(images):
+    x = images.astype(jnp.float32)
+    got = augment.random_flip(x, KEY)
+    mirrored = (got == x[:, :, ::-1]).all((1, 2, 3))
+    kept = (got == x).all((1, 2, 3))
+    assert (mirrored ^ kept).all()
+    assert 16 < int(mirrored.sum()) < 48
+
+
+def test_crop_shifts_by_at_most_the_padding(images):
+    x = np.asarray(images, np.float32)
+    got = np.asarray(augment.pad_and_crop(jnp.asarray(x), KEY, 2))
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    shifts = set()
+    for image, big in zip(got, padded, strict=True):
+        found = [
+            (i, j) for i in range(5) for j in range(5) if (image == big[i : i + 8, j : j + 6]).all()
+        ]
+        assert len(found) == 1
+        shifts.add(found[0])
+    assert len(shifts) > 15  # of 25, with 64 draws
+
+
+def test_cutout_clears_one_square():
+    got = np.asarray(augment.cutout(jnp.ones((200, 16, 16, 1)), KEY, 4))[..., 0]
+    holes = (got == 0).sum((1, 2))
+    assert holes.max() == 16
+    assert holes.min() >= 4  # a corner cuts it to a quarter
+    for image in got[holes == 16]:
+        rows, columns = np.nonzero(image == 0)
+        assert np.ptp(rows) == np.ptp(columns) == 3
+
+
+def test_rotation_agrees_with_scipy():
+    """One known angle: the drawn angles are recomputed from the same key."""
+    x = np.random.default_rng(1).random((3, 9, 9, 2)).astype(np.float32)
+    got = augment.rotate_and_zoom(jnp.asarray(x), KEY, 30.0, 0.0)
+    angle_key, _ = jax.random.split(KEY)
+    limit = np.deg2rad(30.0).astype(np.float32)
+    angles = np.rad2deg(jax.random.uniform(angle_key, (3,), minval=-limit, maxval=limit))
+    for image, angle, out in zip(x, angles, np.asarray(got), strict=True):
+        want = ndimage.rotate(image, -angle, reshape=False, order=1)
+        np.testing.assert_allclose(out[1:-1, 1:-1], want[1:-1, 1:-1], atol=1e-4)
+
+
+def test_zoom_without_rotation_keeps_the_centre():
+    x = jnp.zeros((8, 9, 9, 1)).at[:, 4, 4].set(1.0)
+    got = augment.rotate_and_zoom(x, KEY, 0.0, 0.5)
+    np.testing.assert_allclose(got[:, 4, 4, 0], 1.0, atol=1e-6)
+
+
+def test_everything_at_once_is_a_pure_function_of_the_key(images):
+    change = Augment(flip=True, crop_padding=2, cutout=3, rotate=10.0, zoom=0.1)
+    prepare = jax.jit(lambda x, key: augment.make_prepare(Data())(x, key, change))
+    one, again = prepare(images, KEY), prepare(images, KEY)
+    np.testing.assert_array_equal(one, again)
+    assert (one != prepare(images, jax.random.key(1))).any()
+    np.testing.assert_array_equal(
+        augment.make_prepare(Data())(images, KEY, Augment()), augment.make_prepare(Data())(images)
+    )

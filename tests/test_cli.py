@@ -1,0 +1,206 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+from PIL import Image
+
+from jaxcnn import cli
+from jaxcnn.config import InputError
+
+ROOT = Path(__file__).parents[1]
+DIGITS = str(ROOT / "experiments" / "lenet5_digits.py")
+
+
+def call(capsys, *args):
+    try:
+        code = cli.main(args)
+    except SystemExit as end:  # tyro's own exits, such as --help
+        code = end.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One epoch of LeNet-5 on digits, from the command line."""
+    workdir = tmp_path_factory.mktemp("runs") / "a"
+    args = ["--train.epochs", "1", "--schedule.warmup-epochs", "0", "--workdir", str(workdir)]
+    assert cli.main(["train", DIGITS, *args]) == 0
+    return workdir
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy():
+    code = "import sys; from jaxcnn import cli; cli.main(['--help']); print(sorted(sys.modules))"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - start < 2
+    for heavy in ("jax", "flax", "tyro", "numpy", "matplotlib"):
+        assert f"'{heavy}'" not in done.stdout
+    for command in ("train", "eval", "predict", "summary", "list"):
+        assert f"jaxcnn {command}" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "summary", "list"])
+def test_every_command_explains_itself(capsys, command):
+    code, out, _ = call(capsys, command, "--help")
+    assert code == 0
+    assert f"usage: jaxcnn {command}" in out
+
+
+def test_train_prints_records_and_the_result(capsys, trained):
+    code, out, _ = call(
+        capsys,
+        *("train", DIGITS, "--workdir", str(trained)),
+        *("--train.epochs", "2", "--schedule.warmup-epochs", "0"),
+    )
+    assert code == 0
+    assert "going on from step 22 of 44" in out
+    assert "epoch    2  step     44" in out
+    assert "test top-1" in out
+
+
+def test_eval_and_predict(capsys, trained, tmp_path):
+    code, out, _ = call(capsys, "eval", "--workdir", str(trained))
+    assert code == 0
+    assert "on 360 images" in out
+    for side in (8, 32):
+        Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
+    paths = [str(tmp_path / "8.png"), str(tmp_path / "32.png")]
+    code, out, _ = call(capsys, "predict", "--workdir", str(trained), *paths)
+    assert code == 0
+    for line, path in zip(out.splitlines(), paths, strict=True):
+        name, label, probability = line.rsplit(" ", 2)
+        assert name == f"{path}:"
+        assert label in "0123456789"
+        assert 0.1 <= float(probability) <= 1
+
+
+def test_summary_of_lenet5(capsys):
+    code, out, _ = call(capsys, "summary", "lenet5", "--input", "32", "32", "1")
+    assert code == 0
+    for figure in ("61,706", "48,120", "28x28x6", "416,520", "14x14"):
+        assert figure in out
+
+
+def test_list_takes_a_pattern(capsys):
+    code, out, _ = call(capsys, "list", "lenet*")
+    assert code == 0
+    assert out.split() == ["lenet5"]
+
+
+def bad_calls(folder: Path, trained: Path):
+    train = ("train", DIGITS)
+    text = folder / "text.png"
+    text.write_text("<html>")
+    grey = folder / "40.png"
+    Image.new("L", (40, 40)).save(grey)
+    broken, other = folder / "broken.py", folder / "other.py"
+    broken.write_text("def config(:")
+    other.write_text("def config(): return 3")
+    occupied = folder / "occupied"
+    occupied.write_text("a file, not a folder")
+    here = ("--workdir", str(folder / "new"))
+    at = ("--workdir", str(trained))
+    return {
+        "no command": (("fly",), "command 'fly'"),
+        "no file": (("train",), "give an experiment file"),
+        "missing experiment": (("train", DIGITS[:-4] + ".py"), "did you mean"),
+        "experiment with a syntax error": (("train", str(broken)), "SyntaxError"),
+        "experiment of the wrong type": (("train", str(other)), "returned int"),
+        "unknown model": ((*train, *here, "--model.name", "lenet6"), "did you mean lenet5"),
+        "unknown option of a model": (
+            (*train, *here, "--model.options", "depth", "3"),
+            "no option 'depth'; it takes",
+        ),
+        "unknown dataset": ((*train, *here, "--data.name", "mnits"), "data.name='mnits'"),
+        "dataset that is not prepared": (
+            (*train, *here, "--data.name", "cifar100", "--data.dir", str(folder)),
+            "tfds build cifar100 --file_format=array_record",
+        ),
+        "unknown flag": ((*train, "--optim.peek-lr", "1"), "Perhaps you meant: --optim.peak-lr"),
+        "not a number": ((*train, "--optim.peak-lr", "fast"), "--optim.peak-lr"),
+        "negative learning rate": ((*train, "--optim.peak-lr", "-1"), "optim.peak_lr=-1.0: must"),
+        "unknown optimizer": ((*train, "--optim.name", "adan"), "'sgd', 'adamw'"),
+        "batch larger than the set": (
+            (*train, *here, "--data.batch-size", "2000"),
+            "data.batch_size=2000: must be at most the 1437",
+        ),
+        "image too small": (
+            (*train, *here, "--data.image-size", "12"),
+            "at least 16x16, got 12x12",
+        ),
+        "padding to less": (
+            (*train, *here, "--data.image-size", "7", "--data.fit", "pad"),
+            "data.image_size=7",
+        ),
+        "two means": ((*train, *here, "--data.mean", "0", "1"), "data.mean=(0.0, 1.0)"),
+        "long warm-up": ((*train, *here, "--train.epochs", "1"), "schedule.warmup_epochs=2"),
+        "unwritable folder": ((*train, "--workdir", str(occupied)), "occupied: cannot be written"),
+        "folder below a file": ((*train, "--workdir", str(occupied / "x")), "cannot be written"),
+        "folder of another run": ((*train, *at, "--train.seed", "5"), "train.seed was 0, now 5"),
+        "no run to evaluate": (("eval", *here), "is " + str(folder / "new") + " a run folder"),
+        "no workdir": (("eval",), "--workdir"),
+        "unknown checkpoint": (("eval", *at, "--checkpoint", "first"), "'latest', 'best'"),
+        "nothing to predict": (("predict", *at), "at least one image"),
+        "not an image": (("predict", *at, str(text)), "text.png: not an image"),
+        "no such image": (("predict", *at, str(folder / "x.png")), "x.png: no such image file"),
+        "40x40 into 32x32": (
+            ("predict", *at, str(grey)),
+            "trained at 32x32x1 (--resize would bring it to 8x8): "
+            "fc1: the dense layer expects 400 features, got 784",
+        ),
+        "summary of nothing": (("summary", "lenet6"), "did you mean lenet5"),
+        "summary too small": (("summary", "lenet5", "--input", "8", "8", "1"), "got 8x8"),
+        "summary of no size": (("summary", "lenet5", "--input", "8", "8"), "--input"),
+        "no model matches": (("list", "x?z*"), "no model matches"),
+    }
+
+
+def test_bad_input_gets_one_line_and_exit_code_2(capsys, trained, tmp_path):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    for case, (args, named) in bad_calls(tmp_path, trained).items():
+        code, out, err = call(capsys, *args)
+        assert code == 2, (case, code, err)
+        assert err.startswith("jaxcnn: error: "), (case, err)
+        assert err.count("\n") == 1, (case, err)
+        assert named in err, (case, err)
+        assert "Traceback" not in err + out, case
+    assert not compiled
+    assert not (tmp_path / "new").exists()
+    assert call(capsys, "eval", "--workdir", str(trained))[0] == 0  # nothing was lost
+
+
+def test_a_run_with_no_whole_checkpoint_is_named(capsys, trained, tmp_path):
+    import shutil
+
+    workdir = tmp_path / "a"
+    shutil.copytree(trained, workdir)
+    for manifest in workdir.rglob("manifest.sha256"):
+        manifest.write_text("")
+    code, _, err = call(capsys, "eval", "--workdir", str(workdir))
+    assert code == 2
+    assert "no whole checkpoint is left" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_a_config_with_unknown_fields_is_named(capsys, trained, tmp_path):
+    import shutil
+
+    workdir = tmp_path / "a"
+    shutil.copytree(trained, workdir)
+    config = workdir / "config.json"
+    config.write_text(config.read_text().replace('"peak_lr"', '"peek_lr"'))
+    code, _, err = call(capsys, "eval", "--workdir", str(workdir))
+    assert code == 2
+    assert err == "jaxcnn: error: config: unknown field optim.peek_lr\n"
+
+
+def test_load_experiment_names_the_file(tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.py: no such file"):
+        cli.load_experiment(tmp_path / "nothing.py")

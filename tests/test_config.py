@@ -1,0 +1,86 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from jaxcnn import config
+from jaxcnn.config import Augment, Data, Experiment, InputError, Model, Optim, Schedule, Train
+
+BAD = [
+    (Data, {"name": ""}, "data.name"),
+    (Data, {"batch_size": 0}, "data.batch_size=0"),
+    (Data, {"batch_size": 1.5}, "data.batch_size=1.5"),
+    (Data, {"batch_size": True}, "data.batch_size=True"),
+    (Data, {"eval_batch_size": -3}, "data.eval_batch_size=-3"),
+    (Data, {"image_size": 0}, "data.image_size=0"),
+    (Data, {"train_limit": 0}, "data.train_limit=0"),
+    (Data, {"fit": "stretch"}, "data.fit='stretch'"),
+    (Data, {"mean": ()}, "data.mean=()"),
+    (Data, {"mean": (float("nan"),)}, "data.mean"),
+    (Data, {"std": (0.0,)}, "data.std=(0.0,)"),
+    (Augment, {"crop_padding": -1}, "augment.crop_padding=-1"),
+    (Augment, {"cutout": 2.5}, "augment.cutout=2.5"),
+    (Augment, {"rotate": 200.0}, "augment.rotate=200.0"),
+    (Augment, {"zoom": 1.0}, "augment.zoom=1.0"),
+    (Model, {"dtype": "float16"}, "model.dtype='float16'"),
+    (Optim, {"name": "adam"}, "optim.name='adam'"),
+    (Optim, {"peak_lr": -0.1}, "optim.peak_lr=-0.1"),
+    (Optim, {"peak_lr": 0.0}, "optim.peak_lr=0.0"),
+    (Optim, {"peak_lr": float("inf")}, "optim.peak_lr=inf"),
+    (Optim, {"momentum": 1.0}, "optim.momentum=1.0"),
+    (Optim, {"b2": -0.1}, "optim.b2=-0.1"),
+    (Optim, {"weight_decay": -1e-4}, "optim.weight_decay=-0.0001"),
+    (Optim, {"clip_norm": 0.0}, "optim.clip_norm=0.0"),
+    (Schedule, {"name": "linear"}, "schedule.name='linear'"),
+    (Schedule, {"warmup_epochs": -1}, "schedule.warmup_epochs=-1"),
+    (Schedule, {"end_factor": 1.5}, "schedule.end_factor=1.5"),
+    (Train, {"epochs": 0}, "train.epochs=0"),
+    (Train, {"seed": -1}, "train.seed=-1"),
+    (Train, {"seed": 2**31}, "train.seed"),
+    (Train, {"label_smoothing": 1.0}, "train.label_smoothing=1.0"),
+    (Train, {"eval_every": 0}, "train.eval_every=0"),
+    (Train, {"checkpoint_every": -2}, "train.checkpoint_every=-2"),
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "named"), BAD, ids=lambda v: str(v)[:40])
+def test_a_bad_value_is_refused_by_name(kind, values, named):
+    with pytest.raises(InputError) as error:
+        kind(**values)
+    assert named in str(error.value)
+    assert "must be" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_warmup_must_fit_into_the_run():
+    with pytest.raises(InputError, match=r"schedule.warmup_epochs=3.*train.epochs=2"):
+        Experiment(schedule=Schedule(warmup_epochs=3), train=Train(epochs=2))
+
+
+def test_survives_json():
+    experiment = Experiment(
+        name="x",
+        data=Data("cifar10", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), image_size=32),
+        model=Model("convnet", {"widths": (8, 16), "dropout": 0.5}),
+        optim=Optim("adamw", peak_lr=1e-3, clip_norm=1.0),
+    )
+    again = config.from_dict(json.loads(json.dumps(config.to_dict(experiment))))
+    assert again == experiment
+
+
+@pytest.mark.parametrize("values", [{"trian": {}}, {"train": {"epoch": 3}}])
+def test_unknown_fields_are_named(values):
+    with pytest.raises(InputError, match=r"trian|train\.epoch"):
+        config.from_dict(values)
+
+
+def test_differences_name_the_fields():
+    a = Experiment()
+    b = replace(a, train=replace(a.train, seed=4), model=Model("mlp", {"dropout": 0.1}))
+    found = config.differences(config.to_dict(a), config.to_dict(b))
+    assert found == {
+        "model.name": ("lenet5", "mlp"),
+        "model.options.dropout": (None, 0.1),
+        "train.seed": (0, 4),
+    }
+    assert set(found).isdisjoint(config.RESUME_MAY_CHANGE)

@@ -1,0 +1,360 @@
+"""A run from end to end: its folder, its resumption, and what it refuses."""
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn import run
+from jaxcnn.config import (
+    Augment,
+    Data,
+    Experiment,
+    InputError,
+    Model,
+    Optim,
+    Schedule,
+    Train,
+    to_dict,
+)
+from jaxcnn.train import folder, loop
+
+# Dropout, augmentation and batch statistics: all that a resumed run could get wrong.
+SMALL = Experiment(
+    name="small",
+    data=Data("digits", batch_size=128, eval_batch_size=100, mean=(0.3,), std=(0.35,)),
+    augment=Augment(crop_padding=1, cutout=2),
+    model=Model("convnet", {"widths": (4, 8), "hidden": 16, "batch_norm": True, "dropout": 0.2}),
+    optim=Optim("sgd", peak_lr=0.1, weight_decay=1e-4),
+    schedule=Schedule("cosine", warmup_epochs=1),
+    train=Train(epochs=4, seed=0),
+)
+DIGESTS = ("params_sha256", "state_sha256")
+
+
+def longer(experiment, epochs):
+    return replace(experiment, train=replace(experiment.train, epochs=epochs))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "a"
+    return workdir, run.train(SMALL, workdir)
+
+
+def test_the_run_folder_holds_what_it_promises(finished):
+    workdir, summary = finished
+    names = {p.name for p in workdir.iterdir()}
+    assert names >= {
+        "config.json",
+        "dataset.json",
+        "env.json",
+        "metrics.jsonl",
+        "summary.json",
+        "tb",
+        "checkpoints",
+        "curves.png",
+        "confusion.png",
+    }
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert json.loads((workdir / "config.json").read_text()) == json.loads(
+        json.dumps(to_dict(SMALL))
+    )
+    env = json.loads((workdir / "env.json").read_text())
+    assert env["versions"]["jax"] == jax.__version__
+    assert env["cores"] >= 1
+    records = folder.read_metrics(workdir)
+    assert [r["epoch"] for r in records] == [1, 2, 3, 4]
+    assert [r["step"] for r in records] == [11, 22, 33, 44]
+    for key in ("train_loss", "train_top1", "test_loss", "test_top1", "lr", "images_per_sec"):
+        assert all(np.isfinite(r[key]) for r in records), key
+    assert summary["test_top1"] == records[-1]["test_top1"]
+    assert summary["best_test_top1"] == max(r["test_top1"] for r in records)
+    assert list((workdir / "tb").iterdir())
+    for name in ("curves.png", "confusion.png"):
+        assert (workdir / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_evaluation_from_the_folder_gives_the_summary(finished):
+    workdir, summary = finished
+    result = run.evaluate(workdir)
+    assert result["test_examples"] == 360
+    for key in ("test_loss", "test_top1", "test_top5"):
+        assert result[key] == summary[key]
+    best = run.evaluate(workdir, "best")
+    assert best["test_top1"] == summary["best_test_top1"]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished):
+    workdir, summary = finished
+    said = []
+
+    class Ear(run.Listener):
+        def message(self, text):
+            said.append(text)
+
+    before = (workdir / "metrics.jsonl").read_text()
+    assert run.train(SMALL, workdir, Ear()) == summary
+    assert (workdir / "metrics.jsonl").read_text() == before
+    assert said == [f"{workdir} is finished: 4 epochs"]
+
+
+def test_train_and_eval_compile_once_each(tmp_path, caplog):
+    """Also with a last evaluation batch of 60, and chunks of every length."""
+    with jax.log_compiles(True), caplog.at_level(logging.WARNING):
+        run.train(longer(SMALL, 3), tmp_path / "a")
+    compiled = [r.getMessage() for r in caplog.records if "Compiling jit(" in r.getMessage()]
+    for program in ("chunk", "evaluate"):
+        assert sum(f"jit({program})" in line for line in compiled) == 1, compiled
+
+
+def test_same_seed_same_bits_other_seed_other_bits(finished, tmp_path):
+    _, summary = finished
+    again = run.train(SMALL, tmp_path / "again")
+    assert [again[k] for k in DIGESTS] == [summary[k] for k in DIGESTS]
+    other = run.train(replace(SMALL, train=replace(SMALL.train, seed=1)), tmp_path / "other")
+    assert other["params_sha256"] != summary["params_sha256"]
+
+
+class StopAt(run.Listener):
+    """Sends this process a signal once training has come so far."""
+
+    def __init__(self, step, number):
+        self.step, self.number, self.sent = step, number, False
+
+    def progress(self, progress):
+        if progress.step >= self.step and not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_after_every_chunk_changes_nothing(finished, tmp_path, number, monkeypatch):
+    """Stopped and resumed in the middle of epochs: same state, same metrics."""
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
+    done, summary = finished
+    workdir = tmp_path / "a"
+    for step in (1, 5, 11, 30):
+        with pytest.raises(loop.Stopped) as stopped:
+            run.train(SMALL, workdir, StopAt(step, number))
+        assert stopped.value.signal == number
+    resumed = run.train(SMALL, workdir)
+    assert [resumed[k] for k in DIGESTS] == [summary[k] for k in DIGESTS]
+
+    def timeless(path):
+        return [
+            {k: v for k, v in r.items() if k not in ("seconds", "images_per_sec")}
+            for r in folder.read_metrics(path)
+        ]
+
+    assert timeless(workdir) == timeless(done)
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path):
+    """With a constant rate the longer run is the one that was long from the start."""
+    flat = replace(SMALL, schedule=Schedule("constant", warmup_epochs=1))
+    run.train(longer(flat, 2), tmp_path / "a")
+    resumed = run.train(longer(flat, 3), tmp_path / "a")
+    whole = run.train(longer(flat, 3), tmp_path / "b")
+    assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"train": Train(epochs=4, seed=9)}, "train.seed was 0, now 9"),
+        ({"optim": Optim(peak_lr=0.2, weight_decay=1e-4)}, "optim.peak_lr was 0.1, now 0.2"),
+        ({"model": Model("mlp")}, "model.name was 'convnet', now 'mlp'"),
+        ({"data": replace(SMALL.data, train_limit=200)}, "data.train_limit was None, now 200"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_by_field(finished, change, named):
+    workdir, _ = finished
+    with pytest.raises(InputError, match="belongs to another run") as error:
+        run.train(replace(SMALL, **change), workdir)
+    assert named in str(error.value)
+
+
+def test_other_data_under_the_same_name_are_refused(finished, tmp_path, monkeypatch):
+    workdir, _ = finished
+    about = json.loads((workdir / "dataset.json").read_text())
+    with pytest.raises(InputError, match=r"dataset\.json: sha256 was"):
+        folder.check_same(workdir, "dataset.json", {**about, "sha256": "0" * 64})
+
+
+def test_one_writer_per_folder(tmp_path):
+    held = folder.RunFolder(tmp_path / "a")
+    with pytest.raises(InputError, match="another process is writing"):
+        run.train(SMALL, tmp_path / "a")
+    held.close()
+
+
+def test_divergence_stops_the_run_and_is_never_saved(tmp_path):
+    wild = replace(SMALL, optim=Optim("sgd", peak_lr=1e30), schedule=Schedule("constant", 0))
+    with pytest.raises(loop.Diverged, match="not finite"):
+        run.train(wild, tmp_path / "a")
+    for kind in ("latest", "best"):
+        assert not any(p.name.isdigit() for p in (tmp_path / "a" / "checkpoints" / kind).iterdir())
+
+
+def test_a_damaged_latest_checkpoint_is_replaced_by_the_one_before(tmp_path, caplog):
+    workdir = tmp_path / "a"
+    whole = run.train(SMALL, tmp_path / "b")
+    with pytest.raises(loop.Stopped):
+        run.train(SMALL, workdir, StopAt(30, signal.SIGTERM))
+    latest = max((workdir / "checkpoints" / "latest").glob("[0-9]*"), key=lambda p: int(p.name))
+    victim = max((p for p in latest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    victim.write_bytes(b"\0" + victim.read_bytes()[1:])
+    resumed = run.train(SMALL, workdir)
+    assert f"{latest} is damaged" in caplog.text
+    assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
+
+
+def test_predictions_are_those_of_the_test_set(finished, tmp_path):
+    from PIL import Image
+
+    from jaxcnn.data import sources
+
+    workdir, summary = finished
+    test = sources.load(SMALL.data).test
+    paths = [tmp_path / f"{i}.png" for i in range(60)]
+    for path, image in zip(paths, test.images, strict=False):
+        Image.fromarray(image[..., 0]).save(path)
+    found = run.predict(workdir, paths)
+    right = [p.label == str(y) for p, y in zip(found, test.labels, strict=False)]
+    assert np.mean(right) == pytest.approx(summary["test_top1"], abs=0.1)
+    assert all(0.1 <= p.probability <= 1 for p in found)
+
+
+def test_an_image_that_the_network_cannot_take_is_refused_before_any_is_classified(
+    finished, tmp_path
+):
+    from PIL import Image
+
+    workdir, _ = finished
+    for side in (8, 40):
+        Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
+    with pytest.raises(InputError) as error:
+        run.predict(workdir, [tmp_path / "8.png", tmp_path / "40.png"])
+    assert "40.png: an image of 40x40x1 into a convnet trained at 8x8x1" in str(error.value)
+    assert "expects 32 features, got 800" in str(error.value)
+    assert len(run.predict(workdir, [tmp_path / "40.png"], resize=True)) == 1
+
+
+EXPERIMENT_FILE = f"""
+from jaxcnn.config import *
+def config():
+    return from_dict({to_dict(longer(SMALL, 40))!r})
+"""
+
+
+def start(experiment, workdir):
+    command = [sys.executable, "-m", "jaxcnn.cli", "train", str(experiment), "--workdir"]
+    return subprocess.Popen(
+        [*command, str(workdir)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
+    """kill -9, several times, at times drawn from all phases of a run."""
+    experiment = tmp_path / "small.py"
+    experiment.write_text(EXPERIMENT_FILE)
+    whole = start(experiment, tmp_path / "whole")
+    _, errors = whole.communicate()
+    assert whole.returncode == 0, errors
+    rng = random.Random(0)
+    workdir = tmp_path / "killed"
+    kills = steps = 0
+    for _ in range(12):
+        process = start(experiment, workdir)
+        latest = workdir / "checkpoints" / "latest"
+        # Wait for a checkpoint more than last time, then strike at a random moment after it.
+        while process.poll() is None:
+            now = max((int(p.name) for p in latest.glob("[0-9]*") if p.name.isdigit()), default=0)
+            if now > steps:
+                steps = now
+                break
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.4))
+        process.kill()
+        _, errors = process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            assert process.returncode == 0, errors
+            break
+        kills += 1
+        if kills == 4:
+            break
+    assert kills >= 2
+    last = start(experiment, workdir)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors
+    a, b = (json.loads((tmp_path / n / "summary.json").read_text()) for n in ("whole", "killed"))
+    assert [a[k] for k in DIGESTS] == [b[k] for k in DIGESTS]
+    assert len(folder.read_metrics(workdir)) == 40
+
+
+def test_sigterm_saves_and_exits_143(tmp_path):
+    experiment = tmp_path / "small.py"
+    experiment.write_text(EXPERIMENT_FILE.replace("'epochs': 40", "'epochs': 4000"))
+    process = start(experiment, tmp_path / "a")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch    2"):
+            break
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "SIGTERM at step" in out
+    assert "Traceback" not in errors
+    saved = [int(p.name) for p in (tmp_path / "a/checkpoints/latest").glob("[0-9]*")]
+    assert max(saved) == int(out.split("SIGTERM at step ")[1].split(";")[0])
+
+
+def test_the_core_needs_no_tfds_grain_or_tyro(tmp_path):
+    """As on a bare accelerator machine: those imports are made to fail."""
+    code = f"""
+import sys
+for name in ("tensorflow_datasets", "grain", "tyro", "tensorboardX"):
+    sys.modules[name] = None
+from pathlib import Path
+from jaxcnn import config, run
+experiment = config.from_dict({to_dict(longer(SMALL, 1))!r})
+print(run.train(experiment, Path({str(tmp_path / "a")!r}))["test_top1"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 0 <= float(done.stdout) <= 1
+
+
+def test_experiments_state_what_was_measured():
+    """Every header is a contract: command, hardware, time, result, and that it was measured."""
+    from jaxcnn.cli import load_experiment
+
+    files = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
+    assert {p.stem for p in files} >= {
+        "lenet5_digits",
+        "lenet5_mnist",
+        "lenet5_fashion_mnist",
+        "convnet_fashion_mnist",
+        "mlp_fashion_mnist",
+        "convnet_cifar10",
+    }
+    for path in files:
+        experiment = load_experiment(path)
+        assert experiment.name == path.stem
+        header = path.read_text()
+        for term in ("Command:", "Hardware:", "Time:", "Result:", "seed"):
+            assert term in header, f"{path.name} does not state {term}"
+        assert "measured" in header or "target" in header
+        run.build_model(experiment, ["x"] * 10, (32, 32, len(experiment.data.mean)))
