@@ -283,10 +283,7 @@ RESUME_MAY_CHANGE = frozenset(
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """The experiment as plain dicts, lists and scalars, ready for JSON."""
-    return {
-        name: dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part
-        for name, part in vars(experiment).items()
-    }
+    return dataclasses.asdict(experiment)
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:

@@ -109,12 +109,10 @@ def rotate_and_zoom(x: jax.Array, key: jax.Array, degrees: float, zoom: float) -
 
     def warp(image: jax.Array, angle: jax.Array, scale: jax.Array) -> jax.Array:
         cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
-        source = jnp.stack(
-            [
-                cos * rows - sin * columns + (h - 1) / 2,
-                sin * rows + cos * columns + (w - 1) / 2,
-            ]
-        )
+        source = [
+            cos * rows - sin * columns + (h - 1) / 2,
+            sin * rows + cos * columns + (w - 1) / 2,
+        ]
         sample = functools.partial(map_coordinates, coordinates=source, order=1, cval=0.0)
         return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
 

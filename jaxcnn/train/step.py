@@ -106,7 +106,7 @@ def make_eval_step(model: nn.Module) -> Callable[[TrainState, Batch], metrics.Su
 
     def eval_step(state: TrainState, batch: Batch) -> metrics.Sums:
         variables = {"params": state.params, **state.model_state}
-        logits = model.apply(variables, batch["image"], train=False)
+        logits: Any = model.apply(variables, batch["image"], train=False)
         losses = cross_entropy(logits, batch["label"])
         return metrics.classification_sums(logits, batch["label"], losses, batch["mask"])
 

@@ -1,0 +1,41 @@
+# On a fresh clone `make train` and `make test` set up everything they need, then do their job.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test test-slow lint help clean
+
+help:
+	@echo "make train      train LeNet-5 on digits (a minute, no data needed)"
+	@echo "make test       the whole fast test suite"
+	@echo "make test-slow  the long tests too"
+	@echo "make lint       formatting, lint, import contracts, types"
+	@echo "make clean      remove the virtual environment"
+
+train: $(VENV)/.installed
+	$(BIN)/jaxcnn train experiments/lenet5_digits.py
+
+test: $(VENV)/.installed-test
+	$(BIN)/pytest -n 2 --dist worksteal
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/pytest -m "slow or not slow" --timeout 3600
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("jaxcnn needs Python 3.11 or newer") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""Measurements against peers: each a script that prints a table and writes JSON."""
