@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Float
 
 from jaxcnn.ops import lowering
 from jaxcnn.ops.annotations import ArrayInput, DType, Int, Ints, Name, Padding, Pairs, Precision
@@ -10,6 +11,8 @@ from jaxcnn.ops.checks import channel_vector, floating_array, images, per_channe
 from jaxcnn.ops.conv_rewrites import ConvSpec
 from jaxcnn.ops.geometry import (
     check_groups,
+    conv_transpose_output_shape,
+    conv_transpose_padding,
     explicit_padding,
     per_dimension,
     window_output_shape,
@@ -31,7 +34,7 @@ def conv(
     impl: Name = "auto",
     precision: Precision = None,
     preferred_element_type: DType | None = None,
-) -> Array:
+) -> Float[Array, "n *out o"]:
     r"""Convolve feature maps with a kernel, as CNNs do: the kernel is not flipped.
 
     $$y_{n,i,o} = b_o + \sum_{t,c} x_{n,\; i s + t d - p,\; c}\; w_{t,c,o}$$
@@ -48,8 +51,8 @@ def conv(
         dilation: the distance between taps, 1 by default.
         groups: split the channels into this many independent convolutions, 1 by default.
         bias: (o,), added to the output; None for none.
-        impl: "auto" (default), "lax" for XLA's own operation and derivatives, or "canonical";
-            see ``explain``.
+        impl: "auto" (default), "lax" for XLA's own operation and derivatives (forward mode
+            included), or a rewrite by name; see ``explain`` and ``lowering``.
         precision: as in ``lax.conv_general_dilated``.
         preferred_element_type: as in ``lax.conv_general_dilated``.
 
@@ -68,25 +71,11 @@ def conv(
 
     LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998.
     """
-    x, w = images("x", x), floating_array("w", w)
+    x = images("x", x)
     with jax.named_scope("conv"):
-        if w.ndim != x.ndim:
-            raise ValueError(
-                f"w.shape={w.shape} must have rank {x.ndim}, (*kernel, c / groups, o), for "
-                f"x.shape={x.shape}"
-            )
-        if w.dtype != x.dtype:
-            raise TypeError(f"w.dtype={w.dtype} must equal x.dtype={x.dtype}")
-        if 0 in w.shape:
-            raise ValueError(f"w.shape={w.shape} must have no empty dimension")
+        w = _kernel(x, w, groups)
         rank = x.ndim - 2
         spatial, kernel = x.shape[1:-1], w.shape[:-2]
-        check_groups(groups, x.shape[-1], w.shape[-1])
-        if w.shape[-2] * groups != x.shape[-1]:
-            raise ValueError(
-                f"w.shape={w.shape} takes {w.shape[-2]} channels in each of groups={groups}, so x "
-                f"must have {w.shape[-2] * groups} channels; x.shape={x.shape} has {x.shape[-1]}"
-            )
         strides = per_dimension("stride", stride, rank)
         dilations = per_dimension("dilation", dilation, rank)
         pads = explicit_padding(padding, spatial, kernel, strides, dilations)
@@ -96,7 +85,7 @@ def conv(
                 f"padding_mode={padding_mode!r} must be one of {', '.join(PADDING_MODES)}"
             )
         if padding_mode != "zeros":
-            x = pad_by_mode(x, pads, padding_mode)
+            x = _pad_by_mode(x, pads, padding_mode)
             pads = ((0, 0),) * rank
         spec = ConvSpec(
             x_shape=x.shape,
@@ -105,20 +94,294 @@ def conv(
             padding=pads,
             dilation=dilations,
             groups=int(groups),
-            dtype=x.dtype.name,
             precision=precision,
-            preferred_element_type=(
-                None if preferred_element_type is None else jnp.dtype(preferred_element_type).name
-            ),
+            preferred_element_type=_dtype_name(preferred_element_type),
         )
-        y = lowering.run_conv(spec, x, w, impl)
-        if bias is not None:
-            offset = channel_vector("bias", bias, w.shape[-1])
-            y = y + per_channel(offset, y.ndim).astype(y.dtype)
+        return _add_bias(lowering.run_conv(spec, x, w, impl), bias)
+
+
+def conv_transpose(
+    x: ArrayInput,
+    w: ArrayInput,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "SAME",
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+    groups: Int = 1,
+    bias: ArrayInput | None = None,
+    impl: Name = "auto",
+    precision: Precision = None,
+) -> Float[Array, "n *out o"]:
+    r"""Spread each input position over the output: the transpose of ``conv`` as a linear map.
+
+    $$y_{n,j,o} = b_o + \sum_{i s + t d - p = j} \sum_c x_{n,i,c}\; w_{t,c,o}$$
+
+    It is PyTorch's ``conv_transpose`` with w of shape (*kernel, c / groups, o). To the kernel of
+    ``lax.conv_transpose`` or of Flax it is flipped.
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        w: kernel, (*kernel, c / groups, o).
+        stride: how far apart neighbouring inputs land, 1 by default.
+        padding: what the matching ``conv`` would add and this op therefore removes: "SAME"
+            (default; the output is ``stride`` times the input), "SAME_LOWER", "VALID" (removes
+            nothing), an int, ints or pairs.
+        output_padding: extra positions at the end, 0 by default; below the stride or dilation.
+        dilation: the distance between taps, 1 by default.
+        groups: independent convolutions, 1 by default.
+        bias: (o,); None for none.
+        impl: as in ``conv``.
+        precision: as in ``lax.conv_general_dilated``.
+
+    Returns:
+        Feature maps, (n, *out, o); see ``geometry.conv_transpose_output_shape``.
+
+    Raises:
+        TypeError: an input is not a floating-point array, or the two dtypes differ.
+        ValueError: a rank, channel, group, stride, padding or name that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([1.0, 10.0]).reshape(1, 2, 1)
+    >>> conv_transpose(x, jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1), padding="VALID")[0, :, 0]
+    Array([ 1., 12., 23., 30.], dtype=float32)
+
+    Zeiler et al., "Deconvolutional Networks", CVPR 2010; Dumoulin and Visin, "A guide to
+    convolution arithmetic for deep learning", 2016.
+    """
+    x = images("x", x)
+    with jax.named_scope("conv_transpose"):
+        w = _kernel(x, w, groups)
+        rank = x.ndim - 2
+        spatial, kernel = x.shape[1:-1], w.shape[:-2]
+        out = conv_transpose_output_shape(
+            spatial,
+            kernel,
+            stride=stride,
+            padding=padding,
+            output_padding=output_padding,
+            dilation=dilation,
+        )
+        strides = per_dimension("stride", stride, rank)
+        dilations = per_dimension("dilation", dilation, rank)
+        removed = conv_transpose_padding(padding, kernel, strides, dilations)
+        extra = per_dimension("output_padding", output_padding, rank, minimum=0)
+        # The convolution that this transposes: from ``out`` with o channels to ``spatial`` with c.
+        split = w.reshape(*kernel, w.shape[-2], groups, -1)
+        exchanged = jnp.swapaxes(split, -1, -3).reshape(*kernel, -1, x.shape[-1])
+        spec = ConvSpec(
+            x_shape=(x.shape[0], *out, w.shape[-1]),
+            w_shape=exchanged.shape,
+            stride=strides,
+            padding=tuple((lo, hi - e) for (lo, hi), e in zip(removed, extra, strict=True)),
+            dilation=dilations,
+            groups=int(groups),
+            precision=precision,
+        )
+        return _add_bias(lowering.run_conv_transpose(spec, x, exchanged, impl), bias)
+
+
+def depthwise_conv(
+    x: ArrayInput,
+    w: ArrayInput,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "SAME",
+    padding_mode: Name = "zeros",
+    dilation: Ints = 1,
+    bias: ArrayInput | None = None,
+    impl: Name = "auto",
+) -> Float[Array, "n *out o"]:
+    r"""Convolve every channel on its own: ``conv`` with as many groups as channels.
+
+    $$y_{n,i,c m + j} = \sum_t x_{n,\; i s + t d - p,\; c}\; w_{t,0,c m + j}$$
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        w: kernel, (*kernel, 1, c m), with m outputs for every channel.
+        stride: 1 by default.
+        padding: as in ``conv``, "SAME" by default.
+        padding_mode: as in ``conv``, "zeros" by default.
+        dilation: 1 by default.
+        bias: (c m,); None for none.
+        impl: as in ``conv``.
+
+    Returns:
+        Feature maps, (n, *out, c m).
+
+    Raises:
+        TypeError: an input is not a floating-point array, or the two dtypes differ.
+        ValueError: a shape or argument that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> depthwise_conv(jnp.ones((1, 3, 2)), jnp.array([[[1.0, 2.0]]] * 3))[0]
+    Array([[2., 4.],
+           [3., 6.],
+           [2., 4.]], dtype=float32)
+
+    Howard et al., "MobileNets", 2017.
+    """
+    x = images("x", x)
+    with jax.named_scope("depthwise_conv"):
+        return conv(
+            x,
+            w,
+            stride=stride,
+            padding=padding,
+            padding_mode=padding_mode,
+            dilation=dilation,
+            groups=x.shape[-1],
+            bias=bias,
+            impl=impl,
+        )
+
+
+def separable_conv(
+    x: ArrayInput,
+    depthwise: ArrayInput,
+    pointwise: ArrayInput,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "SAME",
+    padding_mode: Name = "zeros",
+    dilation: Ints = 1,
+    bias: ArrayInput | None = None,
+    impl: Name = "auto",
+) -> Float[Array, "n *out o"]:
+    r"""A depthwise convolution, then a 1x1 convolution that mixes the channels.
+
+    $$y = \text{conv}_{1\times1}(\text{depthwise\_conv}(x, w_d), w_p) + b$$
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        depthwise: (*kernel, 1, c m).
+        pointwise: (1, ..., 1, c m, o).
+        stride: of the depthwise part, 1 by default.
+        padding: of the depthwise part, "SAME" by default.
+        padding_mode: "zeros" by default.
+        dilation: of the depthwise part, 1 by default.
+        bias: (o,); None for none.
+        impl: as in ``conv``; "auto" or "lax".
+
+    Returns:
+        Feature maps, (n, *out, o).
+
+    Raises:
+        TypeError: an input is not a floating-point array, or the dtypes differ.
+        ValueError: a shape or argument that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> separable_conv(jnp.ones((1, 3, 2)), jnp.ones((3, 1, 2)), jnp.ones((1, 2, 1)))[0, :, 0]
+    Array([4., 6., 4.], dtype=float32)
+
+    Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017.
+    """
+    x, mixing = images("x", x), floating_array("pointwise", pointwise)
+    with jax.named_scope("separable_conv"):
+        if mixing.ndim != x.ndim or set(mixing.shape[:-2]) != {1}:
+            raise ValueError(
+                f"pointwise.shape={mixing.shape} must be {(*(1,) * (x.ndim - 2), 'c m', 'o')}"
+            )
+        y = depthwise_conv(
+            x,
+            depthwise,
+            stride=stride,
+            padding=padding,
+            padding_mode=padding_mode,
+            dilation=dilation,
+            impl=impl,
+        )
+        return conv(y, mixing, bias=bias, impl=impl)
+
+
+def convolve(
+    x: ArrayInput,
+    w: ArrayInput,
+    *,
+    stride: Ints = 1,
+    padding: Padding = "SAME",
+    padding_mode: Name = "zeros",
+    dilation: Ints = 1,
+    groups: Int = 1,
+    bias: ArrayInput | None = None,
+    impl: Name = "auto",
+) -> Float[Array, "n *out o"]:
+    r"""The convolution of mathematics: as ``conv``, with the kernel flipped.
+
+    $$y_{n,i,o} = b_o + \sum_{t,c} x_{n,\; i s - t d + p',\; c}\; w_{t,c,o}$$
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        w: kernel, (*kernel, c / groups, o).
+        stride: 1 by default.
+        padding: as in ``conv``, "SAME" by default. For an even kernel, "SAME_LOWER" is what
+            NumPy and SciPy call "same".
+        padding_mode: "zeros" by default.
+        dilation: 1 by default.
+        groups: 1 by default.
+        bias: (o,); None for none.
+        impl: as in ``conv``.
+
+    Returns:
+        Feature maps, (n, *out, o).
+
+    Raises:
+        TypeError: an input is not a floating-point array, or the two dtypes differ.
+        ValueError: a shape or argument that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> x, w = jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 10.0, 100.0])
+    >>> convolve(x[None, :, None], w[:, None, None])[0, :, 0]  # numpy.convolve(x, w, "same")
+    Array([ 12., 123., 230.], dtype=float32)
+    """
+    x, kernel = images("x", x), floating_array("w", w)
+    with jax.named_scope("convolve"):
+        return conv(
+            x,
+            jnp.flip(kernel, tuple(range(max(kernel.ndim - 2, 0)))),
+            stride=stride,
+            padding=padding,
+            padding_mode=padding_mode,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            impl=impl,
+        )
+
+
+def _kernel(x: Array, w: ArrayInput, groups: Int) -> Array:
+    """Check a kernel against the feature maps it is for."""
+    kernel = floating_array("w", w)
+    if kernel.ndim != x.ndim:
+        raise ValueError(
+            f"w.shape={kernel.shape} must have rank {x.ndim}, (*kernel, c / groups, o), for "
+            f"x.shape={x.shape}"
+        )
+    if kernel.dtype != x.dtype:
+        raise TypeError(f"w.dtype={kernel.dtype} must equal x.dtype={x.dtype}")
+    if 0 in kernel.shape:
+        raise ValueError(f"w.shape={kernel.shape} must have no empty dimension")
+    check_groups(groups, x.shape[-1], kernel.shape[-1])
+    if kernel.shape[-2] * groups != x.shape[-1]:
+        raise ValueError(
+            f"w.shape={kernel.shape} takes {kernel.shape[-2]} channels in each of "
+            f"groups={groups}, so x must have {kernel.shape[-2] * groups} channels; "
+            f"x.shape={x.shape} has {x.shape[-1]}"
+        )
+    return kernel
+
+
+def _add_bias(y: Array, bias: ArrayInput | None) -> Array:
+    if bias is None:
         return y
+    return y + per_channel(channel_vector("bias", bias, y.shape[-1]), y.ndim).astype(y.dtype)
 
 
-def pad_by_mode(x: Array, pads: Pairs, mode: str) -> Array:
+def _dtype_name(dtype: DType | None) -> str | None:
+    return None if dtype is None else jnp.dtype(dtype).name
+
+
+def _pad_by_mode(x: Array, pads: Pairs, mode: str) -> Array:
     """Pad the spatial dimensions with reflected, replicated or wrapped values."""
     for (before, after), size in zip(pads, x.shape[1:-1], strict=True):
         widest = {"reflect": size - 1, "circular": size}.get(mode)

@@ -11,10 +11,13 @@ They are plain functions of arrays and one static ``ConvSpec``; ``lowering`` say
 """
 
 import dataclasses
+import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import Float
 
 from jaxcnn.ops.annotations import Pairs
 from jaxcnn.ops.geometry import window_output_shape
@@ -30,7 +33,6 @@ class ConvSpec:
     padding: Pairs
     dilation: tuple[int, ...]
     groups: int
-    dtype: str
     precision: lax.PrecisionLike = None
     preferred_element_type: str | None = None
 
@@ -80,16 +82,17 @@ def dimension_numbers(rank: int) -> tuple[str, str, str]:
 
 def _convolve(
     spec: ConvSpec,
-    x: Array,
-    w: Array,
+    x: Float[Array, "n *spatial c"],
+    w: Float[Array, "*kernel i o"],
     *,
     padding: Pairs,
     stride: tuple[int, ...] | None = None,
     lhs_dilation: tuple[int, ...] | None = None,
     rhs_dilation: tuple[int, ...] | None = None,
     groups: int = 1,
-) -> Array:
-    """A gradient's convolution: canonical layout, operands brought to one dtype."""
+    preferred_element_type: str | None = None,
+) -> Float[Array, "n *out o"]:
+    """A convolution in the canonical layout, its operands brought to one dtype."""
     dtype = jnp.result_type(x, w)
     return lax.conv_general_dilated(
         x.astype(dtype),
@@ -101,6 +104,7 @@ def _convolve(
         dimension_numbers=dimension_numbers(spec.rank),
         feature_group_count=groups,
         precision=spec.precision,
+        preferred_element_type=preferred_element_type,
     )
 
 
@@ -137,25 +141,39 @@ def lax_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
     return dw
 
 
+def transpose_kernel(spec: ConvSpec, w: Array) -> Array:
+    """The kernel of the input gradient: flipped, inputs and outputs of each group exchanged."""
+    flipped = jnp.flip(w, tuple(range(spec.rank)))
+    # (*k, c/g, g o/g) -> (*k, c/g, g, o/g) -> (*k, o/g, g, c/g) -> (*k, o/g, g c/g)
+    grouped = flipped.reshape(*spec.kernel, w.shape[-2], spec.groups, -1)
+    return jnp.swapaxes(grouped, -1, -3).reshape(*spec.kernel, -1, spec.in_channels)
+
+
+def transpose_padding(spec: ConvSpec) -> Pairs:
+    """The padding, after spreading out by the stride, that gives the input gradient its shape."""
+    pairs = []
+    for n, out, k, s, d, (lo, _) in zip(
+        spec.spatial,
+        spec.out_spatial,
+        spec.kernel,
+        spec.stride,
+        spec.dilation,
+        spec.padding,
+        strict=True,
+    ):
+        reach = d * (k - 1)
+        spread = (out - 1) * s + 1
+        pairs.append((reach - lo, n + lo - spread))
+    return tuple(pairs)
+
+
 def canonical_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
     """The cotangent, spread out by the stride, convolved with the flipped kernel."""
-    taps = range(spec.rank)
-    flipped = jnp.flip(w, tuple(taps))
-    # (*k, c/g, g o/g) -> (*k, o/g, g c/g): within each group inputs and outputs change places.
-    grouped = flipped.reshape(*spec.kernel, w.shape[-2], spec.groups, -1)
-    swapped = jnp.moveaxis(grouped, -1, spec.rank)
-    swapped = jnp.swapaxes(swapped, -1, -2).reshape(*spec.kernel, -1, spec.in_channels)
-    padding = []
-    for i in taps:
-        reach = spec.dilation[i] * (spec.kernel[i] - 1)
-        before = reach - spec.padding[i][0]
-        spread = (spec.out_spatial[i] - 1) * spec.stride[i] + 1
-        padding.append((before, spec.spatial[i] + reach - spread - before))
     return _convolve(
         spec,
         dy,
-        swapped,
-        padding=tuple(padding),
+        transpose_kernel(spec, w),
+        padding=transpose_padding(spec),
         lhs_dilation=spec.stride,
         rhs_dilation=spec.dilation,
         groups=spec.groups,
@@ -232,10 +250,224 @@ def grouped_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
     return jnp.stack(taps).reshape(spec.w_shape)
 
 
-FORWARD = {"lax": lax_forward}
-INPUT_GRADIENT = {"lax": lax_input_gradient, "canonical": canonical_input_gradient}
+def dot_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
+    """A 1x1 convolution is a matrix product over channels, on every stride-th position."""
+    kept = lax.slice(x, (0,) * x.ndim, x.shape, (1, *spec.stride, 1))
+    return lax.dot_general(
+        kept,
+        w.reshape(w.shape[-2:]),
+        (((x.ndim - 1,), (0,)), ((), ())),
+        precision=spec.precision,
+        preferred_element_type=spec.preferred_element_type,
+    )
+
+
+def dot_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
+    """The cotangent times the transposed matrix; skipped positions get zeros."""
+    kernel = w.reshape(w.shape[-2:]).astype(dy.dtype)
+    dx = lax.dot_general(dy, kernel, (((dy.ndim - 1,), (1,)), ((), ())), precision=spec.precision)
+    spread = [
+        (0, n - (out - 1) * s - 1, s - 1)
+        for n, out, s in zip(spec.spatial, spec.out_spatial, spec.stride, strict=True)
+    ]
+    return lax.pad(dx, jnp.zeros((), dx.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
+
+
+def dot_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
+    """One matrix product over all images and positions."""
+    kept = lax.slice(x, (0,) * x.ndim, x.shape, (1, *spec.stride, 1))
+    dw = jnp.matmul(
+        kept.reshape(-1, spec.in_channels).T.astype(dy.dtype),
+        dy.reshape(-1, spec.out_channels),
+        precision=spec.precision,
+    )
+    return dw.reshape(spec.w_shape)
+
+
+def _multiplied(spec: ConvSpec, w: Array) -> list[Array]:
+    """A depthwise kernel's taps in row-major order, each (c, multiplier)."""
+    return list(w.reshape(-1, spec.in_channels, spec.out_channels // spec.in_channels))
+
+
+def _wide(x: Array) -> Array:
+    """In at least float32, which is where sums of half-precision products belong."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def shift_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
+    """A depthwise convolution is a sum of shifted inputs, each scaled by one tap per channel."""
+    total = sum(
+        _wide(part)[..., None] * _aligned(_wide(tap), part.ndim + 1)
+        for part, tap in zip(tap_slices(spec, x), _multiplied(spec, w), strict=True)
+    )
+    dtype = spec.preferred_element_type or x.dtype
+    return jnp.asarray(total).reshape(x.shape[0], *spec.out_spatial, -1).astype(dtype)
+
+
+def _aligned(tap: Array, rank: int) -> Array:
+    """A (c, multiplier) tap with the rank of what it scales."""
+    return tap.reshape((1,) * (rank - 2) + tap.shape)
+
+
+def shift_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
+    """The same sum the other way: the cotangent, spread out by the stride, shifted and scaled."""
+    config = [
+        (lo, hi, s - 1) for (lo, hi), s in zip(transpose_padding(spec), spec.stride, strict=True)
+    ]
+    spread = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *config, (0, 0, 0)])
+    split = spread.reshape(*spread.shape[:-1], spec.in_channels, -1)
+    total: Array | float = 0.0
+    taps = itertools.product(*(range(k) for k in spec.kernel))
+    for tap, weight in zip(taps, _multiplied(spec, w), strict=True):
+        start = [d * (k - 1 - t) for t, k, d in zip(tap, spec.kernel, spec.dilation, strict=True)]
+        window = tuple(slice(a, a + n) for a, n in zip(start, spec.spatial, strict=True))
+        part = _wide(split[(slice(None), *window)]) * _aligned(_wide(weight), split.ndim)
+        total = total + part.sum(axis=-1)
+    return jnp.asarray(total).astype(dy.dtype)
+
+
+def shift_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
+    """Per tap and channel, the sum over images and positions of input times cotangent.
+
+    XLA:CPU runs a sum down to few numbers on one core and without vector instructions. So the
+    first eightfold of it is spelled out as additions, which it does fuse, split and vectorise.
+    """
+    axis = 0 if _divisor(x.shape[0]) > 1 else 1
+    pieces = _divisor(dy.shape[axis])
+    grads = jnp.split(_wide(dy).reshape(*dy.shape[:-1], spec.in_channels, -1), pieces, axis)
+    sums = []
+    for part in tap_slices(spec, x):
+        inputs = jnp.split(_wide(part)[..., None], pieces, axis)
+        sums.append(sum(a * b for a, b in zip(inputs, grads, strict=True)))
+    partial = lax.optimization_barrier(jnp.stack(sums))
+    return partial.sum(axis=tuple(range(1, partial.ndim - 2))).reshape(spec.w_shape)
+
+
+def _divisor(n: int) -> int:
+    """The largest divisor up to 8."""
+    return max(i for i in range(1, 9) if n % i == 0) if n else 1
+
+
+def block_length(out_channels: int) -> int:
+    """How many neighbouring outputs ``blocks`` computes at once: enough for 32 columns."""
+    return max(1, 32 // out_channels)
+
+
+def block_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
+    """Compute m neighbouring outputs of a row as m times the channels of one output.
+
+    The kernel is laid m times into a wider one, a stride further each time. That costs a few
+    multiplications by zero and buys columns: with few output channels the matrix product inside
+    a convolution is too narrow for the vector units and for the cost of gathering its rows.
+    """
+    m = block_length(spec.out_channels)
+    k, s, out = spec.kernel[-1], spec.stride[-1], spec.out_spatial[-1]
+    blocks = -(-out // m)
+    wide = k + (m - 1) * s
+    before = spec.padding[-1][0]
+    after = (blocks - 1) * m * s + wide - spec.spatial[-1] - before
+    keep = [(0, 0)]
+    shifted = [
+        jnp.pad(w, [*keep * (spec.rank - 1), (j * s, (m - 1 - j) * s), *keep * 2]) for j in range(m)
+    ]
+    y = _convolve(
+        spec,
+        x,
+        jnp.stack(shifted, -2).reshape(*spec.kernel[:-1], wide, spec.w_shape[-2], -1),
+        padding=(*spec.padding[:-1], (before, after)),
+        stride=(*spec.stride[:-1], m * s),
+        rhs_dilation=spec.dilation,
+        preferred_element_type=spec.preferred_element_type,
+    )
+    rows = y.reshape(*y.shape[:-2], blocks * m, spec.out_channels)
+    return lax.slice_in_dim(rows, 0, out, axis=-2)
+
+
+def block_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
+    """At stride 1 the input gradient is an ordinary convolution, which ``block_forward`` does."""
+    kernel = transpose_kernel(spec, w).astype(dy.dtype)
+    ordinary = dataclasses.replace(
+        spec,
+        x_shape=dy.shape,
+        w_shape=kernel.shape,
+        padding=transpose_padding(spec),
+        preferred_element_type=None,
+    )
+    return block_forward(ordinary, dy, kernel)
+
+
+def _dense(spec: ConvSpec) -> ConvSpec:
+    """The same convolution without groups."""
+    shape = (*spec.kernel, spec.in_channels, spec.out_channels)
+    return dataclasses.replace(spec, w_shape=shape, groups=1)
+
+
+def _dense_kernel(spec: ConvSpec, w: Array) -> Array:
+    """A grouped kernel as a dense one, zero between the groups."""
+    g = spec.groups
+    split = w.reshape(*spec.kernel, spec.w_shape[-2], g, -1)
+    same_group = jnp.eye(g, dtype=w.dtype).reshape(*(1,) * spec.rank, g, 1, g, 1)
+    blocks = split[..., None, :, :, :] * same_group  # (*k, g, c/g, g, o/g)
+    return blocks.reshape(_dense(spec).w_shape)
+
+
+def dense_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
+    """Few channels in narrow groups: one dense convolution beats many that are too narrow."""
+    return lax_forward(_dense(spec), x, _dense_kernel(spec, w))
+
+
+def dense_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
+    """The canonical gradient of the dense convolution."""
+    return canonical_input_gradient(_dense(spec), _dense_kernel(spec, w), dy)
+
+
+def _patches(spec: ConvSpec, x: Array) -> Array:
+    """Every position's window as one row: (n positions, taps c)."""
+    return jnp.concatenate(tap_slices(spec, x), axis=-1).reshape(-1, math.prod(spec.w_shape[:-1]))
+
+
+def patches_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
+    """Gather every window into a row (im2col), then one matrix product."""
+    y = jnp.matmul(
+        _patches(spec, x),
+        w.reshape(-1, spec.out_channels),
+        precision=spec.precision,
+        preferred_element_type=spec.preferred_element_type,
+    )
+    return y.reshape(x.shape[0], *spec.out_spatial, spec.out_channels)
+
+
+def patches_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
+    """The windows, transposed, times the cotangent."""
+    dw = jnp.matmul(
+        _patches(spec, x).T.astype(dy.dtype),
+        dy.reshape(-1, spec.out_channels),
+        precision=spec.precision,
+    )
+    return dw.reshape(spec.w_shape)
+
+
+FORWARD = {
+    "lax": lax_forward,
+    "dot": dot_forward,
+    "shift": shift_forward,
+    "blocks": block_forward,
+    "dense": dense_forward,
+    "patches": patches_forward,
+}
+INPUT_GRADIENT = {
+    "lax": lax_input_gradient,
+    "canonical": canonical_input_gradient,
+    "dot": dot_input_gradient,
+    "shift": shift_input_gradient,
+    "blocks": block_input_gradient,
+    "dense": dense_input_gradient,
+}
 WEIGHT_GRADIENT = {
     "lax": lax_weight_gradient,
     "canonical": canonical_weight_gradient,
+    "dot": dot_weight_gradient,
+    "shift": shift_weight_gradient,
     "einsum": grouped_weight_gradient,
+    "patches": patches_weight_gradient,
 }

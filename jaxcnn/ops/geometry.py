@@ -327,14 +327,16 @@ def conv_transpose_padding(
     >>> conv_transpose_padding("SAME", (4,), (2,), (1,))
     ((1, 1),)
     """
-    if padding in ("SAME", "SAME_LOWER"):
-        # The full output has (n - 1) s + d (k - 1) + 1 positions, so this many are too many:
-        extra = [
-            max(d * (k - 1) + 1 - s, 0) for k, s, d in zip(kernel, stride, dilation, strict=True)
-        ]
-        lower = padding == "SAME_LOWER"
-        return tuple((e - e // 2, e // 2) if lower else (e // 2, e - e // 2) for e in extra)
-    return explicit_padding(padding, kernel, kernel, stride, dilation)
+    if padding not in ("SAME", "SAME_LOWER"):
+        return explicit_padding(padding, kernel, kernel, stride, dilation)
+    pairs = []
+    for k, s, d in zip(kernel, stride, dilation, strict=True):
+        # The full output has (n - 1) s + d (k - 1) + 1 positions; n s are wanted. A kernel
+        # shorter than the stride leaves too few: a negative padding adds zeros at the end.
+        excess = d * (k - 1) + 1 - s
+        small, large = max(excess, 0) // 2, excess - max(excess, 0) // 2
+        pairs.append((large, small) if padding == "SAME_LOWER" and excess > 0 else (small, large))
+    return tuple(pairs)
 
 
 def conv_transpose_output_shape(
@@ -379,20 +381,18 @@ def conv_transpose_output_shape(
                 f"dilation={dilation!r}"
             )
     pairs = conv_transpose_padding(padding, window, strides, dilations)
-    out = []
-    for n, k, s, d, (lo, hi), e in zip(
-        shape, window, strides, dilations, pairs, extra, strict=True
-    ):
-        size = (n - 1) * s - lo - hi + d * (k - 1) + 1 + e
-        if padding in ("SAME", "SAME_LOWER"):
-            size = max(size, n * s + e)  # a kernel shorter than the stride leaves zeros
-        if size < 1:
-            raise ValueError(
-                f"padding={padding!r} removes the whole output: kernel={window}, "
-                f"stride={strides} on spatial shape {tuple(shape)} would leave {size}"
-            )
-        out.append(size)
-    return tuple(out)
+    out = tuple(
+        (n - 1) * s - lo - hi + d * (k - 1) + 1 + e
+        for n, k, s, d, (lo, hi), e in zip(
+            shape, window, strides, dilations, pairs, extra, strict=True
+        )
+    )
+    if min(out) < 1:
+        raise ValueError(
+            f"padding={padding!r} removes the whole output: kernel={window}, stride={strides} on "
+            f"spatial shape {tuple(shape)} would leave {out}"
+        )
+    return out
 
 
 def layer_activations(spatial: Sequence[int], features: int) -> int:

@@ -2,26 +2,32 @@
 
 ``impl="auto"`` reads the tables below while the program is traced. The first rule whose
 condition holds is taken, direction by direction, so that the forward pass and each gradient are
-chosen on their own. ``impl="lax"`` is always XLA's own operation, gradients included, and the
-only one with forward-mode derivatives (``jax.jvp``, ``jax.jacfwd``).
+chosen on their own. ``impl="lax"`` is always XLA's own operation, gradients included. It alone
+has forward-mode derivatives (``jax.jvp``, ``jax.jacfwd``, ``jax.linearize``); the others are
+``jax.custom_vjp`` functions, differentiable backwards as often as you like (so that
+forward-over-reverse, ``jax.jvp(jax.grad(f))``, works with either).
+
+A new implementation is a function in ``conv_rewrites`` or ``pool_rewrites``, an entry in the
+dictionary at the end of that file, and a rule here.
 """
 
 import contextlib
 import contextvars
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from jaxcnn.ops import conv_rewrites, pool_rewrites
+from jaxcnn.ops.annotations import Name
 from jaxcnn.ops.conv_rewrites import ConvSpec
 from jaxcnn.ops.pool_rewrites import PoolSpec
 
-_forced_impl: contextvars.ContextVar[str | None] = contextvars.ContextVar("impl", default=None)
-_forced_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar(
-    "platform", default=None
-)
+# The tables: op -> platform -> direction -> rules. TPUs are planned as GPUs are: both have
+# libraries made for convolutions, and a rewrite needs a measurement that says otherwise.
 
 
 class Rule(NamedTuple):
@@ -32,82 +38,200 @@ class Rule(NamedTuple):
     why: str
 
 
-class Choice(NamedTuple):
-    """What was chosen for one direction, and why."""
-
-    impl: str
-    why: str
-
-
 def _always(spec: Any) -> bool:
     return True
+
+
+def _pointwise(spec: ConvSpec) -> bool:
+    return set(spec.kernel) == {1} and spec.groups == 1 and spec.unpadded
+
+
+def _depthwise(spec: ConvSpec) -> bool:
+    return spec.groups == spec.in_channels > 1
 
 
 def _grouped(spec: ConvSpec) -> bool:
     return spec.groups > 1
 
 
-CONV_RULES: dict[str, dict[str, tuple[Rule, ...]]] = {
+def _narrow_groups(spec: ConvSpec) -> bool:
+    return spec.groups > 1 and spec.in_channels <= 128 and spec.in_channels <= 32 * spec.groups
+
+
+def _few_outputs(spec: ConvSpec) -> bool:
+    odd = spec.in_channels % 16 != 0 or spec.out_channels % 16 != 0
+    return spec.groups == 1 and spec.out_channels <= 16 and odd and spec.dilation[-1] == 1
+
+
+def _few_inputs(spec: ConvSpec) -> bool:
+    # The input gradient has as many output channels as the convolution has inputs.
+    odd = spec.in_channels % 16 != 0 or spec.out_channels % 16 != 0
+    return (
+        spec.groups == 1
+        and spec.in_channels <= 16
+        and odd
+        and spec.dilation[-1] == 1
+        and set(spec.stride) == {1}
+    )
+
+
+def _dilated(spec: PoolSpec) -> bool:
+    return max(spec.dilation) > 1
+
+
+def _long(spec: PoolSpec) -> bool:
+    return max(spec.window) > 16
+
+
+def _disjoint(spec: PoolSpec) -> bool:
+    return spec.disjoint
+
+
+def _stride_one(spec: PoolSpec) -> bool:
+    return max(spec.stride) == 1
+
+
+Rules = dict[str, dict[str, tuple[Rule, ...]]]
+
+CONV: Rules = {
     "cpu": {
-        "forward": (Rule("lax", _always, "XLA's convolution is already canonical"),),
+        "forward": (
+            Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
+            Rule("shift", _depthwise, "XLA convolves every channel on its own, in scalar code"),
+            Rule("dense", _narrow_groups, "the groups are too narrow for the vector units"),
+            Rule("blocks", _few_outputs, "too few output channels for the vector units"),
+            Rule("lax", _always, "XLA's convolution is already in the canonical layout"),
+        ),
         "input_gradient": (
-            Rule("canonical", _always, "stock falls to a naive kernel inside loops"),
+            Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
+            Rule("shift", _depthwise, "XLA convolves every channel on its own, in scalar code"),
+            Rule("dense", _narrow_groups, "the groups are too narrow for the vector units"),
+            Rule("blocks", _few_inputs, "too few input channels for the vector units"),
+            Rule("canonical", _always, "lax's layout falls to a naive kernel inside loops"),
         ),
         "weight_gradient": (
-            Rule("einsum", _grouped, "stock computes all pairs of channels, then masks"),
-            Rule("canonical", _always, "stock falls to a naive kernel inside loops"),
+            Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
+            Rule("shift", _depthwise, "lax convolves every pair of channels, then masks"),
+            Rule("einsum", _grouped, "lax convolves every pair of channels, then masks"),
+            Rule("canonical", _always, "lax's layout falls to a naive kernel inside loops"),
         ),
     },
     "gpu": {
-        "forward": (Rule("lax", _always, "cuDNN"),),
-        "input_gradient": (Rule("lax", _always, "cuDNN"),),
-        "weight_gradient": (Rule("lax", _always, "cuDNN"),),
-    },
-}
-
-MAX_POOL_RULES: dict[str, dict[str, tuple[Rule, ...]]] = {
-    "cpu": {
-        "forward": (Rule("lax", _always, "reduce_window"),),
+        "forward": (Rule("lax", _always, "cuDNN's own, until a measurement says otherwise"),),
         "input_gradient": (
-            Rule("mask", _always, "select-and-scatter is a scalar loop on the CPU"),
+            Rule("lax", _always, "cuDNN's own, until a measurement says otherwise"),
         ),
-    },
-    "gpu": {
-        "forward": (Rule("lax", _always, "reduce_window"),),
-        "input_gradient": (
-            Rule("mask", lambda spec: max(spec.dilation) > 1, "lax has no gradient here"),
-            Rule("lax", _always, "select-and-scatter"),
+        "weight_gradient": (
+            Rule("lax", _always, "cuDNN's own, until a measurement says otherwise"),
         ),
     },
 }
 
-AVG_POOL_RULES: dict[str, dict[str, tuple[Rule, ...]]] = {
+MAX_POOL: Rules = {
     "cpu": {
-        "forward": (Rule("lax", _always, "reduce_window"),),
-        "input_gradient": (Rule("lax", _always, "reduce_window"),),
+        "forward": (
+            Rule("lax", _long, "too many slices to spell out"),
+            Rule("separable", _always, "shifted slices vectorise, reduce_window hardly"),
+        ),
+        "input_gradient": (
+            Rule("separable", _dilated, "lax has no gradient for a dilated window"),
+            Rule("lax", _long, "too many slices to spell out"),
+            Rule("reshape", _disjoint, "select-and-scatter runs element by element"),
+            Rule("separable", _stride_one, "select-and-scatter runs element by element"),
+            Rule("phases", _always, "select-and-scatter runs element by element"),
+        ),
     },
     "gpu": {
-        "forward": (Rule("lax", _always, "reduce_window"),),
-        "input_gradient": (Rule("lax", _always, "reduce_window"),),
+        "forward": (Rule("lax", _always, "XLA's own, until a measurement says otherwise"),),
+        "input_gradient": (
+            Rule("separable", _dilated, "lax has no gradient for a dilated window"),
+            Rule("lax", _always, "XLA's own, until a measurement says otherwise"),
+        ),
+    },
+}
+
+SUM_POOL: Rules = {
+    "cpu": {
+        "forward": (
+            Rule("reshape", _disjoint, "a sum over two axes; reduce_window hardly vectorises"),
+            Rule("lax", _long, "too many slices to spell out"),
+            Rule("separable", _always, "shifted slices vectorise, reduce_window hardly"),
+        ),
+        "input_gradient": (
+            Rule("reshape", _disjoint, "a broadcast"),
+            Rule("lax", _long, "too many slices to spell out"),
+            Rule("separable", _always, "shifted slices vectorise, reduce_window hardly"),
+        ),
+    },
+    "gpu": {
+        "forward": (Rule("lax", _always, "XLA's own, until a measurement says otherwise"),),
+        "input_gradient": (Rule("lax", _always, "XLA's own, until a measurement says otherwise"),),
     },
 }
 
 
-def platform() -> str:
-    """The platform that ``auto`` chooses for: the default backend unless forced."""
-    name = _forced_platform.get() or jax.default_backend()
-    return "cpu" if name == "cpu" else "gpu"
+class Plan(NamedTuple):
+    """One implementation per direction; a pool has no weights."""
+
+    forward: str
+    input_gradient: str
+    weight_gradient: str = "none"
+
+
+class Pin(NamedTuple):
+    """What a pinned ``impl`` means, and what it asks of the arguments."""
+
+    plan: Plan
+    holds: Callable[[Any], bool]
+    requirement: str = ""
+
+
+CONV_PINS = {
+    "canonical": Pin(Plan("lax", "canonical", "canonical"), _always),
+    "dot": Pin(Plan("dot", "dot", "dot"), _pointwise, "a 1x1 kernel, groups=1 and no padding"),
+    "shift": Pin(Plan("shift", "shift", "shift"), _depthwise, "groups equal to x's channels"),
+    "dense": Pin(Plan("dense", "dense", "einsum"), _grouped, "groups above 1"),
+    "blocks": Pin(
+        Plan("blocks", "canonical", "canonical"),
+        lambda spec: spec.groups == 1 and spec.dilation[-1] == 1,
+        "groups=1 and no dilation along the last dimension",
+    ),
+    "patches": Pin(
+        Plan("patches", "canonical", "patches"), lambda spec: spec.groups == 1, "groups=1"
+    ),
+}
+MAX_POOL_PINS = {
+    "reshape": Pin(Plan("separable", "reshape"), _disjoint, "stride=window and no dilation"),
+    "phases": Pin(Plan("separable", "phases"), lambda spec: not _dilated(spec), "no dilation"),
+    "separable": Pin(Plan("separable", "separable"), _always),
+}
+SUM_POOL_PINS = {
+    "reshape": Pin(Plan("reshape", "reshape"), _disjoint, "stride=window and no dilation"),
+    "separable": Pin(Plan("separable", "separable"), _always),
+}
+
+_forced_impl: contextvars.ContextVar[str] = contextvars.ContextVar("impl", default="auto")
+_forced_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "platform", default=None
+)
+_record: contextvars.ContextVar[list["Explanation"] | None] = contextvars.ContextVar(
+    "record", default=None
+)
 
 
 @contextlib.contextmanager
-def force_impl(impl: str | None = None, *, platform: str | None = None) -> Iterator[None]:
+def force_impl(impl: Name = "auto", *, platform: Name | None = None) -> Iterator[None]:
     """Pin the implementation of every op traced inside, where the call itself says "auto".
 
     It is read while tracing: a function that ``jax.jit`` has already compiled stays as it is.
+    It holds for the current thread (or asyncio task) only.
 
     Args:
-        impl: "lax" for XLA's own operations, "auto" to choose as usual; None changes nothing.
-        platform: choose as for "cpu", "gpu" or "tpu"; None for the default backend.
+        impl: "lax" for XLA's own operations, "auto" (default) to choose as usual.
+        platform: choose as for "cpu", "gpu" or "tpu"; None (default) for the default backend.
+
+    Yields:
+        Nothing; the choice holds until the block ends.
 
     Raises:
         ValueError: an unknown name.
@@ -119,69 +243,127 @@ def force_impl(impl: str | None = None, *, platform: str | None = None) -> Itera
     >>> "custom_vjp" in str(jaxpr)
     False
     """
-    if impl not in (None, "auto", "lax"):
-        raise ValueError(f"impl={impl!r} must be 'auto' or 'lax' to hold for every op")
+    if impl not in ("auto", "lax"):
+        raise ValueError(f"impl={impl!r} must be 'auto' or 'lax', which hold for every op")
     if platform not in (None, "cpu", "gpu", "tpu"):
         raise ValueError(f"platform={platform!r} must be 'cpu', 'gpu' or 'tpu'")
-    tokens = []
-    if impl is not None:
-        tokens.append((_forced_impl, _forced_impl.set(impl)))
-    if platform is not None:
-        tokens.append((_forced_platform, _forced_platform.set(platform)))
+    impl_token = _forced_impl.set(impl)
+    platform_token = _forced_platform.set(platform or _forced_platform.get())
     try:
         yield
     finally:
-        for variable, token in tokens:
-            variable.reset(token)
+        _forced_impl.reset(impl_token)
+        _forced_platform.reset(platform_token)
 
 
-def choose(rules: dict[str, dict[str, tuple[Rule, ...]]], spec: Any, direction: str) -> Choice:
-    """The first rule of the table that holds."""
-    for rule in rules[platform()][direction]:
-        if rule.when(spec):
-            return Choice(rule.impl, rule.why)
-    raise AssertionError(f"no rule for {direction} of {spec}")
+def current_platform() -> str:
+    """The platform that ``auto`` chooses for: the default backend unless forced.
+
+    >>> with force_impl(platform="gpu"):
+    ...     current_platform()
+    'gpu'
+    """
+    return _forced_platform.get() or jax.default_backend()
 
 
-class Plan(NamedTuple):
-    """One implementation per direction."""
+class Explanation(NamedTuple):
+    """What was chosen for one operation; ``str`` of it is a small table."""
 
-    forward: str
-    input_gradient: str
-    weight_gradient: str = ""
+    op: str
+    platform: str
+    plan: Plan
+    why: dict[str, str]
 
-
-def resolve(impl: str) -> str:
-    """The implementation asked for, once ``force_impl`` has had its say."""
-    return (_forced_impl.get() or "auto") if impl == "auto" else impl
-
-
-def conv_plan(spec: ConvSpec, impl: str) -> Plan:
-    """Which implementation carries out each direction of a convolution."""
-    if impl == "auto":
-        return Plan(
-            *(
-                choose(CONV_RULES, spec, direction).impl
-                for direction in ("forward", "input_gradient", "weight_gradient")
-            )
-        )
-    if impl == "canonical":
-        return Plan("lax", "canonical", "canonical")
-    raise ValueError(f"impl={impl!r} must be one of 'auto', 'lax', 'canonical'")
+    def __str__(self) -> str:
+        lines = [f"{self.op} on {self.platform}"]
+        lines += [
+            f"  {direction:15} {getattr(self.plan, direction):10} {why}"
+            for direction, why in self.why.items()
+        ]
+        return "\n".join(lines)
 
 
-def max_pool_plan(spec: PoolSpec, impl: str) -> Plan:
-    """Which implementation carries out each direction of a max-pool."""
-    if impl == "auto":
-        return Plan(
-            *(
-                choose(MAX_POOL_RULES, spec, direction).impl
-                for direction in ("forward", "input_gradient")
-            )
-        )
-    if impl == "mask":
-        return Plan("lax", "mask")
-    raise ValueError(f"impl={impl!r} must be one of 'auto', 'lax', 'mask'")
+def explain(op: Callable[..., Any], *args: Any, platform: Name | None = None, **kwargs: Any) -> Any:
+    """Say which implementation each convolution or pool in a call gets, and why.
+
+    Nothing is computed: the call is only traced.
+
+    Args:
+        op: any function of arrays, such as ``ops.conv`` or a model's ``apply``.
+        *args: its arguments. A tuple of ints in the place of an array is taken as its shape
+            for the ops of this package; anything that has a shape and a dtype is traced.
+        platform: "cpu", "gpu" or "tpu"; None (default) for the default backend.
+        **kwargs: its keyword arguments.
+
+    Returns:
+        A list with one ``Explanation`` per convolution and windowed pool, in order of execution.
+
+    Raises:
+        ValueError: an unknown platform, or whatever the op raises.
+
+    >>> from jaxcnn import ops
+    >>> print(ops.explain(ops.conv, (8, 56, 56, 64), (1, 1, 64, 256), platform="cpu")[0])
+    conv on cpu
+      forward         dot        a 1x1 convolution is a matrix product
+      input_gradient  dot        a 1x1 convolution is a matrix product
+      weight_gradient dot        a 1x1 convolution is a matrix product
+    >>> ops.explain(ops.max_pool, (8, 112, 112, 64), 3, stride=2, platform="cpu")[0].plan
+    Plan(forward='separable', input_gradient='phases', weight_gradient='none')
+    """
+    names = list(_array_arguments(op))
+    arrays, static = {}, dict(kwargs)
+    for index, value in enumerate(args):
+        shape = isinstance(value, tuple) and index < len(names) and names[index] in ("x", "w")
+        if shape or hasattr(value, "dtype") or not isinstance(value, int | str | float | tuple):
+            arrays[index] = jax.ShapeDtypeStruct(value, jnp.float32) if shape else value
+
+    def call(arrays: dict[int, Any]) -> Any:
+        return op(*(arrays.get(i, value) for i, value in enumerate(args)), **static)
+
+    records: list[Explanation] = []
+    token = _record.set(records)
+    try:
+        with force_impl(_forced_impl.get(), platform=platform):
+            jax.eval_shape(call, arrays)
+    finally:
+        _record.reset(token)
+    return records
+
+
+def _array_arguments(op: Callable[..., Any]) -> list[str]:
+    """The names of a function's positional arguments."""
+    return list(inspect.signature(op).parameters)
+
+
+def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: str) -> Plan | None:
+    """The implementation of each direction; None where it is plain lax, which needs no plan."""
+    platform = current_platform()
+    chosen = _forced_impl.get() if impl == "auto" else impl
+    directions = rules["cpu"].keys()
+    if chosen == "auto":
+        picks = {}
+        for direction in directions:
+            table = rules["cpu" if platform == "cpu" else "gpu"][direction]
+            picks[direction] = next(rule for rule in table if rule.when(spec))
+        plan = Plan(*(rule.impl for rule in picks.values()))
+        why = {direction: rule.why for direction, rule in picks.items()}
+    elif chosen == "lax":
+        plan = Plan(*["lax"] * len(directions))
+        why = dict.fromkeys(directions, "pinned")
+    elif chosen in pins:
+        pin = pins[chosen]
+        if not pin.holds(spec):
+            raise ValueError(f"impl={chosen!r} needs {pin.requirement}")
+        plan, why = pin.plan, dict.fromkeys(directions, "pinned")
+    else:
+        raise ValueError(f"impl={impl!r} must be one of {', '.join(('auto', 'lax', *pins))}")
+    records = _record.get()
+    if records is not None:
+        records.append(Explanation(op, platform, plan, why))
+    return None if set(plan) <= {"lax", "none"} else plan
+
+
+# Each operation is one custom_vjp function of its arrays; spec and plan are static.
 
 
 def _conv(spec: ConvSpec, plan: Plan, x: Array, w: Array) -> Array:
@@ -207,10 +389,45 @@ _planned_conv.defvjp(_conv_fwd, _conv_bwd)
 
 def run_conv(spec: ConvSpec, x: Array, w: Array, impl: str) -> Array:
     """Carry out a convolution that has been checked."""
-    impl = resolve(impl)
-    if impl == "lax":
+    plan = _plan("conv", CONV, CONV_PINS, spec, impl)
+    if plan is None:
         return conv_rewrites.lax_forward(spec, x, w)
-    return _planned_conv(spec, conv_plan(spec, impl), x, w)
+    return _planned_conv(spec, plan, x, w)
+
+
+# A transposed convolution is the input gradient of the convolution that ``spec`` describes, so
+# its own input gradient is that convolution, and its weight gradient has x and dy exchanged.
+
+
+def _conv_transpose(spec: ConvSpec, plan: Plan, x: Array, w: Array) -> Array:
+    return conv_rewrites.INPUT_GRADIENT[plan.input_gradient](spec, w, x)
+
+
+def _conv_transpose_fwd(
+    spec: ConvSpec, plan: Plan, x: Array, w: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    return _conv_transpose(spec, plan, x, w), (x, w)
+
+
+def _conv_transpose_bwd(
+    spec: ConvSpec, plan: Plan, residuals: tuple[Array, Array], dy: Array
+) -> tuple[Array, Array]:
+    x, w = residuals
+    dx = conv_rewrites.FORWARD[plan.forward](spec, dy, w)
+    dw = conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient](spec, dy, x)
+    return dx.astype(x.dtype), dw.astype(w.dtype)
+
+
+_planned_conv_transpose = jax.custom_vjp(_conv_transpose, nondiff_argnums=(0, 1))
+_planned_conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
+
+
+def run_conv_transpose(spec: ConvSpec, x: Array, w: Array, impl: str) -> Array:
+    """Carry out a transposed convolution, given the convolution that it transposes."""
+    plan = _plan("conv_transpose", CONV, CONV_PINS, spec, impl)
+    if plan is None:
+        return conv_rewrites.canonical_input_gradient(spec, w, x)
+    return _planned_conv_transpose(spec, plan, x, w)
 
 
 def _max_pool(spec: PoolSpec, plan: Plan, x: Array) -> Array:
@@ -235,16 +452,33 @@ _planned_max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 def run_max_pool(spec: PoolSpec, x: Array, impl: str) -> Array:
     """Carry out a max-pool that has been checked."""
-    impl = resolve(impl)
-    if impl == "lax" and max(spec.dilation) == 1:
-        return pool_rewrites.lax_max_forward(spec, x)
-    # lax has no gradient for a dilated window, so that "lax" gets ours.
-    plan = Plan("lax", "mask") if impl == "lax" else max_pool_plan(spec, impl)
-    return _planned_max_pool(spec, plan, x)
+    plan = _plan("max_pool", MAX_POOL, MAX_POOL_PINS, spec, impl)
+    if plan is not None:
+        return _planned_max_pool(spec, plan, x)
+    if _dilated(spec):  # lax has a forward pass here, but no gradient: lend it ours
+        return _planned_max_pool(spec, Plan("lax", "separable"), x)
+    return pool_rewrites.lax_max_forward(spec, x)
+
+
+def _sum_pool(spec: PoolSpec, plan: Plan, x: Array) -> Array:
+    return pool_rewrites.SUM_FORWARD[plan.forward](spec, x)
+
+
+def _sum_pool_fwd(spec: PoolSpec, plan: Plan, x: Array) -> tuple[Array, None]:
+    return _sum_pool(spec, plan, x), None
+
+
+def _sum_pool_bwd(spec: PoolSpec, plan: Plan, residuals: None, dy: Array) -> tuple[Array]:
+    return (pool_rewrites.SUM_GRADIENT[plan.input_gradient](spec, dy),)
+
+
+_planned_sum_pool = jax.custom_vjp(_sum_pool, nondiff_argnums=(0, 1))
+_planned_sum_pool.defvjp(_sum_pool_fwd, _sum_pool_bwd)
 
 
 def run_sum_pool(spec: PoolSpec, x: Array, impl: str) -> Array:
     """Carry out the sum over windows of a pool that has been checked."""
-    if impl not in ("auto", "lax"):
-        raise ValueError(f"impl={impl!r} must be one of 'auto', 'lax'")
-    return pool_rewrites.lax_sum_forward(spec, x)
+    plan = _plan("sum_pool", SUM_POOL, SUM_POOL_PINS, spec, impl)
+    if plan is None:
+        return pool_rewrites.lax_sum_forward(spec, x)
+    return _planned_sum_pool(spec, plan, x)

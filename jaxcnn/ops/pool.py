@@ -5,11 +5,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
+from jaxtyping import Float, Int32
 
 from jaxcnn.ops import lowering, pool_rewrites
-from jaxcnn.ops.annotations import ArrayInput, Flag, Ints, Name, OptionalInts, Padding
+from jaxcnn.ops.annotations import ArrayInput, Flag, Int, Ints, Name, Number, OptionalInts, Padding
 from jaxcnn.ops.checks import images
+from jaxcnn.ops.conv import depthwise_conv
 from jaxcnn.ops.geometry import (
     ceil_padding,
     explicit_padding,
@@ -43,7 +45,7 @@ def max_pool(
     dilation: Ints = 1,
     ceil_mode: Flag = False,
     impl: Name = "auto",
-) -> Array:
+) -> Float[Array, "n *out c"]:
     r"""Take the largest element of each window.
 
     $$y_{n,i,c} = \max_t\; x_{n,\; i s + t d - p,\; c}$$
@@ -58,7 +60,7 @@ def max_pool(
         padding: "VALID" (default), "SAME", "SAME_LOWER", an int, ints or pairs; holds -inf.
         dilation: the distance between the elements of a window, 1 by default.
         ceil_mode: keep the last, partial window, as PyTorch does; False by default.
-        impl: "auto" (default), "lax" or "mask"; see ``explain``.
+        impl: "auto" (default), "lax", "reshape", "phases" or "separable"; see ``explain``.
 
     Returns:
         Feature maps, (n, *out, c).
@@ -81,6 +83,48 @@ def max_pool(
         return lowering.run_max_pool(spec, x, impl)
 
 
+def min_pool(
+    x: ArrayInput,
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    ceil_mode: Flag = False,
+    impl: Name = "auto",
+) -> Float[Array, "n *out c"]:
+    r"""Take the smallest element of each window.
+
+    $$y_{n,i,c} = \min_t\; x_{n,\; i s + t d - p,\; c}$$
+
+    The gradient goes to the first minimum of a window in row-major order.
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        window: an int or one per dimension.
+        stride: the window by default.
+        padding: "VALID" (default), "SAME", "SAME_LOWER", an int, ints or pairs; holds +inf.
+        dilation: the distance between the elements of a window, 1 by default.
+        ceil_mode: keep the last, partial window, as PyTorch does; False by default.
+        impl: as in ``max_pool``.
+
+    Returns:
+        Feature maps, (n, *out, c).
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: a window, stride, padding or dilation that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> min_pool(jnp.array([4.0, 1.0, 2.0, 3.0]).reshape(1, 4, 1), 2)[0, :, 0]
+    Array([1., 2.], dtype=float32)
+    """
+    x = images("x", x)
+    with jax.named_scope("min_pool"):
+        spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
+        return -lowering.run_max_pool(spec, -x, impl)
+
+
 def avg_pool(
     x: ArrayInput,
     window: Ints,
@@ -91,7 +135,7 @@ def avg_pool(
     ceil_mode: Flag = False,
     count_include_pad: Flag = True,
     impl: Name = "auto",
-) -> Array:
+) -> Float[Array, "n *out c"]:
     r"""Average each window.
 
     $$y_{n,i,c} = \frac{1}{|W_i|} \sum_t x_{n,\; i s + t d - p,\; c}$$
@@ -105,7 +149,7 @@ def avg_pool(
         ceil_mode: keep the last, partial window, as PyTorch does; False by default.
         count_include_pad: count the padding among the averaged elements; True by default. What
             ``ceil_mode`` adds beyond the padding never counts.
-        impl: "auto" (default) or "lax"; see ``explain``.
+        impl: "auto" (default), "lax", "reshape" or "separable"; see ``explain``.
 
     Returns:
         Feature maps, (n, *out, c).
@@ -145,6 +189,208 @@ def avg_pool(
         return total * jnp.asarray(1 / grid, x.dtype)
 
 
+def lp_pool(
+    x: ArrayInput,
+    window: Ints,
+    p: Number = 2,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    ceil_mode: Flag = False,
+    impl: Name = "auto",
+) -> Float[Array, "n *out c"]:
+    r"""Take the p-norm of each window.
+
+    $$y_{n,i,c} = \Big(\sum_t |x_{n,\; i s + t d - p,\; c}|^p\Big)^{1/p}$$
+
+    Between the sum of magnitudes (p = 1) and their maximum (p = inf). PyTorch leaves out the
+    absolute value, which differs for odd p, and scales partial windows in ceil mode. The gradient
+    of a window of zeros is zero.
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        window: an int or one per dimension.
+        p: the order, at least 1; 2 by default.
+        stride: the window by default.
+        padding: "VALID" (default), "SAME", "SAME_LOWER", an int, ints or pairs; holds zeros.
+        dilation: the distance between the elements of a window, 1 by default.
+        ceil_mode: keep the last, partial window; False by default.
+        impl: as in ``avg_pool``.
+
+    Returns:
+        Feature maps, (n, *out, c).
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: ``p`` below 1, or a window, stride, padding or dilation that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> lp_pool(jnp.array([3.0, 4.0]).reshape(1, 2, 1), 2)[0, :, 0]
+    Array([5.], dtype=float32)
+
+    Sermanet, Chintala and LeCun, "Convolutional Neural Networks Applied to House Numbers Digit
+    Classification", ICPR 2012.
+    """
+    x = images("x", x)
+    with jax.named_scope("lp_pool"):
+        if not isinstance(p, int | float) or not p >= 1:
+            raise ValueError(f"p={p!r} must be a number, at least 1")
+        spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
+        magnitude = jnp.abs(x)
+        if math.isinf(p):
+            return lowering.run_max_pool(spec, magnitude, impl)
+        total = lowering.run_sum_pool(spec, magnitude**p, impl)
+        positive = total > 0  # the root of zero has an infinite slope
+        return jnp.where(positive, jnp.where(positive, total, 1) ** (1 / p), 0)
+
+
+def max_pool_with_indices(
+    x: ArrayInput,
+    window: Ints,
+    *,
+    stride: Ints | None = None,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
+    ceil_mode: Flag = False,
+    impl: Name = "auto",
+) -> tuple[Float[Array, "n *out c"], Int32[Array, "n *out c"]]:
+    r"""Max-pool, and where in the input each maximum was.
+
+    $$y_{n,i,c} = x_{n,\, j_{n,i,c},\, c}$$
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        window: an int or one per dimension.
+        stride: the window by default.
+        padding: as in ``max_pool``, "VALID" by default.
+        dilation: 1 by default.
+        ceil_mode: False by default.
+        impl: as in ``max_pool``.
+
+    Returns:
+        The pooled maps, (n, *out, c), and int32 indices of the same shape into the spatial
+        dimensions of x, flattened in row-major order, as PyTorch counts them. Among equals the
+        first.
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: a window, stride, padding or dilation that does not fit.
+
+    >>> import jax.numpy as jnp
+    >>> y, index = max_pool_with_indices(jnp.array([4.0, 1.0, 2.0, 3.0]).reshape(1, 4, 1), 2)
+    >>> y[0, :, 0], index[0, :, 0]
+    (Array([4., 3.], dtype=float32), Array([0, 3], dtype=int32))
+
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
+    """
+    x = images("x", x)
+    with jax.named_scope("max_pool_with_indices"):
+        spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
+        y = lowering.run_max_pool(spec, x, impl)
+        padded = pool_rewrites.pad_spatial(spec, x, -np.inf)
+        first = jnp.zeros(y.shape, jnp.int32)
+        for number, tap in reversed(list(enumerate(spec.taps))):
+            first = jnp.where(pool_rewrites.tap_slice(spec, padded, tap) == y, number, first)
+        index = jnp.zeros(y.shape, jnp.int32)
+        for axis, tap_position in enumerate(jnp.unravel_index(first, spec.window)):
+            window_position = lax.broadcasted_iota(jnp.int32, y.shape, axis + 1)
+            position = (
+                window_position * spec.stride[axis]
+                + tap_position.astype(jnp.int32) * spec.dilation[axis]
+                - spec.padding[axis][0]
+            )
+            index = index * spec.spatial[axis] + position
+        return y, index
+
+
+def max_unpool(
+    y: ArrayInput, indices: ArrayInput, output_shape: Ints
+) -> Float[Array, "n *spatial c"]:
+    r"""Put each maximum back where it came from, zeros elsewhere.
+
+    $$x_{n,\, j_{n,i,c},\, c} = y_{n,i,c}$$
+
+    Where windows overlap and two maxima came from one place, it holds that one value.
+
+    Args:
+        y: pooled maps, (n, *out, c).
+        indices: what ``max_pool_with_indices`` returned, of the same shape.
+        output_shape: the spatial shape to go back to, an int or one per dimension.
+
+    Returns:
+        Feature maps, (n, *output_shape, c).
+
+    Raises:
+        TypeError: y is not a floating-point array or the indices are not integers.
+        ValueError: shapes that do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> y, index = max_pool_with_indices(jnp.array([4.0, 1.0, 2.0, 3.0]).reshape(1, 4, 1), 2)
+    >>> max_unpool(y, index, 4)[0, :, 0]
+    Array([4., 0., 0., 3.], dtype=float32)
+
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
+    """
+    y, index = images("y", y), jnp.asarray(indices)
+    with jax.named_scope("max_unpool"):
+        if not jnp.issubdtype(index.dtype, jnp.integer):
+            raise TypeError(f"indices.dtype={index.dtype} must be an integer type")
+        if index.shape != y.shape:
+            raise ValueError(f"indices.shape={index.shape} must equal y.shape={y.shape}")
+        spatial = per_dimension("output_shape", output_shape, y.ndim - 2)
+        n, c = y.shape[0], y.shape[-1]
+        flat = jnp.zeros((n, math.prod(spatial), c), y.dtype)
+        images_ = jnp.arange(n)[:, None, None]
+        channels = jnp.arange(c)[None, None, :]
+        put = flat.at[images_, index.reshape(n, -1, c), channels].set(y.reshape(n, -1, c))
+        return put.reshape(n, *spatial, c)
+
+
+def blur_pool(
+    x: ArrayInput, *, size: Int = 3, stride: Ints = 2, padding_mode: Name = "reflect"
+) -> Float[Array, "n *out c"]:
+    r"""Blur with a binomial kernel, then take every stride-th position: no aliasing.
+
+    $$y = (x * b)[::s], \qquad b = \tfrac{1}{2^{k-1}}\tbinom{k-1}{t} \text{ along each axis}$$
+
+    Args:
+        x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
+        size: k, the kernel's length, 3 by default.
+        stride: 2 by default.
+        padding_mode: "reflect" (default), "zeros", "replicate" or "circular".
+
+    Returns:
+        Feature maps, (n, *ceil(spatial / stride), c).
+
+    Raises:
+        TypeError: x is not a floating-point array.
+        ValueError: a size or stride below 1, or a dimension too short to reflect.
+
+    >>> import jax.numpy as jnp
+    >>> blur_pool(jnp.array([0.0, 4.0, 0.0, 4.0]).reshape(1, 4, 1))[0, :, 0]
+    Array([2., 2.], dtype=float32)
+
+    Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019.
+    """
+    x = images("x", x)
+    with jax.named_scope("blur_pool"):
+        rank = x.ndim - 2
+        (length,) = per_dimension("size", size, 1)
+        row = np.array([math.comb(length - 1, t) for t in range(length)]) / 2 ** (length - 1)
+        kernel = np.ones((1,) * rank)
+        for axis in range(rank):
+            kernel = kernel * row.reshape([-1 if i == axis else 1 for i in range(rank)])
+        w = np.broadcast_to(kernel[..., None, None], (*kernel.shape, 1, x.shape[-1]))
+        return depthwise_conv(
+            x,
+            jnp.asarray(w, x.dtype),
+            stride=stride,
+            padding=[((length - 1) // 2, length // 2)] * rank,
+            padding_mode=padding_mode,
+        )
+
+
 def _counted(
     n: int, k: int, s: int, pad: tuple[int, int], d: int, out: int, *, include_pad: bool
 ) -> np.ndarray:
@@ -154,7 +400,7 @@ def _counted(
     return np.maximum(((position >= first) & (position < last)).sum(axis=1), 1)
 
 
-def global_avg_pool(x: ArrayInput, *, keepdims: Flag = False) -> Array:
+def global_avg_pool(x: ArrayInput, *, keepdims: Flag = False) -> Float[Array, "n *out c"]:
     r"""Average each channel over all positions.
 
     $$y_{n,c} = \frac{1}{|I|} \sum_i x_{n,i,c}$$
@@ -181,7 +427,7 @@ def global_avg_pool(x: ArrayInput, *, keepdims: Flag = False) -> Array:
         return x.mean(axis=tuple(range(1, x.ndim - 1)), keepdims=keepdims)
 
 
-def global_max_pool(x: ArrayInput, *, keepdims: Flag = False) -> Array:
+def global_max_pool(x: ArrayInput, *, keepdims: Flag = False) -> Float[Array, "n *out c"]:
     r"""Take the largest element of each channel.
 
     $$y_{n,c} = \max_i x_{n,i,c}$$
@@ -226,7 +472,7 @@ def _bins(size: int, out: int) -> list[tuple[int, int]]:
     return [(i * size // out, -(-(i + 1) * size // out)) for i in range(out)]
 
 
-def adaptive_avg_pool(x: ArrayInput, output_size: OptionalInts) -> Array:
+def adaptive_avg_pool(x: ArrayInput, output_size: OptionalInts) -> Float[Array, "n *out c"]:
     r"""Average over as many bins as the output has positions, whatever the input's size.
 
     $$y_{n,i,c} = \operatorname{mean}\, x_{n,j,c}, \quad
@@ -258,14 +504,14 @@ def adaptive_avg_pool(x: ArrayInput, output_size: OptionalInts) -> Array:
                 x = x.reshape(split).mean(axis=axis + 1)
             else:
                 means = [
-                    jax.lax.slice_in_dim(x, lo, hi, axis=axis).mean(axis=axis, keepdims=True)
+                    lax.slice_in_dim(x, lo, hi, axis=axis).mean(axis=axis, keepdims=True)
                     for lo, hi in _bins(size, out)
                 ]
                 x = jnp.concatenate(means, axis=axis)
         return x
 
 
-def adaptive_max_pool(x: ArrayInput, output_size: OptionalInts) -> Array:
+def adaptive_max_pool(x: ArrayInput, output_size: OptionalInts) -> Float[Array, "n *out c"]:
     r"""Take the largest element of as many bins as the output has positions.
 
     $$y_{n,i,c} = \max\, x_{n,j,c}, \quad
@@ -302,7 +548,7 @@ def adaptive_max_pool(x: ArrayInput, output_size: OptionalInts) -> Array:
                 x = pool_rewrites.first_max(x.reshape(split), axis + 1)
             else:
                 maxima = [
-                    pool_rewrites.first_max(jax.lax.slice_in_dim(x, lo, hi, axis=axis), axis)
+                    pool_rewrites.first_max(lax.slice_in_dim(x, lo, hi, axis=axis), axis)
                     for lo, hi in _bins(size, out)
                 ]
                 x = jnp.stack(maxima, axis=axis)
