@@ -12,5 +12,5 @@ def config() -> Experiment:
         model=Model("lenet5"),
         optim=Optim("sgd", peak_lr=0.05, weight_decay=5e-4),
         schedule=Schedule("cosine", warmup_epochs=2),
-        train=Train(epochs=40, seed=0),
+        train=Train(epochs=30, seed=0),
     )

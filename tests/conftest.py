@@ -1,4 +1,4 @@
-"""What every test runs under: checked shapes, no silent rank promotion, a CPU of fixed size."""
+"""What every test runs under: checked shapes and no silent rank promotion."""
 
 import os
 
@@ -6,6 +6,8 @@ import jax
 from jaxtyping import install_import_hook
 
 # Every jaxtyping annotation of these packages is enforced while the tests run.
-install_import_hook(["jaxcnn.ops"], "beartype.beartype")
+install_import_hook(
+    ["jaxcnn.ops", "jaxcnn.data", "jaxcnn.train.loss", "jaxcnn.train.metrics"], "beartype.beartype"
+)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -9,8 +9,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from jaxcnn.config import Augment, Data
+
+Key = PRNGKeyArray
+Images = Float[Array, "_ _ _ _"]
+"""``(n, h, w, c)``, of which a function may change the height and the width."""
+SameImages = Float[Array, "n h w c"]
+"""``(n, h, w, c)``, which a function keeps."""
 
 
 def make_prepare(data: Data, *, fitting: bool = True) -> Callable[..., jax.Array]:
@@ -23,8 +30,8 @@ def make_prepare(data: Data, *, fitting: bool = True) -> Callable[..., jax.Array
     mean, std = jnp.array(data.mean, jnp.float32), jnp.array(data.std, jnp.float32)
 
     def prepare(
-        images: jax.Array, key: jax.Array | None = None, augment: Augment | None = None
-    ) -> jax.Array:
+        images: UInt8[Array, "n h w c"], key: Key | None = None, augment: Augment | None = None
+    ) -> Images:
         x = images.astype(jnp.float32) / 255.0
         if fitting:
             x = fit(x, data)
@@ -54,7 +61,7 @@ def fitted_size(height: int, width: int, data: Data) -> tuple[int, int]:
     return data.image_size, data.image_size
 
 
-def fit(x: jax.Array, data: Data) -> jax.Array:
+def fit(x: Images, data: Data) -> Images:
     """Brings ``(n, h, w, c)`` to ``data.image_size``, by zeros around it or bilinear resizing."""
     n, h, w, c = x.shape
     height, width = fitted_size(h, w, data)
@@ -66,7 +73,7 @@ def fit(x: jax.Array, data: Data) -> jax.Array:
     return jnp.pad(x, ((0, 0), (top, height - h - top), (left, width - w - left), (0, 0)))
 
 
-def geometric(x: jax.Array, key: jax.Array, augment: Augment) -> jax.Array:
+def geometric(x: Images, key: Key, augment: Augment) -> Images:
     """Rotation and zoom, then pad-and-crop, then mirror, each drawn per example."""
     warp, crop, flip = jax.random.split(key, 3)
     if augment.rotate or augment.zoom:
@@ -78,13 +85,13 @@ def geometric(x: jax.Array, key: jax.Array, augment: Augment) -> jax.Array:
     return x
 
 
-def random_flip(x: jax.Array, key: jax.Array) -> jax.Array:
+def random_flip(x: SameImages, key: Key) -> SameImages:
     """Mirrors each image left to right with probability 1/2."""
     mirrored = jax.random.bernoulli(key, 0.5, (x.shape[0], 1, 1, 1))
     return jnp.where(mirrored, x[:, :, ::-1], x)
 
 
-def pad_and_crop(x: jax.Array, key: jax.Array, padding: int) -> jax.Array:
+def pad_and_crop(x: SameImages, key: Key, padding: int) -> SameImages:
     """Shifts each image by up to ``padding`` pixels either way; zeros come in."""
     n, h, w, c = x.shape
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
@@ -96,7 +103,7 @@ def pad_and_crop(x: jax.Array, key: jax.Array, padding: int) -> jax.Array:
     return jax.vmap(crop)(padded, corner)
 
 
-def rotate_and_zoom(x: jax.Array, key: jax.Array, degrees: float, zoom: float) -> jax.Array:
+def rotate_and_zoom(x: SameImages, key: Key, degrees: float, zoom: float) -> SameImages:
     """Turns and scales each image about its centre, bilinearly, zeros outside."""
     n, h, w, _ = x.shape
     angle_key, zoom_key = jax.random.split(key)
@@ -119,7 +126,7 @@ def rotate_and_zoom(x: jax.Array, key: jax.Array, degrees: float, zoom: float) -
     return jax.vmap(warp)(x, angle, scale)
 
 
-def cutout(x: jax.Array, key: jax.Array, side: int) -> jax.Array:
+def cutout(x: SameImages, key: Key, side: int) -> SameImages:
     """Sets a ``side`` x ``side`` square to zero, its centre anywhere in the image."""
     n, h, w, _ = x.shape
     top_key, left_key = jax.random.split(key)

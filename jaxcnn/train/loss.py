@@ -3,9 +3,13 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+def cross_entropy(
+    logits: Float[ArrayLike, "n classes"], labels: Int[ArrayLike, " n"], smoothing: float = 0.0
+) -> Float[Array, " n"]:
     """Cross-entropy of softmax(logits) against smoothed labels, in float32.
 
     ``-sum_k q_k log p_k`` with ``q = (1 - smoothing) * onehot(label) + smoothing / classes``
@@ -23,7 +27,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
     >>> cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).round(4).tolist()
     [2.3026]
     """
-    logits = logits.astype(jnp.float32)
+    logits = jnp.asarray(logits, jnp.float32)
     if smoothing == 0.0:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)

@@ -5,11 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 Sums = dict[str, jax.Array]
 
 
-def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def rank_of_label(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Int[Array, " n"]:
     """Number of classes that come before the label when logits are sorted in descending order.
 
     Equal logits keep the order of the classes, and what cannot be compared (NaN) comes first, so
@@ -25,7 +26,10 @@ def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def classification_sums(
-    logits: jax.Array, labels: jax.Array, losses: jax.Array, mask: jax.Array
+    logits: Float[Array, "n classes"],
+    labels: Int[Array, " n"],
+    losses: Float[Array, " n"],
+    mask: Bool[Array, " n"],
 ) -> Sums:
     """Sums over the examples whose mask is True.
 

@@ -14,13 +14,13 @@ from jaxcnn.train.loss import cross_entropy
 from jaxcnn.train.state import init_state, sha256, stream
 
 RNG = np.random.default_rng(0)
-LOGITS = RNG.normal(size=(200, 7)).astype(np.float32)
+LOGITS = jnp.asarray(RNG.normal(size=(200, 7)), jnp.float32)
 LABELS = RNG.integers(0, 7, 200)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_agrees_with_its_definition(smoothing):
-    p = np.exp(LOGITS.astype(np.float64))
+    p = np.exp(np.asarray(LOGITS, np.float64))
     p /= p.sum(1, keepdims=True)
     q = np.full(p.shape, smoothing / 7) + (1 - smoothing) * np.eye(7)[LABELS]
     want = -(q * np.log(p)).sum(1)
@@ -32,7 +32,7 @@ def test_metrics_agree_with_scikit_learn():
     losses = cross_entropy(LOGITS, LABELS)
     sums = metrics.classification_sums(LOGITS, jnp.asarray(LABELS), losses, jnp.asarray(mask))
     got = metrics.means(sums, "test")
-    y, scores = LABELS[mask], LOGITS[mask]
+    y, scores = LABELS[mask], np.asarray(LOGITS)[mask]
     assert got["test_top1"] == pytest.approx(sk.accuracy_score(y, scores.argmax(1)))
     assert got["test_top5"] == pytest.approx(sk.top_k_accuracy_score(y, scores, k=5))
     p = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
