@@ -12,5 +12,5 @@ def config() -> Experiment:
         model=Model("convnet", {"batch_norm": True, "dropout": 0.3}),
         optim=Optim("sgd", peak_lr=0.1, weight_decay=5e-4),
         schedule=Schedule("cosine", warmup_epochs=1),
-        train=Train(epochs=20, seed=0),
+        train=Train(epochs=16, seed=0),
     )
