@@ -12,7 +12,7 @@ def config() -> Experiment:
         model=Model(
             "convnet",
             {
-                "widths": (32, 64, 128),
+                "widths": (24, 48, 96),
                 "convs_per_stage": 2,
                 "batch_norm": True,
                 "hidden": 128,

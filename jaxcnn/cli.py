@@ -1,4 +1,4 @@
-"""The command line: ``jaxcnn train | eval | predict | summary | list``.
+"""The command line: ``jaxcnn train | eval | predict | import | summary | list``.
 
 Everything heavy is imported where it is used, so that ``jaxcnn --help`` answers at once. A fault
 in what the user gave ends in one line on stderr and exit code 2.
@@ -12,11 +12,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from jaxcnn import __version__
-from jaxcnn.config import Experiment, InputError
+from jaxcnn.config import Data, Experiment, InputError, Model
 
 if TYPE_CHECKING:
     from jaxcnn import run
@@ -31,8 +32,10 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
                             train, or go on where a run ended
   jaxcnn eval --workdir DIR                 test accuracy of a trained run
   jaxcnn predict --workdir DIR IMAGE ...    class and probability of images
-  jaxcnn summary MODEL --input H W C        layers, shapes, parameters, MACs
-  jaxcnn list [PATTERN]                     models
+  jaxcnn import WEIGHTS.safetensors --model NAME --out DIR
+                            weights in torchvision's layout, for train, eval and predict
+  jaxcnn summary MODEL [--input H W C]      layers, shapes, parameters, MACs
+  jaxcnn list [PATTERN] [--stats]           models
 
   jaxcnn COMMAND --help     every option of a command
 """
@@ -66,6 +69,7 @@ def _named(name: str) -> Callable[[Sequence[str]], int]:
         "train": _train,
         "eval": _eval,
         "predict": _predict,
+        "import": _import,
         "summary": _summary,
         "list": _list,
     }
@@ -155,14 +159,19 @@ def _train(args: Sequence[str]) -> int:
     def parsed(
         experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default,
         workdir: Path | None = None,
+        init_from: str | None = None,
     ) -> tuple[Experiment, Path]:
         """Train an experiment, or go on where an earlier call in the same folder ended.
 
         Args:
             experiment: any field of the experiment.
             workdir: the run folder; by default runs/NAME-seedSEED.
+            init_from: short for --model.init-from: a run, or imported weights, to start from.
         """
         name = f"{experiment.name}-seed{experiment.train.seed}"
+        if init_from is not None:
+            model = replace(experiment.model, init_from=init_from)
+            experiment = replace(experiment, model=model)
         return experiment, workdir or Path("runs") / name
 
     experiment, workdir = _parse(parsed, args[len(files) :], f"train {files[0] if files else 'F'}")
@@ -306,7 +315,63 @@ def _predict(args: Sequence[str]) -> int:
     return 0
 
 
-# ----------------------------------------------------------------------------- summary and list
+# --------------------------------------------------------------------- import, summary and list
+
+
+def _import(args: Sequence[str]) -> int:
+    import tyro
+
+    def parsed(
+        weights: tyro.conf.Positional[Path],
+        model: str,
+        out: Path,
+        num_classes: int = 1000,
+        classes: Path | None = None,
+        image_size: int | None = None,
+        dataset: str = "imagenet2012",
+        mean: tuple[float, ...] = (0.485, 0.456, 0.406),
+        std: tuple[float, ...] = (0.229, 0.224, 0.225),
+    ) -> tuple[Path, str, Path, int, Path | None, int | None, Data]:
+        """Import weights in torchvision's layout for `eval`, `predict` and `train --init-from`.
+
+        Args:
+            weights: a safetensors file; pickles (.pth) are refused, since reading one can run
+                any program.
+            model: a name from `jaxcnn list`.
+            out: the folder to write.
+            num_classes: number of logits of the weights.
+            classes: text file with one class name a line; by default the classes are numbered.
+            image_size: side of the images; by default the one the model was published for.
+            dataset: what `eval` evaluates on.
+            mean: of pixels scaled to [0, 1], as the weights were trained with.
+            std: likewise; the defaults are ImageNet's.
+        """
+        data = Data(dataset, batch_size=1, fit="resize", mean=mean, std=std)
+        return weights, model, out, num_classes, classes, image_size, data
+
+    path, name, out, num_classes, class_file, size, data = _parse(parsed, args, "import")
+    from jaxcnn import models, run
+
+    with run.as_input_error():
+        height, width, channels = models.standard_input(name)
+    if size is not None:
+        height = width = size
+    names = [str(i) for i in range(num_classes)]
+    if class_file is not None:
+        try:
+            names = class_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--classes {class_file}: cannot be read ({error})") from error
+        if len(names) != num_classes:
+            raise InputError(
+                f"--classes {class_file}: has {len(names)} lines, must have {num_classes}"
+            )
+    experiment = Experiment(
+        name=path.stem, data=replace(data, image_size=height), model=Model(name)
+    )
+    parameters = run.import_weights(path, experiment, names, (height, width, channels), out)
+    print(f"{out}: {name} with {parameters:,} parameters from {path}")
+    return 0
 
 
 def _summary(args: Sequence[str]) -> int:
@@ -314,24 +379,26 @@ def _summary(args: Sequence[str]) -> int:
 
     def parsed(
         model: tyro.conf.Positional[str],
-        input: tuple[int, int, int] = (224, 224, 3),  # noqa: A002 - the flag is --input
+        input: tuple[int, int, int] | None = None,  # noqa: A002 - the flag is --input
         num_classes: int | None = None,
-    ) -> tuple[str, tuple[int, int, int], int]:
+    ) -> tuple[str, tuple[int, int, int] | None, int | None]:
         """Show every layer's output shape, parameters, MACs and receptive field.
 
         Args:
             model: a name from `jaxcnn list`.
-            input: height, width and channels of the image.
+            input: height, width and channels; by default those the model was published for.
             num_classes: number of logits; by default 1000, and 10 for images under 64x64.
         """
-        return model, input, num_classes or (10 if min(input[:2]) < 64 else 1000)
+        return model, input, num_classes
 
     name, shape, num_classes = _parse(parsed, args, "summary")
     from jaxcnn import models, run
     from jaxcnn.analysis import summary
 
     with run.as_input_error():
-        model = models.create_model(name, num_classes=num_classes)
+        shape = shape or models.standard_input(name)
+        classes = num_classes or (10 if min(shape[:2]) < 64 else 1000)
+        model = models.create_model(name, num_classes=classes)
     with run.as_input_error(f"--input {' '.join(map(str, shape))}"):
         found = summary.summarize(model, shape)
     _console().print(summary.render(found))
@@ -341,21 +408,27 @@ def _summary(args: Sequence[str]) -> int:
 def _list(args: Sequence[str]) -> int:
     import tyro
 
-    def parsed(pattern: tyro.conf.Positional[str] = "*") -> str:
+    def parsed(pattern: tyro.conf.Positional[str] = "*", stats: bool = False) -> tuple[str, bool]:
         """List the models.
 
         Args:
             pattern: a shell pattern such as 'res*'.
+            stats: with input size, parameters, MACs, activations and receptive field.
         """
-        return pattern
+        return pattern, stats
 
-    pattern = _parse(parsed, args, "list")
+    pattern, stats = _parse(parsed, args, "list")
     from jaxcnn import models
 
     names = models.list_models(pattern)
     if not names:
         raise InputError(f"pattern {pattern!r}: no model matches; `jaxcnn list` shows all")
-    print("\n".join(names))
+    if stats:
+        from jaxcnn.analysis import summary
+
+        _console().print(summary.render_stats(map(summary.model_stats, names)))
+    else:
+        print("\n".join(names))
     return 0
 
 

@@ -122,6 +122,9 @@ class Model:
     """Fields of the network that differ from its defaults, such as dropout."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the arithmetic; parameters and statistics stay float32."""
+    init_from: str | None = None
+    """Folder of a run or of imported weights to start from; layers that give the logits start
+    anew where the number of classes differs."""
 
     def __post_init__(self) -> None:
         """Checks the type of the arithmetic; names are checked where the models are."""

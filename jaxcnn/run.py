@@ -69,6 +69,8 @@ def train(
             return finished
         dataset = sources.load(experiment.data)
         model = build_model(experiment, dataset.classes, dataset.image_shape)
+        if experiment.model.init_from is not None:
+            restore(Path(experiment.model.init_from))  # fails here, before anything is compiled
         run = folder.RunFolder(workdir)
         closing.callback(run.close)
         run.claim(to_dict(experiment), describe(experiment, dataset))
@@ -124,7 +126,7 @@ class _Training:
         seed = jnp.int32(self.experiment.train.seed)
         shapes = jax.eval_shape(self.init, seed)
         restored = self.latest.restore(on_device(shapes))
-        state, meta = restored or (self.init(seed), {"seconds": 0.0, "best": {}})
+        state, meta = restored or (self._first_state(seed), {"seconds": 0.0, "best": {}})
         self.best_so_far = meta["best"]
         self._announce(int(state.step))
         train_set = jax.device_put(pipeline.whole(self.dataset.train))
@@ -156,6 +158,19 @@ class _Training:
             log.close()
         self.latest.wait()
         return self._finish(state, evaluate)
+
+    def _first_state(self, seed: jax.Array) -> TrainState:
+        state = self.init(seed)
+        source = self.experiment.model.init_from
+        if source is None:
+            return state
+        trained = restore(Path(source))
+        classes = len(trained.classes), len(self.dataset.classes)
+        params, fresh = transfer(trained.state.params, state.params, classes, source)
+        model_state, _ = transfer(trained.state.model_state, state.model_state, classes, source)
+        anew = f"; {', '.join(fresh)} start anew" if fresh else ""
+        self.listener.message(f"starting from {source} at step {trained.step}{anew}")
+        return replace(state, params=params, model_state=model_state)
 
     def _announce(self, step: int) -> None:
         name, train, test = self.experiment.name, self.dataset.train, self.dataset.test
@@ -203,6 +218,100 @@ class _Training:
         }
         files.write_json(self.workdir / "summary.json", summary)
         return summary
+
+
+def transfer(
+    trained: Any, fresh: Any, classes: tuple[int, int], source: str
+) -> tuple[Any, list[str]]:
+    """Trained arrays in place of fresh ones; arrays of logits stay fresh if the classes differ.
+
+    Args:
+        trained: arrays of the network to start from.
+        fresh: arrays of the network to be trained.
+        classes: numbers of classes of the two.
+        source: where the trained arrays are from, for the message.
+
+    Returns:
+        The arrays, and the names of those that stayed fresh.
+
+    Raises:
+        InputError: other arrays are missing or of another shape; names them.
+    """
+    old = {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(trained)}
+    left: list[str] = []
+    wrong: list[str] = []
+
+    def choose(path: Any, new: jax.Array) -> jax.Array:
+        name = jax.tree_util.keystr(path)
+        held = old.pop(name, None)
+        if held is not None and held.shape == new.shape:
+            return held
+        same_but_classes = (
+            held is not None
+            and held.shape[:-1] == new.shape[:-1]
+            and (held.shape[-1], new.shape[-1]) == classes
+        )
+        if same_but_classes:
+            left.append(name)
+        else:
+            had = "missing" if held is None else f"of shape {held.shape}"
+            wrong.append(f"{name} is {had}, expected {new.shape}")
+        return new
+
+    arrays = jax.tree_util.tree_map_with_path(choose, fresh)
+    wrong += [f"{name} has no place" for name in old]
+    if wrong:
+        raise InputError(f"model.init_from={source!r} holds another network: {wrong[0]}")
+    return arrays, left
+
+
+def import_weights(
+    path: Path,
+    experiment: Experiment,
+    classes: Sequence[str],
+    image_shape: tuple[int, int, int],
+    out: Path,
+) -> int:
+    """Writes weights from a safetensors file as a folder like that of a run, at step 0.
+
+    Args:
+        path: safetensors file in torchvision's (or timm's) layout.
+        experiment: the network and the normalisation that the weights were trained with.
+        classes: names of the classes, in the order of the logits.
+        image_shape: height, width and channels of images that ``predict`` takes without resizing.
+        out: the folder.
+
+    Returns:
+        Number of parameters.
+
+    Raises:
+        InputError: the file is not whole safetensors, or of another network.
+    """
+    model = build_model(experiment, classes, image_shape)
+    shape = network_shape(experiment, image_shape)
+    with as_input_error():
+        variables = models.import_weights(model, path, input_shape=shape)
+    tx = optim.make_optimizer(experiment.optim, lambda step: 0.0)
+    state = init_state(model, tx, jnp.int32(0), shape)
+    params = variables.pop("params")
+    state = replace(state, params=params, model_state=variables, opt_state=tx.init(params))
+    about = {
+        "name": experiment.data.name,
+        "classes": list(classes),
+        "image_shape": list(image_shape),
+    }
+    run = folder.RunFolder(out)
+    try:
+        run.claim(to_dict(experiment), about)
+        files.write_json(out / "env.json", environment())
+        saved = folder.checkpoints(out, "latest")
+        try:
+            saved.save(0, state, {"source": path.name})
+        finally:
+            saved.close()
+    finally:
+        run.close()
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def _batch(

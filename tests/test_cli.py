@@ -1,13 +1,15 @@
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn import cli
+from jaxcnn import cli, run
 from jaxcnn.config import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -204,3 +206,104 @@ def test_a_config_with_unknown_fields_is_named(capsys, trained, tmp_path):
 def test_load_experiment_names_the_file(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.py: no such file"):
         cli.load_experiment(tmp_path / "nothing.py")
+
+
+def write_safetensors(path, arrays):
+    """The format by hand: length of the header, header, numbers."""
+    header, data = {}, b""
+    for name, array in arrays.items():
+        place = [len(data), len(data) + array.nbytes]
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": place}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+@pytest.fixture
+def lenet_file(trained, tmp_path):
+    """The trained LeNet-5's parameters as PyTorch would store them."""
+    params = run.restore(trained).state.params
+    arrays = {}
+    for layer, leaves in params.items():
+        kernel = np.asarray(leaves["kernel"])
+        kernel = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+        arrays[f"{layer}.weight"] = np.ascontiguousarray(kernel)
+        arrays[f"{layer}.bias"] = np.asarray(leaves["bias"])
+    write_safetensors(tmp_path / "lenet.safetensors", arrays)
+    return tmp_path / "lenet.safetensors"
+
+
+IMPORT = ("--model", "lenet5", "--num-classes", "10", "--dataset", "digits")
+PIXELS = ("--mean", "0.31", "--std", "0.35")
+
+
+def test_imported_weights_evaluate_predict_and_start_a_training(
+    capsys, trained, lenet_file, tmp_path
+):
+    out = tmp_path / "weights"
+    code, text, _ = call(capsys, "import", str(lenet_file), "--out", str(out), *IMPORT, *PIXELS)
+    assert code == 0
+    assert "lenet5 with 61,706 parameters" in text
+    imported, original = run.evaluate(out), run.evaluate(trained)
+    assert imported["test_top1"] == original["test_top1"]
+    assert imported["test_loss"] == pytest.approx(original["test_loss"], rel=1e-5)
+    Image.new("L", (32, 32), 40).save(tmp_path / "x.png")
+    for workdir in (out, trained):
+        code, text, _ = call(capsys, "predict", "--workdir", str(workdir), str(tmp_path / "x.png"))
+        assert code == 0
+    args = ["--train.epochs", "1", "--schedule.warmup-epochs", "0", "--optim.peak-lr", "1e-9"]
+    code, text, _ = call(
+        capsys,
+        *("train", DIGITS, *args, "--workdir", str(tmp_path / "tuned"), "--init-from", str(out)),
+    )
+    assert code == 0
+    assert f"starting from {out} at step 0" in text
+    tuned = json.loads((tmp_path / "tuned" / "summary.json").read_text())
+    # A vanishing learning rate leaves the network where it started.
+    assert tuned["test_loss"] == pytest.approx(original["test_loss"], rel=1e-3)
+
+
+def test_other_classes_start_the_last_layer_anew():
+    old = {"conv": np.ones((3, 3, 1, 4)), "fc": {"kernel": np.ones((8, 5)), "bias": np.ones(5)}}
+    new = {"conv": np.zeros((3, 3, 1, 4)), "fc": {"kernel": np.zeros((8, 7)), "bias": np.zeros(7)}}
+    arrays, fresh = run.transfer(old, new, (5, 7), "x")
+    assert arrays["conv"].all()
+    assert not arrays["fc"]["kernel"].any()
+    assert fresh == ["['fc']['bias']", "['fc']['kernel']"]
+    with pytest.raises(InputError, match=r"holds another network: \['fc'\]\['bias'\]"):
+        run.transfer(old, new, (5, 6), "x")
+    with pytest.raises(InputError, match="has no place"):
+        run.transfer({**old, "more": np.ones(1)}, old, (5, 5), "x")
+
+
+def test_bad_weights_are_refused(capsys, lenet_file, tmp_path):
+    whole = lenet_file.read_bytes()
+    out = ("--out", str(tmp_path / "weights"))
+    names = tmp_path / "names.txt"
+    names.write_text("a\nb\n")
+    for name, content, args, named in (
+        ("w.pth", b"PK\x03\x04", IMPORT, "is a pickle by its name"),
+        ("w.safetensors", b"\x80\x02}q", IMPORT, "a pickle"),
+        ("w.safetensors", whole[:-10], IMPORT, "is truncated"),
+        ("w.safetensors", b"", IMPORT, "w.safetensors"),
+        ("w.safetensors", whole, ("--model", "lenet6"), "did you mean lenet5"),
+        ("w.safetensors", whole, ("--model", "lenet5", "--num-classes", "7"), "fc3.weight"),
+        ("w.safetensors", whole, ("--model", "mlp", "--num-classes", "10"), "does not fit"),
+        ("w.safetensors", whole, (*IMPORT, "--classes", str(names)), "has 2 lines, must have 10"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        code, _, err = call(capsys, "import", str(tmp_path / name), *args, *PIXELS, *out)
+        assert code == 2, (name, named)
+        assert named in err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "weights").exists()
+    code, _, err = call(capsys, "train", DIGITS, "--init-from", str(tmp_path / "weights"))
+    assert code == 2
+    assert "is " + str(tmp_path / "weights") + " a run folder" in err
+
+
+def test_list_with_stats(capsys):
+    code, out, _ = call(capsys, "list", "lenet*", "--stats")
+    assert code == 0
+    assert "61.71 k" in out
+    assert "416.5 k" in out

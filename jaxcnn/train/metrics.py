@@ -1,10 +1,12 @@
 """Metrics as sums and counts: they merge by addition and are divided once, at the end."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 Sums = dict[str, jax.Array]
@@ -61,7 +63,7 @@ def add(a: Sums, b: Sums) -> Sums:
     return jax.tree.map(jnp.add, a, b)
 
 
-def means(sums: Sums, prefix: str) -> dict[str, Any]:
+def means(sums: Mapping[str, ArrayLike], prefix: str) -> dict[str, Any]:
     """Divides by the count: ``{prefix}_loss`` in nats, ``_top1`` and ``_top5`` in [0, 1]."""
     host = {name: np.asarray(value) for name, value in sums.items()}
     count = int(host["count"])
