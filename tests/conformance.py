@@ -19,8 +19,8 @@ FAMILIES = pytest.mark.parametrize(
 FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running here
 
 
-def images(row: Row, batch: int = 2, seed: int = 3) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).standard_normal((batch, *row.image), np.float32))
+def images(batch: int, image: tuple[int, int, int]) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(3).standard_normal((batch, *image), np.float32))
 
 
 def out_shapes(model: Any, image: tuple[int, ...], batch: int = 2, **call: Any) -> Any:
@@ -51,12 +51,11 @@ def test_parameters(row: Row) -> None:
 @ALL
 def test_any_classes_channels_and_sides(row: Row) -> None:
     side = max(row.size, row.smallest + 1)
-    for num_classes, image in (
-        (1, (row.size, row.size, 1)),
-        (7, (side | 1, side + 6, 5)),
-    ):
-        model = build(row, num_classes)
-        logits, ends = out_shapes(model, image, endpoints=True)
+    images = [(7, (side | 1, side + 6, 5))]
+    if row.representative:
+        images.append((1, (side + 2, side, 1)))
+    for num_classes, image in images:
+        logits, ends = out_shapes(build(row, num_classes), image, endpoints=True)
         assert logits.shape == (2, num_classes)
         assert logits.dtype == jnp.float32
         stages = [name for name in ends if name.startswith("stage")]
@@ -79,14 +78,13 @@ def test_smallest_image(row: Row) -> None:
             out_shapes(model, below)
 
 
-@ALL
+@FAMILIES
 def test_small_images_stem(row: Row) -> None:
     if "small_images" not in models.model_options(row.name):
         pytest.skip("the family has no accepted stem for 32x32 images")
-    _, ends = out_shapes(build(row, small_images=True), (32, 32, 3), endpoints=True)
-    _, stock = out_shapes(build(row), (max(row.smallest, 64),) * 2 + (3,), endpoints=True)
-    assert ends["stage1"].shape[1] >= stock["stage1"].shape[1] // 2
-    assert ends[list(ends)[-2]].shape[1] > 1
+    logits, ends = out_shapes(build(row, small_images=True), (32, 32, 3), endpoints=True)
+    assert logits.shape == (2, 10)
+    assert ends["stage1"].shape[1] >= 16
 
 
 @FAMILIES
@@ -107,7 +105,7 @@ def test_eval_mode(row: Row) -> None:
     """One compilation; jit equals eager; examples do not see one another; bf16 is close."""
     model = build(row)
     state = variables(model, row.image)
-    x = images(row, 3)
+    x = images(3, row.image)
     traces = itertools.count()
 
     @jax.jit
@@ -137,9 +135,9 @@ def test_eval_mode(row: Row) -> None:
 def test_train_mode(row: Row) -> None:
     """Every gradient is finite and, unless the table says so, not zero; remat changes nothing."""
     model = build(row)
-    state = variables(model, row.image)
-    x = images(row, 4)
-    labels = jax.nn.one_hot(jnp.arange(4), 10)
+    state = variables(model, row.train_image)
+    x = images(row.train_batch, row.train_image)
+    labels = jax.nn.one_hot(jnp.arange(row.train_batch), 10)
 
     def gradients(model: Any) -> tuple[dict[str, jax.Array], Any]:
         def loss(params: Any) -> tuple[jax.Array, Any]:

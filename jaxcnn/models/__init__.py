@@ -13,9 +13,20 @@ from typing import Any
 
 import flax.linen as nn
 
+from jaxcnn.models.alexnet import AlexNet, AlexNet2012
 from jaxcnn.models.convnet import ConvNet
+from jaxcnn.models.densenet import densenet121, densenet161, densenet169, densenet201
+from jaxcnn.models.googlenet import GoogLeNet, GoogLeNet2014
+from jaxcnn.models.inception_v3 import InceptionV3
 from jaxcnn.models.lenet import LeNet5
 from jaxcnn.models.mlp import MLP
+from jaxcnn.models.preact_resnet import (
+    preact_resnet18,
+    preact_resnet34,
+    preact_resnet50,
+    preact_resnet101,
+    preact_resnet152,
+)
 from jaxcnn.models.resnet import (
     resnet18,
     resnet34,
@@ -28,8 +39,21 @@ from jaxcnn.models.resnet import (
     wide_resnet50_2,
     wide_resnet101_2,
 )
+from jaxcnn.models.resnet_cifar import resnet20, resnet32, resnet44, resnet56, resnet110
 from jaxcnn.models.safetensors import read_safetensors
+from jaxcnn.models.squeezenet import squeezenet1_0, squeezenet1_1
 from jaxcnn.models.torch_weights import from_torch, import_weights
+from jaxcnn.models.vgg import (
+    vgg11,
+    vgg11_bn,
+    vgg13,
+    vgg13_bn,
+    vgg16,
+    vgg16_bn,
+    vgg19,
+    vgg19_bn,
+)
+from jaxcnn.models.wide_resnet import wide_resnet28_10
 
 __all__ = [
     "MODELS",
@@ -47,6 +71,19 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "lenet5": LeNet5,
     "convnet": ConvNet,
+    "alexnet_2012": AlexNet2012,
+    "alexnet": AlexNet,
+    "vgg11": vgg11,
+    "vgg13": vgg13,
+    "vgg16": vgg16,
+    "vgg19": vgg19,
+    "vgg11_bn": vgg11_bn,
+    "vgg13_bn": vgg13_bn,
+    "vgg16_bn": vgg16_bn,
+    "vgg19_bn": vgg19_bn,
+    "googlenet_2014": GoogLeNet2014,
+    "googlenet": GoogLeNet,
+    "inception_v3": InceptionV3,
     "resnet18": resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
@@ -57,6 +94,23 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnext101_64x4d": resnext101_64x4d,
     "wide_resnet50_2": wide_resnet50_2,
     "wide_resnet101_2": wide_resnet101_2,
+    "preact_resnet18": preact_resnet18,
+    "preact_resnet34": preact_resnet34,
+    "preact_resnet50": preact_resnet50,
+    "preact_resnet101": preact_resnet101,
+    "preact_resnet152": preact_resnet152,
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet44": resnet44,
+    "resnet56": resnet56,
+    "resnet110": resnet110,
+    "wide_resnet28_10": wide_resnet28_10,
+    "densenet121": densenet121,
+    "densenet161": densenet161,
+    "densenet169": densenet169,
+    "densenet201": densenet201,
+    "squeezenet1_0": squeezenet1_0,
+    "squeezenet1_1": squeezenet1_1,
 }
 
 # The image shape (height, width, channels) a model was published for, where it is not 224x224x3.
@@ -64,6 +118,13 @@ STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
     "mlp": (28, 28, 1),
     "lenet5": (32, 32, 1),
     "convnet": (28, 28, 1),
+    "inception_v3": (299, 299, 3),
+    "resnet20": (32, 32, 3),
+    "resnet32": (32, 32, 3),
+    "resnet44": (32, 32, 3),
+    "resnet56": (32, 32, 3),
+    "resnet110": (32, 32, 3),
+    "wide_resnet28_10": (32, 32, 3),
 }
 
 

@@ -6,7 +6,7 @@ names, :data:`OTHER_NAMES` says how. Nothing here imports torch, and nothing is 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,13 @@ LEAVES = {
 
 # Names that other libraries, or older releases, give to the same arrays: a regular expression
 # over the dotted name and its replacement. A rule counts only where the model lacks the name on
-# the left and has the one on the right.
-OTHER_NAMES: tuple[tuple[str, str], ...] = (
+# the left and has the one that one or more rules make of it.
+OTHER_NAMES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    # timm, ResNetV2
+    (r"^stem\.conv\.", "conv1."),
+    (r"^stages\.(\d+)\.blocks\.", lambda match: f"layer{int(match[1]) + 1}."),
+    (r"\.downsample\.conv\.", ".downsample."),
+    (r"^head\.fc\.", "fc."),
     # timm, VGG: the dense layers are 7x7 and 1x1 convolutions
     (r"^pre\.logits\.fc1\.", "classifier.0."),
     (r"^pre\.logits\.fc2\.", "classifier.3."),
@@ -172,7 +177,9 @@ def _renamed(
             continue
         name = _canonical(key)
         if name not in wanted:
-            others = (re.sub(pattern, new, name) for pattern, new in OTHER_NAMES)
+            others = [name]
+            for pattern, new in OTHER_NAMES:
+                others += [re.sub(pattern, new, n) for n in others if re.search(pattern, n)]
             name = next((other for other in others if other in wanted), name)
         if name in given:
             raise ValueError(f"the state dict holds {name} twice: {given[name][0]} and {key}")

@@ -299,7 +299,6 @@ def pool_output_shape(
     strides = windows if stride is None else per_dimension("stride", stride, rank)
     dilations = per_dimension("dilation", dilation, rank)
     pairs = explicit_padding(padding, shape, windows, strides, dilations)
-    window_output_shape("window", shape, windows, strides, pairs, dilations)
     if ceil_mode:
         pairs = ceil_padding(shape, windows, strides, pairs, dilations)
     return window_output_shape("window", shape, windows, strides, pairs, dilations)

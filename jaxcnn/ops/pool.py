@@ -30,9 +30,9 @@ def _pool_spec(
     strides = windows if stride is None else per_dimension("stride", stride, rank)
     dilations = per_dimension("dilation", dilation, rank)
     pads = explicit_padding(padding, spatial, windows, strides, dilations)
-    window_output_shape("window", spatial, windows, strides, pads, dilations)
     if ceil_mode:
         pads = ceil_padding(spatial, windows, strides, pads, dilations)
+    window_output_shape("window", spatial, windows, strides, pads, dilations)
     return PoolSpec(x.shape, windows, strides, pads, dilations)
 
 

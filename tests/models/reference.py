@@ -85,9 +85,9 @@ def relative_error(ours: Any, theirs: Any) -> float:
     return float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30))
 
 
-def images(row: Row, batch: int = 2, seed: int = 1) -> np.ndarray:
+def images(batch: int, image: tuple[int, int, int]) -> np.ndarray:
     """Random images ``(n, h, w, c)``."""
-    return np.random.default_rng(seed).standard_normal((batch, *row.image), np.float32)
+    return np.random.default_rng(1).standard_normal((batch, *image), np.float32)
 
 
 def eval_error(row: Row, batch: int = 2) -> float:
@@ -96,7 +96,7 @@ def eval_error(row: Row, batch: int = 2) -> float:
 
     theirs = reference(row.name).eval()
     variables = models.from_torch(row.name, randomize(theirs))
-    x = images(row, batch)
+    x = images(batch, row.image)
     with torch.no_grad():
         expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2)))
     # Jitted without LLVM's optimisations: the arithmetic is the same, compiling takes half.
@@ -105,9 +105,7 @@ def eval_error(row: Row, batch: int = 2) -> float:
     return relative_error(logits, expected.numpy())
 
 
-def train_errors(
-    row: Row, dtype: str, *, backward: bool = True, batch: int = 4
-) -> dict[str, float]:
+def train_errors(row: Row, dtype: str, *, backward: bool = True) -> dict[str, float]:
     """Relative errors of a training-mode pass: logits, aux_logits, batch_stats, input gradient.
 
     In float32 a rounding error can turn a unit on or off, and gradients of either implementation
@@ -121,11 +119,11 @@ def train_errors(
         if isinstance(module, torch.nn.Dropout) or type(module).__name__ == "StochasticDepth":
             module.p = 0.0
     ours = build(row, num_classes, dtype=dtype)
-    variables = models.from_torch(ours, randomize(theirs), input_shape=row.image)
+    variables = models.from_torch(ours, randomize(theirs), input_shape=row.train_image)
     variables = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
     theirs = theirs.to(getattr(torch, dtype))
-    x = images(row, batch).astype(dtype)
-    heads = np.random.default_rng(2).standard_normal((3, batch, num_classes)).astype(dtype)
+    x = images(row.train_batch, row.train_image).astype(dtype)
+    heads = np.random.default_rng(2).standard_normal((3, len(x), num_classes)).astype(dtype)
 
     x_torch = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
     output = theirs(x_torch)
@@ -152,7 +150,7 @@ def train_errors(
         errors["input gradient"] = relative_error(gradient, expected)
     if updated:
         state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
-        expected = models.from_torch(ours, state, input_shape=row.image)["batch_stats"]
+        expected = models.from_torch(ours, state, input_shape=row.train_image)["batch_stats"]
         pairs = jax.tree.map(relative_error, updated["batch_stats"], expected)
         errors["batch statistics"] = max(jax.tree.leaves(pairs))
     return errors

@@ -25,6 +25,7 @@ class Row:
         representative: stands for its family in the costly checks.
         giant: too large for the default run; compared with torchvision in the slow one.
         size: height and width of the images the tests use.
+        train_size: likewise in training mode, where that needs larger ones.
         smallest: smallest height and width that the model takes.
         any_size: variables made for one image size work for another.
         classes: number of logits ``parameters`` is for.
@@ -39,6 +40,7 @@ class Row:
     representative: bool = False
     giant: bool = False
     size: int = 64
+    train_size: int | None = None
     smallest: int = 1
     any_size: bool = True
     classes: int = 1000
@@ -52,6 +54,15 @@ class Row:
     def image(self) -> tuple[int, int, int]:
         return self.size, self.size, self.channels
 
+    @property
+    def train_image(self) -> tuple[int, int, int]:
+        size = self.train_size or self.size
+        return size, size, self.channels
+
+    @property
+    def train_batch(self) -> int:
+        return 2 if self.train_size else 4
+
 
 # fmt: off
 TABLE = (
@@ -61,6 +72,26 @@ TABLE = (
         any_size=False, classes=10),
     Row("convnet", "convnet", 421_642, torchvision=False, representative=True, size=28, smallest=4,
         any_size=False, classes=10),
+
+    Row("alexnet_2012", "alexnet", 60_965_224, torchvision=False, representative=True, size=80,
+        smallest=63, any_size=False),
+    Row("alexnet", "alexnet", 61_100_840, representative=True, smallest=63),
+
+    Row("vgg11", "vgg", 132_863_336, size=32, smallest=32),
+    Row("vgg13", "vgg", 133_047_848, size=32, smallest=32),
+    Row("vgg16", "vgg", 138_357_544, size=32, smallest=32),
+    Row("vgg19", "vgg", 143_667_240, size=32, smallest=32, giant=True),
+    Row("vgg11_bn", "vgg", 132_868_840, size=40, smallest=32, representative=True),
+    Row("vgg13_bn", "vgg", 133_053_736, size=32, smallest=32, giant=True),
+    Row("vgg16_bn", "vgg", 138_365_992, size=32, smallest=32, giant=True),
+    Row("vgg19_bn", "vgg", 143_678_248, size=32, smallest=32),
+
+    Row("googlenet_2014", "googlenet", 13_378_280, torchvision=False, representative=True, size=80,
+        smallest=79, any_size=False),
+    Row("googlenet", "googlenet", 13_004_888, representative=True, smallest=15),
+
+    Row("inception_v3", "inception_v3", 27_161_264, representative=True, size=75, train_size=299,
+        smallest=75),
 
     Row("resnet18", "resnet", 11_689_512, representative=True),
     Row("resnet34", "resnet", 21_797_672),
@@ -72,6 +103,30 @@ TABLE = (
     Row("resnext101_64x4d", "resnet", 83_455_272, giant=True),
     Row("wide_resnet50_2", "resnet", 68_883_240),
     Row("wide_resnet101_2", "resnet", 126_886_696, giant=True),
+
+    Row("preact_resnet18", "preact_resnet", 11_687_720, torchvision=False, representative=True),
+    Row("preact_resnet34", "preact_resnet", 21_795_880, torchvision=False),
+    Row("preact_resnet50", "preact_resnet", 25_549_352, torchvision=False),
+    Row("preact_resnet101", "preact_resnet", 44_541_480, torchvision=False),
+    Row("preact_resnet152", "preact_resnet", 60_185_128, torchvision=False),
+
+    Row("resnet20", "resnet_cifar", 269_722, torchvision=False, representative=True, size=32,
+        classes=10),
+    Row("resnet32", "resnet_cifar", 464_154, torchvision=False, size=32, classes=10),
+    Row("resnet44", "resnet_cifar", 658_586, torchvision=False, size=32, classes=10),
+    Row("resnet56", "resnet_cifar", 853_018, torchvision=False, size=32, classes=10),
+    Row("resnet110", "resnet_cifar", 1_727_962, torchvision=False, size=32, classes=10),
+
+    Row("wide_resnet28_10", "wide_resnet", 36_479_194, torchvision=False, representative=True,
+        size=16, classes=10),
+
+    Row("densenet121", "densenet", 7_978_856, representative=True, smallest=29),
+    Row("densenet161", "densenet", 28_681_000, smallest=29, giant=True),
+    Row("densenet169", "densenet", 14_149_480, smallest=29),
+    Row("densenet201", "densenet", 20_013_928, smallest=29, giant=True),
+
+    Row("squeezenet1_0", "squeezenet", 1_248_424, smallest=21),
+    Row("squeezenet1_1", "squeezenet", 1_235_496, representative=True, smallest=17),
 )
 # fmt: on
 ROWS = {row.name: row for row in TABLE}
