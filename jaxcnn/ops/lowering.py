@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxcnn.ops import conv_rewrites, pool_rewrites
-from jaxcnn.ops.annotations import Name
+from jaxcnn.ops.annotations import ArrayInput, Name
 from jaxcnn.ops.conv_rewrites import ConvSpec
 from jaxcnn.ops.pool_rewrites import PoolSpec
 
@@ -363,7 +363,8 @@ def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: str) -> 
     return None if set(plan) <= {"lax", "none"} else plan
 
 
-# Each operation is one custom_vjp function of its arrays; spec and plan are static.
+# Each operation is one custom_vjp function of its arrays; spec and plan are static. The cotangent
+# may be a NumPy array where a caller of ``jax.vjp`` hands one in.
 
 
 def _conv(spec: ConvSpec, plan: Plan, x: Array, w: Array) -> Array:
@@ -375,9 +376,9 @@ def _conv_fwd(spec: ConvSpec, plan: Plan, x: Array, w: Array) -> tuple[Array, tu
 
 
 def _conv_bwd(
-    spec: ConvSpec, plan: Plan, residuals: tuple[Array, Array], dy: Array
+    spec: ConvSpec, plan: Plan, residuals: tuple[Array, Array], cotangent: ArrayInput
 ) -> tuple[Array, Array]:
-    x, w = residuals
+    (x, w), dy = residuals, jnp.asarray(cotangent)
     dx = conv_rewrites.INPUT_GRADIENT[plan.input_gradient](spec, w, dy)
     dw = conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient](spec, x, dy)
     return dx.astype(x.dtype), dw.astype(w.dtype)
@@ -410,9 +411,9 @@ def _conv_transpose_fwd(
 
 
 def _conv_transpose_bwd(
-    spec: ConvSpec, plan: Plan, residuals: tuple[Array, Array], dy: Array
+    spec: ConvSpec, plan: Plan, residuals: tuple[Array, Array], cotangent: ArrayInput
 ) -> tuple[Array, Array]:
-    x, w = residuals
+    (x, w), dy = residuals, jnp.asarray(cotangent)
     dx = conv_rewrites.FORWARD[plan.forward](spec, dy, w)
     dw = conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient](spec, dy, x)
     return dx.astype(x.dtype), dw.astype(w.dtype)
@@ -440,9 +441,9 @@ def _max_pool_fwd(spec: PoolSpec, plan: Plan, x: Array) -> tuple[Array, tuple[Ar
 
 
 def _max_pool_bwd(
-    spec: PoolSpec, plan: Plan, residuals: tuple[Array, Array], dy: Array
+    spec: PoolSpec, plan: Plan, residuals: tuple[Array, Array], cotangent: ArrayInput
 ) -> tuple[Array]:
-    x, y = residuals
+    (x, y), dy = residuals, jnp.asarray(cotangent)
     return (pool_rewrites.MAX_GRADIENT[plan.input_gradient](spec, x, y, dy),)
 
 
@@ -468,8 +469,10 @@ def _sum_pool_fwd(spec: PoolSpec, plan: Plan, x: Array) -> tuple[Array, None]:
     return _sum_pool(spec, plan, x), None
 
 
-def _sum_pool_bwd(spec: PoolSpec, plan: Plan, residuals: None, dy: Array) -> tuple[Array]:
-    return (pool_rewrites.SUM_GRADIENT[plan.input_gradient](spec, dy),)
+def _sum_pool_bwd(
+    spec: PoolSpec, plan: Plan, residuals: None, cotangent: ArrayInput
+) -> tuple[Array]:
+    return (pool_rewrites.SUM_GRADIENT[plan.input_gradient](spec, jnp.asarray(cotangent)),)
 
 
 _planned_sum_pool = jax.custom_vjp(_sum_pool, nondiff_argnums=(0, 1))

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
-from jaxcnn.ops.annotations import Pairs
+from jaxcnn.ops.annotations import ArrayInput, Pairs
 from jaxcnn.ops.geometry import window_output_shape
 
 
@@ -338,8 +338,10 @@ def _first_max_fwd(x: Array, axis: int) -> tuple[Array, tuple[Array, Array]]:
     return y, (x, y)
 
 
-def _first_max_bwd(axis: int, residuals: tuple[Array, Array], dy: Array) -> tuple[Array]:
-    x, y = residuals
+def _first_max_bwd(
+    axis: int, residuals: tuple[Array, Array], cotangent: ArrayInput
+) -> tuple[Array]:
+    (x, y), dy = residuals, jnp.asarray(cotangent)
     first = jnp.argmax(x == jnp.expand_dims(y, axis), axis=axis)
     position = lax.broadcasted_iota(first.dtype, x.shape, axis)
     chosen = position == jnp.expand_dims(first, axis)

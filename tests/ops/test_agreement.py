@@ -2,72 +2,120 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from jaxcnn import ops
-
-
-def normal(seed, shape, dtype="float32"):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
-
-
-def close(actual, expected, tolerance=1e-5):
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    scale = max(np.abs(expected).max(initial=0), 1e-6)
-    np.testing.assert_allclose(actual / scale, expected / scale, rtol=0, atol=tolerance)
-
+from jaxcnn.ops import lowering
+from tests.ops.oracles import close, normal
 
 CONVS = [
     # x shape, w shape, arguments
     ((2, 9, 3), (3, 3, 4), {}),
-    ((2, 9, 8, 3), (3, 3, 3, 4), {}),
     ((2, 9, 8, 3), (3, 2, 3, 4), {"stride": 2}),
     ((2, 9, 8, 3), (5, 5, 3, 4), {"padding": 2, "stride": (2, 1)}),
+    ((2, 9, 8, 16), (3, 3, 16, 16), {"stride": 2, "padding": 1}),
     ((2, 9, 8, 3), (1, 1, 3, 4), {"stride": 2}),
-    ((2, 9, 8, 3), (1, 1, 3, 4), {}),
+    ((2, 9, 8, 3), (1, 1, 3, 4), {"padding": 1}),
+    ((2, 9, 4), (1, 4, 4), {}),
     ((2, 9, 8, 4), (3, 3, 1, 4), {"groups": 4}),
     ((2, 9, 8, 4), (3, 3, 1, 8), {"groups": 4, "stride": 2, "dilation": (1, 2)}),
+    ((3, 9, 8, 4), (3, 2, 1, 4), {"groups": 4, "stride": 3, "padding": "VALID"}),
     ((2, 9, 8, 4), (3, 3, 2, 6), {"groups": 2, "padding": [(2, 0), (1, 3)]}),
+    ((2, 9, 8, 140), (1, 1, 70, 4), {"groups": 2}),
     ((2, 9, 8, 3), (2, 3, 3, 4), {"dilation": 2, "padding": "SAME_LOWER"}),
-    ((2, 10, 8, 3), (2, 3, 3, 4), {"stride": 3, "padding": "VALID"}),
+    ((2, 10, 8, 3), (2, 3, 3, 1), {"stride": 3, "padding": "VALID"}),
     ((2, 5, 6, 4, 2), (3, 2, 3, 2, 3), {"stride": (1, 2, 1)}),
+    ((2, 5, 6, 4, 2), (3, 2, 3, 1, 2), {"stride": (1, 2, 1), "groups": 2}),
     ((2, 9, 8, 3), (3, 3, 3, 4), {"padding_mode": "reflect"}),
+    ((1, 9, 8, 1), (5, 5, 1, 6), {"padding": 4}),
 ]
 
 
-@pytest.mark.parametrize(("x_shape", "w_shape", "arguments"), CONVS)
-def test_conv_and_its_gradients_agree_with_lax(x_shape, w_shape, arguments):
-    x, w = normal(0, x_shape), normal(1, w_shape)
-
-    def run(impl):
+def conv_and_gradients(x, w, impl, arguments):
+    @jax.jit
+    def run(x, w):
         y, pullback = jax.vjp(lambda x, w: ops.conv(x, w, impl=impl, **arguments), x, w)
         return y, *pullback(jnp.sin(y))
 
-    for actual, expected in zip(run("auto"), run("lax"), strict=True):
-        close(actual, expected)
+    return run(x, w)
+
+
+@pytest.mark.parametrize(("x_shape", "w_shape", "arguments"), CONVS)
+def test_every_conv_agrees_with_lax(x_shape, w_shape, arguments):
+    x, w = normal(0, x_shape), normal(1, w_shape)
+    expected = conv_and_gradients(x, w, "lax", arguments)
+    for impl in ("auto", *lowering.CONV_PINS):
+        try:
+            actual = conv_and_gradients(x, w, impl, arguments)
+        except ValueError as error:
+            assert f"impl={impl!r} needs" in str(error), impl  # noqa: PT017
+            continue
+        for a, b in zip(actual, expected, strict=True):
+            close(a, b)
+
+
+def test_every_conv_rewrite_was_tried():
+    """The table above leaves no rewrite out."""
+    plans = {
+        plan
+        for x, w, arguments in CONVS
+        for record in ops.explain(ops.conv, x, w, platform="cpu", **arguments)
+        for plan in record.plan
+    }
+    assert plans == {"lax", "dot", "shift", "dense", "blocks", "canonical", "einsum"}
 
 
 POOLS = [
     ((2, 8, 6, 3), 2, {}),
+    ((2, 9, 7, 3), (3, 2), {}),
+    ((2, 9, 7, 3), 3, {"padding": 1}),
     ((2, 9, 7, 3), 3, {"stride": 2, "padding": 1}),
     ((2, 9, 7, 3), 3, {"stride": 2, "padding": "SAME"}),
     ((2, 9, 7, 3), 2, {"ceil_mode": True}),
     ((2, 9, 7, 3), 2, {"stride": 3}),
+    ((2, 9, 7, 3), (5, 3), {"stride": (2, 1), "padding": [(2, 1), (0, 2)]}),
     ((2, 9, 3), 3, {"stride": 1, "padding": "SAME"}),
     ((2, 5, 6, 4, 2), 2, {"stride": 1}),
+    ((2, 5, 6, 4, 2), 2, {}),
+    ((2, 5, 6, 5, 2), 3, {"stride": 2, "padding": 1}),
+    ((1, 40, 2), 18, {"stride": 2}),
 ]
 
 
-@pytest.mark.parametrize(("shape", "window", "arguments"), POOLS)
-@pytest.mark.parametrize("levels", [None, 2])
-def test_max_pool_gradient_agrees_with_lax_at_ties_too(shape, window, arguments, levels):
-    x = normal(0, shape)
-    x = x if levels is None else jnp.round(jnp.clip(x, 0, 1) * levels)
-
-    def run(impl):
-        y, pullback = jax.vjp(lambda x: ops.max_pool(x, window, impl=impl, **arguments), x)
+def pool_and_gradient(op, x, window, impl, arguments):
+    @jax.jit
+    def run(x):
+        y, pullback = jax.vjp(lambda x: op(x, window, impl=impl, **arguments), x)
         return y, *pullback(normal(1, y.shape))
 
-    for actual, expected in zip(run("auto"), run("lax"), strict=True):
-        close(actual, expected)
+    return run(x)
+
+
+@pytest.mark.parametrize(("shape", "window", "arguments"), POOLS)
+@pytest.mark.parametrize("levels", [None, 2], ids=["distinct", "ties"])
+def test_every_max_pool_agrees_with_lax_at_ties_too(shape, window, arguments, levels):
+    x = jnp.asarray(normal(0, shape))
+    x = x if levels is None else jnp.round(jnp.clip(x, 0, 1) * levels)
+    expected = pool_and_gradient(ops.max_pool, x, window, "lax", arguments)
+    for impl in ("auto", *lowering.MAX_POOL_PINS):
+        try:
+            actual = pool_and_gradient(ops.max_pool, x, window, impl, arguments)
+        except ValueError as error:
+            assert f"impl={impl!r} needs" in str(error), impl  # noqa: PT017
+            continue
+        for a, b in zip(actual, expected, strict=True):
+            close(a, b, 1e-6)
+
+
+@pytest.mark.parametrize(("shape", "window", "arguments"), POOLS)
+def test_every_avg_pool_agrees_with_lax(shape, window, arguments):
+    x = normal(0, shape)
+    expected = pool_and_gradient(ops.avg_pool, x, window, "lax", arguments)
+    for impl in ("auto", *lowering.SUM_POOL_PINS):
+        try:
+            actual = pool_and_gradient(ops.avg_pool, x, window, impl, arguments)
+        except ValueError as error:
+            assert f"impl={impl!r} needs" in str(error), impl  # noqa: PT017
+            continue
+        for a, b in zip(actual, expected, strict=True):
+            close(a, b)

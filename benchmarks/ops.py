@@ -1,0 +1,370 @@
+"""The ops against plain lax and PyTorch, on the layer shapes of well-known networks.
+
+    python -m benchmarks.ops [--select resnet] [--quick] [--no-torch] [--rounds 9] [--name ops]
+
+For every shape the forward pass, each gradient and all three together are timed as one jitted
+program, and all three once more as the body of a ``lax.scan``. In each round the variants take
+turns, so that a ratio compares neighbours in time: ``lax`` is ``impl="lax"``, ``ops`` is
+``impl="auto"``, ``torch`` is eager, channels_last, with as many threads. Then a LeNet-like
+network is trained for eight steps in one program, as a loop and unrolled.
+"""
+
+import argparse
+import functools
+import math
+import os
+import statistics
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.timing import interleaved, median_ratio, write
+from jaxcnn import ops
+
+try:
+    import torch
+except ImportError:
+    torch = None  # type: ignore[assignment]
+
+SCAN_STEPS = 4
+
+
+class Case(NamedTuple):
+    """One layer: a convolution (kernel and channels) or a pool (``out`` is 0)."""
+
+    network: str
+    op: str
+    batch: int
+    size: int
+    channels: int
+    out: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+
+    @property
+    def name(self) -> str:
+        """Such as "3x3/2 64-128 @56 g32"."""
+        channels = f"{self.channels}-{self.out}" if self.out else f"{self.channels}"
+        groups = f" g{self.groups}" if self.groups > 1 else ""
+        return (
+            f"{self.op} {self.kernel}x{self.kernel}/{self.stride} {channels} @{self.size}{groups}"
+        )
+
+
+CASES = [
+    Case("LeNet-5", "conv", 64, 28, 1, 6, 5, 1, 2),
+    Case("LeNet-5", "conv", 64, 14, 6, 16, 5),
+    Case("LeNet-5", "max_pool", 64, 28, 6, 0, 2, 2),
+    Case("LeNet-5", "avg_pool", 64, 28, 6, 0, 2, 2),
+    Case("ResNet-18/CIFAR", "conv", 32, 32, 3, 64, 3, 1, 1),
+    Case("ResNet-18/CIFAR", "conv", 32, 32, 64, 64, 3, 1, 1),
+    Case("ResNet-18/CIFAR", "conv", 32, 32, 64, 128, 3, 2, 1),
+    Case("ResNet-18/CIFAR", "conv", 32, 16, 128, 128, 3, 1, 1),
+    Case("ResNet-18/CIFAR", "conv", 32, 8, 256, 256, 3, 1, 1),
+    Case("ResNet-18/CIFAR", "conv", 32, 4, 512, 512, 3, 1, 1),
+    Case("ResNet-18/224", "conv", 8, 224, 3, 64, 7, 2, 3),
+    Case("ResNet-18/224", "max_pool", 8, 112, 64, 0, 3, 2, 1),
+    Case("ResNet-18/224", "conv", 8, 56, 64, 64, 3, 1, 1),
+    Case("ResNet-18/224", "conv", 8, 56, 64, 128, 1, 2),
+    Case("ResNet-18/224", "conv", 8, 14, 256, 256, 3, 1, 1),
+    Case("MobileNetV2", "conv", 8, 112, 3, 32, 3, 2, 1),
+    Case("MobileNetV2", "conv", 8, 56, 24, 144, 1),
+    Case("MobileNetV2", "conv", 8, 56, 144, 144, 3, 1, 1, 144),
+    Case("MobileNetV2", "conv", 8, 28, 192, 192, 3, 2, 1, 192),
+    Case("MobileNetV2", "conv", 8, 14, 384, 384, 3, 1, 1, 384),
+    Case("MobileNetV2", "conv", 8, 14, 384, 64, 1),
+    Case("ResNeXt-50", "conv", 4, 56, 128, 128, 3, 1, 1, 32),
+    Case("ResNeXt-50", "conv", 8, 14, 512, 512, 3, 1, 1, 32),
+    Case("VGG-16", "conv", 2, 112, 64, 128, 3, 1, 1),
+    Case("VGG-16", "max_pool", 8, 112, 64, 0, 2, 2),
+    Case("Inception", "max_pool", 8, 28, 256, 0, 3, 1, 1),
+    Case("Inception", "avg_pool", 8, 28, 256, 0, 3, 1, 1),
+]
+QUICK = ("LeNet-5", "Inception")
+TORCH_GRID = ("LeNet-5", "ResNet-18/CIFAR", "ResNet-18/224", "MobileNetV2")
+
+
+def random(seed: int, *shape: int) -> Array:
+    """Standard normal numbers; never time on zeros."""
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def layer(case: Case, impl: str) -> Callable[..., Array]:
+    """The op as a function of its arrays alone."""
+    if case.op == "conv":
+        return functools.partial(
+            ops.conv, stride=case.stride, padding=case.padding, groups=case.groups, impl=impl
+        )
+    pool = ops.max_pool if case.op == "max_pool" else ops.avg_pool
+    return lambda x: pool(x, case.kernel, stride=case.stride, padding=case.padding, impl=impl)
+
+
+def arrays(case: Case) -> tuple[Array, ...]:
+    """The inputs: x, and w for a convolution. A pool gets zeros that tie, as after a ReLU."""
+    x = random(0, case.batch, case.size, case.size, case.channels)
+    if case.op != "conv":
+        return (jax.nn.relu(x),)
+    return x, random(1, case.kernel, case.kernel, case.channels // case.groups, case.out)
+
+
+def programs(case: Case, impl: str) -> dict[str, Callable[..., Any]]:
+    """Each direction as a function of (inputs, dy)."""
+    f = layer(case, impl)
+
+    def gradient(index: int) -> Callable[..., Any]:
+        def run(inputs: tuple[Array, ...], dy: Array) -> Array:
+            varied = lambda a: f(*inputs[:index], a, *inputs[index + 1 :])  # noqa: E731
+            return jax.vjp(varied, inputs[index])[1](dy)[0]
+
+        return run
+
+    def everything(inputs: tuple[Array, ...], dy: Array) -> Any:
+        y, pullback = jax.vjp(f, *inputs)
+        return y, *pullback(dy)
+
+    def scanned(inputs: tuple[Array, ...], dy: Array) -> Any:
+        def body(inputs: tuple[Array, ...], _: None) -> tuple[Any, None]:
+            y, *gradients = everything(inputs, dy)
+            nudge = 1e-9 * y.mean()  # the next step needs this one
+            return tuple(a + 1e-9 * g + nudge for a, g in zip(inputs, gradients, strict=True)), None
+
+        return jax.lax.scan(body, inputs, length=SCAN_STEPS)[0]
+
+    result: dict[str, Callable[..., Any]] = {"forward": lambda inputs, dy: f(*inputs)}
+    result["dx"] = gradient(0)
+    if case.op == "conv":
+        result["dw"] = gradient(1)
+    return {**result, "all": everything, "scan": scanned}
+
+
+def torch_programs(
+    case: Case, inputs: tuple[Array, ...], dy: Array
+) -> dict[str, Callable[[], Any]]:
+    """The same in eager PyTorch, through the kernels that its autograd calls."""
+
+    def channels_last(a: Array, order: tuple[int, ...]) -> Any:
+        tensor = torch.from_numpy(np.asarray(a).transpose(order).copy())
+        return tensor.contiguous(memory_format=torch.channels_last)
+
+    aten, s, p = torch.ops.aten, [case.stride] * 2, [case.padding] * 2
+    x, g = (channels_last(a, (0, 3, 1, 2)) for a in (inputs[0], dy))
+    if case.op == "conv":
+        w = channels_last(inputs[1], (3, 2, 0, 1))
+
+        def backward(*mask: bool) -> Any:
+            return aten.convolution_backward(
+                g, x, w, None, s, p, [1, 1], False, [0, 0], case.groups, list(mask)
+            )
+
+        forward = lambda: torch.nn.functional.conv2d(x, w, None, s, p, 1, case.groups)  # noqa: E731
+        return {
+            "forward": forward,
+            "dx": lambda: backward(True, False, False),
+            "dw": lambda: backward(False, True, False),
+            "all": lambda: (forward(), backward(True, True, False)),
+        }
+    k = [case.kernel] * 2
+    if case.op == "max_pool":
+        forward = lambda: aten.max_pool2d_with_indices(x, k, s, p)  # noqa: E731
+        index = forward()[1]
+        pullback = lambda: aten.max_pool2d_with_indices_backward(  # noqa: E731
+            g, x, k, s, p, [1, 1], False, index
+        )
+    else:
+        forward = lambda: aten.avg_pool2d(x, k, s, p)  # noqa: E731
+        pullback = lambda: aten.avg_pool2d_backward(  # noqa: E731
+            g, x, k, s, p, False, True, None
+        )
+    return {"forward": forward, "dx": pullback, "all": lambda: (forward(), pullback())}
+
+
+def measure(case: Case, rounds: int, with_torch: bool) -> list[dict[str, Any]]:
+    """One row per direction: times in milliseconds and ratios (above 1: ops is faster)."""
+    inputs = arrays(case)
+    dy = random(2, *jax.eval_shape(layer(case, "lax"), *inputs).shape)
+    peers = torch_programs(case, inputs, dy) if with_torch else {}
+    rows = []
+    plan = ops.explain(layer(case, "auto"), *inputs)[0].plan
+    chosen = {"forward": plan.forward, "dx": plan.input_gradient, "dw": plan.weight_gradient}
+    for direction, stock in programs(case, "lax").items():
+        ours = programs(case, "auto")[direction]
+        variants: dict[str, Callable[[], Any]] = {}
+        for name, program in (("lax", stock), ("ops", ours)):
+            compiled = jax.jit(program).lower(inputs, dy).compile()
+            variants[name] = functools.partial(compiled, inputs, dy)
+        slow = _seconds(variants["lax"]) > 1
+        if direction in peers:
+            variants["torch"] = lambda call=peers[direction]: (call(), None)[1]  # type: ignore[misc]
+        seconds = interleaved(variants, 3 if slow else rounds)
+        steps = SCAN_STEPS if direction == "scan" else 1
+        row = {
+            "network": case.network,
+            "case": case.name,
+            "batch": case.batch,
+            "direction": direction,
+            "impl": chosen.get(direction, ""),
+            **{f"{k}_ms": statistics.median(v) / steps * 1e3 for k, v in seconds.items()},
+            **{f"{k}_best_ms": min(v) / steps * 1e3 for k, v in seconds.items()},
+            "vs_lax": median_ratio(seconds["lax"], seconds["ops"]),
+        }
+        if "torch" in seconds:
+            row["vs_torch"] = median_ratio(seconds["torch"], seconds["ops"])
+        rows.append(row)
+    return rows
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    """One warm call."""
+    jax.block_until_ready(call())
+    return interleaved({"call": call}, 1)["call"][0]
+
+
+def lenet_loss(parameters: dict[str, Array], images: Array, labels: Array) -> Array:
+    """A LeNet-like network, its two convolutions and two pools from ops."""
+    x = jax.nn.relu(ops.conv(images, parameters["c1"]))
+    x = ops.max_pool(x, 2)
+    x = jax.nn.relu(ops.conv(x, parameters["c2"], padding="VALID"))
+    x = ops.max_pool(x, 2).reshape(images.shape[0], -1)
+    x = jax.nn.relu(x @ parameters["f1"])
+    x = jax.nn.relu(x @ parameters["f2"])
+    logits = jax.nn.log_softmax(x @ parameters["f3"])
+    return -jnp.take_along_axis(logits, labels[:, None], axis=1).mean()
+
+
+def lenet_loop(rounds: int, steps: int = 8, batch: int = 64) -> dict[str, float]:
+    """Eight SGD steps as one program: a loop or unrolled, with plain lax or with ops."""
+    shapes = {"c1": (5, 5, 1, 6), "c2": (5, 5, 6, 16), "f1": (400, 120), "f2": (120, 84)}
+    shapes["f3"] = (84, 10)
+    parameters = {
+        name: random(i, *shape) / math.sqrt(math.prod(shape[:-1]))
+        for i, (name, shape) in enumerate(shapes.items())
+    }
+    images = random(9, steps, batch, 28, 28, 1)
+    labels = jnp.asarray(np.random.default_rng(0).integers(0, 10, (steps, batch)))
+
+    def step(parameters: Any, batch: Any) -> Any:
+        gradients = jax.grad(lenet_loss)(parameters, *batch)
+        return jax.tree.map(lambda p, g: p - 0.01 * g, parameters, gradients), None
+
+    def loop(unroll: int) -> Callable[..., Any]:
+        return lambda p, *data: jax.lax.scan(step, p, data, unroll=unroll)[0]
+
+    variants = {}
+    for impl in ("lax", "auto"):
+        for name, unroll in (("scan", 1), ("unrolled", steps)):
+            with ops.force_impl(impl):
+                compiled = jax.jit(loop(unroll)).lower(parameters, images, labels).compile()
+            variants[f"{impl} {name}"] = functools.partial(compiled, parameters, images, labels)
+    seconds = interleaved(variants, rounds)
+    result = {f"{name} ms": statistics.median(times) * 1e3 for name, times in seconds.items()}
+    result["scan vs lax scan"] = median_ratio(seconds["lax scan"], seconds["auto scan"])
+    result["scan vs unrolled"] = median_ratio(seconds["auto scan"], seconds["auto unrolled"])
+    return result
+
+
+def show(rows: list[dict[str, Any]], console: Console) -> None:
+    """The table; red where ops is more than 5 % slower than lax."""
+    table = Table(title="milliseconds (median); ratios above 1: ops is faster")
+    for heading in (
+        "network",
+        "case",
+        "direction",
+        "impl",
+        "lax",
+        "ops",
+        "torch",
+        "/lax",
+        "/torch",
+    ):
+        table.add_column(heading, justify="left" if heading in ("network", "case") else "right")
+    last = None
+    for row in rows:
+        same, last = row["case"] == last, row["case"]
+        ratio = f"{row['vs_lax']:.2f}"
+        table.add_row(
+            "" if same else row["network"],
+            "" if same else row["case"],
+            row["direction"],
+            row["impl"],
+            f"{row['lax_ms']:.2f}",
+            f"{row['ops_ms']:.2f}",
+            f"{row['torch_ms']:.2f}" if "torch_ms" in row else "",
+            f"[red]{ratio}[/red]" if row["vs_lax"] < 0.95 else ratio,
+            f"{row['vs_torch']:.2f}" if "vs_torch" in row else "",
+        )
+    console.print(table)
+
+
+def geometric_mean(values: list[float]) -> float:
+    """The mean of ratios."""
+    return math.exp(statistics.mean(map(math.log, values))) if values else math.nan
+
+
+def main() -> None:
+    """Run the selected cases, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--select", default="", help="only cases whose network or name has this")
+    parser.add_argument("--quick", action="store_true", help="the small shapes, three rounds")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--name", default="ops", help="of the JSON file")
+    options = parser.parse_args()
+    with_torch = torch is not None and not options.no_torch
+    if with_torch:
+        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_grad_enabled(False)
+    rounds = 3 if options.quick else options.rounds
+    chosen = [
+        case
+        for case in CASES
+        if options.select.lower() in f"{case.network} {case.name}".lower()
+        and (not options.quick or case.network in QUICK)
+    ]
+    if not chosen:
+        parser.error(f"--select {options.select!r} matches none of {[c.name for c in CASES]}")
+    console = Console(width=110)
+    rows = []
+    for case in chosen:
+        rows += measure(case, rounds, with_torch)
+        console.print(f"{case.network} {case.name}: done", style="dim")
+    show(rows, console)
+    loop = lenet_loop(rounds)
+    console.print("LeNet-like loop, 8 steps:", {k: round(v, 2) for k, v in loop.items()})
+    summary = {
+        "slower than lax by over 5 %": [
+            f"{r['case']} {r['direction']} {r['vs_lax']:.2f}" for r in rows if r["vs_lax"] < 0.95
+        ],
+        "geometric mean vs lax": geometric_mean([r["vs_lax"] for r in rows]),
+        "geometric mean vs torch": {
+            network: geometric_mean(
+                [r["vs_torch"] for r in rows if "vs_torch" in r and r["network"] == network]
+            )
+            for network in TORCH_GRID
+            if any("vs_torch" in r and r["network"] == network for r in rows)
+        },
+        "geometric mean vs torch over the grid": geometric_mean(
+            [r["vs_torch"] for r in rows if "vs_torch" in r and r["network"] in TORCH_GRID]
+        ),
+    }
+    console.print(summary)
+    settings = {
+        "rounds": rounds,
+        "select": options.select,
+        "torch": torch.__version__ if with_torch else None,
+    }
+    path = write(options.name, {"rows": rows, "loop": loop, "summary": summary}, **settings)
+    console.print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
