@@ -5,6 +5,7 @@ Parameter names follow Flax (``kernel``, ``bias``, ``scale``, ``mean``, ``var``)
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -191,7 +192,7 @@ class ConvNormAct(nn.Module):
     """Convolution without bias, batch normalisation, activation: the unit of most CNNs.
 
     Attributes are those of :class:`Conv` and :class:`BatchNorm`; ``activation=None`` leaves the
-    activation out. The submodules are named ``conv`` and ``norm``.
+    activation out, and ``names`` are those of the two submodules.
     """
 
     features: int
@@ -206,6 +207,7 @@ class ConvNormAct(nn.Module):
     dtype: DTypeLike = jnp.float32
     kernel_init: Initializer = nn.initializers.he_normal()
     scale_init: Initializer = nn.initializers.ones_init()
+    names: tuple[str, str] = ("conv", "norm")
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -220,14 +222,14 @@ class ConvNormAct(nn.Module):
             use_bias=False,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
-            name="conv",
+            name=self.names[0],
         )(x)
         x = BatchNorm(
             momentum=self.momentum,
             epsilon=self.epsilon,
             dtype=self.dtype,
             scale_init=self.scale_init,
-            name="norm",
+            name=self.names[1],
         )(x, train=train)
         return x if self.activation is None else self.activation(x)
 
@@ -243,19 +245,22 @@ class SqueezeExcite(nn.Module):
         activation: between them.
         gate: maps to the weights; the logistic function or its piecewise linear form.
         dtype: type of the arithmetic.
+        kernel_init: initialiser of both kernels.
     """
 
     squeezed: int
     activation: Activation = nn.relu
     gate: Activation = nn.sigmoid
     dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = nn.initializers.he_normal()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Reweights the channels of ``(n, *spatial, c)``."""
+        conv = partial(Conv, kernel_size=1, kernel_init=self.kernel_init, dtype=self.dtype)
         pooled = ops.global_avg_pool(x, keepdims=True)
-        squeezed = self.activation(Conv(self.squeezed, 1, dtype=self.dtype, name="fc1")(pooled))
-        return x * self.gate(Conv(x.shape[-1], 1, dtype=self.dtype, name="fc2")(squeezed))
+        squeezed = self.activation(conv(self.squeezed, name="fc1")(pooled))
+        return x * self.gate(conv(x.shape[-1], name="fc2")(squeezed))
 
 
 class DropPath(nn.Module):
@@ -278,6 +283,16 @@ class DropPath(nn.Module):
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
         keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
         return jnp.where(keep, x / (1.0 - self.rate), 0).astype(x.dtype)
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """The nearest multiple of ``divisor``, or the next one where that would lose over 10 %.
+
+    >>> round_channels(32 * 1.4), round_channels(11), round_channels(16 * 0.5)
+    (48, 16, 8)
+    """
+    nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return nearest if nearest >= 0.9 * channels else nearest + divisor
 
 
 def flatten(x: jax.Array) -> jax.Array:
