@@ -13,6 +13,17 @@ from typing import Any
 
 import flax.linen as nn
 
+from jaxcnn.models import (
+    convnext,
+    efficientnet,
+    mnasnet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    regnet,
+    shufflenet_v2,
+    xception,
+)
 from jaxcnn.models.alexnet import AlexNet, AlexNet2012
 from jaxcnn.models.convnet import ConvNet
 from jaxcnn.models.densenet import densenet121, densenet161, densenet169, densenet201
@@ -111,6 +122,48 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "densenet201": densenet201,
     "squeezenet1_0": squeezenet1_0,
     "squeezenet1_1": squeezenet1_1,
+    "mobilenet_v1": mobilenet_v1.mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2.mobilenet_v2,
+    "mobilenet_v3_small": mobilenet_v3.mobilenet_v3_small,
+    "mobilenet_v3_large": mobilenet_v3.mobilenet_v3_large,
+    "shufflenet_v2_x0_5": shufflenet_v2.shufflenet_v2_x0_5,
+    "shufflenet_v2_x1_0": shufflenet_v2.shufflenet_v2_x1_0,
+    "shufflenet_v2_x1_5": shufflenet_v2.shufflenet_v2_x1_5,
+    "shufflenet_v2_x2_0": shufflenet_v2.shufflenet_v2_x2_0,
+    "mnasnet0_5": mnasnet.mnasnet0_5,
+    "mnasnet0_75": mnasnet.mnasnet0_75,
+    "mnasnet1_0": mnasnet.mnasnet1_0,
+    "mnasnet1_3": mnasnet.mnasnet1_3,
+    "xception": xception.xception,
+    "efficientnet_b0": efficientnet.efficientnet_b0,
+    "efficientnet_b1": efficientnet.efficientnet_b1,
+    "efficientnet_b2": efficientnet.efficientnet_b2,
+    "efficientnet_b3": efficientnet.efficientnet_b3,
+    "efficientnet_b4": efficientnet.efficientnet_b4,
+    "efficientnet_b5": efficientnet.efficientnet_b5,
+    "efficientnet_b6": efficientnet.efficientnet_b6,
+    "efficientnet_b7": efficientnet.efficientnet_b7,
+    "efficientnet_v2_s": efficientnet.efficientnet_v2_s,
+    "efficientnet_v2_m": efficientnet.efficientnet_v2_m,
+    "efficientnet_v2_l": efficientnet.efficientnet_v2_l,
+    "convnext_tiny": convnext.convnext_tiny,
+    "convnext_small": convnext.convnext_small,
+    "convnext_base": convnext.convnext_base,
+    "convnext_large": convnext.convnext_large,
+    "regnet_x_400mf": regnet.regnet_x_400mf,
+    "regnet_x_800mf": regnet.regnet_x_800mf,
+    "regnet_x_1_6gf": regnet.regnet_x_1_6gf,
+    "regnet_x_3_2gf": regnet.regnet_x_3_2gf,
+    "regnet_x_8gf": regnet.regnet_x_8gf,
+    "regnet_x_16gf": regnet.regnet_x_16gf,
+    "regnet_x_32gf": regnet.regnet_x_32gf,
+    "regnet_y_400mf": regnet.regnet_y_400mf,
+    "regnet_y_800mf": regnet.regnet_y_800mf,
+    "regnet_y_1_6gf": regnet.regnet_y_1_6gf,
+    "regnet_y_3_2gf": regnet.regnet_y_3_2gf,
+    "regnet_y_8gf": regnet.regnet_y_8gf,
+    "regnet_y_16gf": regnet.regnet_y_16gf,
+    "regnet_y_32gf": regnet.regnet_y_32gf,
 }
 
 # The image shape (height, width, channels) a model was published for, where it is not 224x224x3.
@@ -125,6 +178,17 @@ STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
     "resnet56": (32, 32, 3),
     "resnet110": (32, 32, 3),
     "wide_resnet28_10": (32, 32, 3),
+    "xception": (299, 299, 3),
+    "efficientnet_b1": (240, 240, 3),
+    "efficientnet_b2": (288, 288, 3),
+    "efficientnet_b3": (300, 300, 3),
+    "efficientnet_b4": (380, 380, 3),
+    "efficientnet_b5": (456, 456, 3),
+    "efficientnet_b6": (528, 528, 3),
+    "efficientnet_b7": (600, 600, 3),
+    "efficientnet_v2_s": (384, 384, 3),
+    "efficientnet_v2_m": (480, 480, 3),
+    "efficientnet_v2_l": (480, 480, 3),
 }
 
 

@@ -127,9 +127,9 @@ class FusedMBConv(nn.Module):
         shortcut = x
         c = x.shape[-1]
         wide = round_channels(c * self.expand) if self.expand != 1 else self.features
-        x = unit(
-            wide, self.kernel, stride=self.stride, padding=self.kernel // 2, name="block_0"
-        )(x, train=train)
+        x = unit(wide, self.kernel, stride=self.stride, padding=self.kernel // 2, name="block_0")(
+            x, train=train
+        )
         if self.expand != 1:
             x = unit(self.features, 1, padding=0, activation=None, name="block_1")(x, train=train)
         if self.stride != 1 or c != self.features:
@@ -291,11 +291,11 @@ efficientnet_b1 = partial(EfficientNet, width=1.0, depth=1.1, dropout=0.2)
 efficientnet_b2 = partial(EfficientNet, width=1.1, depth=1.2, dropout=0.3)
 efficientnet_b3 = partial(EfficientNet, width=1.2, depth=1.4, dropout=0.3)
 efficientnet_b4 = partial(EfficientNet, width=1.4, depth=1.8, dropout=0.4)
-slow_norm = {"momentum": 0.99, "epsilon": 1e-3}
-efficientnet_b5 = partial(EfficientNet, width=1.6, depth=2.2, dropout=0.4, **slow_norm)
-efficientnet_b6 = partial(EfficientNet, width=1.8, depth=2.6, dropout=0.5, **slow_norm)
-efficientnet_b7 = partial(EfficientNet, width=2.0, depth=3.1, dropout=0.5, **slow_norm)
-v2 = partial(EfficientNet, head=1280, epsilon=1e-3)
-efficientnet_v2_s = partial(v2, stages=V2_S, stem=24, dropout=0.2)
-efficientnet_v2_m = partial(v2, stages=V2_M, stem=24, dropout=0.3)
-efficientnet_v2_l = partial(v2, stages=V2_L, stem=32, dropout=0.4)
+_slow_norm = partial(EfficientNet, momentum=0.99, epsilon=1e-3)
+efficientnet_b5 = partial(_slow_norm, width=1.6, depth=2.2, dropout=0.4)
+efficientnet_b6 = partial(_slow_norm, width=1.8, depth=2.6, dropout=0.5)
+efficientnet_b7 = partial(_slow_norm, width=2.0, depth=3.1, dropout=0.5)
+_v2 = partial(EfficientNet, head=1280, epsilon=1e-3)
+efficientnet_v2_s = partial(_v2, stages=V2_S, stem=24, dropout=0.2)
+efficientnet_v2_m = partial(_v2, stages=V2_M, stem=24, dropout=0.3)
+efficientnet_v2_l = partial(_v2, stages=V2_L, stem=32, dropout=0.4)

@@ -50,9 +50,7 @@ class ShuffleUnit(nn.Module):
         else:
             left = right = x
             left = self._norm("branch1_1", self._depthwise("branch1_0", left), train)
-            left = nn.relu(
-                self._norm("branch1_3", self._pointwise("branch1_2", left, half), train)
-            )
+            left = nn.relu(self._norm("branch1_3", self._pointwise("branch1_2", left, half), train))
         right = nn.relu(self._norm("branch2_1", self._pointwise("branch2_0", right, half), train))
         right = self._norm("branch2_4", self._depthwise("branch2_3", right), train)
         right = nn.relu(self._norm("branch2_6", self._pointwise("branch2_5", right, half), train))

@@ -35,9 +35,7 @@ class SeparableConv(nn.Module):
         c = x.shape[-1]
         x = conv(c, 3, groups=c, name="depthwise")(x)
         x = conv(self.features, 1, name="pointwise")(x)
-        return BatchNorm(momentum=0.99, epsilon=1e-3, dtype=self.dtype, name="norm")(
-            x, train=train
-        )
+        return BatchNorm(momentum=0.99, epsilon=1e-3, dtype=self.dtype, name="norm")(x, train=train)
 
 
 class MiddleBlock(nn.Module):
