@@ -135,9 +135,10 @@ class Xception(nn.Module):
             kernel_init=glorot,
             dtype=self.dtype,
         )
-        down = nn.remat(DownBlock, static_argnums=(2,)) if self.remat else DownBlock
-        middle = nn.remat(MiddleBlock, static_argnums=(2,)) if self.remat else MiddleBlock
-        down = partial(down, dtype=self.dtype)
+        down_block = nn.remat(DownBlock, static_argnums=(2,)) if self.remat else DownBlock
+        middle_block = nn.remat(MiddleBlock, static_argnums=(2,)) if self.remat else MiddleBlock
+        down = partial(down_block, dtype=self.dtype)
+        middle = partial(middle_block, dtype=self.dtype)
 
         x = unit(32, 3, stride=2, name="stem1")(x, train=train)
         ends["stage1"] = x = unit(64, 3, name="stem2")(x, train=train)
@@ -145,7 +146,7 @@ class Xception(nn.Module):
         ends["stage3"] = x = down((256, 256), name="block2")(x, train)
         x = down((728, 728), name="block3")(x, train)
         for i in range(1, self.middle_blocks + 1):
-            x = middle(dtype=self.dtype, name=f"middle{i}")(x, train)
+            x = middle(name=f"middle{i}")(x, train)
         ends["stage4"] = x
         x = down((728, 1024), name="block4")(x, train)
         x = nn.relu(SeparableConv(1536, dtype=self.dtype, name="sep1")(x, train=train))
