@@ -6,7 +6,6 @@ costs seconds for the deepest model and no memory for its parameters.
 """
 
 import dataclasses
-import fnmatch
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -165,32 +164,6 @@ class Stats:
     receptive_field: tuple[int, ...] | None
 
 
-# The size that a model was published for, by the first pattern that matches its name.
-INPUT_SHAPES: Mapping[str, tuple[int, int, int]] = {
-    "lenet5": (32, 32, 1),
-    "mlp": (28, 28, 1),
-    "convnet": (28, 28, 1),
-    "resnet20": (32, 32, 3),
-    "resnet32": (32, 32, 3),
-    "resnet44": (32, 32, 3),
-    "resnet56": (32, 32, 3),
-    "resnet110": (32, 32, 3),
-    "wide_resnet28_10": (32, 32, 3),
-    "inception_v3": (299, 299, 3),
-    "xception": (299, 299, 3),
-    "efficientnet_b1": (240, 240, 3),
-    "efficientnet_b2": (288, 288, 3),
-    "efficientnet_b3": (300, 300, 3),
-    "efficientnet_b4": (380, 380, 3),
-    "efficientnet_b5": (456, 456, 3),
-    "efficientnet_b6": (528, 528, 3),
-    "efficientnet_b7": (600, 600, 3),
-    "efficientnet_v2_s": (384, 384, 3),
-    "efficientnet_v2_[ml]": (480, 480, 3),
-    "*": (224, 224, 3),
-}
-
-
 def model_stats(
     name: str, *, input_shape: Sequence[int] | None = None, num_classes: int | None = None
 ) -> Stats:
@@ -200,9 +173,7 @@ def model_stats(
     (16, 16)
     """
     if input_shape is None:
-        input_shape = next(
-            shape for pattern, shape in INPUT_SHAPES.items() if fnmatch.fnmatch(name, pattern)
-        )
+        input_shape = models.standard_input(name)
     if num_classes is None:
         num_classes = 1000 if max(input_shape[:-1]) > 32 else 10
     model = models.create_model(name, num_classes=num_classes)

@@ -41,6 +41,7 @@ def test_train_mode(row: Row, torchvision: Any) -> None:
         errors = train_errors(row, "float64")
     # Statistics pass through float32 on their way from torch.
     assert errors.pop("batch statistics", 0.0) < 1e-6
-    assert max(errors.values()) < 1e-8, errors
+    # PyTorch's hard sigmoid has a gradient of 1/6 rounded to float32.
+    assert max(errors.values()) < 1e-7, errors
     errors = train_errors(row, "float32", backward=False)
     assert errors["logits"] < 1e-4, errors
