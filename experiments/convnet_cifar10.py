@@ -8,18 +8,17 @@ def config() -> Experiment:
     return Experiment(
         name="convnet_cifar10",
         data=Data("cifar10", batch_size=128, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)),
-        augment=Augment(flip=True, crop_padding=4, cutout=8),
+        augment=Augment(flip=True, crop_padding=2),
         model=Model(
             "convnet",
             {
-                "widths": (24, 48, 96),
-                "convs_per_stage": 2,
+                "widths": (32, 64, 128),
                 "batch_norm": True,
-                "hidden": 128,
-                "dropout": 0.3,
+                "hidden": 256,
+                "dropout": 0.2,
             },
         ),
-        optim=Optim("sgd", peak_lr=0.1, weight_decay=5e-4),
+        optim=Optim("sgd", peak_lr=0.1, weight_decay=2e-4),
         schedule=Schedule("cosine", warmup_epochs=1),
         train=Train(epochs=12, seed=0),
     )

@@ -9,8 +9,8 @@ def config() -> Experiment:
         name="convnet_fashion_mnist",
         data=Data("fashion_mnist", batch_size=128, mean=(0.286,), std=(0.353,)),
         augment=Augment(flip=True),
-        model=Model("convnet", {"batch_norm": True, "dropout": 0.5, "hidden": 256}),
-        optim=Optim("sgd", peak_lr=0.05, weight_decay=5e-4),
+        model=Model("convnet", {"batch_norm": True, "dropout": 0.4, "hidden": 256}),
+        optim=Optim("sgd", peak_lr=0.05, weight_decay=1e-4),
         schedule=Schedule("cosine", warmup_epochs=1),
         train=Train(epochs=15, seed=0),
     )

@@ -57,9 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"jaxcnn: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"jaxcnn: error: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 
@@ -155,9 +159,13 @@ def _train(args: Sequence[str]) -> int:
     if not files and not helping:
         raise InputError("train: give an experiment file first, as experiments/lenet5_digits.py")
     default = load_experiment(Path(files[0])) if files else Experiment()
+    # The options given are laid over the file's, so tyro must not see those.
+    args = [re.sub(r"^(--model\.options)\.", r"\1 ", arg) for arg in args[len(files) :]]
+    args = [part for arg in args for part in (arg.split(" ") if arg.startswith("--m") else [arg])]
+    bare = replace(default, model=replace(default.model, options={}))
 
     def parsed(
-        experiment: Annotated[Experiment, tyro.conf.arg(name="")] = default,
+        experiment: Annotated[Experiment, tyro.conf.arg(name="")] = bare,
         workdir: Path | None = None,
         init_from: str | None = None,
     ) -> tuple[Experiment, Path]:
@@ -174,7 +182,10 @@ def _train(args: Sequence[str]) -> int:
             experiment = replace(experiment, model=model)
         return experiment, workdir or Path("runs") / name
 
-    experiment, workdir = _parse(parsed, args[len(files) :], f"train {files[0] if files else 'F'}")
+    experiment, workdir = _parse(parsed, args, f"train {files[0] if files else 'EXPERIMENT.py'}")
+    if experiment.model.name == default.model.name:  # another network has other options
+        options = {**default.model.options, **experiment.model.options}
+        experiment = replace(experiment, model=replace(experiment.model, options=options))
 
     from jaxcnn import run
     from jaxcnn.train import loop
@@ -204,7 +215,10 @@ def _display() -> "Iterator[run.Listener]":
 
     class Lines(run.Listener):
         def message(self, text: str) -> None:
-            print(text, flush=True)
+            try:
+                print(text, flush=True)
+            except BrokenPipeError:  # nobody reads on, as after `| head`: the training goes on
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
         def record(self, record: "loop.Record") -> None:
             self.message(
@@ -235,7 +249,7 @@ def _display() -> "Iterator[run.Listener]":
         task: Any = None
 
         def message(self, text: str) -> None:
-            bar.console.print(text, highlight=False, soft_wrap=True)
+            bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
         def progress(self, progress: "loop.Progress") -> None:
             if self.task is None:
@@ -397,7 +411,7 @@ def _summary(args: Sequence[str]) -> int:
 
     with run.as_input_error():
         shape = shape or models.standard_input(name)
-        classes = num_classes or (10 if min(shape[:2]) < 64 else 1000)
+        classes = (10 if min(shape[:2]) < 64 else 1000) if num_classes is None else num_classes
         model = models.create_model(name, num_classes=classes)
     with run.as_input_error(f"--input {' '.join(map(str, shape))}"):
         found = summary.summarize(model, shape)

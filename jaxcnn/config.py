@@ -7,6 +7,7 @@ folder as config.json, from which :func:`from_dict` builds the same value again.
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -77,7 +78,9 @@ class Data:
         for name, low in (("mean", -math.inf), ("std", 1e-12)):
             value = getattr(self, name)
             _require(
-                len(value) >= 1 and all(_is_number(v, low) for v in value),
+                isinstance(value, tuple)
+                and len(value) >= 1
+                and all(_is_number(v, low) for v in value),
                 f"data.{name}",
                 value,
                 "one finite number per channel" + (", above 0" if name == "std" else ""),
@@ -134,6 +137,14 @@ class Model:
             self.dtype,
             "'float32' or 'bfloat16'",
         )
+        for name, value in self.options.items():
+            parts = value if isinstance(value, tuple) else (value,)
+            _require(
+                all(isinstance(part, bool | int | float | str) for part in parts),
+                f"model.options.{name}",
+                value,
+                "a truth value, number, text or tuple of numbers",
+            )
 
 
 @dataclass(frozen=True)
@@ -236,7 +247,7 @@ class Train:
             value = getattr(self, name)
             _require(_is_count(value), f"train.{name}", value, "a positive whole number")
         _require(
-            isinstance(self.seed, int) and 0 <= self.seed < 2**31,
+            type(self.seed) is int and 0 <= self.seed < 2**31,
             "train.seed",
             self.seed,
             "a whole number in [0, 2**31)",
@@ -263,6 +274,12 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Checks what no single part can."""
+        _require(
+            re.fullmatch(r"[\w.+-]*\w[\w.+-]*", self.name) is not None,
+            "name",
+            self.name,
+            "letters, digits and _ . + - (it names the run folder)",
+        )
         _require(
             self.schedule.warmup_epochs <= self.train.epochs,
             "schedule.warmup_epochs",
@@ -304,6 +321,8 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
         if not dataclasses.is_dataclass(kind):
             parts[section] = value
             continue
+        if not isinstance(value, Mapping):
+            raise InputError(f"config: section {section!r} must be an object, is {value!r}")
         known = {f.name for f in dataclasses.fields(kind)}
         for name in value:
             if name not in known:
@@ -338,4 +357,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
         return out
 
     a, b = flat(old), flat(new)
-    return {k: (a.get(k), b.get(k)) for k in sorted(a | b) if a.get(k) != b.get(k)}
+    return {
+        k: (a.get(k), b.get(k)) for k in sorted(a | b) if (k in a, a.get(k)) != (k in b, b.get(k))
+    }

@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxcnn import models
 from jaxcnn.analysis import plots
-from jaxcnn.config import Experiment, InputError, from_dict, to_dict
+from jaxcnn.config import Experiment, InputError, differences, from_dict, to_dict
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.train import files, folder, loop, metrics, optim, step
 from jaxcnn.train.state import TrainState, init_state, sha256, stream
@@ -69,30 +69,26 @@ def train(
             return finished
         dataset = sources.load(experiment.data)
         model = build_model(experiment, dataset.classes, dataset.image_shape)
-        if experiment.model.init_from is not None:
-            restore(Path(experiment.model.init_from))  # fails here, before anything is compiled
         run = folder.RunFolder(workdir)
         closing.callback(run.close)
-        run.claim(to_dict(experiment), describe(experiment, dataset))
-        files.write_json(workdir / "env.json", environment())
-        return _Training(experiment, dataset, model, workdir, listener, stop, closing).run()
+        return _Training(experiment, dataset, model, run, listener, stop, closing).run()
 
 
 class _Training:
-    """One call of :func:`train`, once everything is checked."""
+    """One call of :func:`train`: everything is checked when it is built, nothing compiled."""
 
     def __init__(
         self,
         experiment: Experiment,
         dataset: sources.Dataset,
         model: nn.Module,
-        workdir: Path,
+        run: folder.RunFolder,
         listener: Listener,
         stop: loop.StopRequest,
         closing: contextlib.ExitStack,
     ) -> None:
         self.experiment, self.dataset, self.model = experiment, dataset, model
-        self.workdir, self.listener, self.stop = workdir, listener, stop
+        self.workdir, self.listener, self.stop = run.path, listener, stop
         shuffle = pipeline.Shuffle(len(dataset.train), experiment.data.batch_size)
         self.plan = loop.Plan(
             shuffle.steps_per_epoch,
@@ -115,19 +111,77 @@ class _Training:
             lambda seed, step: shuffle.order(stream(seed, "order"), step),
             functools.partial(_batch, experiment, shuffle),
         )
-        self.latest = folder.checkpoints(workdir, "latest")
+        self.latest = folder.checkpoints(self.workdir, "latest")
         closing.callback(self.latest.close)
-        self.best = folder.checkpoints(workdir, "best")
+        self.best = folder.checkpoints(self.workdir, "best")
         closing.callback(self.best.close)
         self.best_so_far: loop.Record = {}
         self.confusion: np.ndarray | None = None
+        self._begin(run)
+
+    def _begin(self, run: folder.RunFolder) -> None:
+        """Finds where to start, refuses what does not fit, then makes the folder this run's."""
+        config, about = to_dict(self.experiment), describe(self.experiment, self.dataset)
+        here = environment()
+        shapes = jax.eval_shape(self.init, jax.ShapeDtypeStruct((), jnp.int32))
+        self.start: TrainState | None = None
+        self.meta: dict[str, Any] = {"seconds": 0.0, "best": {}}
+        self.source: Trained | None = None
+        if self.latest.steps():  # a folder in which nothing was trained is free for any run
+            folder.check_same(self.workdir, config, about)
+            restored = self.latest.restore(on_device(shapes))
+            assert restored is not None
+            self.start, self.meta = restored
+            done = int(self.start.step) // self.plan.steps_per_epoch
+            if int(self.start.step) > self.plan.total_steps:
+                raise InputError(
+                    f"train.epochs={self.plan.epochs}: the run in {self.workdir} has done {done} "
+                    "epochs already; give at least as many, or another --workdir"
+                )
+            self._compare_machines(here)
+        elif self.experiment.model.init_from is not None:
+            self.source = restore(Path(self.experiment.model.init_from))
+            self._transferred(shapes)
+        first = 0 if self.start is None else int(self.start.step)
+        self.recorded = max(
+            (r["step"] for r in folder.read_metrics(self.workdir) if r["step"] <= first), default=-1
+        )
+        self.best.drop_after(first)  # made again on the way
+        run.claim(config, about)
+        files.write_json(self.workdir / "env.json", here)
+
+    def _compare_machines(self, here: dict[str, Any]) -> None:
+        before = files.read_json(self.workdir / "env.json")
+        changed = differences(before, here)
+        if changed:
+            listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
+            self.listener.message(
+                f"another environment than before ({listed}): the last bits may differ from those "
+                "of a run that was never interrupted"
+            )
+
+    def _transferred(self, state: TrainState) -> tuple[TrainState, list[str]]:
+        """The state with the parameters to start from, and the names of those that start anew."""
+        assert self.source is not None
+        classes = len(self.source.classes), len(self.dataset.classes)
+        folder = str(self.experiment.model.init_from)
+        old = self.source.state
+        params, fresh = transfer(old.params, state.params, classes, folder)
+        model_state, _ = transfer(old.model_state, state.model_state, classes, folder)
+        return replace(state, params=params, model_state=model_state), fresh
 
     def run(self) -> dict[str, Any]:
-        seed = jnp.int32(self.experiment.train.seed)
-        shapes = jax.eval_shape(self.init, seed)
-        restored = self.latest.restore(on_device(shapes))
-        state, meta = restored or (self._first_state(seed), {"seconds": 0.0, "best": {}})
-        self.best_so_far = meta["best"]
+        """Compiles, trains to the end, and writes the summary."""
+        state = self.start
+        if state is None:
+            state = self.init(jnp.int32(self.experiment.train.seed))
+        if self.source is not None:
+            state, fresh = self._transferred(state)
+            anew = f"; {', '.join(fresh)} start anew" if fresh else ""
+            self.listener.message(
+                f"starting from {self.experiment.model.init_from} at step {self.source.step}{anew}"
+            )
+        self.best_so_far = self.meta["best"]
         self._announce(int(state.step))
         train_set = jax.device_put(pipeline.whole(self.dataset.train))
         chunk = (
@@ -136,10 +190,17 @@ class _Training:
         evaluate = compile_evaluate(self.experiment, self.model, self.dataset.test, state)
         log = folder.MetricsLog(self.workdir, int(state.step))
 
-        def record(record: loop.Record, sums: metrics.Sums) -> None:
+        def record(state: TrainState, record: loop.Record, sums: metrics.Sums) -> None:
+            # The best goes to disk before the latest that names it.
+            if record["test_top1"] > self.best_so_far.get("test_top1", -1.0):
+                self.best_so_far = record
+                self.best.save(record["step"], state, {**record, "best": record})
             log.write(record)
             self.confusion = np.asarray(sums["confusion"])
             self.listener.record(record)
+
+        def save(state: TrainState, record: loop.Record) -> None:
+            self.latest.save(record["step"], state, {**record, "best": self.best_so_far})
 
         try:
             state = loop.fit(
@@ -148,29 +209,16 @@ class _Training:
                 run_chunk=lambda state, end: chunk(state, train_set, end),
                 evaluate=evaluate,
                 learning_rate=self.schedule,
-                save=self._save,
+                save=save,
                 record=record,
                 progress=self.listener.progress,
                 stop=self.stop,
-                seconds_before=meta["seconds"],
+                seconds_before=self.meta["seconds"],
+                recorded=self.recorded,
             )
         finally:
             log.close()
-        self.latest.wait()
         return self._finish(state, evaluate)
-
-    def _first_state(self, seed: jax.Array) -> TrainState:
-        state = self.init(seed)
-        source = self.experiment.model.init_from
-        if source is None:
-            return state
-        trained = restore(Path(source))
-        classes = len(trained.classes), len(self.dataset.classes)
-        params, fresh = transfer(trained.state.params, state.params, classes, source)
-        model_state, _ = transfer(trained.state.model_state, state.model_state, classes, source)
-        anew = f"; {', '.join(fresh)} start anew" if fresh else ""
-        self.listener.message(f"starting from {source} at step {trained.step}{anew}")
-        return replace(state, params=params, model_state=model_state)
 
     def _announce(self, step: int) -> None:
         name, train, test = self.experiment.name, self.dataset.train, self.dataset.test
@@ -182,19 +230,12 @@ class _Training:
         if step:
             self.listener.message(f"going on from step {step} of {self.plan.total_steps}")
 
-    def _save(self, state: TrainState, record: loop.Record) -> None:
-        # The best goes first: the latest then never names a best that is not on disk.
-        if record.get("test_top1", -1.0) > self.best_so_far.get("test_top1", -1.0):
-            self.best_so_far = record
-            self.best.save(record["step"], state, {**record, "best": record})
-            self.best.wait()
-        self.latest.save(record["step"], state, {**record, "best": self.best_so_far})
-
     def _finish(
         self, state: TrainState, evaluate: Callable[[TrainState], metrics.Sums]
     ) -> dict[str, Any]:
         records = folder.read_metrics(self.workdir)
         last = records[-1]
+        assert last["step"] == int(state.step)
         if self.confusion is None:  # the run was stopped between its last step and its summary
             self.confusion = np.asarray(evaluate(state)["confusion"])
         title = f"{self.experiment.name}: test top-1 {last['test_top1']:.2%}"
@@ -302,6 +343,8 @@ def import_weights(
     }
     run = folder.RunFolder(out)
     try:
+        if any((out / "checkpoints").glob("*/*")):
+            raise InputError(f"--out {out}: holds a run or weights already; give another folder")
         run.claim(to_dict(experiment), about)
         files.write_json(out / "env.json", environment())
         saved = folder.checkpoints(out, "latest")
@@ -344,11 +387,19 @@ def build_model(
         )
     with as_input_error(f"model.name={config.name!r} on images of {'x'.join(map(str, shape))}"):
         jax.eval_shape(
-            functools.partial(model.init, train=False),
-            jax.random.key(0),
-            jax.ShapeDtypeStruct((1, *shape), jnp.float32),
+            functools.partial(_forward, model), jax.ShapeDtypeStruct((2, *shape), jnp.float32)
         )
     return model
+
+
+def _forward(model: nn.Module, images: jax.Array) -> Any:
+    """Everything that training does with a network before the loss."""
+    key = jax.random.key(0)
+    variables = model.init(key, images, train=False)
+    mutable = [name for name in variables if name != "params"]
+    return model.apply(
+        variables, images, train=True, endpoints=True, mutable=mutable, rngs={"dropout": key}
+    )
 
 
 @contextlib.contextmanager
@@ -453,8 +504,11 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
         InputError: not a run folder, or no whole checkpoint in it.
     """
     experiment = from_dict(files.read_json(workdir / "config.json"))
-    about = files.read_json(workdir / "dataset.json")
-    classes, (h, w, c) = tuple(about["classes"]), about["image_shape"]
+    about = files.read_json(workdir / "dataset.json", "classes", "image_shape")
+    classes = tuple(about["classes"])
+    if len(about["image_shape"]) != 3:
+        raise InputError(f"{workdir / 'dataset.json'}: damaged: image_shape must be three numbers")
+    h, w, c = about["image_shape"]
     model = build_model(experiment, classes, (h, w, c))
     tx = optim.make_optimizer(experiment.optim, lambda step: 0.0)
     shape = network_shape(experiment, (h, w, c))
@@ -486,6 +540,16 @@ def evaluate(
     trained = restore(workdir, checkpoint)
     data = trained.experiment.data
     dataset = sources.load(replace(data, dir=data_dir or data.dir))
+    about = files.read_json(workdir / "dataset.json")
+    now = describe(trained.experiment, dataset)
+    if (
+        len(dataset.classes) != len(trained.classes)
+        or about.get("sha256", now["sha256"]) != (now["sha256"])
+    ):
+        raise InputError(
+            f"data.name={data.name!r}: not the data that {workdir} was trained on "
+            f"({len(trained.classes)} classes, sha256 {about.get('sha256')})"
+        )
     run = compile_evaluate(trained.experiment, trained.model, dataset.test, trained.state)
     sums = jax.device_get(run(trained.state))
     return {

@@ -238,6 +238,8 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
             raise ValueError(
                 f"model={name!r} has no option {option!r}; it takes {', '.join(sorted(known))}"
             )
+        if "drop" in option and not 0 <= options[option] < 1:
+            raise ValueError(f"{option}={options[option]} must be a probability in [0, 1)")
     return constructor(num_classes=num_classes, **options)
 
 

@@ -7,13 +7,11 @@ before. Arrays and strict JSON only: restoring never runs code from a file.
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from jaxcnn.config import InputError
 from jaxcnn.train.files import write_text
@@ -34,53 +32,54 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int = 2, read_only: bool = False) -> None:
         self.folder = folder.absolute()
+        self.keep = keep
         self.read_only = read_only
-        self._unsealed: int | None = None
         if not read_only:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for step in self._steps():
-                if not (self._path(step) / MANIFEST).exists():  # killed before it was whole
-                    shutil.rmtree(self._path(step))
+            for path in self.folder.iterdir():
+                # Left by a run that was killed while it saved, or while it deleted.
+                if _step(path) is not None and not (path / MANIFEST).exists():
+                    shutil.rmtree(path)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.LatestN(keep),
-                cleanup_tmp_directories=not read_only,  # Orbax leaves those of killed runs
-                todelete_subdir=None if read_only else "deleting",
+                cleanup_tmp_directories=not read_only,
                 create=not read_only,
                 read_only=read_only,
             ),
         )
 
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints whose manifest stands, the newest first."""
+        if not self.folder.is_dir():
+            return []
+        paths = [p for p in self.folder.iterdir() if (p / MANIFEST).exists()]
+        return sorted((s for s in map(_step, paths) if s is not None), reverse=True)
+
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Saves in the background; does nothing if the step is there already.
+        """Saves, and returns when the checkpoint is whole on disk.
 
         Args:
-            step: number of the checkpoint.
+            step: number of the checkpoint; one that is there already stays as it is.
             state: pytree of arrays.
             meta: JSON beside it.
         """
-        self.wait()
-        if step in self._manager.all_steps():
+        if step in self.steps():
             return
         meta = {**meta, "arrays": _describe(state)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         if not self._manager.save(step, args=items, force=True):
             raise OSError(f"checkpoint {self._path(step)} was not saved")
-        self._unsealed = step
-
-    def wait(self) -> None:
-        """Returns when the last checkpoint is whole on disk; its manifest is written last."""
         self._manager.wait_until_finished()
-        if self._unsealed is not None:
-            write_text(self._path(self._unsealed) / MANIFEST, _digests(self._path(self._unsealed)))
-            self._unsealed = None
+        write_text(self._path(step) / MANIFEST, _digests(self._path(step)))
+        for old in self.steps()[self.keep :]:
+            self._delete(old)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest checkpoint that is whole, as ``(state, meta)``; None if there is none at all.
 
         A damaged one is reported and, unless the folder is read-only, set aside under
-        ``damaged/``.
+        ``damaged/`` if an older one is whole.
 
         Args:
             like: pytree of ``jax.ShapeDtypeStruct`` with shardings, or of arrays.
@@ -89,42 +88,57 @@ class Checkpoints:
             InputError: checkpoints exist and none is whole, or the arrays are others than
                 ``like``.
         """
-        damaged = []
-        for step in sorted(self._steps(), reverse=True):
+        for _ in range(3):
+            try:
+                return self._restore(like)
+            except FileNotFoundError:  # deleted by the run that is writing here: look again
+                continue
+        return self._restore(like)
+
+    def _restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        damaged: dict[int, str] = {}
+        for step in self.steps():
             fault = damage(self._path(step))
-            if fault is None:
-                meta = self._manager.restore(
-                    step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-                ).meta
-                _check_same(meta.pop("arrays"), _describe(like), self._path(step))
-                target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-                restored = self._manager.restore(
-                    step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            if fault is not None:
+                damaged[step] = fault
+                continue
+            for bad, why in damaged.items():
+                log.warning(
+                    "checkpoint %s is damaged: %s; using the one before", self._path(bad), why
                 )
-                return restored.state, meta
-            log.warning(
-                "checkpoint %s is damaged: %s; using the one before", self._path(step), fault
+                if not self.read_only:
+                    self._set_aside(bad)
+            self._manager.reload()
+            meta = self._manager.restore(
+                step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+            ).meta
+            _check_same(meta.pop("arrays"), _describe(like), self._path(step))
+            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
             )
-            damaged.append(f"{self._path(step)}: {fault}")
-            if not self.read_only:
-                self._set_aside(step)
+            return restored.state, meta
         if damaged:
-            raise InputError(f"no whole checkpoint is left: {'; '.join(damaged)}")
+            listed = "; ".join(f"{self._path(step)}: {why}" for step, why in damaged.items())
+            raise InputError(f"no whole checkpoint is left: {listed}")
         return None
 
+    def drop_after(self, step: int) -> None:
+        """Deletes the checkpoints behind a step, which a resumed run will make again."""
+        for newer in [s for s in self.steps() if s > step]:
+            self._delete(newer)
+        self._manager.reload()
+
     def close(self) -> None:
-        """Finishes what is under way; without it, the last checkpoint would be lost."""
-        self.wait()
+        """Ends Orbax's threads."""
         self._manager.close()
 
     def _path(self, step: int) -> Path:
         return self.folder / str(step)
 
-    def _steps(self) -> Iterator[int]:
-        """Steps on disk, whole or not."""
-        if not self.folder.is_dir():
-            return iter(())
-        return iter([int(p.name) for p in self.folder.iterdir() if p.name.isdigit()])
+    def _delete(self, step: int) -> None:
+        (self._path(step) / MANIFEST).unlink()  # first, so that half of it never counts
+        shutil.rmtree(self._path(step))
 
     def _set_aside(self, step: int) -> None:
         aside = self.folder / "damaged"
@@ -133,7 +147,10 @@ class Checkpoints:
         if target.exists():
             shutil.rmtree(target)
         self._path(step).rename(target)
-        self._manager.reload()
+
+
+def _step(path: Path) -> int | None:
+    return int(path.name) if path.name.isdigit() else None
 
 
 def damage(checkpoint: Path) -> str | None:

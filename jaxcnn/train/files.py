@@ -8,18 +8,26 @@ from typing import Any
 from jaxcnn.config import InputError
 
 
-def read_json(path: Path) -> Any:
-    """Contents of a JSON file.
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: the file.
+        *keys: that it must have.
 
     Raises:
-        InputError: it is not there or not JSON.
+        InputError: it is not there, not JSON, not an object, or lacks a key.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; is {path.parent} a run folder?") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    missing = [key for key in keys if not isinstance(value, dict) or key not in value]
+    if missing or not isinstance(value, dict):
+        raise InputError(f"{path}: damaged: must be an object with {', '.join(keys) or 'fields'}")
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:

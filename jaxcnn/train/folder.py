@@ -13,11 +13,12 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from jaxcnn.config import RESUME_MAY_CHANGE, InputError, differences
+from jaxcnn.config import RESUME_MAY_CHANGE, InputError, differences, from_dict, to_dict
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.files import read_json, write_json, write_text
 
@@ -45,14 +46,7 @@ class RunFolder:
             raise InputError(f"workdir {path}: cannot be written ({error.strerror})") from error
 
     def claim(self, config: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
-        """Writes config.json and dataset.json, or checks that they belong to the same run.
-
-        Raises:
-            InputError: the folder belongs to a run with another config or other data; names the
-                fields.
-        """
-        check_same(self.path, "config.json", config)
-        check_same(self.path, "dataset.json", dataset)
+        """Says in the folder whose it is: config.json and dataset.json; the run begins."""
         write_json(self.path / "config.json", config)
         write_json(self.path / "dataset.json", dataset)
         (self.path / "summary.json").unlink(missing_ok=True)  # of fewer epochs
@@ -63,15 +57,27 @@ class RunFolder:
             self._lock.close()
 
 
-def check_same(path: Path, name: str, new: Mapping[str, Any]) -> None:
-    """Raises InputError, with the fields, where a JSON file of the folder says something else."""
-    if not (path / name).exists():
-        return
-    changed = {
-        field: pair
-        for field, pair in differences(read_json(path / name), new).items()
-        if field not in RESUME_MAY_CHANGE
-    }
+def check_same(
+    path: Path, config: Mapping[str, Any], dataset: Mapping[str, Any] | None = None
+) -> None:
+    """Checks that a folder in which something was trained belongs to this run; changes nothing.
+
+    Args:
+        path: the run folder.
+        config: what config.json would hold.
+        dataset: what dataset.json would hold; None where the data have not been read.
+
+    Raises:
+        InputError: names the fields that differ, or the file that is missing.
+    """
+    old = to_dict(from_dict(read_json(path / "config.json")))  # fields added since: defaults
+    _refuse_changes(path, "config.json", old, config)
+    if dataset is not None:
+        _refuse_changes(path, "dataset.json", read_json(path / "dataset.json"), dataset)
+
+
+def _refuse_changes(path: Path, name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    changed = {k: v for k, v in differences(old, new).items() if k not in RESUME_MAY_CHANGE}
     if changed:
         listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
         raise InputError(
@@ -86,10 +92,10 @@ def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     Raises:
         InputError: the folder belongs to a run with another config.
     """
-    check_same(path, "config.json", config)
     if not (path / "summary.json").exists():
         return None
-    summary = read_json(path / "summary.json")
+    check_same(path, config)
+    summary = read_json(path / "summary.json", "epochs", "test_top1", "test_top5", "test_loss")
     return summary if summary["epochs"] >= config["train"]["epochs"] else None
 
 
@@ -111,6 +117,8 @@ class MetricsLog:
         """Appends one line and the same numbers to TensorBoard."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         if self._tensorboard is not None:
             for name, value in record.items():
                 if name != "step":
@@ -152,8 +160,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines = file.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            found = json.loads(line)
+            if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+                raise ValueError("not an object with a step")
+            records.append(found)
+        except ValueError as error:
             if number < len(lines):
-                raise InputError(f"{file}: line {number} is not JSON ({error})") from error
+                raise InputError(f"{file}: line {number} is damaged ({error})") from error
     return records

@@ -1,5 +1,6 @@
 """The host side of training: chunks of steps, evaluation, reports, stopping."""
 
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -100,10 +101,11 @@ def fit(
     evaluate: Callable[[TrainState], metrics.Sums],
     learning_rate: Callable[[int], float],
     save: Callable[[TrainState, Record], None],
-    record: Callable[[Record, metrics.Sums], None],
+    record: Callable[[TrainState, Record, metrics.Sums], None],
     progress: Callable[[Progress], None],
     stop: StopRequest,
     seconds_before: float = 0.0,
+    recorded: int = -1,
 ) -> TrainState:
     """Trains from ``state`` to the end of the plan.
 
@@ -114,10 +116,11 @@ def fit(
         evaluate: sums over the test set.
         learning_rate: of a step, for the record.
         save: called with the state and the newest record when a checkpoint is due.
-        record: called with each evaluation's record and its sums.
+        record: called after each evaluation, with its record and its sums.
         progress: called after every chunk.
         stop: looked at after every chunk.
         seconds_before: training time of earlier parts of this run.
+        recorded: step of the newest evaluation that earlier parts have recorded.
 
     Returns:
         The last state.
@@ -128,9 +131,28 @@ def fit(
     """
     step = int(state.step)
     seconds = seconds_before
+    rate = math.nan
     since_report = [0, 0.0]  # images and seconds, for the rate
     chunk_steps = 1
-    latest: Record = {"step": step, "seconds": seconds}
+
+    def report() -> Record:
+        """Evaluates and records the state as it is."""
+        test_sums = jax.device_get(evaluate(checked(state)))
+        test = metrics.means(test_sums, "test")
+        if not math.isfinite(test["test_loss"]):
+            raise Diverged(f"the test loss is not finite after step {step}; nothing of it is saved")
+        found = {
+            "step": step,
+            "epoch": step // plan.steps_per_epoch,
+            **metrics.means(jax.device_get(state.sums), "train"),
+            **test,
+            "lr": float(learning_rate(step - 1)),
+            **({"images_per_sec": rate} if math.isfinite(rate) else {}),
+            "seconds": seconds,
+        }
+        record(state, found, test_sums)
+        return found
+
     while step < plan.total_steps:
         epoch_end = (step // plan.steps_per_epoch + 1) * plan.steps_per_epoch
         end = min(step + chunk_steps, epoch_end)
@@ -141,6 +163,7 @@ def fit(
         seconds += took
         since_report[0] += (end - step) * plan.batch_size
         since_report[1] += took
+        rate = since_report[0] / since_report[1]
         chunk_steps = max(1, round((end - step) * SECONDS_PER_CHUNK / took))
         step = end
         if sums["bad_step"] >= 0:
@@ -150,23 +173,12 @@ def fit(
             )
         train = metrics.means(sums, "train")
         epoch = step // plan.steps_per_epoch
-        rate = since_report[0] / since_report[1]
         progress(
             Progress(step, plan.total_steps, epoch, train["train_loss"], train["train_top1"], rate)
         )
-        latest = {"step": step, "seconds": seconds}
+        latest: Record = {"step": step, "seconds": seconds}
         if step == epoch_end and plan.due(epoch, plan.eval_every):
-            test_sums = jax.device_get(evaluate(state))
-            latest = {
-                "step": step,
-                "epoch": epoch,
-                **train,
-                **metrics.means(test_sums, "test"),
-                "lr": float(learning_rate(step - 1)),
-                "images_per_sec": rate,
-                "seconds": seconds,
-            }
-            record(latest, test_sums)
+            latest, recorded = report(), step
             state = replace(state, sums=zero_sums())
             since_report = [0, 0.0]
         if step == epoch_end and plan.due(epoch, plan.checkpoint_every):
@@ -174,6 +186,8 @@ def fit(
         if stop.signal is not None:
             save(checked(state), latest)
             raise Stopped(stop.signal, step)
+    if recorded != step:  # the run was made shorter, or its record was lost
+        report()
     return state
 
 

@@ -64,9 +64,14 @@ def add(a: Sums, b: Sums) -> Sums:
 
 
 def means(sums: Mapping[str, ArrayLike], prefix: str) -> dict[str, Any]:
-    """Divides by the count: ``{prefix}_loss`` in nats, ``_top1`` and ``_top5`` in [0, 1]."""
+    """Divides by the count: ``{prefix}_loss`` in nats, ``_top1`` and ``_top5`` in [0, 1].
+
+    Of no examples there are no means: the dict is empty.
+    """
     host = {name: np.asarray(value) for name, value in sums.items()}
     count = int(host["count"])
+    if count == 0:
+        return {}
     return {
         f"{prefix}_{name}": float(host[name]) / count
         for name in ("loss", "top1", "top5")
