@@ -12,7 +12,6 @@ dictionary at the end of that file, and a rule here.
 """
 
 import contextlib
-import contextvars
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -210,21 +209,28 @@ SUM_POOL_PINS = {
     "separable": Pin(Plan("separable", "separable"), _always),
 }
 
-_forced_impl: contextvars.ContextVar[str] = contextvars.ContextVar("impl", default="auto")
-_forced_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar(
-    "platform", default=None
-)
-_record: contextvars.ContextVar[list["Explanation"] | None] = contextvars.ContextVar(
-    "record", default=None
-)
+
+class _Recorder:
+    """Collects what is traced; compared by identity, so that no trace is taken from a cache."""
+
+    def __init__(self) -> None:
+        self.records: list[Explanation] = []
+
+
+# JAX's own kind of context: thread-local, and part of the key of every cache of traces. With any
+# other kind, ``jit`` and ``scan`` would hand back what they traced under another choice.
+_forced_impl = jax.make_user_context("auto")
+_forced_platform = jax.make_user_context(None)
+_recorder = jax.make_user_context(None)
 
 
 @contextlib.contextmanager
 def force_impl(impl: Name = "auto", *, platform: Name | None = None) -> Iterator[None]:
     """Pin the implementation of every op traced inside, where the call itself says "auto".
 
-    It is read while tracing: a function that ``jax.jit`` has already compiled stays as it is.
-    It holds for the current thread (or asyncio task) only.
+    It is read while tracing, and a function that was traced under another choice (by ``jax.jit``,
+    ``lax.scan``, ...) is traced again. It holds for the current thread only. What is compiled
+    inside the block, with ``.lower(...).compile()``, keeps its choice outside.
 
     Args:
         impl: "lax" for XLA's own operations, "auto" (default) to choose as usual.
@@ -247,13 +253,8 @@ def force_impl(impl: Name = "auto", *, platform: Name | None = None) -> Iterator
         raise ValueError(f"impl={impl!r} must be 'auto' or 'lax', which hold for every op")
     if platform not in (None, "cpu", "gpu", "tpu"):
         raise ValueError(f"platform={platform!r} must be 'cpu', 'gpu' or 'tpu'")
-    impl_token = _forced_impl.set(impl)
-    platform_token = _forced_platform.set(platform or _forced_platform.get())
-    try:
+    with _forced_impl(impl), _forced_platform(platform or _forced_platform.value):
         yield
-    finally:
-        _forced_impl.reset(impl_token)
-        _forced_platform.reset(platform_token)
 
 
 def current_platform() -> str:
@@ -263,7 +264,7 @@ def current_platform() -> str:
     ...     current_platform()
     'gpu'
     """
-    return _forced_platform.get() or jax.default_backend()
+    return _forced_platform.value or jax.default_backend()
 
 
 class Explanation(NamedTuple):
@@ -320,14 +321,10 @@ def explain(op: Callable[..., Any], *args: Any, platform: Name | None = None, **
     def call(arrays: dict[int, Any]) -> Any:
         return op(*(arrays.get(i, value) for i, value in enumerate(args)), **static)
 
-    records: list[Explanation] = []
-    token = _record.set(records)
-    try:
-        with force_impl(_forced_impl.get(), platform=platform):
-            jax.eval_shape(call, arrays)
-    finally:
-        _record.reset(token)
-    return records
+    recorder = _Recorder()
+    with _recorder(recorder), force_impl(_forced_impl.value, platform=platform):
+        jax.eval_shape(call, arrays)
+    return recorder.records
 
 
 def _array_arguments(op: Callable[..., Any]) -> list[str]:
@@ -338,7 +335,7 @@ def _array_arguments(op: Callable[..., Any]) -> list[str]:
 def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: str) -> Plan | None:
     """The implementation of each direction; None where it is plain lax, which needs no plan."""
     platform = current_platform()
-    chosen = _forced_impl.get() if impl == "auto" else impl
+    chosen = _forced_impl.value if impl == "auto" else impl
     directions = rules["cpu"].keys()
     if chosen == "auto":
         picks = {}
@@ -357,9 +354,8 @@ def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: str) -> 
         plan, why = pin.plan, dict.fromkeys(directions, "pinned")
     else:
         raise ValueError(f"impl={impl!r} must be one of {', '.join(('auto', 'lax', *pins))}")
-    records = _record.get()
-    if records is not None:
-        records.append(Explanation(op, platform, plan, why))
+    if _recorder.value is not None:
+        _recorder.value.records.append(Explanation(op, platform, plan, why))
     return None if set(plan) <= {"lax", "none"} else plan
 
 

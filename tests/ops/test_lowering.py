@@ -96,6 +96,24 @@ def test_lax_keeps_forward_mode():
         jax.jvp(lambda x: ops.conv(x, W), (X,), (X,))
 
 
+def test_a_trace_under_another_choice_is_not_used_again():
+    """``jit`` and ``scan`` cache what they trace by function; the choice is part of the key."""
+
+    @jax.jit
+    def inner(x):
+        return ops.conv(x, W)
+
+    def body(carry, x):
+        return carry, ops.conv(x, W)
+
+    for f in (inner, lambda x: jax.lax.scan(body, 0, x[None])):
+        with ops.force_impl(platform="cpu"):
+            assert "custom_vjp_call" in primitives(f, X)
+            assert len(ops.explain(f, X)) == len(ops.explain(f, X)) == 1
+        with ops.force_impl("lax"):
+            assert "custom_vjp_call" not in primitives(f, X)
+
+
 def test_force_impl_ends_with_its_block_and_stays_in_its_thread():
     inside, outside = [], []
 
