@@ -138,7 +138,7 @@ def eval_error(row: Row, batch: int = 2) -> float:
     return relative_error(logits, expected.numpy())
 
 
-def train_errors(row: Row, dtype: str, *, backward: bool = True) -> dict[str, float]:
+def train_errors(row: Row, dtype: str) -> dict[str, float]:
     """Relative errors of a training-mode pass: logits, aux_logits, batch_stats, input gradient.
 
     In float32 a rounding error can turn a unit on or off, and gradients of either implementation
@@ -172,15 +172,12 @@ def train_errors(row: Row, dtype: str, *, backward: bool = True) -> dict[str, fl
         total = sum((o * h).sum() for o, h in zip(outputs, heads, strict=False))
         return total, (outputs, updated)
 
-    function = jax.grad(loss, has_aux=True) if backward else loss
-    step = jax.jit(function).lower(jnp.asarray(x))
+    step = jax.jit(jax.grad(loss, has_aux=True)).lower(jnp.asarray(x))
     gradient, (ours_out, updated) = step.compile({"xla_backend_optimization_level": 0})(x)
     errors = {"logits": relative_error(ours_out[0], outputs[0].detach().numpy())}
     for i, (o, t) in enumerate(zip(ours_out[1:], outputs[1:], strict=True), start=1):
         errors[f"aux_logits {i}"] = relative_error(o, t.detach().numpy())
-    if backward:
-        expected = x_torch.grad.numpy().transpose(0, 2, 3, 1)
-        errors["input gradient"] = relative_error(gradient, expected)
+    errors["input gradient"] = relative_error(gradient, x_torch.grad.numpy().transpose(0, 2, 3, 1))
     if updated:
         state = _arrays(theirs)
         expected = models.from_torch(ours, state, input_shape=row.train_image)["batch_stats"]

@@ -1,7 +1,8 @@
 """The one table of models that the conformance and parity tests are driven by."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import flax.linen as nn
@@ -29,6 +30,7 @@ class Row:
         smallest: smallest height and width that the model takes.
         any_size: variables made for one image size work for another.
         classes: number of logits ``parameters`` is for.
+        slim: options of a shallower member of the family, for the checks that compile gradients.
         dead: parts of the names of parameters that do not change the loss in training mode, such
             as the bias of a convolution in front of a batch normalisation.
     """
@@ -44,6 +46,7 @@ class Row:
     smallest: int = 1
     any_size: bool = True
     classes: int = 1000
+    slim: Mapping[str, Any] = field(default_factory=dict)
     dead: tuple[str, ...] = ()
 
     @property
@@ -78,13 +81,13 @@ TABLE = (
     Row("alexnet", "alexnet", 61_100_840, representative=True, smallest=63),
 
     Row("vgg11", "vgg", 132_863_336, size=32, smallest=32),
-    Row("vgg13", "vgg", 133_047_848, size=32, smallest=32),
-    Row("vgg16", "vgg", 138_357_544, size=32, smallest=32),
+    Row("vgg13", "vgg", 133_047_848, size=32, smallest=32, giant=True),
+    Row("vgg16", "vgg", 138_357_544, size=32, smallest=32, giant=True),
     Row("vgg19", "vgg", 143_667_240, size=32, smallest=32, giant=True),
     Row("vgg11_bn", "vgg", 132_868_840, size=40, smallest=32, representative=True),
     Row("vgg13_bn", "vgg", 133_053_736, size=32, smallest=32, giant=True),
     Row("vgg16_bn", "vgg", 138_365_992, size=32, smallest=32, giant=True),
-    Row("vgg19_bn", "vgg", 143_678_248, size=32, smallest=32),
+    Row("vgg19_bn", "vgg", 143_678_248, size=32, smallest=32, giant=True),
 
     Row("googlenet_2014", "googlenet", 13_378_280, torchvision=False, representative=True, size=80,
         smallest=79, any_size=False),
@@ -93,36 +96,41 @@ TABLE = (
     Row("inception_v3", "inception_v3", 27_161_264, representative=True, size=75, train_size=299,
         smallest=75),
 
-    Row("resnet18", "resnet", 11_689_512, representative=True),
+    Row("resnet18", "resnet", 11_689_512, representative=True,
+        slim={"stage_sizes": (1, 1, 1, 1)}),
     Row("resnet34", "resnet", 21_797_672),
     Row("resnet50", "resnet", 25_557_032),
-    Row("resnet101", "resnet", 44_549_160),
+    Row("resnet101", "resnet", 44_549_160, giant=True),
     Row("resnet152", "resnet", 60_192_808, giant=True),
     Row("resnext50_32x4d", "resnet", 25_028_904),
     Row("resnext101_32x8d", "resnet", 88_791_336, giant=True),
     Row("resnext101_64x4d", "resnet", 83_455_272, giant=True),
-    Row("wide_resnet50_2", "resnet", 68_883_240),
+    Row("wide_resnet50_2", "resnet", 68_883_240, giant=True),
     Row("wide_resnet101_2", "resnet", 126_886_696, giant=True),
 
-    Row("preact_resnet18", "preact_resnet", 11_687_720, torchvision=False, representative=True),
+    Row("preact_resnet18", "preact_resnet", 11_687_720, torchvision=False, representative=True,
+        slim={"stage_sizes": (1, 1, 1, 1)}),
     Row("preact_resnet34", "preact_resnet", 21_795_880, torchvision=False),
     Row("preact_resnet50", "preact_resnet", 25_549_352, torchvision=False),
     Row("preact_resnet101", "preact_resnet", 44_541_480, torchvision=False),
     Row("preact_resnet152", "preact_resnet", 60_185_128, torchvision=False),
 
     Row("resnet20", "resnet_cifar", 269_722, torchvision=False, representative=True, size=32,
-        classes=10),
+        classes=10,
+        slim={"depth": 8}),
     Row("resnet32", "resnet_cifar", 464_154, torchvision=False, size=32, classes=10),
     Row("resnet44", "resnet_cifar", 658_586, torchvision=False, size=32, classes=10),
     Row("resnet56", "resnet_cifar", 853_018, torchvision=False, size=32, classes=10),
     Row("resnet110", "resnet_cifar", 1_727_962, torchvision=False, size=32, classes=10),
 
     Row("wide_resnet28_10", "wide_resnet", 36_479_194, torchvision=False, representative=True,
-        size=16, classes=10),
+        size=16, classes=10,
+        slim={"depth": 10, "widen": 2}),
 
-    Row("densenet121", "densenet", 7_978_856, representative=True, smallest=29),
+    Row("densenet121", "densenet", 7_978_856, representative=True, smallest=29,
+        slim={"block_sizes": (2, 2, 2, 2)}),
     Row("densenet161", "densenet", 28_681_000, smallest=29, giant=True),
-    Row("densenet169", "densenet", 14_149_480, smallest=29),
+    Row("densenet169", "densenet", 14_149_480, smallest=29, giant=True),
     Row("densenet201", "densenet", 20_013_928, smallest=29, giant=True),
 
     Row("squeezenet1_0", "squeezenet", 1_248_424, smallest=21),

@@ -22,10 +22,10 @@ def _param(row: Row) -> Any:
 def test_names_shapes_and_counts_are_the_references(row: Row, torchvision: Any) -> None:
     theirs = reference(row.name, empty=True)
     assert sum(p.numel() for p in theirs.parameters()) == row.parameters
-    zero = np.zeros((), np.float32)
-    state = {name: np.broadcast_to(zero, t.shape) for name, t in theirs.state_dict().items()}
-    variables = models.from_torch(row.name, state)
-    assert sum(p.size for p in jax.tree.leaves(variables["params"])) == row.parameters
+    if row.giant:  # of the others, test_eval_logits moves the weights themselves
+        zero = np.zeros((), np.float32)
+        state = {name: np.broadcast_to(zero, t.shape) for name, t in theirs.state_dict().items()}
+        assert models.from_torch(row.name, state).keys() <= {"params", "batch_stats"}
 
 
 @pytest.mark.parametrize("row", [_param(row) for row in SHARED])
@@ -37,11 +37,10 @@ def test_eval_logits(row: Row, torchvision: Any) -> None:
     "row", [row for row in SHARED if row.representative], ids=lambda row: row.name
 )
 def test_train_mode(row: Row, torchvision: Any) -> None:
+    """Logits, auxiliary logits, updated statistics and the gradient of the images."""
     with jax.enable_x64(True):
         errors = train_errors(row, "float64")
     # Statistics pass through float32 on their way from torch.
     assert errors.pop("batch statistics", 0.0) < 1e-6
     # PyTorch's hard sigmoid has a gradient of 1/6 rounded to float32.
     assert max(errors.values()) < 1e-7, errors
-    errors = train_errors(row, "float32", backward=False)
-    assert errors["logits"] < 1e-4, errors
