@@ -284,15 +284,17 @@ class Explanation(NamedTuple):
         return "\n".join(lines)
 
 
-def explain(op: Callable[..., Any], *args: Any, platform: Name | None = None, **kwargs: Any) -> Any:
+def explain(
+    op: Callable[..., Any], *args: Any, platform: Name | None = None, **kwargs: Any
+) -> list[Explanation]:
     """Say which implementation each convolution or pool in a call gets, and why.
 
     Nothing is computed: the call is only traced.
 
     Args:
         op: any function of arrays, such as ``ops.conv`` or a model's ``apply``.
-        *args: its arguments. A tuple of ints in the place of an array is taken as its shape
-            for the ops of this package; anything that has a shape and a dtype is traced.
+        *args: its arguments. For a parameter called ``x`` or ``w`` a tuple is taken as the shape
+            of a float32 array.
         platform: "cpu", "gpu" or "tpu"; None (default) for the default backend.
         **kwargs: its keyword arguments.
 
@@ -311,25 +313,23 @@ def explain(op: Callable[..., Any], *args: Any, platform: Name | None = None, **
     >>> ops.explain(ops.max_pool, (8, 112, 112, 64), 3, stride=2, platform="cpu")[0].plan
     Plan(forward='separable', input_gradient='phases', weight_gradient='none')
     """
-    names = list(_array_arguments(op))
-    arrays, static = {}, dict(kwargs)
-    for index, value in enumerate(args):
-        shape = isinstance(value, tuple) and index < len(names) and names[index] in ("x", "w")
-        if shape or hasattr(value, "dtype") or not isinstance(value, int | str | float | tuple):
-            arrays[index] = jax.ShapeDtypeStruct(value, jnp.float32) if shape else value
+    given = list(args)
+    for index, name in enumerate(inspect.signature(op).parameters):
+        if name in ("x", "w") and index < len(args) and isinstance(args[index], tuple):
+            given[index] = jax.ShapeDtypeStruct(args[index], jnp.float32)
+    traced = {
+        index: value
+        for index, value in enumerate(given)
+        if any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(value))
+    }
 
-    def call(arrays: dict[int, Any]) -> Any:
-        return op(*(arrays.get(i, value) for i, value in enumerate(args)), **static)
+    def call(traced: dict[int, Any]) -> Any:
+        return op(*(traced.get(index, value) for index, value in enumerate(given)), **kwargs)
 
     recorder = _Recorder()
     with _recorder(recorder), force_impl(_forced_impl.value, platform=platform):
-        jax.eval_shape(call, arrays)
+        jax.eval_shape(call, traced)
     return recorder.records
-
-
-def _array_arguments(op: Callable[..., Any]) -> list[str]:
-    """The names of a function's positional arguments."""
-    return list(inspect.signature(op).parameters)
 
 
 def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: str) -> Plan | None:
