@@ -1,6 +1,12 @@
 """What every test runs under: checked shapes and no silent rank promotion."""
 
 import os
+from pathlib import Path
+
+# Many tests run the same small programs, some of them in processes of their own: each is
+# compiled once. Set before JAX is imported, and inherited by those processes.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".pytest_cache/xla").absolute()))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
 from jaxtyping import install_import_hook

@@ -1,9 +1,11 @@
 """A run from end to end: its folder, its resumption, and what it refuses."""
 
+import ast
 import json
 import logging
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -27,7 +29,9 @@ from jaxcnn.config import (
     Train,
     to_dict,
 )
+from jaxcnn.data import sources
 from jaxcnn.train import folder, loop
+from jaxcnn.train.checkpoint import Checkpoints
 
 # Dropout, augmentation and batch statistics: all that a resumed run could get wrong.
 SMALL = Experiment(
@@ -188,11 +192,103 @@ def test_a_folder_of_another_run_is_refused_by_field(finished, change, named):
     assert named in str(error.value)
 
 
-def test_other_data_under_the_same_name_are_refused(finished, tmp_path, monkeypatch):
-    workdir, _ = finished
-    about = json.loads((workdir / "dataset.json").read_text())
+def test_other_data_under_the_same_name_are_refused(tmp_path, monkeypatch):
+    workdir = tmp_path / "a"
+    with pytest.raises(loop.Stopped):
+        run.train(SMALL, workdir, StopAt(11, signal.SIGTERM))
+    real = sources.load(SMALL.data)
+    other = replace(real, test=sources.Split(255 - real.test.images, real.test.labels))
+    monkeypatch.setattr(sources, "load", lambda config: other)
     with pytest.raises(InputError, match=r"dataset\.json: sha256 was"):
-        folder.check_same(workdir, "dataset.json", {**about, "sha256": "0" * 64})
+        run.train(SMALL, workdir)
+    with pytest.raises(InputError, match="not the data that"):
+        run.evaluate(workdir)
+
+
+class Killed(BaseException):
+    """What kill -9 is to the code: nothing after it runs, but files stay as they are."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("kind", "number"), [("best", 2), ("latest", 1), ("latest", 3)])
+def test_killed_around_any_checkpoint(finished, tmp_path, monkeypatch, kind, number, when):
+    """Deterministic kills at the moments where the two kinds of checkpoint disagree."""
+    _, summary = finished
+    save = Checkpoints.save
+    count = 0
+
+    def strike(self, *args):
+        nonlocal count
+        count += self.folder.name == kind
+        mine = self.folder.name == kind and count == number
+        if mine and when == "before":
+            raise Killed
+        save(self, *args)
+        if mine:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save", strike)
+    with pytest.raises(Killed):
+        run.train(SMALL, tmp_path / "a")
+    monkeypatch.undo()
+    resumed = run.train(SMALL, tmp_path / "a")
+    assert [resumed[k] for k in DIGESTS] == [summary[k] for k in DIGESTS]
+    for name, kept in (("latest", 2), ("best", 1)):
+        assert len(list((tmp_path / "a" / "checkpoints" / name).iterdir())) == kept
+
+
+def test_made_shorter_the_summary_belongs_to_the_last_step(tmp_path):
+    rare = replace(SMALL, train=Train(epochs=9, eval_every=5))
+    with pytest.raises(loop.Stopped):
+        run.train(rare, tmp_path / "a", StopAt(33, signal.SIGTERM))
+    at = max(int(p.name) for p in (tmp_path / "a/checkpoints/latest").iterdir()) // 11
+    with pytest.raises(InputError, match=f"train.epochs=1: .* has done {at} epochs already"):
+        run.train(replace(rare, train=Train(epochs=1, eval_every=5)), tmp_path / "a")
+    short = run.train(replace(rare, train=Train(epochs=at, eval_every=5)), tmp_path / "a")
+    assert (short["epochs"], short["step"]) == (at, 11 * at)
+    assert run.evaluate(tmp_path / "a")["test_loss"] == short["test_loss"]
+
+
+def test_lost_metrics_do_not_stop_a_run_from_ending(tmp_path):
+    run.train(longer(SMALL, 1), tmp_path / "a")
+    (tmp_path / "a" / "metrics.jsonl").unlink()
+    (tmp_path / "a" / "summary.json").unlink()
+    again = run.train(longer(SMALL, 1), tmp_path / "a")
+    assert again["test_top1"] == run.evaluate(tmp_path / "a")["test_top1"]
+
+
+def test_another_machine_is_mentioned(tmp_path):
+    said = []
+
+    class Ear(StopAt):
+        def message(self, text):
+            said.append(text)
+
+    with pytest.raises(loop.Stopped):
+        run.train(SMALL, tmp_path / "a", Ear(11, signal.SIGTERM))
+    env = json.loads((tmp_path / "a" / "env.json").read_text())
+    (tmp_path / "a" / "env.json").write_text(json.dumps({**env, "cores": 64}))
+    with pytest.raises(loop.Stopped):
+        run.train(SMALL, tmp_path / "a", Ear(22, signal.SIGTERM))
+    assert any("cores was 64, now" in text for text in said)
+
+
+def test_checkpoints_without_their_config_are_refused(tmp_path):
+    with pytest.raises(loop.Stopped):
+        run.train(SMALL, tmp_path / "a", StopAt(11, signal.SIGTERM))
+    (tmp_path / "a" / "config.json").unlink()
+    with pytest.raises(InputError, match=r"config\.json: no such file"):
+        run.train(SMALL, tmp_path / "a")
+
+
+def test_a_config_from_before_a_field_existed_still_fits(tmp_path):
+    with pytest.raises(loop.Stopped):
+        run.train(SMALL, tmp_path / "a", StopAt(11, signal.SIGTERM))
+    path = tmp_path / "a" / "config.json"
+    config = json.loads(path.read_text())
+    del config["optim"]["nesterov"]
+    path.write_text(json.dumps(config))
+    run.train(SMALL, tmp_path / "a")
 
 
 def test_one_writer_per_folder(tmp_path):
@@ -202,12 +298,21 @@ def test_one_writer_per_folder(tmp_path):
     held.close()
 
 
-def test_divergence_stops_the_run_and_is_never_saved(tmp_path):
-    wild = replace(SMALL, optim=Optim("sgd", peak_lr=1e30), schedule=Schedule("constant", 0))
+@pytest.mark.parametrize("batch_size", [128, 1437])  # 1437: one step an epoch
+def test_divergence_stops_the_run_and_is_never_saved(tmp_path, batch_size):
+    wild = replace(
+        SMALL,
+        data=replace(SMALL.data, batch_size=batch_size),
+        optim=Optim("sgd", peak_lr=1e30),
+        schedule=Schedule("constant", 0),
+    )
     with pytest.raises(loop.Diverged, match="not finite"):
         run.train(wild, tmp_path / "a")
     for kind in ("latest", "best"):
-        assert not any(p.name.isdigit() for p in (tmp_path / "a" / "checkpoints" / kind).iterdir())
+        assert not list((tmp_path / "a" / "checkpoints" / kind).iterdir())
+    # Nothing was trained here, so the folder is free for a better learning rate.
+    calm = replace(wild, optim=Optim("sgd", peak_lr=1e-3), train=Train(epochs=1))
+    assert run.train(calm, tmp_path / "a")["epochs"] == 1
 
 
 def test_a_damaged_latest_checkpoint_is_replaced_by_the_one_before(finished, tmp_path, caplog):
@@ -225,8 +330,6 @@ def test_a_damaged_latest_checkpoint_is_replaced_by_the_one_before(finished, tmp
 
 def test_predictions_are_those_of_the_test_set(finished, tmp_path):
     from PIL import Image
-
-    from jaxcnn.data import sources
 
     workdir, summary = finished
     test = sources.load(SMALL.data).test
@@ -269,7 +372,7 @@ def start(experiment, workdir):
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
-    """kill -9, several times, at times drawn from all phases of a run."""
+    """kill -9, several times, at random moments after a checkpoint, the next one's included."""
     experiment = tmp_path / "small.py"
     experiment.write_text(EXPERIMENT_FILE)
     whole = start(experiment, tmp_path / "whole")
@@ -343,6 +446,12 @@ def test_experiments_state_what_was_measured():
     """Every header is a contract: command, hardware, time, result, and that it was measured."""
     from jaxcnn.cli import load_experiment
 
+    promised = {
+        "lenet5_digits": 98.0,
+        "lenet5_mnist": 99.2,
+        "lenet5_fashion_mnist": 90.5,
+        "convnet_fashion_mnist": 93.0,
+    }
     files = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
     assert {p.stem for p in files} >= {
         "lenet5_digits",
@@ -355,8 +464,10 @@ def test_experiments_state_what_was_measured():
     for path in files:
         experiment = load_experiment(path)
         assert experiment.name == path.stem
-        header = path.read_text()
-        for term in ("Command:", "Hardware:", "Time:", "Result:", "seed"):
+        header = ast.get_docstring(ast.parse(path.read_text()))
+        for term in ("Command:", "Hardware:", "Time:", "Result:", "seed", "measured"):
             assert term in header, f"{path.name} does not state {term}"
-        assert "measured" in header or "target" in header
-        run.build_model(experiment, ["x"] * 10, (32, 32, len(experiment.data.mean)))
+        stated = float(re.search(r"Result:\s+test top-1 ([\d.]+) %", header)[1])
+        assert stated >= promised.get(path.stem, 0.0)
+        side = {"digits": 8, "cifar10": 32}.get(experiment.data.name, 28)
+        run.build_model(experiment, ["x"] * 10, (side, side, len(experiment.data.mean)))

@@ -26,8 +26,10 @@ def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) ->
     left, right = figure.subplots(1, 2)
     epochs = [r["epoch"] for r in records]
     for split, style in (("train", "--"), ("test", "-")):
-        left.plot(epochs, [r[f"{split}_loss"] for r in records], style, marker=".", label=split)
-        errors = [100 * (1 - r[f"{split}_top1"]) for r in records]
+        # Training figures are missing where metrics.jsonl was lost and its last line made anew.
+        losses = [r.get(f"{split}_loss", np.nan) for r in records]
+        errors = [100 * (1 - r.get(f"{split}_top1", np.nan)) for r in records]
+        left.plot(epochs, losses, style, marker=".", label=split)
         right.plot(epochs, errors, style, marker=".", label=split)
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
     right.set(xlabel="epoch", ylabel="top-1 error (%)", yscale="symlog", ylim=(0, None))

@@ -1,6 +1,7 @@
 """Datasets on disk to uint8 arrays in memory."""
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,25 +107,32 @@ def _tfds(config: Data) -> Dataset:
 
     folder = Path(config.dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
     folder = folder.expanduser()
-    prepared = sorted(p.parent.parent.name for p in folder.glob("*/*/dataset_info.json"))
+    prepared = sorted(
+        str(version.parent.relative_to(folder))  # NAME, or NAME/CONFIG as in emnist/letters
+        for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
+        for version in (info.parent for info in folder.glob(pattern))
+    )
     if config.name not in prepared:
         raise InputError(_not_prepared(tfds, config.name, folder, prepared))
     try:
         # Only names are looked up: a folder's own description could name any module to import.
         builder = tfds.builder(config.name, data_dir=folder)
-        info = builder.info
-        train, test = (_read(builder, name, config.name) for name in _splits(info, config.name))
-    except (NotImplementedError, AssertionError) as error:
+        train, test = (_read(builder, split, config) for split in _splits(builder, config))
+        classes = tuple(builder.info.features["label"].names)
+    except InputError:
+        raise
+    except Exception as error:  # whatever TFDS stumbles upon in files that are damaged
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"data.name={config.name!r}: {folder / config.name} is not prepared as array_record "
-            f"({str(error).splitlines()[0]})"
+            f"data.name={config.name!r}: {folder / config.name} is damaged or was not prepared as "
+            f"array_record ({reason})"
         ) from error
-    return Dataset(train, test, tuple(info.features["label"].names))
+    return Dataset(train, test, classes)
 
 
 def _not_prepared(tfds: Any, name: str, folder: Path, prepared: list[str]) -> str:
     here = ", ".join(["digits", *prepared])
-    if name not in tfds.list_builders(with_community_datasets=False):
+    if name.split("/")[0] not in tfds.list_builders(with_community_datasets=False):
         return f"data.name={name!r}: unknown dataset; ready here: {here}; others: TFDS's catalogue"
     return (
         f"data.name={name!r}: not prepared in {folder} (ready here: {here}); prepare it with "
@@ -134,38 +142,55 @@ def _not_prepared(tfds: Any, name: str, folder: Path, prepared: list[str]) -> st
     )
 
 
-def _splits(info: Any, name: str) -> tuple[str, str]:
-    held_out = next((s for s in ("test", "validation") if s in info.splits), None)
-    if "train" not in info.splits or held_out is None:
+def _splits(builder: Any, config: Data) -> tuple[str, str]:
+    """Names of the splits to train and to test on, of a set that can be classified."""
+    import tensorflow_datasets as tfds
+
+    features, splits = builder.info.features, builder.info.splits
+    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    for name, kind in wanted.items():
+        if not hasattr(features, "keys") or not isinstance(dict(features).get(name), kind):
+            raise InputError(
+                f"data.name={config.name!r}: is not image classification: has no {kind.__name__} "
+                f"named {name!r}"
+            )
+    if None in features["image"].shape and (config.image_size is None or config.fit != "resize"):
         raise InputError(
-            f"data.name={name!r}: needs the splits train and test (or validation), "
-            f"has {', '.join(info.splits)}"
+            f"data.name={config.name!r}: its images have different sizes; "
+            "data.image_size with data.fit='resize' brings them to one"
         )
-    features = info.features
-    if not hasattr(features, "keys") or not {"image", "label"} <= set(features.keys()):
-        raise InputError(f"data.name={name!r}: is not image classification: {features}")
+    held_out = next((s for s in ("test", "validation") if s in splits), None)
+    if "train" not in splits or held_out is None:
+        raise InputError(
+            f"data.name={config.name!r}: needs the splits train and test (or validation), "
+            f"has {', '.join(splits) or 'none'}"
+        )
     return "train", held_out
 
 
-def _read(builder: Any, split: str, name: str) -> Split:
+def _read(builder: Any, split: str, config: Data) -> Split:
     source = builder.as_data_source(split=split)
+    different = None in builder.info.features["image"].shape
+    images, labels = [], []
     # In blocks: array_record reads many records far faster than one at a time.
-    starts = range(0, len(source), 4096)
-    examples = [
-        e
-        for start in starts
-        for e in source.__getitems__(list(range(start, min(start + 4096, len(source)))))
-    ]
-    shapes = {e["image"].shape for e in examples}
-    if len(shapes) != 1:
-        raise InputError(
-            f"data.name={name!r}: its images have {len(shapes)} different sizes, "
-            "which do not fit into one array"
-        )
-    return Split(
-        np.stack([e["image"] for e in examples]),
-        np.array([e["label"] for e in examples], np.int32),
-    )
+    for start in range(0, len(source), 4096):
+        block = list(range(start, min(start + 4096, len(source))))
+        for example in source.__getitems__(block):
+            image = example["image"]
+            if different and config.image_size is not None:
+                image = _resized(image, config.image_size)
+            images.append(image)
+            labels.append(example["label"])
+    return Split(np.stack(images), np.array(labels, np.int32))
+
+
+def _resized(image: np.ndarray, side: int) -> np.ndarray:
+    from PIL import Image
+
+    grey = image.shape[-1] == 1
+    picture = Image.fromarray(image[..., 0] if grey else image)
+    resized = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+    return resized[..., None] if grey else resized
 
 
 def read_image(path: Path, channels: int, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -187,12 +212,18 @@ def read_image(path: Path, channels: int, size: tuple[int, int] | None = None) -
     if not path.is_file():
         raise InputError(f"{path}: no such image file")
     try:
-        with Image.open(path) as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+            opened = Image.open(path, formats=FORMATS)
+        with opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise InputError(
                     f"{path}: {opened.width}x{opened.height} pixels; at most {MAX_PIXELS:,} in all"
                 )
-            image = ImageOps.exif_transpose(opened).convert(modes[channels])
+            turned = ImageOps.exif_transpose(opened)
+            if turned.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip at 255
+                turned = Image.fromarray((np.asarray(turned) / 257).round().astype(np.uint8))
+            image = turned.convert(modes[channels])
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they stumble upon
@@ -202,5 +233,7 @@ def read_image(path: Path, channels: int, size: tuple[int, int] | None = None) -
     return np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
 
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""Pillow would also hand a file to programs such as Ghostscript, whatever its name says."""
 MAX_PIXELS = 2**26
 """Pillow itself only warns up to 179 million pixels, which need half a gigabyte."""

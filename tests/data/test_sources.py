@@ -1,5 +1,5 @@
-import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,17 +49,6 @@ def test_bad_data_are_named_in_one_line(data, named):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("written", [Data("fashion_mnist")])
-def test_a_set_in_another_format_is_refused(tmp_path, written):
-    """Only the description is there, and it says tfrecord."""
-    folder = tmp_path / written.name / "3.0.1"
-    folder.mkdir(parents=True)
-    info = {"fileFormat": "tfrecord", "name": written.name, "version": "3.0.1", "splits": []}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(InputError, match=r"data\.name='fashion_mnist'"):
-        sources.load(Data(written.name, dir=str(tmp_path)))
-
-
 PREPARED = Path(os.environ.get("TFDS_DATA_DIR", "/nonexistent"))
 
 
@@ -81,6 +70,27 @@ def test_prepared_sets_are_whole(name, shape, train, test):
     assert counts[0] == {"mnist": 980, "cifar10": 1000}[name]
 
 
+@pytest.mark.skipif(not PREPARED.is_dir(), reason="TFDS_DATA_DIR points at no prepared datasets")
+@pytest.mark.parametrize("fault", ["format", "truncated", "missing", "info"])
+def test_a_damaged_set_is_named(tmp_path, fault):
+    version = next((PREPARED / "mnist").iterdir())
+    copy = tmp_path / "mnist" / version.name
+    shutil.copytree(version, copy, copy_function=shutil.copyfile)
+    copy.chmod(0o755)
+    info, records = copy / "dataset_info.json", next(copy.glob("mnist-train*"))
+    if fault == "format":
+        info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    elif fault == "truncated":
+        records.write_bytes(records.read_bytes()[:100_000])
+    elif fault == "missing":
+        records.unlink()
+    else:
+        info.write_text("{")
+    with pytest.raises(InputError, match=r"mnist is damaged or was not prepared") as error:
+        sources.load(Data("mnist", dir=str(tmp_path)))
+    assert "\n" not in str(error.value)
+
+
 class TestReadImage:
     @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1", "LA", "I;16"])
     @pytest.mark.parametrize("channels", [1, 3])
@@ -91,6 +101,18 @@ class TestReadImage:
         array = sources.read_image(path, channels)
         assert array.shape == (4, 5, channels)
         assert array.dtype == np.uint8
+
+    def test_16_bits_keep_their_brightness(self, tmp_path):
+        grey = np.array([[0, 257, 257 * 100, 65535]], np.uint16)
+        Image.fromarray(grey).save(tmp_path / "deep.png")
+        got = sources.read_image(tmp_path / "deep.png", 1)
+        assert got[..., 0].tolist() == [[0, 1, 100, 255]]
+
+    def test_no_program_is_started_for_a_file(self, tmp_path):
+        path = tmp_path / "x.png"  # Pillow would give it to Ghostscript
+        path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
+        with pytest.raises(InputError, match="not an image"):
+            sources.read_image(path, 1)
 
     def test_exif_rotation(self, tmp_path):
         image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))

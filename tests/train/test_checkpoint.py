@@ -40,7 +40,7 @@ def test_restores_the_newest_and_keeps_as_many_as_asked(tmp_path):
     state, meta = restore(tmp_path)
     assert sha256(state) == sha256(state_at(3))
     assert meta == {"seconds": 1.5}
-    assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3"]
 
 
 def test_nothing_there_is_not_an_error(tmp_path):
@@ -71,6 +71,16 @@ def test_every_flipped_bit_is_noticed(tmp_path):
     assert checkpoint.damage(tmp_path / "good" / "2") is None
 
 
+def test_steps_behind_the_resumed_one_can_be_made_again(tmp_path):
+    save(tmp_path, 1, 2, 3, 4)
+    saved = Checkpoints(tmp_path)
+    saved.drop_after(2)
+    for step in (3, 4, 5):
+        saved.save(step, state_at(step), {})
+    saved.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["4", "5"]
+
+
 def test_a_damaged_checkpoint_is_named_set_aside_and_the_one_before_used(tmp_path, caplog):
     save(tmp_path, 1, 2)
     victim = next(p for p in (tmp_path / "2" / "state" / "d").iterdir())
@@ -97,8 +107,9 @@ def test_damage_of_every_kind(tmp_path, kind):
     else:
         text = (tmp_path / "1" / MANIFEST).read_text()
         (tmp_path / "1" / MANIFEST).write_text(text[1:])
-    with pytest.raises(InputError, match=r"no whole checkpoint is left.*manifest\.sha256"):
-        restore(tmp_path)
+    for read_only in (True, False):  # also a second time: nothing is lost by asking
+        with pytest.raises(InputError, match=r"no whole checkpoint is left.*manifest\.sha256"):
+            restore(tmp_path, read_only=read_only)
 
 
 def test_killed_before_the_manifest_counts_as_not_saved(tmp_path):
