@@ -10,6 +10,9 @@ import numpy as np
 from jaxcnn import models
 from tests.models.table import Row, build, draw
 
+# Without LLVM's optimisations: the arithmetic is the same, compiling takes half.
+FAST: dict[str, Any] = {"xla_backend_optimization_level": 0}
+
 
 def import_torchvision() -> Any:
     """torchvision; where its C++ operators are missing, their failing registrations are ignored.
@@ -132,9 +135,8 @@ def eval_error(row: Row, batch: int = 2) -> float:
     x = images(batch, row.image)
     with torch.no_grad():
         expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2)))
-    # Jitted without LLVM's optimisations: the arithmetic is the same, compiling takes half.
     forward = jax.jit(build(row, 1000).apply).lower(variables, jnp.asarray(x))
-    logits = forward.compile({"xla_backend_optimization_level": 0})(variables, jnp.asarray(x))
+    logits = forward.compile(FAST)(variables, jnp.asarray(x))
     return relative_error(logits, expected.numpy())
 
 
@@ -158,11 +160,12 @@ def train_errors(row: Row, dtype: str) -> dict[str, float]:
     x = images(row.train_batch, row.train_image).astype(dtype)
     heads = np.random.default_rng(2).standard_normal((3, len(x), num_classes)).astype(dtype)
 
-    x_torch = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    x_torch: Any = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).requires_grad_()
     output = theirs(x_torch)
     # With auxiliary heads a named tuple: logits, aux_logits2, aux_logits1; or logits, aux_logits.
     outputs = [output] if torch.is_tensor(output) else [output[0], *reversed(output[1:])]
-    sum((o * torch.from_numpy(h)).sum() for o, h in zip(outputs, heads, strict=False)).backward()
+    total: Any = sum((o * torch.from_numpy(h)).sum() for o, h in zip(outputs, heads, strict=False))
+    total.backward()
 
     def loss(x: jax.Array) -> tuple[jax.Array, Any]:
         (logits, ends), updated = ours.apply(
@@ -173,7 +176,7 @@ def train_errors(row: Row, dtype: str) -> dict[str, float]:
         return total, (outputs, updated)
 
     step = jax.jit(jax.grad(loss, has_aux=True)).lower(jnp.asarray(x))
-    gradient, (ours_out, updated) = step.compile({"xla_backend_optimization_level": 0})(x)
+    gradient, (ours_out, updated) = step.compile(FAST)(x)
     errors = {"logits": relative_error(ours_out[0], outputs[0].detach().numpy())}
     for i, (o, t) in enumerate(zip(ours_out[1:], outputs[1:], strict=True), start=1):
         errors[f"aux_logits {i}"] = relative_error(o, t.detach().numpy())

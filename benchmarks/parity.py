@@ -1,0 +1,66 @@
+"""How far each architecture's logits are from torchvision's, with the same random weights.
+
+    python -m benchmarks.parity ['res*'] [--skip-giant]
+
+Writes ``benchmarks/results/parity.json``: per model its parameters, multiply-accumulates at the
+standard input and the largest relative error of the logits in eval mode (float32). Models
+measured by an earlier run keep their figures until they are measured again.
+"""
+
+import argparse
+import fnmatch
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import timing
+from jaxcnn.analysis.summary import model_stats
+from tests.models.reference import eval_error, import_torchvision
+from tests.models.table import TABLE
+
+
+def measure(pattern: str, skip_giant: bool) -> dict[str, dict[str, Any]]:
+    """Name to figures; the error is None where torchvision has no such model."""
+    results: dict[str, dict[str, Any]] = {}
+    for row in TABLE:
+        if not fnmatch.fnmatch(row.name, pattern) or (row.giant and skip_giant):
+            continue
+        stats = model_stats(row.name)
+        error = eval_error(row) if row.torchvision else None
+        results[row.name] = {
+            "parameters": row.parameters,
+            "input": list(stats.input_shape[-3:]),
+            "gmacs": round(stats.macs / 1e9, 4),
+            "test_size": row.size,
+            "max_relative_error": error,
+        }
+        print(row.name, results[row.name], flush=True)
+    return results
+
+
+def main() -> None:
+    """Measures, prints the table, writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pattern", nargs="?", default="*")
+    parser.add_argument("--skip-giant", action="store_true")
+    args = parser.parse_args()
+    versions = {"torchvision": import_torchvision().__version__}
+    path = timing.RESULTS / "parity.json"
+    results = json.loads(path.read_text())["results"] if path.is_file() else {}
+    results |= measure(args.pattern, args.skip_giant)
+
+    table = Table("model", title="Eval-mode logits against torchvision, float32")
+    for column in ("parameters", "GMACs", "largest relative error"):
+        table.add_column(column, justify="right")
+    for name, found in sorted(results.items()):
+        error = found["max_relative_error"]
+        shown = "" if error is None else f"{error:.1e}"
+        table.add_row(name, f"{found['parameters']:,}", f"{found['gmacs']:.2f}", shown)
+    Console(width=100).print(table)
+    print(timing.write("parity", results, **versions))
+
+
+if __name__ == "__main__":
+    main()
