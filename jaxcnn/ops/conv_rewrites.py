@@ -349,8 +349,8 @@ def _divisor(n: int) -> int:
 
 
 def block_length(out_channels: int) -> int:
-    """How many neighbouring outputs ``blocks`` computes at once: enough for 32 columns."""
-    return max(1, 32 // out_channels)
+    """How many neighbouring outputs ``blocks`` computes at once: up to 8, for 32 columns."""
+    return min(max(32 // out_channels, 1), 8)
 
 
 def block_forward(spec: ConvSpec, x: Array, w: Array) -> Array:

@@ -57,21 +57,17 @@ def _narrow_groups(spec: ConvSpec) -> bool:
     return spec.groups > 1 and spec.in_channels <= 128 and spec.in_channels <= 32 * spec.groups
 
 
-def _few_outputs(spec: ConvSpec) -> bool:
-    odd = spec.in_channels % 16 != 0 or spec.out_channels % 16 != 0
-    return spec.groups == 1 and spec.out_channels <= 16 and odd and spec.dilation[-1] == 1
+def _few_channels(spec: ConvSpec) -> bool:
+    # XLA gathers the rows of its matrix product element by element unless channels come in
+    # sixteens, and needs many output columns to make up for it. (From 17 channels on, the
+    # multiplications by zero in a wider kernel cost more than they save.)
+    channels = spec.in_channels, spec.out_channels
+    odd = any(c % 16 != 0 for c in channels)
+    return odd and max(channels) <= 16 and spec.groups == 1 and spec.dilation[-1] == 1
 
 
-def _few_inputs(spec: ConvSpec) -> bool:
-    # The input gradient has as many output channels as the convolution has inputs.
-    odd = spec.in_channels % 16 != 0 or spec.out_channels % 16 != 0
-    return (
-        spec.groups == 1
-        and spec.in_channels <= 16
-        and odd
-        and spec.dilation[-1] == 1
-        and set(spec.stride) == {1}
-    )
+def _few_channels_stride_one(spec: ConvSpec) -> bool:
+    return _few_channels(spec) and set(spec.stride) == {1}
 
 
 def _dilated(spec: PoolSpec) -> bool:
@@ -98,14 +94,14 @@ CONV: Rules = {
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule("shift", _depthwise, "XLA convolves every channel on its own, in scalar code"),
             Rule("dense", _narrow_groups, "the groups are too narrow for the vector units"),
-            Rule("blocks", _few_outputs, "too few output channels for the vector units"),
+            Rule("blocks", _few_channels, "too few channels for the vector units"),
             Rule("lax", _always, "XLA's convolution is already in the canonical layout"),
         ),
         "input_gradient": (
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule("shift", _depthwise, "XLA convolves every channel on its own, in scalar code"),
             Rule("dense", _narrow_groups, "the groups are too narrow for the vector units"),
-            Rule("blocks", _few_inputs, "too few input channels for the vector units"),
+            Rule("blocks", _few_channels_stride_one, "too few channels for the vector units"),
             Rule("canonical", _always, "lax's layout falls to a naive kernel inside loops"),
         ),
         "weight_gradient": (
