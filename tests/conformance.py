@@ -178,10 +178,11 @@ def test_remat_changes_nothing(row: Row) -> None:
     grads, _, after = gradients(row)
     again, _, after_again = gradients(row, remat=True)
     assert again.keys() == grads.keys()
+    # A shift in front of a normalisation has no gradient but what rounding leaves of it.
+    rounding = 1e-6 * max(float(jnp.abs(grad).max()) for grad in grads.values())
     for name, grad in grads.items():
-        np.testing.assert_allclose(
-            again[name], grad, atol=1e-4 * float(jnp.abs(grad).max()) + 1e-7, err_msg=name
-        )
+        atol = 1e-4 * float(jnp.abs(grad).max()) + rounding
+        np.testing.assert_allclose(again[name], grad, atol=atol, err_msg=name)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after_again, after
     )

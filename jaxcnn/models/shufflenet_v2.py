@@ -132,7 +132,9 @@ class ShuffleNetV2(nn.Module):
             x = ops.max_pool(x, 3, stride=2, padding=1)
         ends["stage1"] = x
 
-        for stage, (size, width) in enumerate(zip((4, 8, 4), self.widths, strict=False), start=2):
+        for stage, (size, width) in enumerate(
+            zip((4, 8, 4), self.widths[:-1], strict=False), start=2
+        ):
             for i in range(size):
                 x = unit(width, 2 if i == 0 else 1, dtype=self.dtype, name=f"stage{stage}_{i}")(
                     x, train

@@ -136,24 +136,32 @@ TABLE = (
     Row("squeezenet1_0", "squeezenet", 1_248_424, smallest=21),
     Row("squeezenet1_1", "squeezenet", 1_235_496, representative=True, smallest=17),
 
-    Row("mobilenet_v1", "mobilenet_v1", 4_231_976, torchvision=False, representative=True),
+    Row("mobilenet_v1", "mobilenet_v1", 4_231_976, torchvision=False, representative=True,
+        slim={"stages": ((1, 16), (2, 32), (1, 64))}),
 
-    Row("mobilenet_v2", "mobilenet_v2", 3_504_872, representative=True),
+    Row("mobilenet_v2", "mobilenet_v2", 3_504_872, representative=True,
+        slim={"stages": ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2))}),
 
-    Row("mobilenet_v3_small", "mobilenet_v3", 2_542_856, representative=True),
+    Row("mobilenet_v3_small", "mobilenet_v3", 2_542_856, representative=True,
+        slim={"blocks": ((3, 16, 16, True, False, 2), (3, 72, 24, False, False, 2),
+              (5, 96, 40, True, True, 2), (5, 240, 40, True, True, 1))}),
     Row("mobilenet_v3_large", "mobilenet_v3", 5_483_032),
 
-    Row("shufflenet_v2_x0_5", "shufflenet_v2", 1_366_792, representative=True),
+    Row("shufflenet_v2_x0_5", "shufflenet_v2", 1_366_792, representative=True,
+        slim={"widths": (48, 128)}),
     Row("shufflenet_v2_x1_0", "shufflenet_v2", 2_278_604),
     Row("shufflenet_v2_x1_5", "shufflenet_v2", 3_503_624),
     Row("shufflenet_v2_x2_0", "shufflenet_v2", 7_393_996),
 
-    Row("mnasnet0_5", "mnasnet", 2_218_512, representative=True),
+    Row("mnasnet0_5", "mnasnet", 2_218_512, representative=True,
+        slim={"stages": ((3, 3, 24, 2, 2), (5, 6, 40, 1, 2))}),
     Row("mnasnet0_75", "mnasnet", 3_170_208),
     Row("mnasnet1_0", "mnasnet", 4_383_312),
     Row("mnasnet1_3", "mnasnet", 6_282_256),
 
-    Row("efficientnet_b0", "efficientnet", 5_288_548, representative=True),
+    Row("efficientnet_b0", "efficientnet", 5_288_548, representative=True,
+        slim={"stages": (("fused", 1, 3, 1, 16, 2), ("fused", 4, 3, 2, 24, 1),
+                         ("mb", 6, 3, 2, 24, 2))}),
     Row("efficientnet_b1", "efficientnet", 7_794_184),
     Row("efficientnet_b2", "efficientnet", 9_109_994),
     Row("efficientnet_b3", "efficientnet", 12_233_232, giant=True, size=128),
@@ -165,7 +173,8 @@ TABLE = (
     Row("efficientnet_v2_m", "efficientnet", 54_139_356, giant=True, size=128),
     Row("efficientnet_v2_l", "efficientnet", 118_515_272, giant=True, size=192),
 
-    Row("convnext_tiny", "convnext", 28_589_128, representative=True, smallest=32),
+    Row("convnext_tiny", "convnext", 28_589_128, representative=True, smallest=32,
+        slim={"stage_sizes": (1, 1, 2, 1)}),
     Row("convnext_small", "convnext", 50_223_688, giant=True, smallest=32),
     Row("convnext_base", "convnext", 88_591_464, giant=True, smallest=32),
     Row("convnext_large", "convnext", 197_767_336, giant=True, smallest=32),
@@ -177,7 +186,8 @@ TABLE = (
     Row("regnet_x_8gf", "regnet", 39_572_648, giant=True),
     Row("regnet_x_16gf", "regnet", 54_278_536, giant=True),
     Row("regnet_x_32gf", "regnet", 107_811_560, giant=True, size=96),
-    Row("regnet_y_400mf", "regnet", 4_344_144, representative=True),
+    Row("regnet_y_400mf", "regnet", 4_344_144, representative=True,
+        slim={"depths": (1, 1, 2, 1)}),
     Row("regnet_y_800mf", "regnet", 6_432_512),
     Row("regnet_y_1_6gf", "regnet", 11_202_430),
     Row("regnet_y_3_2gf", "regnet", 19_436_338),
@@ -185,7 +195,8 @@ TABLE = (
     Row("regnet_y_16gf", "regnet", 83_590_140, giant=True),
     Row("regnet_y_32gf", "regnet", 145_046_770, giant=True),
 
-    Row("xception", "xception", 22_855_952, torchvision=False, representative=True, smallest=7),
+    Row("xception", "xception", 22_855_952, torchvision=False, representative=True, smallest=7,
+        slim={"middle_blocks": 1}),
 )
 # fmt: on
 ROWS = {row.name: row for row in TABLE}
