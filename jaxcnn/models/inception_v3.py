@@ -271,4 +271,5 @@ class InceptionV3(nn.Module):
             return None
         head = InceptionAux(self.num_classes, dtype=self.dtype, name="AuxLogits")
         # Its parameters depend on the channels alone; any image size can create them.
-        return head(x if fits else jnp.zeros((1, 17, 17, x.shape[-1]), x.dtype), train)
+        logits = head(x if fits else jnp.zeros((1, 17, 17, x.shape[-1]), x.dtype), train)
+        return logits if fits else None

@@ -166,8 +166,8 @@ def avg_pool(
     """
     x = images("x", x)
     with jax.named_scope("avg_pool"):
-        floor = _pool_spec(x, window, stride, padding, dilation, False)
         spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
+        given = explicit_padding(padding, spec.spatial, spec.window, spec.stride, spec.dilation)
         total = lowering.run_sum_pool(spec, x, impl)
         counts = [
             _counted(*dimension, include_pad=count_include_pad)
@@ -175,7 +175,7 @@ def avg_pool(
                 spec.spatial,
                 spec.window,
                 spec.stride,
-                floor.padding,
+                given,
                 spec.dilation,
                 spec.out_spatial,
                 strict=True,
