@@ -289,9 +289,9 @@ def _eval(args: Sequence[str]) -> int:
         return workdir, checkpoint, data_dir
 
     workdir, checkpoint, data_dir = _parse(parsed, args, "eval")
-    from jaxcnn import run
+    from jaxcnn import trained
 
-    result = run.evaluate(workdir, checkpoint, data_dir)
+    result = trained.evaluate(workdir, checkpoint, data_dir)
     print(
         f"{workdir} step {result['step']}: test top-1 {result['test_top1']:.2%}, "
         f"top-5 {result['test_top5']:.2%}, loss {result['test_loss']:.4f} "
@@ -322,9 +322,9 @@ def _predict(args: Sequence[str]) -> int:
     images, workdir, checkpoint, resize = _parse(parsed, args, "predict")
     if not images:
         raise InputError("predict: give at least one image file")
-    from jaxcnn import run
+    from jaxcnn import trained
 
-    for found in run.predict(workdir, images, checkpoint=checkpoint, resize=resize):
+    for found in trained.predict(workdir, images, checkpoint=checkpoint, resize=resize):
         print(f"{found.path}: {found.label} {found.probability:.4f}")
     return 0
 
@@ -364,9 +364,9 @@ def _import(args: Sequence[str]) -> int:
         return weights, model, out, num_classes, classes, image_size, data
 
     path, name, out, num_classes, class_file, size, data = _parse(parsed, args, "import")
-    from jaxcnn import models, run
+    from jaxcnn import build, models, trained
 
-    with run.as_input_error():
+    with build.as_input_error():
         height, width, channels = models.standard_input(name)
     if size is not None:
         height = width = size
@@ -383,7 +383,7 @@ def _import(args: Sequence[str]) -> int:
     experiment = Experiment(
         name=path.stem, data=replace(data, image_size=height), model=Model(name)
     )
-    parameters = run.import_weights(path, experiment, names, (height, width, channels), out)
+    parameters = trained.import_weights(path, experiment, names, (height, width, channels), out)
     print(f"{out}: {name} with {parameters:,} parameters from {path}")
     return 0
 
@@ -406,14 +406,14 @@ def _summary(args: Sequence[str]) -> int:
         return model, input, num_classes
 
     name, shape, num_classes = _parse(parsed, args, "summary")
-    from jaxcnn import models, run
+    from jaxcnn import build, models
     from jaxcnn.analysis import summary
 
-    with run.as_input_error():
+    with build.as_input_error():
         shape = shape or models.standard_input(name)
         classes = (10 if min(shape[:2]) < 64 else 1000) if num_classes is None else num_classes
         model = models.create_model(name, num_classes=classes)
-    with run.as_input_error(f"--input {' '.join(map(str, shape))}"):
+    with build.as_input_error(f"--input {' '.join(map(str, shape))}"):
         found = summary.summarize(model, shape)
     _console().print(summary.render(found))
     return 0

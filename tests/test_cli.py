@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn import cli, run
+from jaxcnn import cli
 from jaxcnn.config import InputError
+from jaxcnn.trained import evaluate, restore, transfer
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "experiments" / "lenet5_digits.py")
@@ -222,7 +223,7 @@ def write_safetensors(path, arrays):
 @pytest.fixture
 def lenet_file(trained, tmp_path):
     """The trained LeNet-5's parameters as PyTorch would store them."""
-    params = run.restore(trained).state.params
+    params = restore(trained).state.params
     arrays = {}
     for layer, leaves in params.items():
         kernel = np.asarray(leaves["kernel"])
@@ -244,7 +245,7 @@ def test_imported_weights_evaluate_predict_and_start_a_training(
     code, text, _ = call(capsys, "import", str(lenet_file), "--out", str(out), *IMPORT, *PIXELS)
     assert code == 0
     assert "lenet5 with 61,706 parameters" in text
-    imported, original = run.evaluate(out), run.evaluate(trained)
+    imported, original = evaluate(out), evaluate(trained)
     assert imported["test_top1"] == original["test_top1"]
     assert imported["test_loss"] == pytest.approx(original["test_loss"], rel=1e-5)
     Image.new("L", (32, 32), 40).save(tmp_path / "x.png")
@@ -266,14 +267,14 @@ def test_imported_weights_evaluate_predict_and_start_a_training(
 def test_other_classes_start_the_last_layer_anew():
     old = {"conv": np.ones((3, 3, 1, 4)), "fc": {"kernel": np.ones((8, 5)), "bias": np.ones(5)}}
     new = {"conv": np.zeros((3, 3, 1, 4)), "fc": {"kernel": np.zeros((8, 7)), "bias": np.zeros(7)}}
-    arrays, fresh = run.transfer(old, new, (5, 7), "x")
+    arrays, fresh = transfer(old, new, (5, 7), "x")
     assert arrays["conv"].all()
     assert not arrays["fc"]["kernel"].any()
     assert fresh == ["['fc']['bias']", "['fc']['kernel']"]
     with pytest.raises(InputError, match=r"holds another network: \['fc'\]\['bias'\]"):
-        run.transfer(old, new, (5, 6), "x")
+        transfer(old, new, (5, 6), "x")
     with pytest.raises(InputError, match="has no place"):
-        run.transfer({**old, "more": np.ones(1)}, old, (5, 5), "x")
+        transfer({**old, "more": np.ones(1)}, old, (5, 5), "x")
 
 
 def test_bad_weights_are_refused(capsys, lenet_file, tmp_path):

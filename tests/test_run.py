@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import run
+from jaxcnn.build import build_model
 from jaxcnn.config import (
     Augment,
     Data,
@@ -32,6 +33,7 @@ from jaxcnn.config import (
 from jaxcnn.data import sources
 from jaxcnn.train import folder, loop
 from jaxcnn.train.checkpoint import Checkpoints
+from jaxcnn.trained import evaluate, predict
 
 # Dropout, augmentation and batch statistics: all that a resumed run could get wrong.
 SMALL = Experiment(
@@ -91,11 +93,11 @@ def test_the_run_folder_holds_what_it_promises(finished):
 
 def test_evaluation_from_the_folder_gives_the_summary(finished):
     workdir, summary = finished
-    result = run.evaluate(workdir)
+    result = evaluate(workdir)
     assert result["test_examples"] == 360
     for key in ("test_loss", "test_top1", "test_top5"):
         assert result[key] == summary[key]
-    best = run.evaluate(workdir, "best")
+    best = evaluate(workdir, "best")
     assert best["test_top1"] == summary["best_test_top1"]
 
 
@@ -202,7 +204,7 @@ def test_other_data_under_the_same_name_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"dataset\.json: sha256 was"):
         run.train(SMALL, workdir)
     with pytest.raises(InputError, match="not the data that"):
-        run.evaluate(workdir)
+        evaluate(workdir)
 
 
 class Killed(BaseException):
@@ -246,7 +248,7 @@ def test_made_shorter_the_summary_belongs_to_the_last_step(tmp_path):
         run.train(replace(rare, train=Train(epochs=1, eval_every=5)), tmp_path / "a")
     short = run.train(replace(rare, train=Train(epochs=at, eval_every=5)), tmp_path / "a")
     assert (short["epochs"], short["step"]) == (at, 11 * at)
-    assert run.evaluate(tmp_path / "a")["test_loss"] == short["test_loss"]
+    assert evaluate(tmp_path / "a")["test_loss"] == short["test_loss"]
 
 
 def test_lost_metrics_do_not_stop_a_run_from_ending(tmp_path):
@@ -254,7 +256,7 @@ def test_lost_metrics_do_not_stop_a_run_from_ending(tmp_path):
     (tmp_path / "a" / "metrics.jsonl").unlink()
     (tmp_path / "a" / "summary.json").unlink()
     again = run.train(longer(SMALL, 1), tmp_path / "a")
-    assert again["test_top1"] == run.evaluate(tmp_path / "a")["test_top1"]
+    assert again["test_top1"] == evaluate(tmp_path / "a")["test_top1"]
 
 
 def test_another_machine_is_mentioned(tmp_path):
@@ -336,7 +338,7 @@ def test_predictions_are_those_of_the_test_set(finished, tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(60)]
     for path, image in zip(paths, test.images, strict=False):
         Image.fromarray(image[..., 0]).save(path)
-    found = run.predict(workdir, paths)
+    found = predict(workdir, paths)
     right = [p.label == str(y) for p, y in zip(found, test.labels, strict=False)]
     assert np.mean(right) == pytest.approx(summary["test_top1"], abs=0.1)
     assert all(0.1 <= p.probability <= 1 for p in found)
@@ -351,10 +353,10 @@ def test_an_image_that_the_network_cannot_take_is_refused_before_any_is_classifi
     for side in (8, 40):
         Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
     with pytest.raises(InputError) as error:
-        run.predict(workdir, [tmp_path / "8.png", tmp_path / "40.png"])
+        predict(workdir, [tmp_path / "8.png", tmp_path / "40.png"])
     assert "40.png: an image of 40x40x1 into a convnet trained at 8x8x1" in str(error.value)
     assert "expects 32 features, got 800" in str(error.value)
-    assert len(run.predict(workdir, [tmp_path / "40.png"], resize=True)) == 1
+    assert len(predict(workdir, [tmp_path / "40.png"], resize=True)) == 1
 
 
 EXPERIMENT_FILE = f"""
@@ -470,4 +472,4 @@ def test_experiments_state_what_was_measured():
         stated = float(re.search(r"Result:\s+test top-1 ([\d.]+) %", header)[1])
         assert stated >= promised.get(path.stem, 0.0)
         side = {"digits": 8, "cifar10": 32}.get(experiment.data.name, 28)
-        run.build_model(experiment, ["x"] * 10, (side, side, len(experiment.data.mean)))
+        build_model(experiment, ["x"] * 10, (side, side, len(experiment.data.mean)))

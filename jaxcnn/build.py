@@ -1,0 +1,121 @@
+"""What training and the use of a trained network share: the network, its evaluation, records."""
+
+import contextlib
+import functools
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import models
+from jaxcnn.config import Experiment, InputError
+from jaxcnn.data import augment, pipeline, sources
+from jaxcnn.train import metrics, step
+from jaxcnn.train.state import TrainState, sha256
+
+
+def build_model(
+    experiment: Experiment, classes: Sequence[str], image_shape: tuple[int, int, int]
+) -> nn.Module:
+    """Builds the experiment's network and checks, without computing, that it takes the images.
+
+    Raises:
+        InputError: an unknown model or option, or images that the network cannot take.
+    """
+    config = experiment.model
+    shape = network_shape(experiment, image_shape)
+    with as_input_error():
+        model = models.create_model(
+            config.name, num_classes=len(classes), dtype=config.dtype, **config.options
+        )
+    with as_input_error(f"model.name={config.name!r} on images of {'x'.join(map(str, shape))}"):
+        jax.eval_shape(
+            functools.partial(_forward, model), jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+        )
+    return model
+
+
+def _forward(model: nn.Module, images: jax.Array) -> Any:
+    """Everything that training does with a network before the loss."""
+    key = jax.random.key(0)
+    variables = model.init(key, images, train=False)
+    mutable = [name for name in variables if name != "params"]
+    return model.apply(
+        variables, images, train=True, endpoints=True, mutable=mutable, rngs={"dropout": key}
+    )
+
+
+@contextlib.contextmanager
+def as_input_error(what: str = "") -> Iterator[None]:
+    """Turns the shape and value errors of tracing into one line that says where they come from."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(": ".join(filter(None, [what, str(error).splitlines()[0]]))) from error
+
+
+def network_shape(
+    experiment: Experiment, image_shape: tuple[int, int, int]
+) -> tuple[int, int, int]:
+    """Height, width and channels that the network sees."""
+    h, w, c = image_shape
+    try:
+        return *augment.fitted_size(h, w, experiment.data), c
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def compile_evaluate(
+    experiment: Experiment, model: nn.Module, split: sources.Split, state: Any
+) -> Callable[[TrainState], metrics.Sums]:
+    """Compiles the evaluation of a split, held on the device."""
+    batches = jax.device_put(pipeline.in_batches(split, experiment.data.eval_batch_size))
+    program = step.make_evaluate(step.make_eval_step(model), augment.make_prepare(experiment.data))
+    compiled = jax.jit(program).lower(state, batches).compile()
+    return lambda state: compiled(state, batches)
+
+
+def on_device(shapes: Any) -> Any:
+    """The same shapes, placed on the first device."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
+
+
+def describe(experiment: Experiment, dataset: sources.Dataset) -> dict[str, Any]:
+    """What dataset.json holds: enough to predict without the data, and to know them again."""
+    return {
+        "name": experiment.data.name,
+        "classes": list(dataset.classes),
+        "image_shape": list(dataset.image_shape),
+        "train_examples": len(dataset.train),
+        "test_examples": len(dataset.test),
+        "sha256": sha256(
+            [dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels]
+        ),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """What env.json holds: all that the last bits of a result can depend on, beside the config."""
+    packages = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "platform": jax.default_backend(),
+        "devices": [d.device_kind for d in jax.devices()],
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "processor": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
