@@ -8,16 +8,18 @@ from jaxtyping import Array, Float, Int
 
 
 def cross_entropy(
-    logits: Float[ArrayLike, "n classes"], labels: Int[ArrayLike, " n"], smoothing: float = 0.0
+    logits: Float[ArrayLike, "n classes"],
+    labels: Int[ArrayLike, " n"] | Float[ArrayLike, "n classes"],
+    smoothing: float = 0.0,
 ) -> Float[Array, " n"]:
     """Cross-entropy of softmax(logits) against smoothed labels, in float32.
 
-    ``-sum_k q_k log p_k`` with ``q = (1 - smoothing) * onehot(label) + smoothing / classes``
-    (Szegedy et al. 2016).
+    ``-sum_k q_k log p_k`` with ``q = (1 - smoothing) * target + smoothing / classes``, where the
+    target is the one-hot label or what is given (Szegedy et al. 2016).
 
     Args:
         logits: ``(n, classes)``.
-        labels: ``(n,)`` whole numbers.
+        labels: ``(n,)`` whole numbers, or ``(n, classes)`` probabilities.
         smoothing: in [0, 1).
 
     Returns:
@@ -28,7 +30,9 @@ def cross_entropy(
     [2.3026]
     """
     logits = jnp.asarray(logits, jnp.float32)
-    if smoothing == 0.0:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
+    labels = jnp.asarray(labels)
+    if labels.ndim == 1:
+        if smoothing == 0.0:
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        labels = jax.nn.one_hot(labels, logits.shape[-1])
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, smoothing))

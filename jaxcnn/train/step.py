@@ -15,7 +15,8 @@ from jaxcnn.train.loss import cross_entropy
 from jaxcnn.train.state import TrainState, stream
 
 Batch = dict[str, jax.Array]
-"""``image`` (n, h, w, c) as the network takes it, ``label`` (n,), in evaluation ``mask`` (n,)."""
+"""``image`` (n, h, w, c) as the network takes it, ``label`` (n,), in evaluation ``mask`` (n,); in
+training, where images are mixed, ``target`` (n, classes): the probabilities to learn."""
 
 
 def make_train_step(
@@ -23,12 +24,14 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], TrainState]:
     """Makes ``step(state, batch) -> state``: forward, backward, update, metrics.
 
-    The loss is the mean cross-entropy; where the network has auxiliary heads
-    (``endpoints["aux_logits"]``), theirs is added, times the network's ``aux_weight``.
+    The loss is the mean cross-entropy against ``target`` or else ``label``; where the network has
+    auxiliary heads (``endpoints["aux_logits"]``), theirs is added, times the network's
+    ``aux_weight``.
     """
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
         dropout = jax.random.fold_in(stream(state.seed, "dropout"), state.step)
+        target = batch.get("target", batch["label"])
 
         def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
             (logits, ends), model_state = model.apply(
@@ -39,10 +42,10 @@ def make_train_step(
                 mutable=list(state.model_state),
                 rngs={"dropout": dropout},
             )
-            losses = cross_entropy(logits, batch["label"], label_smoothing)
+            losses = cross_entropy(logits, target, label_smoothing)
             total = losses
             for aux in jax.tree.leaves(ends.get("aux_logits", ())):
-                aux_losses = cross_entropy(aux, batch["label"], label_smoothing)
+                aux_losses = cross_entropy(aux, target, label_smoothing)
                 total = total + model.aux_weight * aux_losses
             return total.mean(), (logits, losses, model_state)
 

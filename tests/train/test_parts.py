@@ -27,6 +27,19 @@ def test_cross_entropy_agrees_with_its_definition(smoothing):
     np.testing.assert_allclose(cross_entropy(LOGITS, LABELS, smoothing), want, rtol=2e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_of_soft_targets_agrees_with_torch(smoothing):
+    torch = pytest.importorskip("torch")
+    targets = RNG.dirichlet(np.ones(7), 200).astype(np.float32)
+    want = torch.nn.functional.cross_entropy(
+        torch.tensor(np.asarray(LOGITS)),
+        torch.tensor(targets),
+        reduction="none",
+        label_smoothing=smoothing,
+    )
+    np.testing.assert_allclose(cross_entropy(LOGITS, targets, smoothing), want, rtol=2e-5)
+
+
 def test_metrics_agree_with_scikit_learn():
     mask = RNG.random(200) < 0.7
     losses = cross_entropy(LOGITS, LABELS)

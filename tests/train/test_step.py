@@ -56,6 +56,20 @@ def test_a_step_descends_the_gradient_of_the_mean_loss():
     assert float(after.sums["loss"]) / N == pytest.approx(float(loss(state.params)), rel=1e-5)
 
 
+def test_a_step_learns_the_soft_targets_where_a_batch_has_them():
+    model, tx, state = parts(batch_norm=False, dropout=0.0)
+    train_step = jax.jit(step.make_train_step(model, tx, label_smoothing=0.1))
+    onehot = jax.nn.one_hot(DATA["label"], CLASSES)
+    hard, same = train_step(state, DATA), train_step(state, {**DATA, "target": onehot})
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), hard.params, same.params)
+    mixed = train_step(state, {**DATA, "target": 0.5 * onehot + 0.5 * onehot[::-1]})
+    logits = model.apply({"params": state.params}, DATA["image"])
+    want = 0.5 * cross_entropy(logits, DATA["label"], 0.1)
+    want += 0.5 * cross_entropy(logits, DATA["label"][::-1], 0.1)
+    assert float(mixed.sums["loss"]) == pytest.approx(float(want.sum()), rel=1e-5)
+    assert int(mixed.sums["top1"]) == int(hard.sums["top1"])  # of the image's own label
+
+
 def test_bits_do_not_depend_on_where_a_run_is_cut():
     model, tx, start = parts()
     chunk = chunk_of(model, tx)
