@@ -1,6 +1,7 @@
 """An experiment is a value: frozen dataclasses that say everything a run needs.
 
-An experiment file holds one function, ``config() -> Experiment``. Every field can be overridden
+An experiment file holds one function, ``config() -> Experiment``, a comparison file
+``config() -> Comparison``. Every field can be overridden
 from the command line (``--optim.peak-lr 0.2``), and the resolved value is written into the run
 folder as config.json, from which :func:`from_dict` builds the same value again.
 """
@@ -286,6 +287,35 @@ class Experiment:
             self.schedule.warmup_epochs,
             f"at most train.epochs={self.train.epochs}",
         )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Experiments on the same test set that differ in what is to be decided, over several seeds.
+
+    Their names tell them apart; their own seeds do not count.
+    """
+
+    arms: tuple[Experiment, ...]
+    """The first is the one that the others are compared with."""
+    seeds: int = 3
+    """Every arm is trained with the seeds 0, 1, ..., seeds - 1."""
+
+    def __post_init__(self) -> None:
+        """Checks that the arms can be told apart and compared."""
+        names = [arm.name for arm in self.arms]
+        _require(len(names) >= 2, "arms", names, "two experiments or more")
+        for name in names:
+            _require(names.count(name) == 1, "arms", names, "of different names")
+        _require(_is_count(self.seeds), "seeds", self.seeds, "a positive whole number")
+        first = self.arms[0]
+        for arm in self.arms:
+            _require(
+                arm.data.name == first.data.name,
+                f"arms[{arm.name!r}].data.name",
+                arm.data.name,
+                f"{first.data.name!r}, the dataset of the first arm",
+            )
 
 
 RESUME_MAY_CHANGE = frozenset(

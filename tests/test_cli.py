@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn import cli
+from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import InputError
 from jaxcnn.trained import evaluate, restore, transfer
 
@@ -206,7 +207,7 @@ def test_a_config_with_unknown_fields_is_named(capsys, trained, tmp_path):
 
 def test_load_experiment_names_the_file(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.py: no such file"):
-        cli.load_experiment(tmp_path / "nothing.py")
+        load_experiment(tmp_path / "nothing.py")
 
 
 def write_safetensors(path, arrays):

@@ -446,7 +446,7 @@ print(run.train(experiment, Path({str(tmp_path / "a")!r}))["test_top1"])
 
 def test_experiments_state_what_was_measured():
     """Every header is a contract: command, hardware, time, result, and that it was measured."""
-    from jaxcnn.cli import load_experiment
+    from jaxcnn.commands.parsing import load_experiment
 
     promised = {
         "lenet5_digits": 98.0,

@@ -1,0 +1,1 @@
+"""The commands: a module for each, whose ``main(args)`` returns the exit code."""

@@ -1,0 +1,65 @@
+"""``jaxcnn import``: weights in torchvision's layout become a folder like that of a run."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jaxcnn.commands.parsing import parse
+from jaxcnn.config import Data, Experiment, InputError, Model
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs the command and returns the exit code."""
+    import tyro
+
+    def parsed(
+        weights: tyro.conf.Positional[Path],
+        model: str,
+        out: Path,
+        num_classes: int = 1000,
+        classes: Path | None = None,
+        image_size: int | None = None,
+        dataset: str = "imagenet2012",
+        mean: tuple[float, ...] = (0.485, 0.456, 0.406),
+        std: tuple[float, ...] = (0.229, 0.224, 0.225),
+    ) -> tuple[Path, str, Path, int, Path | None, int | None, Data]:
+        """Import weights in torchvision's layout for `eval`, `predict` and `train --init-from`.
+
+        Args:
+            weights: a safetensors file; pickles (.pth) are refused, since reading one can run
+                any program.
+            model: a name from `jaxcnn list`.
+            out: the folder to write.
+            num_classes: number of logits of the weights.
+            classes: text file with one class name a line; by default the classes are numbered.
+            image_size: side of the images; by default the one the model was published for.
+            dataset: what `eval` evaluates on.
+            mean: of pixels scaled to [0, 1], as the weights were trained with.
+            std: likewise; the defaults are ImageNet's.
+        """
+        data = Data(dataset, batch_size=1, fit="resize", mean=mean, std=std)
+        return weights, model, out, num_classes, classes, image_size, data
+
+    path, name, out, num_classes, class_file, size, data = parse(parsed, args, "import")
+    from jaxcnn import build, models, trained
+
+    with build.as_input_error():
+        height, width, channels = models.standard_input(name)
+    if size is not None:
+        height = width = size
+    names = [str(i) for i in range(num_classes)]
+    if class_file is not None:
+        try:
+            names = class_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--classes {class_file}: cannot be read ({error})") from error
+        if len(names) != num_classes:
+            raise InputError(
+                f"--classes {class_file}: has {len(names)} lines, must have {num_classes}"
+            )
+    experiment = Experiment(
+        name=path.stem, data=replace(data, image_size=height), model=Model(name)
+    )
+    parameters = trained.import_weights(path, experiment, names, (height, width, channels), out)
+    print(f"{out}: {name} with {parameters:,} parameters from {path}")
+    return 0

@@ -1,0 +1,38 @@
+"""``jaxcnn summary``: a model's layers, shapes, parameters and multiply-accumulates."""
+
+from collections.abc import Sequence
+
+from jaxcnn.commands import terminal
+from jaxcnn.commands.parsing import parse
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs the command and returns the exit code."""
+    import tyro
+
+    def parsed(
+        model: tyro.conf.Positional[str],
+        input: tuple[int, int, int] | None = None,  # noqa: A002 - the flag is --input
+        num_classes: int | None = None,
+    ) -> tuple[str, tuple[int, int, int] | None, int | None]:
+        """Show every layer's output shape, parameters, MACs and receptive field.
+
+        Args:
+            model: a name from `jaxcnn list`.
+            input: height, width and channels; by default those the model was published for.
+            num_classes: number of logits; by default 1000, and 10 for images under 64x64.
+        """
+        return model, input, num_classes
+
+    name, shape, num_classes = parse(parsed, args, "summary")
+    from jaxcnn import build, models
+    from jaxcnn.analysis import summary
+
+    with build.as_input_error():
+        shape = shape or models.standard_input(name)
+        classes = (10 if min(shape[:2]) < 64 else 1000) if num_classes is None else num_classes
+        model = models.create_model(name, num_classes=classes)
+    with build.as_input_error(f"--input {' '.join(map(str, shape))}"):
+        found = summary.summarize(model, shape)
+    terminal.console().print(summary.render(found))
+    return 0

@@ -1,0 +1,70 @@
+"""``jaxcnn train``: trains an experiment, or goes on where an earlier call ended."""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from jaxcnn.commands import terminal
+from jaxcnn.commands.parsing import load_experiment, parse
+from jaxcnn.config import Experiment, InputError
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs the command and returns the exit code."""
+    import tyro
+
+    helping = bool({"-h", "--help"} & set(args))
+    files = [a for a in args[:1] if not a.startswith("-")]
+    if not files and not helping:
+        raise InputError("train: give an experiment file first, as experiments/lenet5_digits.py")
+    default = load_experiment(Path(files[0])) if files else Experiment()
+    # The options given are laid over the file's, so tyro must not see those.
+    args = [re.sub(r"^(--model\.options)\.", r"\1 ", arg) for arg in args[len(files) :]]
+    args = [part for arg in args for part in (arg.split(" ") if arg.startswith("--m") else [arg])]
+    bare = replace(default, model=replace(default.model, options={}))
+
+    def parsed(
+        experiment: Annotated[Experiment, tyro.conf.arg(name="")] = bare,
+        workdir: Path | None = None,
+        init_from: str | None = None,
+    ) -> tuple[Experiment, Path]:
+        """Train an experiment, or go on where an earlier call in the same folder ended.
+
+        Args:
+            experiment: any field of the experiment.
+            workdir: the run folder; by default runs/NAME-seedSEED.
+            init_from: short for --model.init-from: a run, or imported weights, to start from.
+        """
+        name = f"{experiment.name}-seed{experiment.train.seed}"
+        if init_from is not None:
+            model = replace(experiment.model, init_from=init_from)
+            experiment = replace(experiment, model=model)
+        return experiment, workdir or Path("runs") / name
+
+    experiment, workdir = parse(parsed, args, f"train {files[0] if files else 'EXPERIMENT.py'}")
+    if experiment.model.name == default.model.name:  # another network has other options
+        options = {**default.model.options, **experiment.model.options}
+        experiment = replace(experiment, model=replace(experiment.model, options=options))
+
+    from jaxcnn import run
+    from jaxcnn.train import loop
+
+    with terminal.display() as listener:
+        try:
+            summary = run.train(experiment, workdir, listener)
+        except loop.Stopped as stopped:
+            listener.message(str(stopped))
+            return 128 + stopped.signal
+        except loop.Diverged as diverged:
+            print(f"jaxcnn: {workdir}: {diverged}", file=sys.stderr)
+            return 1
+    print(
+        f"test top-1 {summary['test_top1']:.2%}, top-5 {summary['test_top5']:.2%}, "
+        f"loss {summary['test_loss']:.4f} after {summary['epochs']} epochs "
+        f"in {summary['seconds']:.1f} s of training"
+    )
+    print(f"run folder {workdir}: summary.json, metrics.jsonl, curves.png, confusion.png")
+    return 0
