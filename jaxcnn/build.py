@@ -74,11 +74,24 @@ def network_shape(
 
 
 def compile_evaluate(
-    experiment: Experiment, model: nn.Module, split: sources.Split, state: Any
+    experiment: Experiment,
+    model: nn.Module,
+    split: sources.Split,
+    state: Any,
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Callable[[TrainState], metrics.Sums]:
-    """Compiles the evaluation of a split, held on the device."""
+    """Compiles the evaluation of a split, held on the device.
+
+    Args:
+        experiment: how images are prepared and how many at a time.
+        model: the network.
+        split: the examples.
+        state: of the shapes that the program will be called with.
+        prepare: stored images to network input, where it is another than the experiment's.
+    """
+    prepare = prepare or augment.make_prepare(experiment.data)
     batches = jax.device_put(pipeline.in_batches(split, experiment.data.eval_batch_size))
-    program = step.make_evaluate(step.make_eval_step(model), augment.make_prepare(experiment.data))
+    program = step.make_evaluate(step.make_eval_step(model), prepare)
     compiled = jax.jit(program).lower(state, batches).compile()
     return lambda state: compiled(state, batches)
 

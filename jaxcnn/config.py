@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Views = Literal["none", "flip", "five_crop", "ten_crop"]
+"""Of a test image, for test-time augmentation."""
 Option = bool | int | float | str | tuple[int, ...]
 
 

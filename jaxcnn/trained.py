@@ -20,8 +20,8 @@ from jaxcnn.build import (
     network_shape,
     on_device,
 )
-from jaxcnn.config import Experiment, InputError, from_dict, to_dict
-from jaxcnn.data import augment, sources
+from jaxcnn.config import Experiment, InputError, Views, from_dict, to_dict
+from jaxcnn.data import augment, sources, views
 from jaxcnn.train import files, folder, metrics, optim
 from jaxcnn.train.state import TrainState, init_state
 
@@ -124,7 +124,10 @@ def transfer(
 
 
 def evaluate(
-    workdir: Path, checkpoint: str = "latest", data_dir: str | None = None
+    workdir: Path,
+    checkpoint: str = "latest",
+    data_dir: str | None = None,
+    tta: Views = "none",
 ) -> dict[str, Any]:
     """Evaluates a trained run on its test set.
 
@@ -132,12 +135,14 @@ def evaluate(
         workdir: the run folder.
         checkpoint: ``"latest"`` or ``"best"``.
         data_dir: folder of prepared TFDS datasets, where it is another than in training.
+        tta: the views of each image over which the probabilities are averaged.
 
     Returns:
         ``step``, ``test_loss``, ``test_top1``, ``test_top5``, ``test_examples``.
     """
     trained = restore(workdir, checkpoint)
     data = trained.experiment.data
+    prepare = None if tta == "none" else views.make_views(data, tta)
     dataset = sources.load(replace(data, dir=data_dir or data.dir))
     about = files.read_json(workdir / "dataset.json")
     now = describe(trained.experiment, dataset)
@@ -149,7 +154,7 @@ def evaluate(
             f"data.name={data.name!r}: not the data that {workdir} was trained on "
             f"({len(trained.classes)} classes, sha256 {about.get('sha256')})"
         )
-    run = compile_evaluate(trained.experiment, trained.model, dataset.test, trained.state)
+    run = compile_evaluate(trained.experiment, trained.model, dataset.test, trained.state, prepare)
     sums = jax.device_get(run(trained.state))
     return {
         "step": trained.step,

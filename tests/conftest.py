@@ -1,7 +1,9 @@
-"""What every test runs under: checked shapes and no silent rank promotion."""
+"""What every test runs under: checked shapes, no silent rank promotion, perhaps torchvision."""
 
 import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 # Many tests run the same small programs, some of them in processes of their own: each is
 # compiled once. Set before JAX is imported, and inherited by those processes.
@@ -9,6 +11,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".pytest_cache/xla")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 # Every jaxtyping annotation of these packages is enforced while the tests run.
@@ -17,3 +20,20 @@ install_import_hook(
 )
 jax.config.update("jax_numpy_rank_promotion", "raise")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> Any:
+    """torchvision, or a visible skip."""
+    from tests.models.reference import import_torchvision
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = import_torchvision()
+    except ImportError as error:
+        pytest.skip(f"no reference implementation: {error}")
+    import torch
+
+    torch.set_num_threads(1)
+    return module

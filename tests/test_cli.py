@@ -70,6 +70,9 @@ def test_eval_and_predict(capsys, trained, tmp_path):
     code, out, _ = call(capsys, "eval", "--workdir", str(trained))
     assert code == 0
     assert "on 360 images" in out
+    code, out, _ = call(capsys, "eval", "--workdir", str(trained), "--tta", "ten_crop")
+    assert code == 0
+    assert "on 360 images, test-time augmentation ten_crop" in out
     for side in (8, 32):
         Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
     paths = [str(tmp_path / "8.png"), str(tmp_path / "32.png")]
@@ -147,6 +150,7 @@ def bad_calls(folder: Path, trained: Path):
         "folder of another run": ((*train, *at, "--train.seed", "5"), "train.seed was 0, now 5"),
         "no run to evaluate": (("eval", *here), "is " + str(folder / "new") + " a run folder"),
         "no workdir": (("eval",), "--workdir"),
+        "unknown views": (("eval", *at, "--tta", "all"), "'none', 'flip', 'five_crop', 'ten_crop'"),
         "unknown checkpoint": (("eval", *at, "--checkpoint", "first"), "'latest', 'best'"),
         "nothing to predict": (("predict", *at), "at least one image"),
         "not an image": (("predict", *at, str(text)), "text.png: not an image"),

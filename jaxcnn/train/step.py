@@ -105,11 +105,23 @@ def make_train_chunk(
 
 
 def make_eval_step(model: nn.Module) -> Callable[[TrainState, Batch], metrics.Sums]:
-    """Makes ``step(state, batch) -> sums`` over the examples whose mask is True."""
+    """Makes ``step(state, batch) -> sums`` over the examples whose mask is True.
+
+    Where ``image`` is ``(views, n, h, w, c)``, the probabilities of the classes are the mean of
+    those of the views.
+    """
 
     def eval_step(state: TrainState, batch: Batch) -> metrics.Sums:
         variables = {"params": state.params, **state.model_state}
-        logits: Any = model.apply(variables, batch["image"], train=False)
+
+        def logits_of(images: jax.Array) -> Any:
+            return model.apply(variables, images, train=False)
+
+        if batch["image"].ndim == 4:
+            logits = logits_of(batch["image"])
+        else:
+            log_p = jax.nn.log_softmax(lax.map(logits_of, batch["image"]).astype(jnp.float32))
+            logits = jax.nn.logsumexp(log_p, axis=0) - jnp.log(len(log_p))
         losses = cross_entropy(logits, batch["label"])
         return metrics.classification_sums(logits, batch["label"], losses, batch["mask"])
 

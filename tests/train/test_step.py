@@ -119,6 +119,17 @@ def test_evaluation_counts_every_example_once(missing):
     assert got["test_loss"] == pytest.approx(float(cross_entropy(logits, labels).mean()), rel=1e-5)
 
 
+def test_the_probabilities_of_views_are_averaged():
+    model, _, state = parts()
+    batch = {"label": DATA["label"], "mask": jnp.ones(N, bool)}
+    views = jnp.stack([DATA["image"], DATA["image"][:, :, ::-1], DATA["image"][:, ::-1]])
+    got = step.make_eval_step(model)(state, {**batch, "image": views})
+    variables = {"params": state.params, **state.model_state}
+    p = np.mean([jax.nn.softmax(model.apply(variables, x, train=False)) for x in views], axis=0)
+    assert float(got["loss"]) == pytest.approx(-np.log(p[np.arange(N), batch["label"]]).sum(), 1e-5)
+    assert int(got["top1"]) == (p.argmax(1) == batch["label"]).sum()
+
+
 def test_auxiliary_heads_add_their_weighted_loss():
     import flax.linen as nn
 

@@ -1,0 +1,53 @@
+"""Several views of each test image, over which a network's answers are averaged."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from jaxcnn.config import Data, Views
+from jaxcnn.data import augment
+
+
+def make_views(
+    data: Data, views: Views
+) -> Callable[[UInt8[Array, "n h w c"]], Float[Array, "views n _ _ c"]]:
+    """Makes ``prepare(images)``: uint8 to normalised float32 views of the size the network sees.
+
+    ``"flip"`` is the image and its mirror image. ``"five_crop"`` is four corners and the centre of
+    the image enlarged by 8/7, as 224 pixels of 256 (Krizhevsky et al. 2012), ``"ten_crop"`` those
+    and their mirror images.
+    """
+    prepare = augment.make_prepare(data)
+
+    def prepared(images: UInt8[Array, "n h w c"]) -> Float[Array, "views n _ _ c"]:
+        if views.endswith("crop"):
+            _, h, w, _ = images.shape
+            seen = augment.fitted_size(h, w, data)
+            shown = five_crops(enlarged(images, seen), *seen)
+        else:
+            shown = prepare(images)[None]
+        if views in ("flip", "ten_crop"):
+            shown = jnp.concatenate([shown, shown[:, :, :, ::-1]])
+        return shown
+
+    def enlarged(images: jax.Array, seen: tuple[int, int]) -> jax.Array:
+        height, width = (math.ceil(side * 8 / 7) for side in seen)
+        if data.image_size is not None and data.fit == "resize":  # at once, from what is stored
+            return augment.make_prepare(replace(data, image_size=height))(images)
+        n, *_, c = images.shape
+        return jax.image.resize(prepare(images), (n, height, width, c), "bilinear")
+
+    return prepared
+
+
+def five_crops(
+    x: Float[Array, "n h w c"], height: int, width: int
+) -> Float[Array, "5 n {height} {width} c"]:
+    """The four corners and the centre of each image."""
+    down, right = x.shape[1] - height, x.shape[2] - width
+    corners = [(0, 0), (0, right), (down, 0), (down, right), (round(down / 2), round(right / 2))]
+    return jnp.stack([x[:, i : i + height, j : j + width] for i, j in corners])

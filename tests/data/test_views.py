@@ -1,0 +1,49 @@
+from typing import get_args
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.config import Data, Views
+from jaxcnn.data import augment, views
+
+IMAGES = jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, 14, 7, 3)), jnp.uint8)
+
+
+def test_crops_are_those_of_torchvision(torchvision):
+    import torch
+
+    x = np.random.default_rng(1).random((2, 9, 8, 3)).astype(np.float32)
+    got = views.five_crops(jnp.asarray(x), 6, 5)
+    want = torchvision.transforms.functional.five_crop(
+        torch.tensor(x.transpose(0, 3, 1, 2)), [6, 5]
+    )
+    np.testing.assert_array_equal(got.transpose(0, 1, 4, 2, 3), np.stack(want))
+
+
+@pytest.mark.parametrize(
+    ("data", "shape"),
+    [
+        (Data(), (14, 7)),
+        (Data(image_size=16), (16, 16)),
+        (Data(image_size=10, fit="resize"), (10, 10)),
+    ],
+)
+def test_every_view_has_the_size_that_the_network_sees(data, shape):
+    plain = augment.make_prepare(data)(IMAGES)
+    got = {name: views.make_views(data, name)(IMAGES) for name in get_args(Views)}
+    assert {name: view.shape for name, view in got.items()} == {
+        name: (count, 3, *shape, 3)
+        for name, count in (("none", 1), ("flip", 2), ("five_crop", 5), ("ten_crop", 10))
+    }
+    np.testing.assert_array_equal(got["none"][0], plain)
+    np.testing.assert_array_equal(got["flip"][1], plain[:, :, ::-1])
+    np.testing.assert_array_equal(got["ten_crop"][:5], got["five_crop"])
+    np.testing.assert_array_equal(got["ten_crop"][5:], got["five_crop"][:, :, :, ::-1])
+
+
+def test_crops_of_a_resized_image_are_made_from_the_stored_pixels():
+    """The centre of 14x14 stored pixels brought to 12x12 (10 * 8/7) shows no pixel twice."""
+    images = jnp.asarray(np.random.default_rng(2).integers(0, 256, (1, 12, 12, 1)), jnp.uint8)
+    got = views.make_views(Data(image_size=10, fit="resize"), "five_crop")(images)
+    np.testing.assert_allclose(got[4, 0], images[0, 1:11, 1:11] / 255, atol=1e-6)
