@@ -76,22 +76,24 @@ def network_shape(
 def compile_evaluate(
     experiment: Experiment,
     model: nn.Module,
-    split: sources.Split,
+    dataset: sources.Dataset,
     state: Any,
     prepare: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Callable[[TrainState], metrics.Sums]:
-    """Compiles the evaluation of a split, held on the device.
+    """Compiles the evaluation of the test set, held on the device.
 
     Args:
         experiment: how images are prepared and how many at a time.
         model: the network.
-        split: the examples.
+        dataset: whose test set is meant.
         state: of the shapes that the program will be called with.
         prepare: stored images to network input, where it is another than the experiment's.
     """
-    prepare = prepare or augment.make_prepare(experiment.data)
-    batches = jax.device_put(pipeline.in_batches(split, experiment.data.eval_batch_size))
-    program = step.make_evaluate(step.make_eval_step(model), prepare)
+    fitted = prepare or augment.make_prepare(experiment.data)
+    batches = jax.device_put(pipeline.in_batches(dataset.test, experiment.data.eval_batch_size))
+    program = step.make_evaluate(
+        step.make_eval_step(model), lambda images: fitted(dataset.rendered(images))
+    )
     compiled = jax.jit(program).lower(state, batches).compile()
     return lambda state: compiled(state, batches)
 

@@ -31,6 +31,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _is_seed(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
 def _is_number(value: object, low: float, high: float = math.inf) -> bool:
     return (
         isinstance(value, int | float)
@@ -45,7 +49,8 @@ class Data:
     """Where the images come from and how they reach the network."""
 
     name: str = "digits"
-    """"digits" (embedded) or the name of a TFDS dataset prepared as array_record."""
+    """"digits" (embedded), "shapes" or "synthetic" (generated: figures to learn, or noise to
+    measure speed with), or the name of a TFDS dataset prepared as array_record."""
     dir: str | None = None
     """Folder of prepared TFDS datasets; None takes TFDS_DATA_DIR, else TFDS's default."""
     train_limit: int | None = None
@@ -55,20 +60,39 @@ class Data:
     eval_batch_size: int = 500
     """Examples per evaluation step; the last one is padded and masked."""
     image_size: int | None = None
-    """Side of the square that the network sees; None keeps the dataset's own size."""
+    """Side of the square that the network sees; None keeps the dataset's own size, which is 32 for
+    generated images."""
     fit: Literal["pad", "resize"] = "pad"
     """How an image reaches image_size: zeros around it, or bilinear resizing."""
     mean: tuple[float, ...] = (0.0,)
     """Per channel, of pixels scaled to [0, 1]: x = (pixel / 255 - mean) / std."""
     std: tuple[float, ...] = (1.0,)
     """Per channel, of pixels scaled to [0, 1]."""
+    examples: tuple[int, int] = (10_000, 1_000)
+    """Of a generated set: numbers of training and of test images."""
+    channels: int = 3
+    """Of synthetic images: 1 (grey) or 3 (colour)."""
+    num_classes: int = 10
+    """Of synthetic images."""
+    seed: int = 0
+    """Of generated images; their order, as everything else, has train.seed."""
 
     def __post_init__(self) -> None:
         """Checks what can be checked without the data."""
         _require(bool(self.name), "data.name", self.name, "'digits' or the name of a TFDS dataset")
-        for name in ("batch_size", "eval_batch_size"):
+        for name in ("batch_size", "eval_batch_size", "num_classes"):
             value = getattr(self, name)
             _require(_is_count(value), f"data.{name}", value, "a positive whole number")
+        _require(
+            isinstance(self.examples, tuple)
+            and len(self.examples) == 2
+            and all(_is_count(n) for n in self.examples),
+            "data.examples",
+            self.examples,
+            "two positive whole numbers, of training and of test images",
+        )
+        _require(self.channels in (1, 3), "data.channels", self.channels, "1 or 3")
+        _require(_is_seed(self.seed), "data.seed", self.seed, "a whole number in [0, 2**31)")
         for name in ("image_size", "train_limit"):
             value = getattr(self, name)
             _require(
@@ -249,12 +273,7 @@ class Train:
         for name in ("epochs", "eval_every", "checkpoint_every"):
             value = getattr(self, name)
             _require(_is_count(value), f"train.{name}", value, "a positive whole number")
-        _require(
-            type(self.seed) is int and 0 <= self.seed < 2**31,
-            "train.seed",
-            self.seed,
-            "a whole number in [0, 2**31)",
-        )
+        _require(_is_seed(self.seed), "train.seed", self.seed, "a whole number in [0, 2**31)")
         _require(
             _is_number(self.label_smoothing, 0, 1) and self.label_smoothing < 1,
             "train.label_smoothing",

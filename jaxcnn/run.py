@@ -113,7 +113,7 @@ class _Training:
         self.chunk = step.make_train_chunk(
             step.make_train_step(model, tx, label_smoothing=experiment.train.label_smoothing),
             lambda seed, step: shuffle.order(stream(seed, "order"), step),
-            functools.partial(_batch, experiment, shuffle),
+            functools.partial(_batch, experiment, dataset, shuffle),
         )
         self.latest = folder.checkpoints(self.workdir, "latest")
         closing.callback(self.latest.close)
@@ -191,7 +191,7 @@ class _Training:
         chunk = (
             jax.jit(self.chunk, donate_argnums=0).lower(state, train_set, jnp.int32(0)).compile()
         )
-        evaluate = compile_evaluate(self.experiment, self.model, self.dataset.test, state)
+        evaluate = compile_evaluate(self.experiment, self.model, self.dataset, state)
         log = folder.MetricsLog(self.workdir, int(state.step))
 
         def record(state: TrainState, record: loop.Record, sums: metrics.Sums) -> None:
@@ -267,6 +267,7 @@ class _Training:
 
 def _batch(
     experiment: Experiment,
+    dataset: sources.Dataset,
     shuffle: pipeline.Shuffle,
     arrays: dict[str, jax.Array],
     seed: jax.Array,
@@ -276,4 +277,5 @@ def _batch(
     batch = shuffle.batch(arrays, order, step)
     key = jax.random.fold_in(stream(seed, "augment"), step)
     prepare = augment.make_prepare(experiment.data)
-    return {**batch, "image": prepare(batch["image"], key, experiment.augment)}
+    image = prepare(dataset.rendered(batch["image"]), key, experiment.augment)
+    return {**batch, "image": image}

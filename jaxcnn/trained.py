@@ -154,7 +154,7 @@ def evaluate(
             f"data.name={data.name!r}: not the data that {workdir} was trained on "
             f"({len(trained.classes)} classes, sha256 {about.get('sha256')})"
         )
-    run = compile_evaluate(trained.experiment, trained.model, dataset.test, trained.state, prepare)
+    run = compile_evaluate(trained.experiment, trained.model, dataset, trained.state, prepare)
     sums = jax.device_get(run(trained.state))
     return {
         "step": trained.step,

@@ -473,3 +473,12 @@ def test_experiments_state_what_was_measured():
         assert stated >= promised.get(path.stem, 0.0)
         side = {"digits": 8, "cifar10": 32}.get(experiment.data.name, 28)
         build_model(experiment, ["x"] * 10, (side, side, len(experiment.data.mean)))
+
+
+def test_a_rendered_set_is_trained_on_and_evaluated(tmp_path):
+    data = Data("shapes", batch_size=32, eval_batch_size=40, image_size=12, examples=(96, 60))
+    model = Model("mlp", {"hidden": (8,)})
+    experiment = Experiment("shapes", data, model=model, train=Train(epochs=2))
+    summary = run.train(experiment, tmp_path / "a")
+    assert summary["test_top1"] == evaluate(tmp_path / "a")["test_top1"]
+    assert summary["step"] == 6

@@ -1,20 +1,29 @@
-"""Datasets on disk to uint8 arrays in memory."""
+"""The dataset that the config names, as uint8 arrays in memory or as what they are drawn from."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxcnn.config import Data, InputError
 
+if TYPE_CHECKING:
+    import jax
+
+    from jaxcnn.data import shapes
+
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``(n, h, w, c)`` in uint8 and labels ``(n,)`` in int32."""
+    """Images ``(n, h, w, c)`` in uint8 and labels ``(n,)`` in int32.
+
+    Of a dataset that is rendered, the images are instead what :attr:`Dataset.render` takes.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -26,17 +35,31 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification dataset with its two splits and the names of its classes."""
+    """A classification dataset.
+
+    Attributes:
+        train: what is learned from.
+        test: what is held out.
+        classes: their names.
+        render: makes images, inside the compiled step, of what the splits hold in their place.
+    """
 
     train: Split
     test: Split
     classes: tuple[str, ...]
+    render: "shapes.Render | None" = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
+        if self.render is not None:
+            return self.render.image_shape
         h, w, c = self.train.images.shape[1:]
         return h, w, c
+
+    def rendered(self, images: "jax.Array") -> "jax.Array":
+        """Images ``(n, h, w, c)`` in uint8 from a batch of what a split holds."""
+        return images if self.render is None else self.render(images)
 
 
 def load(config: Data) -> Dataset:
@@ -46,7 +69,7 @@ def load(config: Data) -> Dataset:
         InputError: the dataset is unknown, not prepared, not a set of equally sized images with
             one label each, or smaller than the config asks.
     """
-    dataset = EMBEDDED[config.name]() if config.name in EMBEDDED else _tfds(config)
+    dataset = BUILT_IN.get(config.name, _tfds)(config)
     if config.train_limit is not None:
         if config.train_limit > len(dataset.train):
             raise InputError(
@@ -55,7 +78,7 @@ def load(config: Data) -> Dataset:
             )
         head = slice(config.train_limit)
         train = Split(dataset.train.images[head], dataset.train.labels[head])
-        dataset = Dataset(train, dataset.test, dataset.classes)
+        dataset = replace(dataset, train=train)
     if config.batch_size > len(dataset.train):
         raise InputError(
             f"data.batch_size={config.batch_size}: must be at most the {len(dataset.train)} "
@@ -72,7 +95,7 @@ def load(config: Data) -> Dataset:
     return dataset
 
 
-def _digits() -> Dataset:
+def _digits(_: Data) -> Dataset:
     """1,797 scans of handwritten digits, 8x8 (Alpaydin & Kaynak 1998), as scikit-learn ships them.
 
     The split is fixed: 1,437 train, 360 test, drawn by a seeded permutation. Writers are not
@@ -92,7 +115,47 @@ def _digits() -> Dataset:
     )
 
 
-EMBEDDED: dict[str, Callable[[], Dataset]] = {"digits": _digits}
+def _shapes(config: Data) -> Dataset:
+    """Figures to learn, of which only the numbers are in memory."""
+    from jaxcnn.data import shapes
+
+    keys = [
+        shapes.examples(split, n) for split, n in zip(shapes.SPLITS, config.examples, strict=True)
+    ]
+    train, test = (Split(k, shapes.labels(k)) for k in keys)
+    return Dataset(train, test, shapes.CLASSES, shapes.Render(_side(config), config.seed))
+
+
+def _synthetic(config: Data) -> Dataset:
+    """Noise in memory, to measure speed with; there is nothing to learn."""
+    shape = (_side(config), _side(config), config.channels)
+    needed = sum(config.examples) * math.prod(shape)
+    if needed > SYNTHETIC_BYTES:
+        raise InputError(
+            f"data.examples={config.examples}: {needed:,} bytes of synthetic images, which are "
+            f"held in memory; at most {SYNTHETIC_BYTES:,}"
+        )
+    rng = np.random.Generator(np.random.PCG64(config.seed))
+    train, test = (
+        Split(
+            np.frombuffer(rng.bytes(n * math.prod(shape)), np.uint8).reshape(n, *shape),
+            np.arange(n, dtype=np.int32) % np.int32(config.num_classes),
+        )
+        for n in config.examples
+    )
+    return Dataset(train, test, tuple(str(i) for i in range(config.num_classes)))
+
+
+def _side(config: Data) -> int:
+    return config.image_size or 32
+
+
+BUILT_IN: dict[str, Callable[[Data], Dataset]] = {
+    "digits": _digits,
+    "shapes": _shapes,
+    "synthetic": _synthetic,
+}
+SYNTHETIC_BYTES = 2**32
 
 
 def _tfds(config: Data) -> Dataset:
@@ -131,7 +194,7 @@ def _tfds(config: Data) -> Dataset:
 
 
 def _not_prepared(tfds: Any, name: str, folder: Path, prepared: list[str]) -> str:
-    here = ", ".join(["digits", *prepared])
+    here = ", ".join([*BUILT_IN, *prepared])
     if name.split("/")[0] not in tfds.list_builders(with_community_datasets=False):
         return f"data.name={name!r}: unknown dataset; ready here: {here}; others: TFDS's catalogue"
     return (
