@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from jaxcnn import __version__
 from jaxcnn.config import InputError
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command = _named(args[0])
         _quiet()
+        _cache()
         return command(args[1:])
     except InputError as error:
         print(f"jaxcnn: error: {error}", file=sys.stderr)
@@ -79,6 +81,16 @@ def _quiet() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.basicConfig(format="jaxcnn: %(message)s")
+
+
+def _cache() -> None:
+    """Keeps compiled programs in the user's cache folder, unless JAXCNN_NO_CACHE is set.
+
+    JAX's own variable goes first; it is read when JAX is imported, which comes later.
+    """
+    if not os.environ.get("JAXCNN_NO_CACHE"):
+        home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(home) / "jaxcnn" / "xla"))
 
 
 if __name__ == "__main__":
