@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxcnn import models
 from jaxcnn.config import Experiment, InputError
 from jaxcnn.data import augment, pipeline, sources
-from jaxcnn.train import metrics, step
+from jaxcnn.train import metrics, optim, step
 from jaxcnn.train.state import TrainState, sha256
 
 
@@ -49,6 +49,15 @@ def _forward(model: nn.Module, images: jax.Array) -> Any:
     return model.apply(
         variables, images, train=True, endpoints=True, mutable=mutable, rngs={"dropout": key}
     )
+
+
+def optimizer_layout(
+    experiment: Experiment, model: nn.Module, shape: tuple[int, int, int]
+) -> optim.Layout:
+    """The network's layout, where the optimizer makes use of it; else an empty one."""
+    config = experiment.optim
+    used = config.name == "muon" or config.layer_decay != 1 or config.freeze or config.head_only
+    return optim.layout_of(model, shape) if used else optim.NO_LAYOUT
 
 
 @contextlib.contextmanager

@@ -27,6 +27,11 @@ def _require(holds: bool, name: str, value: object, accepted: str) -> None:
         raise InputError(f"{name}={value!r}: must be {accepted}")
 
 
+def _require_choice(name: str, value: object, *choices: str) -> None:
+    accepted = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+    _require(value in choices, name, value, accepted)
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -101,7 +106,7 @@ class Data:
                 value,
                 "a positive whole number or None",
             )
-        _require(self.fit in ("pad", "resize"), "data.fit", self.fit, "'pad' or 'resize'")
+        _require_choice("data.fit", self.fit, "pad", "resize")
         for name, low in (("mean", -math.inf), ("std", 1e-12)):
             value = getattr(self, name)
             _require(
@@ -158,12 +163,7 @@ class Model:
 
     def __post_init__(self) -> None:
         """Checks the type of the arithmetic; names are checked where the models are."""
-        _require(
-            self.dtype in ("float32", "bfloat16"),
-            "model.dtype",
-            self.dtype,
-            "'float32' or 'bfloat16'",
-        )
+        _require_choice("model.dtype", self.dtype, "float32", "bfloat16")
         for name, value in self.options.items():
             parts = value if isinstance(value, tuple) else (value,)
             _require(
@@ -176,29 +176,48 @@ class Model:
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimizer."""
+    """The optimizer. Weight decay and trust ratios spare biases and normalisation."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum, or AdamW (Loshchilov & Hutter 2019)."""
+    name: Literal["sgd", "adamw", "lamb", "lars", "lion", "muon"] = "sgd"
+    """SGD with momentum, AdamW (Loshchilov & Hutter 2019), LAMB (You et al. 2020), LARS (You et
+    al. 2017), Lion (Chen et al. 2023), or Muon (Jordan 2024), which orthogonalises the updates of
+    kernels as matrices (h * w * i, o), scaled to AdamW's size (Liu et al. 2025), and gives
+    biases, normalisation, depthwise kernels and the last layer to Adam."""
     peak_lr: float = 0.1
     """The largest learning rate of the schedule."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Of SGD, LARS and Muon (whose author takes 0.95)."""
     nesterov: bool = True
-    """Looks ahead along the momentum (Sutskever et al. 2013)."""
+    """Looks ahead along the momentum (Sutskever et al. 2013): SGD, LARS and Muon."""
     b1: float = 0.9
-    """Decay of AdamW's first moment."""
+    """Decay of the first moment: AdamW, LAMB, Lion, and Adam in Muon."""
     b2: float = 0.999
-    """Decay of AdamW's second moment."""
+    """Decay of the second moment: AdamW, LAMB, Adam in Muon; in Lion of the momentum (its authors
+    take 0.99)."""
     weight_decay: float = 0.0
-    """Of kernels only: biases and normalisation are spared. SGD adds it to the gradient, AdamW
-    subtracts lr * weight_decay * parameter."""
+    """SGD and LARS add weight_decay * kernel to the gradient, the others subtract lr *
+    weight_decay * kernel (LAMB before its trust ratio)."""
     clip_norm: float | None = None
     """Largest global norm of the gradient."""
+    sam_rho: float = 0.0
+    """Above 0, the gradient is that at the worst point within this distance (sharpness-aware
+    minimisation, Foret et al. 2021), around any optimizer; a step costs two."""
+    schedule_free: bool = False
+    """SGD or AdamW without momentum, whose iterates are averaged, weighted by momentum or b1
+    (Defazio et al. 2024); the averages are what is evaluated. For a constant schedule."""
+    layer_decay: float = 1.0
+    """The last top-level module learns at the full rate, each one before it at this times the
+    rate of its successor."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that stay as they are: regular expressions for whole parts of their names, as
+    conv1, layer[12]_.*, or conv2/bias. Normalisation goes on following the batches."""
+    head_only: bool = False
+    """A linear probe: trains only the arrays whose shape depends on the number of classes, on
+    features computed as in evaluation (fixed statistics, no dropout)."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        _require(self.name in ("sgd", "adamw"), "optim.name", self.name, "'sgd' or 'adamw'")
+        _require_choice("optim.name", self.name, "sgd", "adamw", "lamb", "lars", "lion", "muon")
         _require(
             _is_number(self.peak_lr, 0) and self.peak_lr > 0,
             "optim.peak_lr",
@@ -208,38 +227,64 @@ class Optim:
         for name in ("momentum", "b1", "b2"):
             value = getattr(self, name)
             _require(_is_number(value, 0, 1) and value < 1, f"optim.{name}", value, "in [0, 1)")
-        _require(
-            _is_number(self.weight_decay, 0),
-            "optim.weight_decay",
-            self.weight_decay,
-            "a finite number >= 0",
-        )
+        for name in ("weight_decay", "sam_rho"):
+            value = getattr(self, name)
+            _require(_is_number(value, 0), f"optim.{name}", value, "a finite number >= 0")
         _require(
             self.clip_norm is None or (_is_number(self.clip_norm, 0) and self.clip_norm > 0),
             "optim.clip_norm",
             self.clip_norm,
             "a finite number above 0, or None",
         )
+        _require(
+            _is_number(self.layer_decay, 0, 1) and self.layer_decay > 0,
+            "optim.layer_decay",
+            self.layer_decay,
+            "in (0, 1]",
+        )
+        _require(
+            isinstance(self.freeze, tuple) and all(map(_is_pattern, self.freeze)),
+            "optim.freeze",
+            self.freeze,
+            "a tuple of regular expressions",
+        )
+        if self.schedule_free:
+            _require_choice("optim.name with optim.schedule_free", self.name, "sgd", "adamw")
+            beta = "momentum" if self.name == "sgd" else "b1"
+            value = getattr(self, beta)
+            _require(value > 0, f"optim.{beta}", value, "above 0 with optim.schedule_free")
+
+
+def _is_pattern(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(value) and bool(re.compile(value))
+    except re.error:
+        return False
 
 
 @dataclass(frozen=True)
 class Schedule:
     """The learning rate over time: linear warm-up, then the named curve."""
 
-    name: Literal["constant", "cosine"] = "cosine"
-    """Constant, or half a cosine down to end_factor (Loshchilov & Hutter 2017)."""
+    name: Literal["constant", "cosine", "polynomial", "step", "one_cycle"] = "cosine"
+    """Constant; half a cosine down to end_factor (Loshchilov & Hutter 2017); a polynomial down to
+    end_factor; steps down at milestones; or one cycle, up from peak_lr / 25 and down to end_factor
+    along half cosines (Smith & Topin 2019)."""
     warmup_epochs: float = 1.0
-    """Rises linearly from 0 to peak_lr over this time."""
+    """Rises linearly from 0 to peak_lr over this time; of one_cycle, the time of the rise."""
     end_factor: float = 0.0
-    """The last learning rate, as a share of peak_lr."""
+    """The last learning rate, as a share of peak_lr: cosine, polynomial, one_cycle."""
+    power: float = 1.0
+    """Of the polynomial; 1 is a straight line."""
+    milestones: tuple[float, ...] = ()
+    """Epochs, counted from the start of the run, at which the step schedule goes down."""
+    factor: float = 0.1
+    """What each milestone multiplies the learning rate with."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        _require(
-            self.name in ("constant", "cosine"),
-            "schedule.name",
-            self.name,
-            "'constant' or 'cosine'",
+        _require_choice(
+            "schedule.name", self.name, "constant", "cosine", "polynomial", "step", "one_cycle"
         )
         _require(
             _is_number(self.warmup_epochs, 0),
@@ -249,6 +294,29 @@ class Schedule:
         )
         _require(
             _is_number(self.end_factor, 0, 1), "schedule.end_factor", self.end_factor, "in [0, 1]"
+        )
+        for name in ("power", "factor"):
+            value = getattr(self, name)
+            high = 1.0 if name == "factor" else math.inf
+            _require(
+                _is_number(value, 0, high) and value > 0,
+                f"schedule.{name}",
+                value,
+                "in (0, 1]" if name == "factor" else "a finite number above 0",
+            )
+        steps, times = self.name == "step", self.milestones
+        rising = (
+            isinstance(times, tuple)
+            and all(_is_number(t, self.warmup_epochs) for t in times)
+            and list(times) == sorted(set(times))
+        )
+        _require(
+            rising and bool(times) == steps,
+            "schedule.milestones",
+            times,
+            "rising epochs, after schedule.warmup_epochs"
+            if steps
+            else f"empty for the {self.name} schedule",
         )
 
 
@@ -263,6 +331,23 @@ class Train:
     """Of initialisation, order, augmentation and dropout."""
     label_smoothing: float = 0.0
     """Share of each target that is spread over all classes (Szegedy et al. 2016)."""
+    accumulate: int = 1
+    """Each batch is computed in this many parts, one after the other, to save memory. The
+    gradient is that of the whole batch; batch statistics are those of the parts."""
+    ema_decay: float = 0.0
+    """Above 0, evaluation, prediction and the best checkpoint use a moving average of parameters
+    and batch statistics over the steps: this is what each step leaves of the older ones."""
+    distill_from: str | None = None
+    """Folder of a run or of imported weights that also teaches (Hinton et al. 2015): its network
+    sees the same augmented images, in evaluation mode."""
+    distill_weight: float = 0.5
+    """Share of the teacher in the loss; the rest is for the labels."""
+    distill_temperature: float = 2.0
+    """Divides both networks' logits in the teacher's part of the loss, which is multiplied with
+    its square."""
+    patience: int | None = None
+    """Ends the run after so many epochs without a better test_top1. This looks at the test set,
+    so the accuracy then reached is an optimistic estimate."""
     eval_every: int = 1
     """Epochs between evaluations on the test set."""
     checkpoint_every: int = 1
@@ -270,15 +355,30 @@ class Train:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name in ("epochs", "eval_every", "checkpoint_every"):
+        for name in ("epochs", "accumulate", "eval_every", "checkpoint_every"):
             value = getattr(self, name)
             _require(_is_count(value), f"train.{name}", value, "a positive whole number")
         _require(_is_seed(self.seed), "train.seed", self.seed, "a whole number in [0, 2**31)")
+        for name in ("label_smoothing", "ema_decay"):
+            value = getattr(self, name)
+            _require(_is_number(value, 0, 1) and value < 1, f"train.{name}", value, "in [0, 1)")
         _require(
-            _is_number(self.label_smoothing, 0, 1) and self.label_smoothing < 1,
-            "train.label_smoothing",
-            self.label_smoothing,
-            "in [0, 1)",
+            _is_number(self.distill_weight, 0, 1),
+            "train.distill_weight",
+            self.distill_weight,
+            "in [0, 1]",
+        )
+        _require(
+            _is_number(self.distill_temperature, 0) and self.distill_temperature > 0,
+            "train.distill_temperature",
+            self.distill_temperature,
+            "a finite number above 0",
+        )
+        _require(
+            self.patience is None or _is_count(self.patience),
+            "train.patience",
+            self.patience,
+            "a positive whole number or None",
         )
 
 
@@ -308,6 +408,25 @@ class Experiment:
             self.schedule.warmup_epochs,
             f"at most train.epochs={self.train.epochs}",
         )
+        _require(
+            self.data.batch_size % self.train.accumulate == 0,
+            "train.accumulate",
+            self.train.accumulate,
+            f"a divisor of data.batch_size={self.data.batch_size}",
+        )
+        if self.optim.schedule_free:
+            _require(
+                self.schedule.name == "constant",
+                "schedule.name",
+                self.schedule.name,
+                "'constant' with optim.schedule_free",
+            )
+            _require(
+                self.train.ema_decay == 0,
+                "train.ema_decay",
+                self.train.ema_decay,
+                "0 with optim.schedule_free, which averages by itself",
+            )
 
 
 @dataclass(frozen=True)
@@ -345,6 +464,7 @@ RESUME_MAY_CHANGE = frozenset(
         "data.dir",
         "data.eval_batch_size",
         "train.epochs",
+        "train.patience",
         "train.eval_every",
         "train.checkpoint_every",
     }

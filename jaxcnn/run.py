@@ -23,11 +23,12 @@ from jaxcnn.build import (
     environment,
     network_shape,
     on_device,
+    optimizer_layout,
 )
-from jaxcnn.config import Experiment, InputError, differences, to_dict
+from jaxcnn.config import Data, Experiment, InputError, differences, to_dict
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.train import files, folder, loop, metrics, optim, step
-from jaxcnn.train.state import TrainState, init_state, sha256, stream
+from jaxcnn.train.state import TrainState, init_state, sha256, state_from, stream, variables_of
 from jaxcnn.trained import Trained, restore, transfer
 
 
@@ -45,7 +46,11 @@ class Listener:
 
 
 def train(
-    experiment: Experiment, workdir: Path, listener: Listener | None = None
+    experiment: Experiment,
+    workdir: Path,
+    listener: Listener | None = None,
+    *,
+    profile: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Trains an experiment in a run folder, going on where an earlier call ended.
 
@@ -55,6 +60,7 @@ def train(
         experiment: what to train.
         workdir: the run folder.
         listener: hears messages, progress and records.
+        profile: first and last step of a trace, which goes into the folder ``profile``.
 
     Returns:
         What summary.json holds.
@@ -75,7 +81,8 @@ def train(
         model = build_model(experiment, dataset.classes, dataset.image_shape)
         run = folder.RunFolder(workdir)
         closing.callback(run.close)
-        return _Training(experiment, dataset, model, run, listener, stop, closing).run()
+        training = _Training(experiment, dataset, model, run, listener, stop, closing)
+        return training.run(profile)
 
 
 class _Training:
@@ -107,13 +114,18 @@ class _Training:
             self.plan.steps_per_epoch,
             self.plan.epochs,
         )
-        tx = optim.make_optimizer(experiment.optim, self.schedule)
         shape = network_shape(experiment, dataset.image_shape)
-        self.init = jax.jit(lambda seed: init_state(model, tx, seed, shape))
+        layout = optimizer_layout(experiment, model, shape)
+        tx = optim.make_optimizer(experiment.optim, self.schedule, layout)
+        frozen = optim.frozen_paths(experiment.optim, layout)
+        ema = experiment.train.ema_decay > 0
+        self.init = jax.jit(lambda seed: init_state(model, tx, seed, shape, ema=ema))
+        self.init_from = jax.jit(lambda variables, seed: state_from(variables, tx, seed, ema=ema))
+        self.teacher = _teacher(experiment, dataset)
         self.chunk = step.make_train_chunk(
-            step.make_train_step(model, tx, label_smoothing=experiment.train.label_smoothing),
+            step.make_train_step(model, tx, experiment.train, experiment.optim, frozen),
             lambda seed, step: shuffle.order(stream(seed, "order"), step),
-            functools.partial(_batch, experiment, dataset, shuffle),
+            functools.partial(_batch, experiment, dataset, shuffle, self.teacher),
         )
         self.latest = folder.checkpoints(self.workdir, "latest")
         closing.callback(self.latest.close)
@@ -126,6 +138,8 @@ class _Training:
     def _begin(self, run: folder.RunFolder) -> None:
         """Finds where to start, refuses what does not fit, then makes the folder this run's."""
         config, about = to_dict(self.experiment), describe(self.experiment, self.dataset)
+        if self.teacher is not None:
+            about["teacher_sha256"] = sha256(self.teacher.variables)
         here = environment()
         shapes = jax.eval_shape(self.init, jax.ShapeDtypeStruct((), jnp.int32))
         self.start: TrainState | None = None
@@ -145,7 +159,7 @@ class _Training:
             self._compare_machines(here)
         elif self.experiment.model.init_from is not None:
             self.source = restore(Path(self.experiment.model.init_from))
-            self._transferred(shapes)
+            self._transferred(variables_of(shapes))
         first = 0 if self.start is None else int(self.start.step)
         self.recorded = max(
             (r["step"] for r in folder.read_metrics(self.workdir) if r["step"] <= first), default=-1
@@ -164,33 +178,41 @@ class _Training:
                 "of a run that was never interrupted"
             )
 
-    def _transferred(self, state: TrainState) -> tuple[TrainState, list[str]]:
-        """The state with the parameters to start from, and the names of those that start anew."""
+    def _transferred(self, variables: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The variables to start from, and the names of the parameters that start anew."""
         assert self.source is not None
         classes = len(self.source.classes), len(self.dataset.classes)
         folder = str(self.experiment.model.init_from)
-        old = self.source.state
-        params, fresh = transfer(old.params, state.params, classes, folder)
-        model_state, _ = transfer(old.model_state, state.model_state, classes, folder)
-        return replace(state, params=params, model_state=model_state), fresh
+        old, found, fresh = self.source.variables, {}, []
+        for kind in variables:
+            found[kind], anew = transfer(old.get(kind, {}), variables[kind], classes, folder)
+            fresh += anew
+        return found, fresh
 
-    def run(self) -> dict[str, Any]:
+    def run(self, profile: tuple[int, int] | None) -> dict[str, Any]:
         """Compiles, trains to the end, and writes the summary."""
+        if profile is not None and profile[1] > self.plan.total_steps:
+            raise InputError(
+                f"--profile {profile[0]}:{profile[1]}: must end within the run's "
+                f"{self.plan.total_steps} steps"
+            )
         state = self.start
         if state is None:
             state = self.init(jnp.int32(self.experiment.train.seed))
         if self.source is not None:
-            state, fresh = self._transferred(state)
+            variables, fresh = self._transferred(variables_of(state))
+            state = self.init_from(variables, state.seed)
             anew = f"; {', '.join(fresh)} start anew" if fresh else ""
             self.listener.message(
                 f"starting from {self.experiment.model.init_from} at step {self.source.step}{anew}"
             )
         self.best_so_far = self.meta["best"]
         self._announce(int(state.step))
-        train_set = jax.device_put(pipeline.whole(self.dataset.train))
-        chunk = (
-            jax.jit(self.chunk, donate_argnums=0).lower(state, train_set, jnp.int32(0)).compile()
-        )
+        given = {"train": pipeline.whole(self.dataset.train)}
+        if self.teacher is not None:
+            given["teacher"] = self.teacher.variables
+        given = jax.device_put(given)
+        chunk = jax.jit(self.chunk, donate_argnums=0).lower(state, given, jnp.int32(0)).compile()
         evaluate = compile_evaluate(self.experiment, self.model, self.dataset, state)
         log = folder.MetricsLog(self.workdir, int(state.step))
 
@@ -210,9 +232,11 @@ class _Training:
             state = loop.fit(
                 state,
                 self.plan,
-                run_chunk=lambda state, end: chunk(state, train_set, end),
+                run_chunk=lambda state, end: chunk(state, given, end),
                 evaluate=evaluate,
                 learning_rate=self.schedule,
+                enough=self._enough,
+                profile=loop.Profile(*profile, self.workdir / "profile") if profile else None,
                 save=save,
                 record=record,
                 progress=self.listener.progress,
@@ -223,6 +247,10 @@ class _Training:
         finally:
             log.close()
         return self._finish(state, evaluate)
+
+    def _enough(self, epoch: int) -> bool:
+        patience = self.experiment.train.patience
+        return patience is not None and epoch - self.best_so_far.get("epoch", epoch) >= patience
 
     def _announce(self, step: int) -> None:
         name, train, test = self.experiment.name, self.dataset.train, self.dataset.test
@@ -258,8 +286,9 @@ class _Training:
             "epochs": last["epoch"],
             "best_test_top1": self.best_so_far["test_top1"],
             "best_epoch": self.best_so_far["epoch"],
+            "stopped_early": last["epoch"] < self.plan.epochs,
             "params_sha256": sha256(state.params),
-            "state_sha256": sha256((state.step, state.params, state.model_state, state.opt_state)),
+            "state_sha256": sha256(replace(state, sums={})),
         }
         files.write_json(self.workdir / "summary.json", summary)
         return summary
@@ -269,13 +298,51 @@ def _batch(
     experiment: Experiment,
     dataset: sources.Dataset,
     shuffle: pipeline.Shuffle,
-    arrays: dict[str, jax.Array],
+    teacher: Trained | None,
+    given: dict[str, Any],
     seed: jax.Array,
     order: jax.Array,
     step: jax.Array,
 ) -> step.Batch:
-    batch = shuffle.batch(arrays, order, step)
+    batch = shuffle.batch(given["train"], order, step)
     key = jax.random.fold_in(stream(seed, "augment"), step)
     prepare = augment.make_prepare(experiment.data)
-    image = prepare(dataset.rendered(batch["image"]), key, experiment.augment)
-    return {**batch, "image": image}
+    images = prepare(dataset.rendered(batch["image"]), key, experiment.augment)
+    batch = {**batch, "image": images}
+    if teacher is not None:
+        images = _renormalised(images, experiment.data, teacher.experiment.data)
+        logits: Any = teacher.model.apply(given["teacher"], images, train=False)
+        batch["teacher"] = logits
+    return batch
+
+
+def _renormalised(images: jax.Array, old: Data, new: Data) -> jax.Array:
+    """Images normalised with the mean and standard deviation of other data."""
+    if (old.mean, old.std) == (new.mean, new.std):
+        return images
+    mean_old, std_old, mean_new, std_new = (
+        jnp.array(numbers, jnp.float32).reshape(1, 1, 1, -1)
+        for numbers in (old.mean, old.std, new.mean, new.std)
+    )
+    return (images * std_old + mean_old - mean_new) / std_new
+
+
+def _teacher(experiment: Experiment, dataset: sources.Dataset) -> Trained | None:
+    """The network that teaches, if any.
+
+    Raises:
+        InputError: it is not there, or has other classes or another input.
+    """
+    folder = experiment.train.distill_from
+    if folder is None:
+        return None
+    teacher = restore(Path(folder))
+    theirs = len(teacher.classes), network_shape(teacher.experiment, teacher.image_shape)
+    ours = len(dataset.classes), network_shape(experiment, dataset.image_shape)
+    for what, its, own in zip(("classes", "input"), theirs, ours, strict=True):
+        if its != own:
+            raise InputError(
+                f"train.distill_from={folder!r}: its {what} ({its}) must be those of the student "
+                f"({own})"
+            )
+    return teacher

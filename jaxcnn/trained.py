@@ -19,11 +19,12 @@ from jaxcnn.build import (
     environment,
     network_shape,
     on_device,
+    optimizer_layout,
 )
 from jaxcnn.config import Experiment, InputError, Views, from_dict, to_dict
 from jaxcnn.data import augment, sources, views
 from jaxcnn.train import files, folder, metrics, optim
-from jaxcnn.train.state import TrainState, init_state
+from jaxcnn.train.state import TrainState, eval_variables, init_state, state_from
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Trained:
     Attributes:
         experiment: what was trained.
         model: the network.
-        state: its parameters and statistics; only what prediction needs.
+        state: of the training.
         classes: their names.
         image_shape: height, width and channels of the dataset's images.
         step: of the checkpoint.
@@ -45,6 +46,11 @@ class Trained:
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     step: int
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the network is run with: the averages, where the training kept some."""
+        return eval_variables(self.state)
 
 
 def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
@@ -64,9 +70,11 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
         raise InputError(f"{workdir / 'dataset.json'}: damaged: image_shape must be three numbers")
     h, w, c = about["image_shape"]
     model = build_model(experiment, classes, (h, w, c))
-    tx = optim.make_optimizer(experiment.optim, lambda step: 0.0)
     shape = network_shape(experiment, (h, w, c))
-    shapes = jax.eval_shape(lambda seed: init_state(model, tx, seed, shape), jnp.int32(0))
+    layout = optimizer_layout(experiment, model, shape)
+    tx = optim.make_optimizer(experiment.optim, lambda step: 0.0, layout)
+    ema = experiment.train.ema_decay > 0
+    shapes = jax.eval_shape(lambda seed: init_state(model, tx, seed, shape, ema=ema), jnp.int32(0))
     saved = folder.checkpoints(workdir, checkpoint, read_only=True)
     try:
         restored = saved.restore(on_device(shapes))
@@ -200,8 +208,7 @@ def predict(
 
     def probabilities(state: TrainState, image: jax.Array) -> jax.Array:
         prepare = as_stored if image.shape == trained.image_shape else as_is
-        variables = {"params": state.params, **state.model_state}
-        logits = trained.model.apply(variables, prepare(image[None]), train=False)
+        logits = trained.model.apply(eval_variables(state), prepare(image[None]), train=False)
         return jax.nn.softmax(logits[0].astype(jnp.float32))
 
     for path, array in zip(images, arrays, strict=True):
@@ -247,9 +254,7 @@ def import_weights(
     with as_input_error():
         variables = models.import_weights(model, path, input_shape=shape)
     tx = optim.make_optimizer(experiment.optim, lambda step: 0.0)
-    state = init_state(model, tx, jnp.int32(0), shape)
-    params = variables.pop("params")
-    state = replace(state, params=params, model_state=variables, opt_state=tx.init(params))
+    state = state_from(variables, tx, jnp.int32(0))
     about = {
         "name": experiment.data.name,
         "classes": list(classes),
@@ -268,4 +273,4 @@ def import_weights(
             saved.close()
     finally:
         run.close()
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -30,21 +30,24 @@ def main(args: Sequence[str]) -> int:
         experiment: Annotated[Experiment, tyro.conf.arg(name="")] = bare,
         workdir: Path | None = None,
         init_from: str | None = None,
-    ) -> tuple[Experiment, Path]:
+        profile: str | None = None,
+    ) -> tuple[Experiment, Path, tuple[int, int] | None]:
         """Train an experiment, or go on where an earlier call in the same folder ended.
 
         Args:
             experiment: any field of the experiment.
             workdir: the run folder; by default runs/NAME-seedSEED.
             init_from: short for --model.init-from: a run, or imported weights, to start from.
+            profile: steps, as 10:20, that jax.profiler traces into the run folder.
         """
         name = f"{experiment.name}-seed{experiment.train.seed}"
         if init_from is not None:
             model = replace(experiment.model, init_from=init_from)
             experiment = replace(experiment, model=model)
-        return experiment, workdir or Path("runs") / name
+        return experiment, workdir or Path("runs") / name, _steps(profile)
 
-    experiment, workdir = parse(parsed, args, f"train {files[0] if files else 'EXPERIMENT.py'}")
+    prog = f"train {files[0] if files else 'EXPERIMENT.py'}"
+    experiment, workdir, profile = parse(parsed, args, prog)
     if experiment.model.name == default.model.name:  # another network has other options
         options = {**default.model.options, **experiment.model.options}
         experiment = replace(experiment, model=replace(experiment.model, options=options))
@@ -54,7 +57,7 @@ def main(args: Sequence[str]) -> int:
 
     with terminal.display() as listener:
         try:
-            summary = run.train(experiment, workdir, listener)
+            summary = run.train(experiment, workdir, listener, profile=profile)
         except loop.Stopped as stopped:
             listener.message(str(stopped))
             return 128 + stopped.signal
@@ -68,3 +71,13 @@ def main(args: Sequence[str]) -> int:
     )
     print(f"run folder {workdir}: summary.json, metrics.jsonl, curves.png, confusion.png")
     return 0
+
+
+def _steps(text: str | None) -> tuple[int, int] | None:
+    """First and last step from ``10:20``."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise InputError(f"--profile {text}: must be FIRST:LAST, as 10:20, with FIRST below LAST")
+    return int(found[1]), int(found[2])

@@ -8,6 +8,7 @@
 | metrics.jsonl   | one object per evaluation                                       |
 | summary.json    | the result; written when the run is finished                    |
 | tb/             | TensorBoard events                                              |
+| profile/        | traces of jax.profiler, where asked for                         |
 | checkpoints/    | ``latest/`` and ``best/``                                       |
 """
 
@@ -96,7 +97,11 @@ def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     check_same(path, config)
     summary = read_json(path / "summary.json", "epochs", "test_top1", "test_top5", "test_loss")
-    return summary if summary["epochs"] >= config["train"]["epochs"] else None
+    if summary["epochs"] >= config["train"]["epochs"]:
+        return summary
+    patience = read_json(path / "config.json")["train"].get("patience")
+    same = patience == config["train"]["patience"]
+    return summary if summary.get("stopped_early") and same else None
 
 
 class MetricsLog:

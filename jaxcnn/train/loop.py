@@ -1,10 +1,12 @@
 """The host side of training: chunks of steps, evaluation, reports, stopping."""
 
+import contextlib
 import math
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -93,6 +95,29 @@ class Progress:
     images_per_sec: float
 
 
+@dataclass(frozen=True)
+class Profile:
+    """Steps that jax.profiler traces, a trace an epoch, for TensorBoard or xprof.
+
+    Attributes:
+        first: step at whose beginning the trace begins.
+        last: step at whose beginning it ends.
+        folder: where it is written.
+    """
+
+    first: int
+    last: int
+    folder: Path
+
+    def chunk(self, step: int, end: int, epoch_end: int) -> tuple[int, Any]:
+        """Where a chunk ends so that it is traced whole or not at all, and what to run it in."""
+        if step < self.first:
+            return min(end, self.first), contextlib.nullcontext()
+        if step < self.last:
+            return min(self.last, epoch_end), jax.profiler.trace(str(self.folder))
+        return end, contextlib.nullcontext()
+
+
 def fit(
     state: TrainState,
     plan: Plan,
@@ -104,6 +129,9 @@ def fit(
     record: Callable[[TrainState, Record, metrics.Sums], None],
     progress: Callable[[Progress], None],
     stop: StopRequest,
+    enough: Callable[[int], bool] = lambda epoch: False,
+    data_wait: Callable[[], float] = lambda: 0.0,
+    profile: Profile | None = None,
     seconds_before: float = 0.0,
     recorded: int = -1,
 ) -> TrainState:
@@ -119,6 +147,9 @@ def fit(
         record: called after each evaluation, with its record and its sums.
         progress: called after every chunk.
         stop: looked at after every chunk.
+        enough: whether the run ends after this epoch, whose record is made.
+        data_wait: seconds waited for data so far.
+        profile: steps to trace.
         seconds_before: training time of earlier parts of this run.
         recorded: step of the newest evaluation that earlier parts have recorded.
 
@@ -132,7 +163,7 @@ def fit(
     step = int(state.step)
     seconds = seconds_before
     rate = math.nan
-    since_report = [0, 0.0]  # images and seconds, for the rate
+    steps_since, seconds_since, wait_before = 0, 0.0, data_wait()  # the newest record
     chunk_steps = 1
 
     def report() -> Record:
@@ -144,32 +175,43 @@ def fit(
         found = {
             "step": step,
             "epoch": step // plan.steps_per_epoch,
-            **metrics.means(jax.device_get(state.sums), "train"),
+            **_train_record(jax.device_get(state.sums), plan.batch_size),
             **test,
             "lr": float(learning_rate(step - 1)),
-            **({"images_per_sec": rate} if math.isfinite(rate) else {}),
             "seconds": seconds,
         }
+        if steps_since:
+            found["images_per_sec"] = rate
+            found["step_time"] = seconds_since / steps_since
+            found["data_wait"] = data_wait() - wait_before
         record(state, found, test_sums)
         return found
 
-    while step < plan.total_steps:
+    def is_enough() -> bool:
+        epoch, rest = divmod(step, plan.steps_per_epoch)
+        return step == recorded and rest == 0 and enough(epoch)
+
+    while step < plan.total_steps and not is_enough():
         epoch_end = (step // plan.steps_per_epoch + 1) * plan.steps_per_epoch
         end = min(step + chunk_steps, epoch_end)
+        tracing: Any = contextlib.nullcontext()
+        if profile is not None:
+            end, tracing = profile.chunk(step, end, epoch_end)
         start = time.perf_counter()
-        state = run_chunk(state, jnp.int32(end))
-        sums = jax.device_get(state.sums)
+        with tracing:
+            state = run_chunk(state, jnp.int32(end))
+            sums = jax.device_get(state.sums)
         took = time.perf_counter() - start
         seconds += took
-        since_report[0] += (end - step) * plan.batch_size
-        since_report[1] += took
-        rate = since_report[0] / since_report[1]
+        steps_since += end - step
+        seconds_since += took
+        rate = steps_since * plan.batch_size / seconds_since
         chunk_steps = max(1, round((end - step) * SECONDS_PER_CHUNK / took))
         step = end
         if sums["bad_step"] >= 0:
             raise Diverged(
-                f"the loss is not finite at step {int(sums['bad_step'])}; the last checkpoint "
-                "before it stands; a lower optim.peak_lr or optim.clip_norm may help"
+                f"the loss or its gradient is not finite at step {int(sums['bad_step'])}; the last "
+                "checkpoint before it stands; a lower optim.peak_lr or optim.clip_norm may help"
             )
         train = metrics.means(sums, "train")
         epoch = step // plan.steps_per_epoch
@@ -180,8 +222,8 @@ def fit(
         if step == epoch_end and plan.due(epoch, plan.eval_every):
             latest, recorded = report(), step
             state = replace(state, sums=zero_sums())
-            since_report = [0, 0.0]
-        if step == epoch_end and plan.due(epoch, plan.checkpoint_every):
+            steps_since, seconds_since, wait_before = 0, 0.0, data_wait()
+        if step == epoch_end and (plan.due(epoch, plan.checkpoint_every) or is_enough()):
             save(checked(state), latest)
         if stop.signal is not None:
             save(checked(state), latest)
@@ -189,6 +231,12 @@ def fit(
     if recorded != step:  # the run was made shorter, or its record was lost
         report()
     return state
+
+
+def _train_record(sums: metrics.Sums, batch_size: int) -> Record:
+    found = metrics.means(sums, "train")
+    steps = int(sums["count"]) / batch_size
+    return {**found, "grad_norm": float(sums["grad_norm"]) / steps} if found else {}
 
 
 def checked(state: TrainState) -> TrainState:

@@ -1,45 +1,228 @@
-"""Config to Optax."""
+"""Config to Optax: the learning rate over time, the optimizer, and which parameters it moves."""
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import optax
+from optax import contrib
 
-from jaxcnn.config import Optim, Schedule
+from jaxcnn.config import InputError, Optim, Schedule
+
+ONE_CYCLE_RISE = 25.0
+"""A one-cycle schedule starts at this fraction of its peak (Smith & Topin 2019)."""
 
 
-def make_schedule(schedule: Schedule, peak_lr: float, steps_per_epoch: int, epochs: int):
-    """Learning rate as a function of the step: linear warm-up, then constant or half a cosine.
+def make_schedule(
+    schedule: Schedule, peak_lr: float, steps_per_epoch: int, epochs: int
+) -> optax.Schedule:
+    """Learning rate as a function of the step: linear warm-up, then the named curve.
 
-    ``lr(t) = peak * t / warmup`` up to ``warmup`` steps, then, for the cosine,
-    ``peak * (end + (1 - end) * (1 + cos(pi * (t - warmup) / (total - warmup))) / 2)``.
+    With ``s = (t - warmup) / (total - warmup)``, after ``lr(t) = peak * t / warmup``:
+
+    - constant: ``peak``
+    - cosine: ``peak * (end + (1 - end) * (1 + cos(pi * s)) / 2)``
+    - polynomial: ``peak * (end + (1 - end) * (1 - s) ** power)``
+    - step: ``peak * factor ** (number of milestones reached)``
+    - one_cycle: half a cosine up from ``peak / 25`` in place of the line, half a cosine down to
+      ``peak * end``
     """
     total = steps_per_epoch * epochs
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
-    if schedule.name == "constant":
-        curve = optax.constant_schedule(peak_lr)
-    else:
-        curve = optax.cosine_decay_schedule(
-            peak_lr, max(total - warmup, 1), alpha=schedule.end_factor
-        )
+    rest, end = max(total - warmup, 1), schedule.end_factor
+    if schedule.name == "one_cycle":
+        # Optax's own takes the share of the rise and would round it to another step.
+        start = peak_lr / ONE_CYCLE_RISE
+        rise = optax.cosine_decay_schedule(start, max(warmup, 1), alpha=ONE_CYCLE_RISE)
+        fall = optax.cosine_decay_schedule(peak_lr, rest, alpha=end)
+        return optax.join_schedules([rise, fall], [warmup])
+    curve = {
+        "constant": lambda: optax.constant_schedule(peak_lr),
+        "cosine": lambda: optax.cosine_decay_schedule(peak_lr, rest, alpha=end),
+        "polynomial": lambda: optax.polynomial_schedule(
+            peak_lr, peak_lr * end, schedule.power, rest
+        ),
+        "step": lambda: optax.piecewise_constant_schedule(
+            peak_lr,
+            {round(m * steps_per_epoch) - warmup: schedule.factor for m in schedule.milestones},
+        ),
+    }[schedule.name]()
     return optax.join_schedules([optax.linear_schedule(0.0, peak_lr, warmup), curve], [warmup])
 
 
-def make_optimizer(optim: Optim, lr: optax.Schedule) -> optax.GradientTransformation:
-    """SGD with momentum or AdamW, with weight decay on kernels only and optional clipping."""
-    clip = (
-        optax.identity() if optim.clip_norm is None else optax.clip_by_global_norm(optim.clip_norm)
-    )
-    if optim.name == "adamw":
-        return optax.chain(
-            clip,
-            optax.adamw(
-                lr, b1=optim.b1, b2=optim.b2, weight_decay=optim.weight_decay, mask=is_kernel
-            ),
+@dataclass(frozen=True)
+class Layout:
+    """What the optimizer has to know of a network beside its arrays.
+
+    Attributes:
+        modules: top-level modules with parameters, in the order in which an image meets them.
+        paths: names of all parameters, as ``conv1/kernel``.
+        head: those whose shape depends on the number of classes.
+    """
+
+    modules: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    head: frozenset[str] = frozenset()
+
+
+NO_LAYOUT = Layout()
+
+
+def layout_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Layout:
+    """Reads the layout off a network without computing."""
+    modules: list[str] = []
+
+    def params_of(model: nn.Module) -> Any:
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        params = model.init(jax.random.key(0), images, train=False)["params"]
+        modules[:] = params  # in the order of the calls; on the way out JAX sorts them
+        return params
+
+    more: Any = model.clone(num_classes=model.num_classes + 1)
+    other = _by_path(jax.eval_shape(lambda: params_of(more)))
+    own = _by_path(jax.eval_shape(lambda: params_of(model)))
+    head = frozenset(name for name, leaf in own.items() if leaf.shape != other[name].shape)
+    return Layout(tuple(modules), tuple(own), head)
+
+
+def path_name(path: Any) -> str:
+    """A parameter's name from its path in the tree, as ``conv1/kernel``."""
+    return "/".join(str(key.key) for key in path)
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def frozen_paths(optim: Optim, layout: Layout) -> frozenset[str]:
+    """Names of the parameters that stay as they are.
+
+    Raises:
+        InputError: a pattern matches no parameter, or nothing is left to train.
+    """
+    frozen = set(layout.paths) - layout.head if optim.head_only else set()
+    for pattern in optim.freeze:
+        # A pattern names whole parts of a path: conv1 means conv1/kernel, but not conv10/kernel.
+        whole = re.compile(rf"(?:{pattern})(?:/.*)?")
+        matched = [path for path in layout.paths if whole.fullmatch(path)]
+        if not matched:
+            raise InputError(
+                f"optim.freeze={pattern!r}: must match a parameter; the network's groups are "
+                + ", ".join(layout.modules)
+            )
+        frozen.update(matched)
+    if frozen and frozen >= set(layout.paths):
+        raise InputError(f"optim.freeze={optim.freeze!r}: must leave a parameter to train")
+    return frozenset(frozen)
+
+
+def make_optimizer(
+    optim: Optim, lr: optax.Schedule, layout: Layout = NO_LAYOUT
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer that a config names.
+
+    In this order: frozen parameters are left out, gradients clipped, turned into an update, the
+    update scaled by ``layer_decay ** (distance of its module from the last)``, and, where asked
+    for, averaged free of a schedule. Weight decay acts on kernels only, in every optimizer.
+
+    Args:
+        optim: the config.
+        lr: learning rate as a function of the step.
+        layout: of the network, for freezing, layer decay and Muon.
+
+    Raises:
+        InputError: see :func:`frozen_paths`.
+    """
+    parts = [] if optim.clip_norm is None else [optax.clip_by_global_norm(optim.clip_norm)]
+    parts.append(_rule(optim, lr, layout))
+    if optim.layer_decay != 1.0:
+        parts.append(_scale_by_depth(optim.layer_decay, layout.modules))
+    tx: Any = optax.chain(*parts)
+    if optim.schedule_free:
+        beta = optim.momentum if optim.name == "sgd" else optim.b1
+        tx = contrib.schedule_free(tx, lr, b1=beta)
+    frozen = frozen_paths(optim, layout)
+    if frozen:
+        tx = optax.partition(
+            {True: optax.set_to_zero(), False: tx},
+            lambda params: _map_paths(lambda path, _: path in frozen, params),
         )
-    return optax.chain(
-        clip,
-        optax.add_decayed_weights(optim.weight_decay, mask=is_kernel),
-        optax.sgd(lr, momentum=optim.momentum, nesterov=optim.nesterov),
+    return tx
+
+
+def _rule(optim: Optim, lr: optax.Schedule, layout: Layout) -> optax.GradientTransformation:
+    """From gradient to update, learning rate and weight decay included."""
+    decay = optim.weight_decay
+    no_momentum = optim.schedule_free  # its averaging takes the place of momentum
+    decayed = optax.add_decayed_weights(decay, mask=is_kernel)
+    b1 = 0.0 if no_momentum else optim.b1
+    if optim.name == "sgd":
+        momentum = None if no_momentum else optim.momentum
+        return optax.chain(decayed, optax.sgd(lr, momentum, nesterov=optim.nesterov))
+    if optim.name == "adamw":
+        return optax.adamw(lr, b1=b1, b2=optim.b2, weight_decay=decay, mask=is_kernel)
+    if optim.name == "lion":
+        return optax.lion(lr, b1=optim.b1, b2=optim.b2, weight_decay=decay, mask=is_kernel)
+    if optim.name == "lars":
+        return optax.lars(
+            lr,
+            weight_decay=decay,
+            weight_decay_mask=is_kernel,
+            trust_ratio_mask=is_kernel,
+            momentum=optim.momentum,
+            nesterov=optim.nesterov,
+        )
+    if optim.name == "lamb":
+        # Optax's own would also measure biases, whose norm starts at 0, against their updates.
+        return optax.chain(
+            optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=1e-6),
+            decayed,
+            optax.masked(optax.scale_by_trust_ratio(), is_kernel),
+            optax.scale_by_learning_rate(lr),
+        )
+    muon = contrib.muon(
+        -1.0,  # the direction itself: the rate comes behind the decay, which Muon cannot mask
+        beta=optim.momentum,
+        nesterov=optim.nesterov,
+        adam_b1=optim.b1,
+        adam_b2=optim.b2,
+        muon_weight_dimension_numbers=lambda params: muon_matrices(params, layout.head),
+        consistent_rms=0.2,
     )
+    return optax.chain(muon, decayed, optax.scale_by_learning_rate(lr))
+
+
+def muon_matrices(params: optax.Params, head: frozenset[str]) -> optax.Params:
+    """How Muon sees each parameter: as a matrix of inputs by outputs, or, with None, not at all.
+
+    A convolution's kernel (h, w, i, o) is the matrix (h * w * i, o). The layers that give the
+    logits, kernels with one input channel (depthwise ones) and all that is not a kernel are left
+    to Adam.
+    """
+
+    def matrix(path: str, p: jax.Array) -> contrib.MuonDimensionNumbers | None:
+        if p.ndim < 2 or path in head or (p.ndim > 2 and p.shape[-2] == 1):
+            return None
+        return contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1)
+
+    return _map_paths(matrix, params)
+
+
+def _scale_by_depth(decay: float, modules: tuple[str, ...]) -> optax.GradientTransformation:
+    last = len(modules) - 1
+
+    def scaled(path: str, update: jax.Array) -> jax.Array:
+        return update * decay ** (last - modules.index(path.split("/")[0]))
+
+    return optax.stateless(lambda updates, _: _map_paths(scaled, updates))
+
+
+def _map_paths(function: Callable[[str, Any], Any], tree: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, a: function(path_name(path), a), tree)
 
 
 def is_kernel(params: optax.Params) -> optax.Params:

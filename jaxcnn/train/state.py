@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from optax import contrib
 
 
 @jax.tree_util.register_dataclass
@@ -22,8 +23,10 @@ class TrainState:
         params: learned arrays, float32.
         model_state: other variable collections, such as ``batch_stats``.
         opt_state: Optax's state.
-        sums: metrics summed since the last report; ``bad_step`` is the first step of a loss
-            that was not finite, -1 while there is none.
+        sums: metrics summed since the last report; ``bad_step`` is the first step of a loss or a
+            gradient that was not finite, -1 while there is none.
+        ema: moving average of params and model_state together, as one dict of collections; None
+            without one.
     """
 
     step: jax.Array
@@ -32,6 +35,7 @@ class TrainState:
     model_state: Any
     opt_state: Any
     sums: dict[str, jax.Array]
+    ema: Any = None
 
 
 def zero_sums() -> dict[str, jax.Array]:
@@ -40,6 +44,7 @@ def zero_sums() -> dict[str, jax.Array]:
         "count": jnp.int32(0),
         "loss": jnp.float32(0),
         "top1": jnp.int32(0),
+        "grad_norm": jnp.float32(0),
         "bad_step": jnp.int32(-1),
     }
 
@@ -59,6 +64,8 @@ def init_state(
     tx: optax.GradientTransformation,
     seed: jax.Array,
     image_shape: tuple[int, int, int],
+    *,
+    ema: bool = False,
 ) -> TrainState:
     """State before the first step; a pure function of the seed.
 
@@ -67,9 +74,17 @@ def init_state(
         tx: optimizer.
         seed: int32 scalar.
         image_shape: height, width and channels that the network sees.
+        ema: keeps a moving average.
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init(stream(seed, "init"), images, train=False)
+    return state_from(variables, tx, seed, ema=ema)
+
+
+def state_from(
+    variables: Any, tx: optax.GradientTransformation, seed: jax.Array, *, ema: bool = False
+) -> TrainState:
+    """State before the first step from given variables, as :func:`init_state` otherwise."""
     params = variables["params"]
     return TrainState(
         step=jnp.int32(0),
@@ -78,7 +93,41 @@ def init_state(
         model_state={k: v for k, v in variables.items() if k != "params"},
         opt_state=tx.init(params),
         sums=zero_sums(),
+        ema=jax.tree.map(jnp.copy, dict(variables)) if ema else None,
     )
+
+
+def variables_of(state: TrainState) -> dict[str, Any]:
+    """Parameters and other collections, as ``model.apply`` takes them in training."""
+    return {"params": state.params, **state.model_state}
+
+
+def eval_variables(state: TrainState) -> dict[str, Any]:
+    """What evaluation and prediction run the network with.
+
+    The moving average where there is one (parameters and batch statistics alike); the averaged
+    parameters of a schedule-free optimizer, with the running statistics of those that it takes
+    gradients at; else parameters and statistics as they are.
+    """
+    if state.ema is not None:
+        return dict(state.ema)
+
+    def is_free(node: Any) -> bool:
+        return isinstance(node, contrib.ScheduleFreeState)
+
+    def is_masked(node: Any) -> bool:
+        return isinstance(node, optax.MaskedNode)
+
+    params = state.params
+    for found in filter(is_free, jax.tree.leaves(state.opt_state, is_leaf=is_free)):
+        # Frozen parameters have no z: they are their own average.
+        params = jax.tree.map(
+            lambda z, y, b1=found.b1: y if is_masked(z) else (y - (1 - b1) * z) / b1,
+            found.z,
+            params,
+            is_leaf=is_masked,
+        )
+    return {"params": params, **state.model_state}
 
 
 def sha256(tree: Any) -> str:

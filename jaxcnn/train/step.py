@@ -1,6 +1,7 @@
 """Pure steps and the compiled programs made of them."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Container
 from dataclasses import replace
 from typing import Any
 
@@ -10,70 +11,145 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jaxcnn.config import Optim, Train
 from jaxcnn.train import metrics
-from jaxcnn.train.loss import cross_entropy
-from jaxcnn.train.state import TrainState, stream
+from jaxcnn.train.loss import cross_entropy, distillation
+from jaxcnn.train.optim import path_name
+from jaxcnn.train.state import TrainState, eval_variables, stream
 
 Batch = dict[str, jax.Array]
 """``image`` (n, h, w, c) as the network takes it, ``label`` (n,), in evaluation ``mask`` (n,); in
-training, where images are mixed, ``target`` (n, classes): the probabilities to learn."""
+training, where images are mixed, ``target`` (n, classes): the probabilities to learn, and, where
+another network teaches, ``teacher`` (n, classes): its logits."""
 
 
 def make_train_step(
-    model: nn.Module, tx: optax.GradientTransformation, *, label_smoothing: float = 0.0
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    train: Train | None = None,
+    optim: Optim | None = None,
+    frozen: Container[str] = frozenset(),
 ) -> Callable[[TrainState, Batch], TrainState]:
-    """Makes ``step(state, batch) -> state``: forward, backward, update, metrics.
+    """Makes ``step(state, batch) -> state``: forward, backward, update, averages, metrics.
 
-    The loss is the mean cross-entropy against ``target`` or else ``label``; where the network has
-    auxiliary heads (``endpoints["aux_logits"]``), theirs is added, times the network's
-    ``aux_weight``.
+    The loss is the mean cross-entropy against ``target`` or else ``label``, mixed with that
+    against the ``teacher``; where the network has auxiliary heads (``endpoints["aux_logits"]``),
+    theirs is added, times the network's ``aux_weight``.
+
+    Args:
+        model: the network.
+        tx: the optimizer.
+        train: label smoothing, accumulation, moving average and distillation; default without.
+        optim: ``sam_rho`` and ``head_only``; the rest is in ``tx``.
+        frozen: names of parameters that have no gradient.
     """
+    train, optim = train or Train(), optim or Optim()
+
+    def loss_of(
+        params: Any, model_state: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+        """The mean loss of a batch, the new statistics, and sums for the record."""
+        (logits, ends), model_state = model.apply(
+            {"params": _without_gradient(params, frozen), **model_state},
+            batch["image"],
+            train=not optim.head_only,
+            endpoints=True,
+            mutable=list(model_state),
+            rngs={"dropout": key},
+        )
+        target = batch.get("target", batch["label"])
+        losses = cross_entropy(logits, target, train.label_smoothing)
+        total = losses
+        if "teacher" in batch:
+            taught = distillation(logits, batch["teacher"], train.distill_temperature)
+            total = (1 - train.distill_weight) * losses + train.distill_weight * taught
+        for aux in jax.tree.leaves(ends.get("aux_logits", ())):
+            total = total + model.aux_weight * cross_entropy(aux, target, train.label_smoothing)
+        right = metrics.rank_of_label(logits, batch["label"]) < 1
+        sums = {
+            "count": jnp.int32(losses.size),
+            "loss": losses.sum(),
+            "top1": right.sum(dtype=jnp.int32),
+        }
+        return total.mean(), (model_state, sums)
+
+    def gradient(
+        params: Any, model_state: Any, batch: Batch, key: jax.Array
+    ) -> tuple[Any, jax.Array, Any, dict[str, jax.Array]]:
+        """Gradient and value of the mean loss, computed in parts; statistics and sums."""
+
+        def part(model_state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
+            value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+            (loss, (model_state, sums)), grads = value_and_grad(params, model_state, batch, key)
+            return model_state, (grads, loss, sums)
+
+        if train.accumulate == 1:
+            model_state, (grads, loss, sums) = part(model_state, batch, key)
+            return grads, loss, model_state, sums
+
+        def one_more(carry: Any, xs: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            model_state, found = part(carry[0], *xs)
+            return (model_state, jax.tree.map(jnp.add, carry[1], found)), None
+
+        # Part i has the examples i, i + accumulate, ...: each device keeps its own.
+        parts = jax.tree.map(
+            lambda a: a.reshape(-1, train.accumulate, *a.shape[1:]).swapaxes(0, 1), batch
+        )
+        xs = parts, jax.random.split(key, train.accumulate)
+        first = jax.tree.map(lambda a: a[0], xs)
+        _, shapes = jax.eval_shape(part, model_state, *first)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        (model_state, (grads, loss, sums)), _ = lax.scan(one_more, (model_state, zeros), xs)
+        grads, loss = jax.tree.map(lambda a: a / train.accumulate, (grads, loss))
+        return grads, loss, model_state, sums
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
-        dropout = jax.random.fold_in(stream(state.seed, "dropout"), state.step)
-        target = batch.get("target", batch["label"])
-
-        def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
-            (logits, ends), model_state = model.apply(
-                {"params": params, **state.model_state},
-                batch["image"],
-                train=True,
-                endpoints=True,
-                mutable=list(state.model_state),
-                rngs={"dropout": dropout},
-            )
-            losses = cross_entropy(logits, target, label_smoothing)
-            total = losses
-            for aux in jax.tree.leaves(ends.get("aux_logits", ())):
-                aux_losses = cross_entropy(aux, target, label_smoothing)
-                total = total + model.aux_weight * aux_losses
-            return total.mean(), (logits, losses, model_state)
-
-        (loss, (logits, losses, model_state)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params
-        )
+        key = jax.random.fold_in(stream(state.seed, "dropout"), state.step)
+        grads, loss, model_state, sums = gradient(state.params, state.model_state, batch, key)
+        if optim.sam_rho > 0:
+            reach = optim.sam_rho / jnp.maximum(optax.tree.norm(grads), 1e-12)
+            worst = jax.tree.map(lambda p, g: p + reach * g, state.params, grads)
+            grads, *_ = gradient(worst, state.model_state, batch, key)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        sums = {
-            "count": state.sums["count"] + jnp.int32(losses.size),
-            "loss": state.sums["loss"] + losses.sum(),
-            "top1": state.sums["top1"]
-            + (metrics.rank_of_label(logits, batch["label"]) < 1).sum(dtype=jnp.int32),
-            "bad_step": jnp.where(
-                (state.sums["bad_step"] < 0) & ~jnp.isfinite(loss),
-                state.step,
-                state.sums["bad_step"],
-            ),
-        }
+        params = optax.apply_updates(state.params, updates)
+        norm = optax.tree.norm(grads)
+        bad = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
+        known = state.sums["bad_step"]
         return replace(
             state,
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             model_state=model_state,
             opt_state=opt_state,
-            sums=sums,
+            sums={
+                **metrics.add({k: state.sums[k] for k in sums}, sums),
+                "grad_norm": state.sums["grad_norm"] + norm,
+                "bad_step": jnp.where((known < 0) & bad, state.step, known),
+            },
+            ema=moved_average(state, {"params": params, **model_state}, train.ema_decay),
         )
 
     return train_step
+
+
+def _without_gradient(params: Any, frozen: Container[str]) -> Any:
+    """Stops the gradient of frozen parameters, so that their backward pass is not computed."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: lax.stop_gradient(p) if path_name(path) in frozen else p, params
+    )
+
+
+def moved_average(state: TrainState, variables: Any, decay: float) -> Any:
+    """The mean of the variables after each step so far, weighted by ``decay ** age``; or None.
+
+    ``ema += (1 - decay) / (1 - decay ** t) * (variables - ema)`` after step ``t = 1, 2, ...``: the
+    weights add up to 1 from the first step on, as with Adam's moments.
+    """
+    if state.ema is None:
+        return None
+    t = (state.step + 1).astype(jnp.float32)
+    share = (1 - decay) / -jnp.expm1(t * math.log(decay))
+    return optax.incremental_update(variables, state.ema, jnp.minimum(share, 1.0))
 
 
 def make_train_chunk(
@@ -112,7 +188,7 @@ def make_eval_step(model: nn.Module) -> Callable[[TrainState, Batch], metrics.Su
     """
 
     def eval_step(state: TrainState, batch: Batch) -> metrics.Sums:
-        variables = {"params": state.params, **state.model_state}
+        variables = eval_variables(state)
 
         def logits_of(images: jax.Array) -> Any:
             return model.apply(variables, images, train=False)

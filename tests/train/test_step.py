@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from jaxcnn import models
-from jaxcnn.config import Optim
+from jaxcnn.config import Optim, Train
 from jaxcnn.train import metrics, optim, step
 from jaxcnn.train.loss import cross_entropy
 from jaxcnn.train.state import init_state, sha256
@@ -43,7 +43,7 @@ def test_a_step_descends_the_gradient_of_the_mean_loss():
     model, _, _ = parts(batch_norm=False, dropout=0.0)
     tx = optax.sgd(0.1)
     state = init_state(model, tx, jnp.int32(0), (8, 8, 1))
-    after = step.make_train_step(model, tx, label_smoothing=0.1)(state, DATA)
+    after = step.make_train_step(model, tx, Train(label_smoothing=0.1))(state, DATA)
 
     def loss(params):
         logits = model.apply({"params": params}, DATA["image"])
@@ -58,7 +58,7 @@ def test_a_step_descends_the_gradient_of_the_mean_loss():
 
 def test_a_step_learns_the_soft_targets_where_a_batch_has_them():
     model, tx, state = parts(batch_norm=False, dropout=0.0)
-    train_step = jax.jit(step.make_train_step(model, tx, label_smoothing=0.1))
+    train_step = jax.jit(step.make_train_step(model, tx, Train(label_smoothing=0.1)))
     onehot = jax.nn.one_hot(DATA["label"], CLASSES)
     hard, same = train_step(state, DATA), train_step(state, {**DATA, "target": onehot})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), hard.params, same.params)
