@@ -263,6 +263,16 @@ def current_platform() -> str:
     return _forced_platform.value or jax.default_backend()
 
 
+def is_pinned_to_lax() -> bool:
+    """Whether every op must be left as plain as ``force_impl("lax")`` promises.
+
+    >>> with force_impl("lax"):
+    ...     is_pinned_to_lax()
+    True
+    """
+    return bool(_forced_impl.value == "lax")
+
+
 class Explanation(NamedTuple):
     """What was chosen for one operation; ``str`` of it is a small table."""
 

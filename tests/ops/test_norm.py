@@ -161,7 +161,31 @@ def test_jit_vmap_half_precision_and_finite_differences(name):
     assert half.dtype == jnp.bfloat16
     close(half, norm(x), 2e-2)
     with jax.enable_x64():
-        check_grads(jax.jit(norm), (x.astype(np.float64),), order=2, rtol=1e-5)
+        modes = ["rev"] if name == "batch" else ["fwd", "rev"]
+        check_grads(jax.jit(norm), (x.astype(np.float64),), order=2, modes=modes, rtol=1e-5)
+        with ops.force_impl("lax"):
+            check_grads(jax.jit(norm), (x.astype(np.float64),), order=2, rtol=1e-5)
+
+
+def test_the_closed_gradient_of_batch_norm_is_that_of_its_plain_form():
+    x, dy, (scale, bias) = (
+        normal(0, (4, 3, 3, 5)) + 2,
+        normal(1, (4, 3, 3, 5)),
+        channel_values(2, 5),
+    )
+
+    def loss(x, scale, bias):  # depends on the statistics, too
+        y, mean, var = ops.batch_norm(x, bias, scale, scale, bias, train=True, momentum=0.3)
+        return (y * dy).sum() + jnp.sin(mean).sum() + jnp.square(var).sum()
+
+    for order in (
+        jax.grad,
+        lambda f, **k: jax.grad(lambda *a: jnp.sin(jax.grad(f)(*a)).sum(), **k),
+    ):
+        closed = order(loss, argnums=(0, 1, 2))(x, scale, bias)
+        with ops.force_impl("lax"):
+            plain = order(loss, argnums=(0, 1, 2))(x, scale, bias)
+        jax.tree.map(close, closed, plain)
 
 
 def test_half_precision_statistics_are_kept_in_float32():
