@@ -6,8 +6,8 @@ For every shape the forward pass, each gradient and all three together are timed
 program, and all three once more as the body of a ``lax.scan`` (with lax only where that ends in
 reasonable time; ``vs_outside`` in the JSON is what the scan costs ops). In each round the variants
 take turns, so that a ratio compares neighbours in time: ``lax`` is ``impl="lax"``, ``ops`` is
-``impl="auto"``, ``torch`` is eager, channels_last, with as many threads. Then a LeNet-like
-network is trained for eight steps in one program, as a loop and unrolled.
+``impl="auto"``, ``torch`` is eager, channels_last, with as many threads. Then two
+LeNet-like networks are trained for eight steps in one program, as a loop and unrolled.
 """
 
 import argparse
@@ -134,12 +134,15 @@ def programs(case: Case, impl: str) -> dict[str, Callable[..., Any]]:
         return y, *pullback(dy)
 
     def scanned(inputs: tuple[Array, ...], dy: Array) -> Any:
-        def body(inputs: tuple[Array, ...], _: None) -> tuple[Any, None]:
-            y, *gradients = everything(inputs, dy)
-            nudge = 1e-9 * y.mean()  # the next step needs this one
-            return tuple(a + 1e-9 * g + nudge for a, g in zip(inputs, gradients, strict=True)), None
+        def body(carry: tuple[tuple[Array, ...], Array], _: None) -> tuple[Any, None]:
+            y, *gradients = everything(carry[0], dy)
+            # The next step needs the gradients of this one; y is carried, so that it is computed.
+            return (
+                tuple(a + 1e-9 * g for a, g in zip(carry[0], gradients, strict=True)),
+                y,
+            ), None
 
-        return jax.lax.scan(body, inputs, length=SCAN_STEPS)[0]
+        return jax.lax.scan(body, (inputs, jnp.zeros_like(dy)), length=SCAN_STEPS)[0]
 
     result: dict[str, Callable[..., Any]] = {"forward": lambda inputs, dy: f(*inputs)}
     result["dx"] = gradient(0)
@@ -250,21 +253,40 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 def lenet_loss(parameters: dict[str, Array], images: Array, labels: Array) -> Array:
-    """A LeNet-like network, its two convolutions and two pools from ops."""
-    x = jax.nn.relu(ops.conv(images, parameters["c1"]))
-    x = ops.max_pool(x, 2)
-    x = jax.nn.relu(ops.conv(x, parameters["c2"], padding="VALID"))
-    x = ops.max_pool(x, 2).reshape(images.shape[0], -1)
-    x = jax.nn.relu(x @ parameters["f1"])
-    x = jax.nn.relu(x @ parameters["f2"])
-    logits = jax.nn.log_softmax(x @ parameters["f3"])
+    """A LeNet-like network: two convolutions, each with a pool, then dense layers; all from ops."""
+    x = images
+    for name in ("c1", "c2"):
+        x = ops.max_pool(jax.nn.relu(ops.conv(x, parameters[name])), 2)
+    x = x.reshape(images.shape[0], -1)
+    *hidden, last = sorted(name for name in parameters if name.startswith("f"))
+    for name in hidden:
+        x = jax.nn.relu(x @ parameters[name])
+    logits = jax.nn.log_softmax(x @ parameters[last])
     return -jnp.take_along_axis(logits, labels[:, None], axis=1).mean()
 
 
-def lenet_loop(rounds: int, steps: int = 8, batch: int = 64) -> dict[str, float]:
+LOOPS = {
+    "LeNet-5 (5x5, 6 and 16 kernels)": {
+        "c1": (5, 5, 1, 6),
+        "c2": (5, 5, 6, 16),
+        "f1": (784, 120),
+        "f2": (120, 84),
+        "f3": (84, 10),
+    },
+    "tutorial network (3x3, 32 and 64 kernels)": {
+        "c1": (3, 3, 1, 32),
+        "c2": (3, 3, 32, 64),
+        "f1": (3136, 128),
+        "f2": (128, 10),
+    },
+}
+"""Shapes of the parameters."""
+
+
+def lenet_loop(
+    shapes: dict[str, tuple[int, ...]], rounds: int, steps: int = 8, batch: int = 64
+) -> dict[str, float]:
     """Eight SGD steps as one program: a loop or unrolled, with plain lax or with ops."""
-    shapes = {"c1": (5, 5, 1, 6), "c2": (5, 5, 6, 16), "f1": (400, 120), "f2": (120, 84)}
-    shapes["f3"] = (84, 10)
     parameters = {
         name: random(i, *shape) / math.sqrt(math.prod(shape[:-1]))
         for i, (name, shape) in enumerate(shapes.items())
@@ -365,8 +387,8 @@ def main() -> None:
     settings = {"rounds": rounds, "torch": torch.__version__ if with_torch else None}
     loop = kept["loop"]
     if any(case.network == "LeNet-5" for case in chosen):
-        loop = lenet_loop(rounds)
-        console.print("LeNet-like loop, 8 steps:", loop)
+        loop = {name: lenet_loop(shapes, rounds) for name, shapes in LOOPS.items()}
+        console.print("eight steps as one program:", loop)
     names = {(case.network, case.name) for case in chosen}
     others = [row for row in kept["rows"] if (row["network"], row["case"]) not in names]
     measured: list[dict[str, Any]] = []

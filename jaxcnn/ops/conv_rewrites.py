@@ -437,6 +437,24 @@ def patches_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
     return y.reshape(x.shape[0], *spec.out_spatial, spec.out_channels)
 
 
+def patches_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
+    """The cotangent, spread out by the stride, in rows of windows times the flipped kernel."""
+    kernel = transpose_kernel(spec, w).astype(dy.dtype)
+    config = [
+        (lo, hi, s - 1) for (lo, hi), s in zip(transpose_padding(spec), spec.stride, strict=True)
+    ]
+    spread = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *config, (0, 0, 0)])
+    ordinary = dataclasses.replace(
+        spec,
+        x_shape=spread.shape,
+        w_shape=kernel.shape,
+        stride=(1,) * spec.rank,
+        padding=((0, 0),) * spec.rank,
+        preferred_element_type=None,
+    )
+    return patches_forward(ordinary, spread, kernel)
+
+
 def patches_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
     """The windows, transposed, times the cotangent."""
     dw = jnp.matmul(
@@ -462,6 +480,7 @@ INPUT_GRADIENT = {
     "shift": shift_input_gradient,
     "blocks": block_input_gradient,
     "dense": dense_input_gradient,
+    "patches": patches_input_gradient,
 }
 WEIGHT_GRADIENT = {
     "lax": lax_weight_gradient,

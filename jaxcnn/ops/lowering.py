@@ -13,6 +13,7 @@ dictionary at the end of that file, and a rule here.
 
 import contextlib
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -70,6 +71,18 @@ def _few_channels_stride_one(spec: ConvSpec) -> bool:
     return _few_channels(spec) and set(spec.stride) == {1}
 
 
+# XLA exchanges the operands of a convolution whose kernel has more positions than its input.
+# What comes of that is a layout for which the CPU has only its naive kernel, fifty times slower.
+
+
+def _kernel_above_input(spec: ConvSpec) -> bool:
+    return spec.groups == 1 and math.prod(spec.kernel) > math.prod(spec.spatial)
+
+
+def _kernel_above_output(spec: ConvSpec) -> bool:
+    return spec.groups == 1 and math.prod(spec.kernel) > math.prod(spec.out_spatial)
+
+
 def _dilated(spec: PoolSpec) -> bool:
     return max(spec.dilation) > 1
 
@@ -94,6 +107,11 @@ CONV: Rules = {
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule("shift", _depthwise, "XLA convolves every channel on its own, in scalar code"),
             Rule("dense", _narrow_groups, "the groups are too narrow for the vector units"),
+            Rule(
+                "patches",
+                _kernel_above_input,
+                "XLA falls to a naive kernel where the kernel is the larger",
+            ),
             Rule("blocks", _few_channels, "too few channels for the vector units"),
             Rule("lax", _always, "XLA's convolution is already in the canonical layout"),
         ),
@@ -101,6 +119,11 @@ CONV: Rules = {
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule("shift", _depthwise, "XLA convolves every channel on its own, in scalar code"),
             Rule("dense", _narrow_groups, "the groups are too narrow for the vector units"),
+            Rule(
+                "patches",
+                _kernel_above_output,
+                "XLA falls to a naive kernel where the kernel is the larger",
+            ),
             Rule("blocks", _few_channels_stride_one, "too few channels for the vector units"),
             Rule("canonical", _always, "lax's layout falls to a naive kernel inside loops"),
         ),
@@ -192,7 +215,7 @@ CONV_PINS = {
         "groups=1 and no dilation along the last dimension",
     ),
     "patches": Pin(
-        Plan("patches", "canonical", "patches"), lambda spec: spec.groups == 1, "groups=1"
+        Plan("patches", "patches", "patches"), lambda spec: spec.groups == 1, "groups=1"
     ),
 }
 MAX_POOL_PINS = {
