@@ -22,6 +22,11 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
   jaxcnn predict --workdir DIR IMAGE ...    class and probability of images
   jaxcnn import WEIGHTS.safetensors --model NAME --out DIR
                             weights in torchvision's layout, for train, eval and predict
+  jaxcnn compare COMPARISON.py [--seeds 5]  trains every arm and seed: table and page
+  jaxcnn sweep EXPERIMENT.py --grid optim.peak_lr=0.01,0.1 --random 20 FIELD=LOW:HIGH ...
+                            trains over values of any field, best first
+  jaxcnn report RUN ... [--out FILE.html]   one page on finished runs
+  jaxcnn viz RUN ... [--image FILE]         filters, feature maps, Grad-CAM, receptive fields
   jaxcnn summary MODEL [--input H W C]      layers, shapes, parameters, MACs
   jaxcnn list [PATTERN] [--stats]           models
 
@@ -33,6 +38,10 @@ COMMANDS = {
     "eval": "evaluate",
     "predict": "predict",
     "import": "import_weights",
+    "compare": "compare",
+    "sweep": "sweep",
+    "report": "report",
+    "viz": "viz",
     "summary": "summary",
     "list": "list_models",
 }

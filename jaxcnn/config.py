@@ -450,12 +450,13 @@ class Comparison:
         _require(_is_count(self.seeds), "seeds", self.seeds, "a positive whole number")
         first = self.arms[0]
         for arm in self.arms:
-            _require(
-                arm.data.name == first.data.name,
-                f"arms[{arm.name!r}].data.name",
-                arm.data.name,
-                f"{first.data.name!r}, the dataset of the first arm",
-            )
+            for name in ("name", "seed"):  # the seed draws the images of a generated set
+                _require(
+                    getattr(arm.data, name) == getattr(first.data, name),
+                    f"arms[{arm.name!r}].data.{name}",
+                    getattr(arm.data, name),
+                    f"{getattr(first.data, name)!r}, as in the first arm: all are tested on it",
+                )
 
 
 RESUME_MAY_CHANGE = frozenset(

@@ -213,6 +213,7 @@ class _Training:
             given["teacher"] = self.teacher.variables
         given = jax.device_put(given)
         chunk = jax.jit(self.chunk, donate_argnums=0).lower(state, given, jnp.int32(0)).compile()
+        self.memory = _planned_bytes(chunk)
         evaluate = compile_evaluate(self.experiment, self.model, self.dataset, state)
         log = folder.MetricsLog(self.workdir, int(state.step))
 
@@ -282,6 +283,7 @@ class _Training:
             "dataset": self.experiment.data.name,
             "seed": self.experiment.train.seed,
             "parameters": parameters,
+            "memory_bytes": self.memory,
             **{k: v for k, v in last.items() if k not in ("epoch", "lr")},
             "epochs": last["epoch"],
             "best_test_top1": self.best_so_far["test_top1"],
@@ -292,6 +294,19 @@ class _Training:
         }
         files.write_json(self.workdir / "summary.json", summary)
         return summary
+
+
+def _planned_bytes(program: Any) -> int | None:
+    """Device memory that XLA plans for a program: arguments (state, data), results, temporaries."""
+    plan = program.memory_analysis()
+    if plan is None:  # not every platform tells
+        return None
+    return int(
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+        + plan.temp_size_in_bytes
+    )
 
 
 def _batch(

@@ -149,8 +149,29 @@ def evaluate(
         ``step``, ``test_loss``, ``test_top1``, ``test_top5``, ``test_examples``.
     """
     trained = restore(workdir, checkpoint)
+    prepare = None if tta == "none" else views.make_views(trained.experiment.data, tta)
+    dataset = data_of(workdir, trained, data_dir)
+    run = compile_evaluate(trained.experiment, trained.model, dataset, trained.state, prepare)
+    sums = jax.device_get(run(trained.state))
+    return {
+        "step": trained.step,
+        **metrics.means(sums, "test"),
+        "test_examples": int(sums["count"]),
+    }
+
+
+def data_of(workdir: Path, trained: Trained, data_dir: str | None = None) -> sources.Dataset:
+    """Reads the dataset that a run was trained on, to evaluate it.
+
+    Args:
+        workdir: the run folder.
+        trained: what was restored from it.
+        data_dir: folder of prepared TFDS datasets, where it is another than in training.
+
+    Raises:
+        InputError: the data are not at hand, or are others by now.
+    """
     data = trained.experiment.data
-    prepare = None if tta == "none" else views.make_views(data, tta)
     dataset = sources.load(replace(data, dir=data_dir or data.dir))
     about = files.read_json(workdir / "dataset.json")
     now = describe(trained.experiment, dataset)
@@ -162,13 +183,7 @@ def evaluate(
             f"data.name={data.name!r}: not the data that {workdir} was trained on "
             f"({len(trained.classes)} classes, sha256 {about.get('sha256')})"
         )
-    run = compile_evaluate(trained.experiment, trained.model, dataset, trained.state, prepare)
-    sums = jax.device_get(run(trained.state))
-    return {
-        "step": trained.step,
-        **metrics.means(sums, "test"),
-        "test_examples": int(sums["count"]),
-    }
+    return dataset
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,9 @@ def trained(tmp_path_factory):
     return workdir
 
 
+COMMANDS = list(cli.COMMANDS)
+
+
 def test_help_answers_at_once_and_imports_nothing_heavy():
     code = "import sys; from jaxcnn import cli; cli.main(['--help']); print(sorted(sys.modules))"
     start = time.perf_counter()
@@ -43,11 +46,11 @@ def test_help_answers_at_once_and_imports_nothing_heavy():
     assert time.perf_counter() - start < 2
     for heavy in ("jax", "flax", "tyro", "numpy", "matplotlib"):
         assert f"'{heavy}'" not in done.stdout
-    for command in ("train", "eval", "predict", "summary", "list"):
+    for command in COMMANDS:
         assert f"jaxcnn {command}" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "predict", "summary", "list"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(capsys, command):
     code, out, _ = call(capsys, command, "--help")
     assert code == 0
@@ -96,6 +99,21 @@ def test_list_takes_a_pattern(capsys):
     code, out, _ = call(capsys, "list", "lenet*")
     assert code == 0
     assert out.split() == ["lenet5"]
+
+
+def test_viz_draws_and_the_report_takes_it(capsys, trained, tmp_path):
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "x.png")
+    args = ("viz", str(trained), "--image", str(tmp_path / "x.png"), "--endpoint", "stage1")
+    code, out, _ = call(capsys, *args)
+    assert code == 0
+    names = "kernels", "filters", "features_stage1", "gradcam_stage1", "receptive_field"
+    for name in names:
+        assert f"{name}.png" in out
+        assert (trained / "viz" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    page = tmp_path / "report.html"
+    assert call(capsys, "report", str(trained), "--out", str(page))[0] == 0
+    for name in names:
+        assert f'alt="{name}"' in page.read_text()
 
 
 def bad_calls(folder: Path, trained: Path):
@@ -160,6 +178,12 @@ def bad_calls(folder: Path, trained: Path):
             "trained at 32x32x1 (--resize would bring it to 8x8): "
             "fc1: the dense layer expects 400 features, got 784",
         ),
+        "no run to look into": (("viz", str(folder / "new")), "neither is nor holds a run folder"),
+        "no such endpoint": (
+            ("viz", str(trained), "--image", str(grey), "--endpoint", "stage9"),
+            "--endpoint stage9: lenet5 has the feature maps stage1, stage2",
+        ),
+        "picture that is none": (("viz", str(trained), "--image", str(text)), "not an image"),
         "summary of nothing": (("summary", "lenet6"), "did you mean lenet5"),
         "summary too small": (("summary", "lenet5", "--input", "8", "8", "1"), "got 8x8"),
         "summary of no size": (("summary", "lenet5", "--input", "8", "8"), "--input"),

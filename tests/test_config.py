@@ -4,7 +4,17 @@ from dataclasses import replace
 import pytest
 
 from jaxcnn import config
-from jaxcnn.config import Augment, Data, Experiment, InputError, Model, Optim, Schedule, Train
+from jaxcnn.config import (
+    Augment,
+    Comparison,
+    Data,
+    Experiment,
+    InputError,
+    Model,
+    Optim,
+    Schedule,
+    Train,
+)
 
 BAD = [
     (Data, {"name": ""}, "data.name"),
@@ -89,3 +99,19 @@ def test_differences_name_the_fields():
         "train.seed": (0, 4),
     }
     assert set(found).isdisjoint(config.RESUME_MAY_CHANGE)
+
+
+@pytest.mark.parametrize(
+    ("arms", "seeds", "named"),
+    [
+        ((Experiment(),), 3, "arms=['experiment']: must be two experiments or more"),
+        ((Experiment("a"), Experiment("b"), Experiment("a")), 3, "of different names"),
+        ((Experiment("a"), Experiment("b", Data("mnist"))), 3, "arms['b'].data.name='mnist'"),
+        ((Experiment("a"), Experiment("b", Data(seed=4))), 3, "arms['b'].data.seed=4: must be 0"),
+        ((Experiment("a"), Experiment("b")), 0, "seeds=0"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(arms, seeds, named):
+    with pytest.raises(InputError) as error:
+        Comparison(arms, seeds)
+    assert named in str(error.value)

@@ -1,4 +1,4 @@
-"""Figures of one run: learning curves and confusion matrix."""
+"""Figures as PNG files: learning curves, confusion matrix, arms against their cost."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.analysis.compare import Comparison, pareto
 
-def _figure(width: float, height: float) -> Any:
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -21,7 +24,7 @@ def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) ->
         path: PNG file.
         title: above the figure.
     """
-    figure = _figure(9, 3.6)
+    figure = new_figure(9, 3.6)
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)
     epochs = [r["epoch"] for r in records]
@@ -52,7 +55,7 @@ def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, ti
     percent = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     n = len(classes)
     side = min(4 + 0.42 * n, 16)
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = figure.subplots()
     # Errors are what is looked for, and they are few: the square root lifts them.
     image = axes.imshow(np.sqrt(percent), cmap="Blues", vmin=0, vmax=10)
@@ -69,4 +72,38 @@ def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, ti
     bar = figure.colorbar(image, label="percent of the class")
     ticks = [0, 1, 5, 10, 25, 50, 100]
     bar.set_ticks(np.sqrt(ticks), labels=[str(t) for t in ticks])
+    figure.savefig(path, dpi=120)
+
+
+def save_comparison(comparison: Comparison, path: Path) -> None:
+    """Draws the accuracy of every arm against its cost, with 95 % intervals and Pareto fronts.
+
+    Args:
+        comparison: at least one arm.
+        path: PNG file.
+    """
+    figure = new_figure(10, 4)
+    left, right = figure.subplots(1, 2, sharey=True)
+    results = comparison.results
+    top1 = [100 * result.accuracy.mean for result in results]
+    for axes, label, costs in (
+        (left, "multiply-accumulates for one image", [float(r.macs) for r in results]),
+        (right, "training time (s)", [r.seconds for r in results]),
+    ):
+        front = pareto(costs, top1)
+        x, y = [costs[i] for i in front], [top1[i] for i in front]
+        axes.step(x, y, where="post", color="0.6", linestyle=":", label="Pareto front")
+        for result, cost, value in zip(results, costs, top1, strict=True):
+            low, high = 100 * result.accuracy.low, 100 * min(result.accuracy.high, 1.0)
+            error = [[value - low], [high - value]]
+            axes.errorbar(cost, value, yerr=error, marker="o", capsize=3, linestyle="none")
+            axes.annotate(
+                result.name, (cost, value), xytext=(6, 4), textcoords="offset points", fontsize=9
+            )
+        axes.set(xlabel=label, xscale="log")
+        axes.margins(x=0.25)
+        axes.grid(alpha=0.3)
+    left.set(ylabel="test top-1 (%)")
+    right.legend(loc="lower right")
+    figure.suptitle(f"{comparison.dataset}: test top-1 against cost, 95 % intervals")
     figure.savefig(path, dpi=120)

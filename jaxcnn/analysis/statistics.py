@@ -37,7 +37,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     $$\bar x \pm t_{n-1,\,(1+c)/2}\; s / \sqrt n$$
 
     Args:
-        values: one for each seed; at least one. A single value has no bounds.
+        values: one for each seed; at least one. A single value has no bounds, nor have values
+            that are all the same: a test set of few images rounds their spread away.
         confidence: in (0, 1).
 
     >>> [round(bound, 3) for bound in mean_interval([1.0, 2.0, 3.0])]
@@ -49,9 +50,9 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     if n == 0:
         raise ValueError("values=[]: must hold at least one number")
     mean = float(np.mean(values))
-    if n == 1:
+    error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    if error <= 1e-12 * abs(mean):
         return Interval(mean, math.nan, math.nan)
-    error = float(np.std(values, ddof=1)) / math.sqrt(n)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
     return Interval(mean, mean - half, mean + half)
 
@@ -87,11 +88,10 @@ def paired_difference(
         raise ValueError(f"{len(values)} values cannot be paired with {len(baseline)}")
     differences = np.subtract(values, baseline)
     mean, low, high = mean_interval(list(differences), confidence)
-    if len(differences) == 1:
-        return Paired(mean, low, high, math.nan)
+    if math.isnan(low):
+        equal = len(differences) > 1 and mean == 0
+        return Paired(mean, low, high, 1.0 if equal else math.nan)
     error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
-    if error <= 1e-12 * abs(mean) or error == 0:
-        return Paired(mean, mean, mean, 1.0) if mean == 0 else Paired(mean, *[math.nan] * 3)
     p = 2 * float(stats.t.sf(abs(mean) / error, len(differences) - 1))
     return Paired(mean, low, high, p)
 

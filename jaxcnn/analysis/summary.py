@@ -151,6 +151,37 @@ def summarize(
     )
 
 
+def endpoint_fields(
+    module: nn.Module, input_shape: Sequence[int]
+) -> dict[str, tuple[int, ...] | None]:
+    """Theoretical receptive field of every endpoint, as :class:`Row` has it of every layer.
+
+    Args:
+        module: a model; ``module(x, train=False, endpoints=True)`` gives its endpoints by name.
+        input_shape: ``(h, w, c)``.
+
+    >>> from jaxcnn.models import create_model
+    >>> endpoint_fields(create_model("lenet5", num_classes=10), (32, 32, 1))["stage1"]
+    (6, 6)
+    """
+    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    variables, _ = _abstract_variables(module, image)
+
+    def forward(variables: Any, image: jax.Array) -> Any:
+        return module.apply(variables, image, train=False, endpoints=True)[1]
+
+    with ops.force_impl("lax"):
+        jaxpr, shapes = jax.make_jaxpr(forward, return_shape=True)(variables, image)
+    fields: list[_Field | None] = [None] * len(jaxpr.jaxpr.invars)
+    fields[-1] = (None, *(_Window(i, 1, 1) for i in range(len(input_shape) - 1)), None)
+    walk = _Walk(owners=set(), modules=set(), parents=set(), count_padding=True)
+    outputs = iter(walk.jaxpr(jaxpr.jaxpr, fields, ()))
+    found = jax.tree.map(lambda _: next(outputs), shapes)
+    return {
+        name: _pixels(field) for name, field in found.items() if isinstance(field, tuple) and field
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Stats:
     """One line of the table over models; figures as in :class:`Summary`."""

@@ -61,6 +61,7 @@ def display() -> "Iterator[run.Listener]":
                 )
             bar.update(
                 self.task,
+                total=progress.total_steps,  # another run's, where several follow one another
                 completed=progress.step,
                 epoch=progress.epoch,
                 loss=progress.train_loss,
@@ -76,4 +77,4 @@ def console() -> Any:
     """A console that does not wrap tables where there is no terminal to wrap them for."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=120)
+    return Console() if sys.stdout.isatty() else Console(width=160)

@@ -25,7 +25,7 @@ GAUSSIAN_BLUR = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
 SOBEL_X = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], np.float32)
 SOBEL_Y = SOBEL_X.T.copy()
 
-FILTERS = {
+FILTERS: dict[str, np.ndarray] = {
     "identity": IDENTITY,
     "edge_diagonal": EDGE_DIAGONAL,
     "edge_cross": EDGE_CROSS,

@@ -92,6 +92,7 @@ def test_what_cannot_be_tested_is_nan():
     assert math.isnan(paired_difference([0.9, 0.8, 0.7], [0.8, 0.7, 0.6]).p_value)
     assert paired_difference([0.9, 0.8], [0.9, 0.8]).p_value == 1
     assert math.isnan(mean_interval([0.9]).low)
+    assert math.isnan(mean_interval([0.9, 0.9, 0.9]).low)  # more likely few images than no spread
     with pytest.raises(ValueError, match="3 values cannot be paired with 2"):
         paired_difference([1, 2, 3], [1, 2])
 

@@ -1,0 +1,47 @@
+"""A dense network, LeNet-5, the tutorial network and a small ResNet on a third of Fashion-MNIST.
+
+Command:   jaxcnn compare experiments/compare_fashion_mnist.py --seeds 3
+Hardware:  2 cores of an AMD EPYC (AVX-512), jax 0.10.2
+Time:      not yet measured; must end within 20 minutes
+Result:    not yet measured
+
+Trained on 20,000 images for 6 epochs so that it ends in that time: compare the arms with one
+another, not with the figures of the other experiments.
+"""
+
+from jaxcnn.config import (
+    Augment,
+    Comparison,
+    Data,
+    Experiment,
+    Model,
+    Optim,
+    Schedule,
+    Train,
+)
+
+
+def config() -> Comparison:
+    """Four networks with the same data, augmentation, optimizer and number of epochs."""
+    data = Data("fashion_mnist", train_limit=20_000, batch_size=64, mean=(0.286,), std=(0.353,))
+
+    def arm(name: str, model: Model) -> Experiment:
+        return Experiment(
+            name=name,
+            data=data,
+            augment=Augment(flip=True),
+            model=model,
+            optim=Optim("sgd", peak_lr=0.05, weight_decay=5e-4),
+            schedule=Schedule("cosine", warmup_epochs=1),
+            train=Train(epochs=6),
+        )
+
+    return Comparison(
+        arms=(
+            arm("mlp", Model("mlp", {"dropout": 0.2})),
+            arm("lenet5", Model("lenet5")),
+            arm("convnet", Model("convnet", {"batch_norm": True, "dropout": 0.3})),
+            arm("resnet8", Model("resnet20", {"depth": 8})),
+        ),
+        seeds=3,
+    )

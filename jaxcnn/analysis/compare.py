@@ -1,0 +1,212 @@
+"""Arms against one another: what they cost, what they reach, and whether they differ."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.analysis import statistics, summary
+from jaxcnn.analysis.runs import Arm
+from jaxcnn.analysis.statistics import Interval, Paired
+
+Predictions = Mapping[Path, Mapping[str, np.ndarray]]
+"""Of each run folder, what :func:`jaxcnn.predictions.of_test_set` gives."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The figures of one arm.
+
+    Attributes:
+        name: of the arm.
+        seeds: of its runs.
+        layers: its network, layer by layer.
+        parameters: numbers learned.
+        macs: multiply-accumulates for one image.
+        seconds: training time, mean over seeds.
+        images_per_sec: in training: median over epochs, then over seeds.
+        memory_bytes: planned for the training program, the data included; None if unknown.
+        top1: test accuracies, one for each seed.
+        accuracy: their mean and 95 % interval: over seeds, or, of a single run, Wilson's over
+            test images.
+        difference: from the first arm, over the seeds that both have; None for the first arm,
+            and where no seed is common.
+        p_adjusted: its p-value after Holm's correction; NaN where nothing was tested.
+        class_errors: share of each class that was taken for another, mean over seeds; empty
+            without predictions.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    layers: summary.Summary
+    parameters: int
+    macs: int
+    seconds: float
+    images_per_sec: float
+    memory_bytes: int | None
+    top1: tuple[float, ...]
+    accuracy: Interval
+    difference: Paired | None
+    p_adjusted: float
+    class_errors: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms on one test set.
+
+    Attributes:
+        dataset: its name.
+        classes: names of its classes.
+        test_examples: number of test images.
+        test: ``"paired t"`` over seeds, or ``"McNemar"`` over test images where every arm has a
+            single seed, or ``"none"``.
+        results: one for each arm; the first is the baseline.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    test_examples: int
+    test: str
+    results: tuple[Result, ...]
+
+
+def compare(arms: Sequence[Arm], predictions: Predictions) -> Comparison:
+    """Compares arms with the first.
+
+    With two seeds or more in common, by Student's paired test over seeds; where both arms have a
+    single run, by McNemar's test over test images, which does not know the chance of training.
+    P-values are corrected for the number of arms (Holm).
+
+    Args:
+        arms: at least one, tested on the same data.
+        predictions: of the runs, as far as they are at hand.
+    """
+    about = arms[0].runs[0].dataset
+    several = any(len(arm.runs) > 1 for arm in arms)
+    differences = [None, *(_difference(arm, arms[0], predictions) for arm in arms[1:])]
+    adjusted = statistics.holm([d.p_value if d else math.nan for d in differences])
+    results = tuple(
+        _result(arm, difference, p, predictions, about)
+        for arm, difference, p in zip(arms, differences, adjusted, strict=True)
+    )
+    tested = any(not math.isnan(p) for p in adjusted)
+    return Comparison(
+        dataset=about["name"],
+        classes=tuple(about["classes"]),
+        test_examples=int(about["test_examples"]),
+        test=("paired t" if several else "McNemar") if tested else "none",
+        results=results,
+    )
+
+
+def _difference(arm: Arm, baseline: Arm, predictions: Predictions) -> Paired | None:
+    ours = dict(zip(arm.seeds, arm.runs, strict=True))
+    theirs = dict(zip(baseline.seeds, baseline.runs, strict=True))
+    common = sorted(ours.keys() & theirs.keys())
+    if not common:
+        return None
+    found = statistics.paired_difference(
+        [ours[seed].summary["test_top1"] for seed in common],
+        [theirs[seed].summary["test_top1"] for seed in common],
+    )
+    a, b = (predictions.get(runs[common[0]].path) for runs in (ours, theirs))
+    if len(arm.runs) == len(baseline.runs) == 1 and a is not None and b is not None:
+        right, baseline_right = (x["predicted"] == x["label"] for x in (a, b))
+        return found._replace(p_value=statistics.mcnemar(right, baseline_right))
+    return found
+
+
+def _result(
+    arm: Arm,
+    difference: Paired | None,
+    p_adjusted: float,
+    predictions: Predictions,
+    about: Mapping[str, Any],
+) -> Result:
+    layers = arm.layers()
+    top1 = tuple(float(run.summary["test_top1"]) for run in arm.runs)
+    images = int(about["test_examples"])
+    rates = [
+        [r["images_per_sec"] for r in run.records if "images_per_sec" in r] for run in arm.runs
+    ]
+    held = [predictions[run.path] for run in arm.runs if run.path in predictions]
+    errors = [class_errors(p, len(about["classes"])) for p in held]
+    memory = [run.summary.get("memory_bytes") for run in arm.runs]
+    return Result(
+        name=arm.name,
+        seeds=arm.seeds,
+        layers=layers,
+        parameters=int(arm.runs[0].summary["parameters"]),
+        macs=layers.macs,
+        seconds=float(np.mean([run.summary["seconds"] for run in arm.runs])),
+        images_per_sec=float(np.median([np.nanmedian(r) for r in rates])),
+        memory_bytes=max((m for m in memory if m), default=None),
+        top1=top1,
+        accuracy=(
+            statistics.mean_interval(top1)
+            if len(top1) > 1
+            else statistics.wilson_interval(round(top1[0] * images), images)
+        ),
+        difference=difference,
+        p_adjusted=p_adjusted,
+        class_errors=tuple(np.mean(errors, axis=0).tolist()) if errors else (),
+    )
+
+
+def class_errors(predictions: Mapping[str, np.ndarray], classes: int) -> np.ndarray:
+    """Share of each class that was taken for another; NaN for a class without images."""
+    counts = confusion(predictions, classes)
+    total = counts.sum(axis=1)
+    wrong = total - counts.diagonal()
+    return np.divide(wrong, total, out=np.full(classes, np.nan), where=total > 0)
+
+
+def confusion(predictions: Mapping[str, np.ndarray], classes: int) -> np.ndarray:
+    """Counts ``(label, predicted)``."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (predictions["label"], predictions["predicted"]), 1)
+    return counts
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """Everything but the layers as plain values; NaN becomes null."""
+    values = dataclasses.asdict(dataclasses.replace(comparison, results=()))
+    values["results"] = [
+        {
+            **{
+                field.name: getattr(result, field.name)
+                for field in dataclasses.fields(result)
+                if field.name not in ("layers", "accuracy", "difference")
+            },
+            "accuracy": result.accuracy._asdict(),
+            "difference": result.difference and result.difference._asdict(),
+        }
+        for result in comparison.results
+    ]
+    return _without_nan(values)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def pareto(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
+    """Indices of the points that none beats in both, from cheap to costly.
+
+    >>> pareto([1.0, 2.0, 3.0], [0.8, 0.7, 0.9])
+    [0, 2]
+    """
+    front: list[int] = []
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -accuracies[i])):
+        if not front or accuracies[i] > accuracies[front[-1]]:
+            front.append(i)
+    return front

@@ -1,0 +1,69 @@
+"""Finished runs to what is shown of them: tables on the terminal, files in a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.commands import terminal
+from jaxcnn.config import InputError
+
+
+def write_comparison(
+    title: str, paths: Sequence[Path], folder: Path, problems: Sequence[str]
+) -> None:
+    """Prints the tables of a comparison and writes its page, its figures and its plot.
+
+    Args:
+        title: heading of the page.
+        paths: run folders, all finished.
+        folder: where report.html, comparison.json and comparison.png go.
+        problems: runs that are left out, one line each.
+    """
+    from jaxcnn import predictions
+    from jaxcnn.analysis import compare, plots, runs, tables
+    from jaxcnn.train import files
+
+    arms = runs.group([runs.read(path) for path in paths])
+    held = {run.path: predictions.of_test_set(run.path) for arm in arms for run in arm.runs}
+    found = compare.compare(arms, held)
+    console = terminal.console()
+    console.print(tables.render(found))
+    console.print(tables.render_errors(found))
+    files.write_json(folder / "comparison.json", compare.to_json(found))
+    plots.save_comparison(found, folder / "comparison.png")
+    write_page(title, arms, held, folder / "report.html", problems)
+    print(f"{folder}: report.html, comparison.json, comparison.png")
+
+
+def write_page(
+    title: str, arms: Sequence[Any], held: dict[Path, Any], out: Path, problems: Sequence[str]
+) -> None:
+    """Writes the page on some arms.
+
+    Args:
+        title: its heading.
+        arms: as :func:`jaxcnn.analysis.runs.group` gives them.
+        held: predictions of the runs, as far as they are at hand.
+        out: the HTML file.
+        problems: what is left out, one line each.
+    """
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxcnn.analysis import report
+    from jaxcnn.data import sources
+    from jaxcnn.train import files
+
+    problems = list(problems)
+    try:
+        dataset: sources.Dataset | None = sources.load(arms[0].experiment.data)
+    except InputError as error:
+        dataset = None
+        problems.append(f"images of the worst mistakes ({error})")
+
+    def images(those: Sequence[int]) -> "np.ndarray":
+        assert dataset is not None
+        return np.asarray(dataset.rendered(jnp.asarray(dataset.test.images[list(those)])))
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(out, report.page(title, arms, held, images if dataset else None, problems))

@@ -1,0 +1,108 @@
+"""``jaxcnn sweep``: trains one experiment with many values of its fields."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.commands import terminal
+from jaxcnn.commands.parsing import load_experiment, parse
+from jaxcnn.config import InputError
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs the command and returns the exit code."""
+    import tyro
+
+    def parsed(
+        file: tyro.conf.Positional[Path],
+        grid: tuple[str, ...] = (),
+        random: tuple[str, ...] = (),
+        seed: int = 0,
+        workdir: Path | None = None,
+    ) -> tuple[Path, tuple[str, ...], tuple[str, ...], int, Path]:
+        """Train an experiment over a grid and random draws of its fields, best first.
+
+        Interrupted or widened, it reuses what is done. Writes sweep.json and sweep.png. The best
+        trial was chosen on the test set, so its figure is optimistic.
+
+        Args:
+            file: an experiment file.
+            grid: FIELD=VALUE,VALUE,... for each field, as optim.peak_lr=0.01,0.03.
+            random: how many draws, then FIELD=LOW:HIGH, FIELD=int:LOW:HIGH, FIELD=log:LOW:HIGH
+                or FIELD=CHOICE,CHOICE for each field. With a grid, every point of it gets them.
+            seed: of the draws.
+            workdir: folder of the run folders; by default runs/sweep_NAME.
+        """
+        return file, grid, random, seed, workdir or Path("runs") / f"sweep_{file.stem}"
+
+    file, grid, random, seed, workdir = parse(parsed, args, "sweep")
+    base = load_experiment(file)
+    count, ranges = _count(random)
+
+    from jaxcnn import build, jobs, models, search
+    from jaxcnn.train import files, loop
+
+    trials = search.trials(base, grid, ranges, count, seed)
+    for trial in trials:
+        config = trial.experiment.model
+        with build.as_input_error():
+            models.create_model(config.name, num_classes=2, **config.options)
+    planned = [jobs.Job(trial.experiment, workdir / trial.name) for trial in trials]
+    with terminal.display() as listener:
+        listener.message(f"{len(trials)} trials in {workdir}")
+        try:
+            failed = jobs.train_all(planned, listener)
+        except loop.Stopped as stopped:
+            listener.message(str(stopped))
+            return 128 + stopped.signal
+    rows: list[dict[str, Any]] = []
+    for trial, job in zip(trials, planned, strict=True):
+        row = {"trial": trial.name, "values": dict(trial.values)}
+        if job.workdir in failed:
+            rows.append({**row, "diverged": failed[job.workdir]})
+        else:
+            result = files.read_json(job.workdir / "summary.json")
+            kept = ("test_top1", "test_loss", "seconds", "parameters")
+            rows.append({**row, **{k: result[k] for k in kept}})
+    rows.sort(key=lambda row: -row.get("test_top1", -1.0))
+    files.write_json(workdir / "sweep.json", {"experiment": base.name, "trials": rows})
+    _show(base.name, rows)
+    done = [row for row in rows if "test_top1" in row]
+    if done:
+        from jaxcnn.analysis import parallel
+
+        parallel.save_sweep(done, workdir / "sweep.png", base.name)
+    print(f"{workdir}: sweep.json, sweep.png")
+    for path, reason in failed.items():
+        print(f"jaxcnn: {path}: {reason}", file=sys.stderr)
+    return 0 if done else 1
+
+
+def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:
+    if not random:
+        return 0, ()
+    if not random[0].isdigit():
+        raise InputError(f"--random {random[0]}: must begin with how many draws, as in --random 20")
+    return int(random[0]), random[1:]
+
+
+def _show(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{name}: {len(rows)} trials")
+    fields = list(rows[0]["values"])
+    for header in (*fields, "test top-1", "test loss", "train time"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("folder", no_wrap=True)
+    for row in rows:
+        if "test_top1" in row:
+            figures = [
+                f"{row['test_top1']:.2%}",
+                f"{row['test_loss']:.4f}",
+                f"{row['seconds']:.1f} s",
+            ]
+        else:
+            figures = ["diverged", "", ""]
+        table.add_row(*(str(row["values"][f]) for f in fields), *figures, row["trial"])
+    terminal.console().print(table)

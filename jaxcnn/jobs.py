@@ -1,0 +1,61 @@
+"""Many runs, one after another, each in a folder of its own; finished ones are reused."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxcnn import run
+from jaxcnn.config import Experiment, to_dict
+from jaxcnn.train import folder, loop
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be made.
+
+    Attributes:
+        experiment: what to train.
+        workdir: its run folder.
+    """
+
+    experiment: Experiment
+    workdir: Path
+
+
+def train_all(
+    jobs: Sequence[Job], listener: run.Listener, after: Callable[[Job], object] = lambda job: None
+) -> dict[Path, str]:
+    """Trains every job, or reuses or goes on with what its folder holds.
+
+    A run that diverges is given up; the others go on.
+
+    Args:
+        jobs: in the order in which they are trained.
+        listener: hears all of them.
+        after: called after each run that ended well.
+
+    Returns:
+        For each run that diverged its folder, and at which step.
+
+    Raises:
+        InputError: a folder holds another run (before anything is trained), or a fault in an
+            experiment or its data.
+        jaxcnn.train.loop.Stopped: a signal came; the state of the current run is saved.
+    """
+    for job in jobs:
+        folder.finished(job.workdir, to_dict(job.experiment))
+    failed = {}
+    with loop.StopRequest() as stop:
+        for number, job in enumerate(jobs, start=1):
+            listener.message(f"run {number} of {len(jobs)}: {job.workdir}")
+            try:
+                run.train(job.experiment, job.workdir, listener)
+            except loop.Diverged as diverged:
+                listener.message(f"{job.workdir}: {diverged}")
+                failed[job.workdir] = str(diverged)
+            else:
+                after(job)
+            if stop.signal is not None:
+                done = int(folder.read_metrics(job.workdir)[-1]["step"])
+                raise loop.Stopped(stop.signal, done)
+    return failed

@@ -1,0 +1,198 @@
+"""Which experiments a sweep makes: grids and random draws over the fields of one experiment.
+
+A trial is a value like any experiment, made before anything is trained, so that trials which
+share their shapes can be told from the values alone.
+"""
+
+import difflib
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.config import Experiment, InputError, from_dict, to_dict
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a sweep.
+
+    Attributes:
+        values: of the fields that the sweep changes, by dotted name.
+        experiment: the whole.
+    """
+
+    values: Mapping[str, Any]
+    experiment: Experiment
+
+    @property
+    def name(self) -> str:
+        """Of its folder: a digest of the values, so that a sweep can grow around its trials."""
+        text = json.dumps(self.values, sort_keys=True)
+        return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where random values of a field come from.
+
+    Attributes:
+        field: dotted name.
+        draw: a value from a random generator.
+        log: spread evenly over the logarithm.
+    """
+
+    field: str
+    draw: Callable[[np.random.Generator], Any]
+    log: bool = False
+
+
+def trials(
+    base: Experiment,
+    grid: Sequence[str] = (),
+    ranges: Sequence[str] = (),
+    count: int = 0,
+    seed: int = 0,
+) -> list[Trial]:
+    """Every combination of the grid, each with ``count`` random draws where there are ranges.
+
+    More draws with the same seed begin with the fewer.
+
+    Args:
+        base: the experiment that the fields belong to.
+        grid: ``"optim.peak_lr=0.01,0.03"`` for each field.
+        ranges: ``"optim.peak_lr=log:1e-3:1e-1"``, ``"augment.rotate=0:20"``,
+            ``"train.epochs=int:5:20"`` or choices, ``"model.name=mlp,lenet5"``.
+        count: draws for each combination of the grid.
+        seed: of the draws.
+
+    Raises:
+        InputError: an unknown field, a value that it refuses, or a range that is none.
+    """
+    axes = [_grid_axis(base, text) for text in grid]
+    drawn = [_range(base, text) for text in ranges]
+    names = [name for name, _ in axes] + [r.field for r in drawn]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name}: is swept twice; give each field once")
+    if bool(drawn) != (count > 0):
+        raise InputError(
+            f"--random {count} with {len(drawn)} ranges: give how many, then the ranges, as in "
+            "--random 20 optim.peak_lr=log:1e-3:1e-1"
+        )
+    if not names:
+        raise InputError("sweep: give --grid FIELD=VALUES or --random COUNT FIELD=RANGE")
+    rng = np.random.Generator(np.random.PCG64(seed))
+    draws = [{r.field: r.draw(rng) for r in drawn} for _ in range(count)] or [{}]
+    found: dict[str, Trial] = {}
+    for point in itertools.product(*(values for _, values in axes)):
+        fixed = dict(zip([name for name, _ in axes], point, strict=True))
+        for draw in draws:
+            values = {**fixed, **draw}
+            trial = Trial(values, override(base, values))
+            found[trial.name] = trial  # choices can be drawn twice
+    return list(found.values())
+
+
+def override(base: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """The experiment with other values of some fields, by dotted name.
+
+    >>> override(Experiment(), {"optim.peak_lr": 0.3}).optim.peak_lr
+    0.3
+    """
+    config = to_dict(base)
+    for name, value in values.items():
+        *sections, field = name.split(".")
+        place = config
+        for section in sections:
+            place = place[section]
+        place[field] = value
+    return from_dict(config)
+
+
+def _grid_axis(base: Experiment, text: str) -> tuple[str, list[Any]]:
+    name, values = _split(base, text)
+    return name, [_value(part) for part in _parts(values)]
+
+
+def _range(base: Experiment, text: str) -> Range:
+    name, spread = _split(base, text)
+    kind, *bounds = spread.split(":")
+    if not bounds:
+        choices = [_value(part) for part in _parts(spread)]
+        return Range(name, lambda rng: choices[int(rng.integers(len(choices)))])
+    if kind not in ("log", "int"):
+        kind, bounds = "uniform", spread.split(":")
+    try:
+        low, high = (int(b) if kind == "int" else float(b) for b in bounds)
+        if not (math.isfinite(low) and low < high and (kind != "log" or low > 0)):
+            raise ValueError
+    except ValueError:
+        raise InputError(
+            f"--random {text}: must be LOW:HIGH, int:LOW:HIGH or log:LOW:HIGH with LOW < HIGH "
+            "(above 0 for log), or choices such as a,b,c"
+        ) from None
+    if kind == "int":
+        return Range(name, lambda rng: int(rng.integers(int(low), int(high) + 1)))
+    if kind == "log":
+        return Range(name, lambda rng: _round(math.exp(rng.uniform(*np.log([low, high])))), True)
+    return Range(name, lambda rng: _round(rng.uniform(low, high)))
+
+
+def _round(value: float) -> float:
+    """Four digits: they can be read, written and typed again."""
+    return float(f"{value:.4g}")
+
+
+def _split(base: Experiment, text: str) -> tuple[str, str]:
+    name, equals, values = text.partition("=")
+    if not equals or not values:
+        raise InputError(f"{text!r}: must be FIELD=VALUES, as in optim.peak_lr=0.01,0.03")
+    name = name.replace("-", "_")
+    known = _fields(to_dict(base))
+    if name not in known and not name.startswith("model.options."):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        same = [field for field in known if field.split(".")[-1] == name]
+        hint = next(iter(same or near), None)
+        advice = f"did you mean {hint}?" if hint else f"must be one of {', '.join(known)}"
+        raise InputError(f"{name}: no such field; {advice}")
+    return name, values
+
+
+def _fields(config: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name, value in config.items():
+        if isinstance(value, Mapping) and prefix + name != "model.options":
+            found += _fields(value, f"{prefix}{name}.")
+        elif prefix + name not in ("name", "model.options"):
+            found.append(prefix + name)
+    return found
+
+
+def _parts(text: str) -> list[str]:
+    """Splits at commas that stand outside brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[(") - (letter in "])")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _value(text: str) -> Any:
+    """A number, truth value, None, list or word, as JSON or Python would write it."""
+    text = text.strip().replace("(", "[").replace(")", "]")
+    words = {"True": True, "False": False, "None": None}
+    if text in words:
+        return words[text]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

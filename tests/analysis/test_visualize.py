@@ -1,0 +1,153 @@
+"""Grad-CAM, receptive fields and pictures, where the right answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn import models, run
+from jaxcnn.analysis.gradcam import grad_cam, tap
+from jaxcnn.analysis.summary import endpoint_fields
+from jaxcnn.analysis.visualize import effective_field, extent, first_filters
+from jaxcnn.config import Data, Experiment, Model, Optim, Train
+from jaxcnn.data import shapes
+from jaxcnn.data.augment import make_prepare
+from jaxcnn.ops import geometry
+from jaxcnn.trained import restore
+
+
+def applied(name, shape, **options):
+    model = models.create_model(name, num_classes=10, **options)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *shape)))
+    return model, variables, lambda x: model.apply(variables, x, endpoints=True)
+
+
+def quadratic(images):
+    """A model whose Grad-CAM can be worked out by hand: two maps, two classes."""
+    maps = jnp.concatenate([images, images**2], axis=-1)
+    pooled = maps.mean(axis=(1, 2))
+    return jnp.stack([pooled[:, 0] - pooled[:, 1], 3 * pooled[:, 1]], axis=1), {"maps": maps}
+
+
+def test_grad_cam_by_hand():
+    x = np.random.default_rng(0).uniform(0, 1, (2, 4, 4, 1)).astype(np.float32)
+    heat = grad_cam(quadratic, jnp.asarray(x), "maps", jnp.array([0, 1]))
+    for i, expected in enumerate((x[0, ..., 0] - x[0, ..., 0] ** 2, x[1, ..., 0] ** 2)):
+        np.testing.assert_allclose(heat[i], expected / expected.max(), rtol=1e-5)
+
+
+def test_a_class_without_evidence_has_no_heat():
+    x = jnp.full((1, 4, 4, 1), 2.0)  # 2 - 4 < 0: every position speaks against class 0
+    assert not grad_cam(quadratic, x, "maps", jnp.array([0])).any()
+
+
+def test_a_change_of_an_endpoint_reaches_the_logits_through_all_later_layers():
+    """Against finite differences, past a residual connection."""
+    shape, endpoint = (12, 12, 3), "stage2"
+    _, _, apply = applied("resnet20", shape, depth=8)
+    x = jax.random.normal(jax.random.key(1), (2, *shape))
+    _, maps, logits = jax.jit(lambda x: (0, *tap(apply, x, endpoint)[1:]))(x)
+    logits_at = jax.jit(lambda change: tap(apply, x, endpoint)[0](change))
+    expected, ends = jax.jit(apply)(x)
+    np.testing.assert_allclose(maps, ends[endpoint], atol=1e-6)
+    np.testing.assert_allclose(logits_at(jnp.zeros_like(maps)), expected, atol=1e-6)
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    # Without the endpoint's own value nothing of the image is left: both images look alike,
+    # as they would not if any later layer saw around the endpoint.
+    gone = logits_at(-maps)
+    np.testing.assert_allclose(gone[0], gone[1], atol=1e-6)
+    direction = jax.random.normal(jax.random.key(2), maps.shape)
+    gradient = jax.jit(jax.grad(lambda change: logits_at(change)[0, 3]))(jnp.zeros_like(maps))
+    slope = float((gradient * direction).sum())
+    there, back = (float(logits_at(sign * 1e-3 * direction)[0, 3]) for sign in (1, -1))
+    assert (there - back) / 2e-3 == pytest.approx(slope, rel=0.05, abs=0.01)
+
+
+def test_an_unknown_endpoint_is_named():
+    with pytest.raises(ValueError, match="endpoint='mops' must be one of maps"):
+        grad_cam(quadratic, jnp.zeros((1, 4, 4, 1)), "mops")
+    with pytest.raises(ValueError, match="endpoint='mops' must be one of maps"):
+        effective_field(quadratic, "mops", (4, 4, 1), jax.random.key(0))
+
+
+# Kernel, stride and padding of the layers up to each endpoint.
+STACKS = {
+    ("convnet", (32, 32, 1)): {"stage2": [(3, 1, 1), (2, 2)] * 2},
+    ("lenet5", (32, 32, 1)): {"stage1": [(5,), (2, 2)], "stage2": [(5,), (2, 2)] * 2},
+}
+
+
+@pytest.mark.parametrize(("name", "shape"), STACKS)
+def test_the_effective_field_lies_inside_the_theoretical(name, shape):
+    model, _, apply = applied(name, shape)
+    theory = endpoint_fields(model, shape)
+    for endpoint, layers in STACKS[name, shape].items():
+        size = geometry.receptive_field(layers).size
+        assert theory[endpoint] == (size, size)
+        field = effective_field(apply, endpoint, shape, jax.random.key(0), samples=4)
+        assert field.sum() == pytest.approx(1, abs=1e-5)
+        # A max pool passes the gradient to one of its inputs, but of four images and all
+        # channels every input is the largest once: the whole field is used, and no more.
+        assert extent(field) == (size, size)
+        most = extent(field, 0.9)
+        assert max(most) <= size
+
+
+def test_the_effective_field_is_a_fraction_of_a_deep_networks():
+    """Luo et al.: the sum over paths makes it Gaussian, its width the root of the depth."""
+    kernel = jnp.ones((3, 3, 1, 1)) / 9
+
+    def stack(x):
+        for _ in range(12):
+            x = jax.lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+        return x.mean(axis=(1, 2)), {"maps": x}
+
+    field = effective_field(stack, "maps", (33, 33, 1), jax.random.key(0), samples=1)
+    assert extent(field) == (25, 25)
+    variance = (field.sum(axis=0) * (np.arange(33) - 16) ** 2).sum()
+    assert variance == pytest.approx(12 * 2 / 3, rel=1e-3)
+    assert extent(field, 0.95) == (11, 11)  # two standard deviations of 2.83 either way
+
+
+def test_the_first_filters_are_those_that_see_the_image():
+    _, variables, _ = applied("resnet20", (8, 8, 3), depth=8)
+    name, kernels = first_filters(variables["params"])
+    assert (name, kernels.shape) == ("conv1", (3, 3, 3, 16))
+    _, variables, _ = applied("mlp", (8, 8, 1))
+    assert first_filters(variables["params"]) is None
+
+
+@pytest.mark.slow
+def test_grad_cam_finds_the_figure(tmp_path):
+    """The centre of the heat lies on the figure; on the figure of another image it does not."""
+    side, number = 24, 200
+    experiment = Experiment(
+        name="shapes",
+        data=Data("shapes", image_size=side, examples=(8000, 500), batch_size=100),
+        model=Model("convnet", {"widths": (16, 32, 64), "hidden": 64, "batch_norm": True}),
+        optim=Optim("adamw", peak_lr=3e-3),
+        train=Train(epochs=8, eval_every=8, checkpoint_every=8),
+    )
+    assert run.train(experiment, tmp_path / "a")["test_top1"] > 0.4
+    network = restore(tmp_path / "a")
+    of = shapes.examples("test", number)
+    drawn = shapes.draw(jnp.asarray(of), side)
+    images = make_prepare(experiment.data)(drawn["image"])
+
+    def apply(images):
+        return network.model.apply(network.variables, images, train=False, endpoints=True)
+
+    right = np.asarray(jax.jit(apply)(images)[0].argmax(axis=-1)) == shapes.labels(of)
+    heat = np.asarray(jax.jit(lambda images: grad_cam(apply, images, "stage3"))(images))
+    shown = right & (heat.max(axis=(1, 2)) > 0)
+    weight = heat[shown] / heat[shown].sum(axis=(1, 2), keepdims=True)
+    middle = [(weight.sum(axis=axis) * np.arange(side)).sum(axis=1) for axis in (2, 1)]
+    centre, radius = (np.asarray(drawn[name])[shown] for name in ("centre", "radius"))
+
+    def hits(centre, radius):
+        return np.mean(np.hypot(middle[0] - centre[:, 0], middle[1] - centre[:, 1]) <= radius)
+
+    assert hits(centre, radius) > 0.75
+    assert hits(np.roll(centre, 1, axis=0), np.roll(radius, 1)) < 0.5

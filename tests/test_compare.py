@@ -1,0 +1,252 @@
+"""From a comparison file to its table and its page, and what stands in their way."""
+
+import ast
+import html
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn import cli, predictions
+from jaxcnn.analysis import compare, runs
+from jaxcnn.build import build_model
+from jaxcnn.commands.parsing import load_comparison
+from jaxcnn.train import folder
+
+FILE = """
+from jaxcnn.config import *
+
+def config():
+    def arm(name, model):
+        return Experiment(
+            name=name, data=Data("digits", batch_size=128, mean=(0.3,), std=(0.35,)), model=model,
+            optim=Optim("sgd", peak_lr=0.1), train=Train(epochs=2),
+        )
+    small = Model("convnet", {"widths": (4, 8), "hidden": 16, "batch_norm": True})
+    return Comparison((arm("dense", Model("mlp", {"hidden": (32,)})), arm("conv", small)), seeds=2)
+"""
+
+
+def call(capsys, *args):
+    code = cli.main(args)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Interrupted between the second run and the third, then called again."""
+    root = tmp_path_factory.mktemp("compared")
+    file, workdir = root / "two_arms.py", root / "out"
+    file.write_text(FILE)
+    of_test_set = predictions.of_test_set
+    seen = []
+
+    def interrupted(path):
+        seen.append(path)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return of_test_set(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictions, "of_test_set", interrupted)
+        assert cli.main(["compare", str(file), "--workdir", str(workdir)]) == 128 + signal.SIGTERM
+    assert len(seen) == 2
+    assert not (workdir / "report.html").exists()
+    assert cli.main(["compare", str(file), "--workdir", str(workdir)]) == 0
+    return file, workdir
+
+
+def test_figures_are_those_of_the_runs(compared):
+    _, workdir = compared
+    found = json.loads((workdir / "comparison.json").read_text())
+    assert [r["name"] for r in found["results"]] == ["dense", "conv"]
+    assert found["test"] == "paired t"
+    for result in found["results"]:
+        last = [folder.read_metrics(workdir / result["name"] / f"seed{s}")[-1] for s in (0, 1)]
+        assert result["top1"] == [record["test_top1"] for record in last]
+        assert result["accuracy"]["mean"] == pytest.approx(np.mean(result["top1"]))
+        assert result["seconds"] == pytest.approx(np.mean([r["seconds"] for r in last]))
+        # Every class's errors, weighted by its images, are the error rate of the whole.
+        kept = [predictions.of_test_set(workdir / result["name"] / f"seed{s}") for s in (0, 1)]
+        weights = np.bincount(kept[0]["label"], minlength=10) / 360
+        error = 1 - result["accuracy"]["mean"]
+        assert np.dot(result["class_errors"], weights) == pytest.approx(error)
+        for one, record in zip(kept, last, strict=True):
+            assert np.mean(one["predicted"] == one["label"]) == record["test_top1"]
+            loss = -np.log(one["label_probability"]).mean()
+            assert loss == pytest.approx(record["test_loss"], rel=1e-4)
+    dense, conv = found["results"]
+    assert dense["macs"] == 64 * 32 + 32 * 10
+    assert dense["memory_bytes"] > 1437 * 64
+    gain = np.subtract(conv["top1"], dense["top1"]).mean()
+    assert conv["difference"]["mean"] == pytest.approx(gain)
+    assert (workdir / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_called_again_it_reuses_every_run(capsys, compared):
+    file, workdir = compared
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("metrics.jsonl")}
+    code, out, _ = call(capsys, "compare", str(file), "--workdir", str(workdir))
+    assert code == 0
+    assert out.count("is finished: 2 epochs") == 4
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("metrics.jsonl")} == before
+    for word in ("dense", "conv", "against dense", "error rate per class", "Student", "Holm"):
+        assert (word in out) == (word != "Holm"), word  # one arm needs no correction
+
+
+def test_single_runs_are_compared_over_test_images(compared):
+    _, workdir = compared
+    paths = [workdir / arm / "seed0" for arm in ("dense", "conv")]
+    arms = runs.group([runs.read(path) for path in paths])
+    held = {path: predictions.of_test_set(path) for path in paths}
+    found = compare.compare(arms, held)
+    assert found.test == "McNemar"
+    assert 0 <= found.results[1].p_adjusted <= 1
+    assert found.results[0].accuracy.low < found.results[0].top1[0] < found.results[0].accuracy.high
+
+
+def page_data(page: str):
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1]
+    )
+
+
+def test_the_page_holds_the_numbers_of_the_runs_and_asks_for_nothing(compared):
+    _, workdir = compared
+    page = (workdir / "report.html").read_text()
+    data = page_data(page)
+    assert len(data["runs"]) == 4
+    for run in data["runs"]:
+        assert run["records"] == folder.read_metrics(Path(run["path"]))
+    assert data["comparison"] == json.loads((workdir / "comparison.json").read_text())
+    for result in data["comparison"]["results"]:
+        assert f"{100 * result['accuracy']['mean']:.2f} %" in page
+    assert not re.search(r"""(src|href)=["'](?!data:)|url\(|@import|https?://""", page)
+    assert page.count("<figure><img") >= 2  # worst mistakes
+    assert "model.options.widths" in page
+
+
+def test_unfinished_and_damaged_runs_are_named_and_the_rest_reported(capsys, compared, tmp_path):
+    _, workdir = compared
+    some = tmp_path / "some"
+    shutil.copytree(workdir / "conv", some)
+    (some / "seed0" / "summary.json").unlink()
+    shutil.copytree(workdir / "dense" / "seed0", some / "whole")
+    shutil.copytree(workdir / "dense" / "seed1", some / "damaged")
+    metrics = some / "damaged" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text()[10:])
+    code, out, err = call(capsys, "report", str(some), "--out", str(tmp_path / "r.html"))
+    assert code == 2
+    assert "2 runs in 2 arms" in out
+    assert len(err.splitlines()) == 2
+    assert f"{some / 'seed0'}: is not finished" in err
+    assert f"{metrics}: line 1 is damaged" in err
+    page = (tmp_path / "r.html").read_text()
+    assert "is not finished" in page
+    assert len(page_data(page)["runs"]) == 2
+
+
+def test_bad_input_is_named(capsys, compared, tmp_path):
+    file, workdir = compared
+    other = tmp_path / "other.py"
+    other.write_text(FILE.replace('"digits"', '"digits" if name == "dense" else "mnist"'))
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(FILE.replace("peak_lr=0.1", "peak_lr=0.2"))
+    foreign = tmp_path / "foreign"
+    shutil.copytree(workdir, foreign)
+    about = foreign / "conv" / "seed0" / "dataset.json"
+    about.write_text(about.read_text().replace('"digits"', '"mnist"'))
+    experiment = "experiments/lenet5_digits.py"
+    twins = (str(workdir / "conv" / "seed0"), str(foreign / "conv" / "seed1"), str(workdir))
+    for args, named in (
+        (("compare", str(tmp_path / "none.py")), "no such file"),
+        (("compare", experiment), "must return a jaxcnn.config.Comparison, returned Experiment"),
+        (("train", str(file)), "use `jaxcnn compare"),
+        (("compare", str(other)), "data.name='mnist': must be 'digits', as in the first arm"),
+        (("compare", str(file), "--seeds", "0"), "seeds=0: must be a positive whole number"),
+        (("compare", str(wrong), "--workdir", str(workdir)), "optim.peak_lr was 0.1, now 0.2"),
+        (("report", str(tmp_path / "nothing")), "neither is nor holds a run folder"),
+        (("report",), "at least one run folder"),
+        (("report", str(foreign)), "was tested on other data than"),
+        (("report", *twins), "has the experiment and the seed of"),
+        (("report", str(workdir), "--out", str(tmp_path)), "is a folder"),
+        (("report", str(workdir), "--out", f"{file}/r.html"), "two_arms.py"),
+    ):
+        code, _, err = call(capsys, *args)
+        assert code == 2, (args, err)
+        assert err.count("\n") == 1, (args, err)
+        assert named in err, (args, err)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--hide-scrollbars"),
+)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+
+
+def browse(page: Path, *args: str) -> tuple[str, list[str]]:
+    """What a fresh browser prints, and what the page made it complain of."""
+    profile = f"--user-data-dir={page.parent / 'profile'}"
+    command = [CHROMIUM, *QUIET, profile, *args, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme"), [(390, 0), (1280, 1)])
+def test_a_browser_shows_the_page(compared, tmp_path, width, scheme):
+    """No error, no refused request, no sideways scrolling; dark where dark is asked for."""
+    _, workdir = compared
+    page, shot = tmp_path / "page.html", tmp_path / "shot.png"
+    text = (workdir / "report.html").read_text()
+    page.write_text(text)
+    window = f"--window-size={width},900"
+    wanted = f"--blink-settings=preferredColorScheme={scheme}"
+    _, complaints = browse(page, window, wanted, f"--screenshot={shot}")
+    assert not complaints
+    pixels = np.asarray(Image.open(shot).convert("L"))
+    assert pixels.shape[1] == width
+    assert (np.median(pixels) < 60) == (scheme == 0)
+    assert pixels.std() > 10  # something is drawn
+    # In a frame, since a window cannot be as narrow as a telephone.
+    frame = f'<iframe style="border:0;width:{width}px" srcdoc="{html.escape(text)}"></iframe>'
+    width_of = "frames[0].document.documentElement.scrollWidth"
+    probe = f"onload = () => {{ document.title = {width_of} }}"
+    page.write_text(f"<!DOCTYPE html><title></title>{frame}<script>{probe}</script>")
+    dom, _ = browse(page, "--dump-dom")
+    assert int(re.search(r"<title>(\d+)</title>", dom)[1]) <= width
+
+
+@needs_browser
+def test_the_browser_would_complain(compared, tmp_path):
+    """The check above can fail: the page's own policy refuses what is asked for outside."""
+    _, workdir = compared
+    page = tmp_path / "page.html"
+    text = (workdir / "report.html").read_text()
+    page.write_text(text.replace("<body>", '<body><img src="https://example.org/a.png">'))
+    _, complaints = browse(page, "--dump-dom")
+    assert "Content Security Policy" in complaints[0]
+
+
+def test_the_comparisons_at_hand_state_their_cost_and_build():
+    files = sorted((Path(__file__).parents[1] / "experiments").glob("compare_*.py"))
+    assert {p.stem for p in files} >= {"compare_digits", "compare_fashion_mnist"}
+    for path in files:
+        header = ast.get_docstring(ast.parse(path.read_text()))
+        for term in ("Command:", "Hardware:", "Time:", "Result:", "measured"):
+            assert term in header, f"{path.name} does not state {term}"
+        comparison = load_comparison(path)
+        side = 8 if comparison.arms[0].data.name == "digits" else 28
+        for arm in comparison.arms:
+            build_model(arm, ["x"] * 10, (side, side, 1))

@@ -1,0 +1,136 @@
+"""Which trials a sweep makes, and that it reuses them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from jaxcnn import cli, search
+from jaxcnn.config import Data, Experiment, InputError, Model, Optim, Schedule, Train
+
+BASE = Experiment(
+    name="base",
+    data=Data("digits", batch_size=256, mean=(0.3,), std=(0.35,)),
+    model=Model("mlp", {"hidden": (16,)}),
+    optim=Optim("sgd", peak_lr=0.1),
+    schedule=Schedule("constant", warmup_epochs=0),
+    train=Train(epochs=1),
+)
+
+
+def test_a_grid_is_every_combination():
+    found = search.trials(
+        BASE, ["optim.peak_lr=0.01,3e-2", "model.options.hidden=[8],(8,4)", "augment.flip=true"]
+    )
+    assert [(t.experiment.optim.peak_lr, t.experiment.model.options["hidden"]) for t in found] == [
+        (0.01, (8,)),
+        (0.01, (8, 4)),
+        (0.03, (8,)),
+        (0.03, (8, 4)),
+    ]
+    assert all(t.experiment.augment.flip for t in found)
+    assert len({t.name for t in found}) == 4
+
+
+def test_random_draws_fill_their_ranges():
+    ranges = [
+        "optim.peak_lr=log:1e-3:1e-1",
+        "train.label_smoothing=0:0.2",
+        "train.epochs=int:1:4",
+        "model.name=mlp,convnet",
+    ]
+    found = search.trials(BASE, ranges=[*ranges[:3], "optim.nesterov=true,false"], count=400)
+    rates = np.log10([t.experiment.optim.peak_lr for t in found])
+    assert -3 <= rates.min() < -2.95
+    assert -1.05 < rates.max() <= -1
+    assert np.mean(rates) == pytest.approx(-2, abs=0.1)  # even over the logarithm
+    smoothing = [t.experiment.train.label_smoothing for t in found]
+    assert np.mean(smoothing) == pytest.approx(0.1, abs=0.01)
+    counts = np.bincount([t.experiment.train.epochs for t in found])
+    assert counts[0] == 0
+    assert counts[1:].min() > 60
+    assert len(counts) == 5
+    names = [t.experiment.model.name for t in search.trials(BASE, ranges=ranges[3:], count=9)]
+    assert set(names) == {"mlp", "convnet"}
+    assert len(names) == 2  # a choice drawn twice is one trial
+
+
+def test_more_draws_begin_with_the_fewer():
+    few, many = (search.trials(BASE, ranges=["optim.peak_lr=log:1e-3:1"], count=n) for n in (3, 6))
+    assert [t.name for t in many[:3]] == [t.name for t in few]
+    other = search.trials(BASE, ranges=["optim.peak_lr=log:1e-3:1"], count=3, seed=1)
+    assert not {t.name for t in other} & {t.name for t in many}
+
+
+def test_a_grid_gets_the_same_draws_at_every_point():
+    found = search.trials(BASE, ["optim.momentum=0,0.9"], ["optim.peak_lr=log:1e-3:1"], 3)
+    rates = [t.experiment.optim.peak_lr for t in found]
+    assert rates[:3] == rates[3:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((["optim.peek_lr=1"],), "optim.peek_lr: no such field; did you mean optim.peak_lr?"),
+        ((["peak_lr=1"],), "did you mean optim.peak_lr?"),
+        ((["optim.peak_lr"],), "must be FIELD=VALUES"),
+        ((["optim.peak_lr=fast"],), "optim.peak_lr='fast': must be a finite number"),
+        ((["train.epochs=1.5"],), "train.epochs=1.5: must be a positive whole number"),
+        ((["train.seed=1", "train.seed=2"],), "train.seed: is swept twice"),
+        (([], ["optim.peak_lr=log:0:1"], 3), "above 0 for log"),
+        (([], ["optim.peak_lr=1:0"], 3), "LOW < HIGH"),
+        (([], ["train.epochs=int:1:x"], 3), "int:LOW:HIGH"),
+        (([], ["optim.peak_lr=0:1"], 0), "give how many, then the ranges"),
+        (([], [], 3), "give how many, then the ranges"),
+        (([],), "give --grid"),
+    ],
+)
+def test_what_makes_no_trial_is_named(arguments, named):
+    with pytest.raises(InputError) as error:
+        search.trials(BASE, *arguments)
+    assert named in str(error.value)
+
+
+FILE = f"""
+from jaxcnn.config import *
+def config():
+    return from_dict({search.to_dict(BASE)!r})
+"""
+
+
+def test_a_sweep_trains_shows_and_reuses(capsys, tmp_path):
+    file, workdir = tmp_path / "base.py", tmp_path / "out"
+    file.write_text(FILE)
+    start = ("sweep", str(file), "--workdir", str(workdir), "--grid")
+    assert cli.main([*start, "optim.peak_lr=0.03,1e30", "optim.nesterov=true"]) == 0
+    captured = capsys.readouterr()
+    assert "diverged" in captured.out
+    assert "not finite" in captured.err
+    args = ("optim.peak_lr=0.3,0.03", "optim.nesterov=true")
+    assert cli.main([*start, *args]) == 0
+    assert capsys.readouterr().out.count("is finished: 1 epochs") == 1
+    rows = json.loads((workdir / "sweep.json").read_text())["trials"]
+    assert {row["values"]["optim.peak_lr"] for row in rows} == {0.3, 0.03}
+    assert rows[0]["test_top1"] >= rows[1]["test_top1"] > 0.1
+    for row in rows:
+        summary = json.loads((workdir / row["trial"] / "summary.json").read_text())
+        assert summary["test_top1"] == row["test_top1"]
+        assert math.isfinite(row["test_loss"])
+    assert (workdir / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_bad_sweeps_end_in_one_line(capsys, tmp_path):
+    file = tmp_path / "base.py"
+    file.write_text(FILE)
+    for args, named in (
+        (("--grid", "optim.peek_lr=1"), "did you mean optim.peak_lr?"),
+        (("--grid", "model.options.deep=1"), "has no option 'deep'"),
+        (("--grid", "model.name=lenet6"), "did you mean lenet5"),
+        (("--random", "optim.peak_lr=0:1"), "must begin with how many draws"),
+    ):
+        assert cli.main(["sweep", str(file), "--workdir", str(tmp_path / "out"), *args]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert named in err
+    assert not (tmp_path / "out").exists()
