@@ -12,7 +12,7 @@ COLOURS = 8
 """Classes that the style sheet knows; further series start again."""
 
 WIDTH, HEIGHT = 560, 340
-LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 76, 16, 14, 48
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,10 @@ def _coordinate(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, s
 
 
 def _numbers(values: Sequence[float]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Of numbers; those that span more than a factor of 20 lie on a logarithmic axis."""
+    """Of numbers; on a logarithmic axis if they span decades and crowd at the lower end."""
     distinct = sorted(set(values))
     low, high = distinct[0], distinct[-1]
-    log = low > 0 and high / low > 20
+    log = low > 0 and high / low > 20 and float(np.median(values)) < (low + high) / 4
 
     def at(value: float) -> float:
         share = np.log(value / low) / np.log(high / low) if log else (value - low) / (high - low)

@@ -122,7 +122,7 @@ def save_heat(
 ) -> None:
     """Draws images ``(n, h, w, c)`` in uint8 above the same with a heat map laid over them."""
     n = len(images)
-    figure = new_figure(max(1.6 * n, 4), 4)
+    figure = new_figure(max(1.6 * n, 4), 4.2)
     figure.suptitle(title)
     rows = figure.subplots(2, n, squeeze=False)
     for column, (image, heat, caption) in enumerate(zip(images, heats, captions, strict=True)):
@@ -130,7 +130,7 @@ def save_heat(
             row.imshow(image, cmap="gray" if image.shape[-1] == 1 else None, vmin=0, vmax=255)
             row.set_axis_off()
         rows[1][column].imshow(heat, cmap="inferno", alpha=0.65, vmin=0, vmax=1)
-        rows[0][column].set_title(caption, fontsize=8)
+        rows[0][column].set_title(caption, fontsize=10)
     figure.savefig(path, dpi=120)
 
 

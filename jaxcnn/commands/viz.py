@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from jaxcnn.trained import Trained
 
-SHOWN = 8
+SHOWN = 5
 """Images that Grad-CAM explains where none is given: the first of the test set."""
 
 
