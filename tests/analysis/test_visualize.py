@@ -157,6 +157,5 @@ def test_grad_cam_finds_the_figure(tmp_path):
         return np.hypot(rows - centre[:, 0], columns - centre[:, 1]) <= radius
 
     found, by_chance = hits(*middle), hits((side - 1) / 2, (side - 1) / 2)
-    print(f"{found.mean():.2f} of {found.size}, {found[~by_chance].mean():.2f} of those aside")
     assert found.mean() > 0.75
     assert found[~by_chance].mean() > 0.5
