@@ -1,6 +1,7 @@
 """How far each architecture's logits are from torchvision's, with the same random weights.
 
     python -m benchmarks.parity ['res*'] [--skip-giant]
+    python -m benchmarks.parity --markdown   # the table of README, from the file
 
 Writes ``benchmarks/results/parity.json``: per model its parameters, multiply-accumulates at the
 standard input and the largest relative error of the logits in eval mode (float32). Models
@@ -40,15 +41,32 @@ def measure(pattern: str, skip_giant: bool) -> dict[str, dict[str, Any]]:
     return results
 
 
+def markdown(results: dict[str, dict[str, Any]]) -> str:
+    """The figures as a table, one row per model in the order of the families."""
+    lines = ["| model | input | parameters | GMACs | error of logits |", "|---|---|--:|--:|--:|"]
+    for row in TABLE:
+        found = results[row.name]
+        error = found["max_relative_error"]
+        lines.append(
+            f"| {row.name} | {'x'.join(map(str, found['input']))} | {found['parameters']:,} "
+            f"| {found['gmacs']:.3g} | {'' if error is None else f'{error:.0e}'} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measures, prints the table, writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pattern", nargs="?", default="*")
     parser.add_argument("--skip-giant", action="store_true")
+    parser.add_argument("--markdown", action="store_true", help="only prints what was measured")
     args = parser.parse_args()
-    versions = {"torchvision": import_torchvision().__version__}
     path = timing.RESULTS / "parity.json"
     results = json.loads(path.read_text())["results"] if path.is_file() else {}
+    if args.markdown:
+        print(markdown(results))
+        return
+    versions = {"torchvision": import_torchvision().__version__}
     results |= measure(args.pattern, args.skip_giant)
 
     table = Table("model", title="Eval-mode logits against torchvision, float32")
