@@ -19,6 +19,28 @@ Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 Initializer = Callable[..., jax.Array]
 Activation = Callable[[jax.Array], jax.Array]
 
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": nn.relu,
+    "leaky_relu": nn.leaky_relu,
+    "elu": nn.elu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+    "tanh": nn.tanh,
+    "sigmoid": nn.sigmoid,
+}
+"""By the names that a config gives them."""
+
+
+def activation_named(name: str) -> Activation:
+    """One of :data:`ACTIVATIONS`.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation={name!r} must be one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
 
 def _per_axis(value: Size, rank: int) -> tuple[int, ...]:
     return (value,) * rank if isinstance(value, int) else tuple(value)

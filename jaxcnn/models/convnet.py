@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import Activation, BatchNorm, Conv, Dense, flatten
+from jaxcnn.layers import BatchNorm, Conv, Dense, activation_named, flatten
 
 
 class ConvNet(nn.Module):
@@ -23,7 +23,7 @@ class ConvNet(nn.Module):
         convs_per_stage: convolutions before each pool.
         hidden: width of the dense layer before the last.
         batch_norm: normalises after each convolution.
-        activation: after every layer but the last.
+        activation: after every layer but the last, by its name in :mod:`jaxcnn.layers`.
         dropout: rate before the dense layers, in training.
         dtype: type of the arithmetic.
     """
@@ -33,7 +33,7 @@ class ConvNet(nn.Module):
     convs_per_stage: int = 1
     hidden: int = 128
     batch_norm: bool = False
-    activation: Activation = nn.relu
+    activation: str = "relu"
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
@@ -42,12 +42,17 @@ class ConvNet(nn.Module):
         self, x: jax.Array, *, train: bool = False, endpoints: bool = False
     ) -> jax.Array | tuple[jax.Array, dict[str, jax.Array]]:
         """Maps ``(n, h, w, c)`` to ``(n, num_classes)`` logits."""
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"widths={tuple(self.widths)} must be positive, one for each stage")
+        if self.convs_per_stage < 1:
+            raise ValueError(f"convs_per_stage={self.convs_per_stage} must be at least 1")
         smallest = 2 ** len(self.widths)
         if min(x.shape[1:3]) < smallest:
             raise ValueError(
                 f"convnet with {len(self.widths)} pools takes images of at least "
                 f"{smallest}x{smallest}, got {x.shape[1]}x{x.shape[2]}"
             )
+        activation = activation_named(self.activation)
         ends: dict[str, jax.Array] = {}
         for stage, width in enumerate(self.widths, start=1):
             for i in range(1, self.convs_per_stage + 1):
@@ -57,11 +62,11 @@ class ConvNet(nn.Module):
                 )(x)
                 if self.batch_norm:
                     x = BatchNorm(dtype=self.dtype, name=f"norm{name}")(x, train=train)
-                x = self.activation(x)
+                x = activation(x)
             ends[f"stage{stage}"] = x = ops.max_pool(x, 2)
         x = flatten(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        ends["features"] = x = self.activation(Dense(self.hidden, dtype=self.dtype, name="fc1")(x))
+        ends["features"] = x = activation(Dense(self.hidden, dtype=self.dtype, name="fc1")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         logits = Dense(self.num_classes, dtype=self.dtype, name="fc2")(x)
         return (logits, ends) if endpoints else logits

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import Activation, Conv, Dense, flatten
+from jaxcnn.layers import Conv, Dense, activation_named, flatten
 
 
 class LeNet5(nn.Module):
@@ -32,14 +32,14 @@ class LeNet5(nn.Module):
 
     Attributes:
         num_classes: number of logits.
-        activation: after every layer but the last; the paper's is the hyperbolic tangent.
+        activation: after every layer but the last, by name; the paper's is ``"tanh"``.
         pool: ``"max"`` or ``"avg"``, which is closer to the paper's subsampling.
         dropout: rate before the last two dense layers, in training.
         dtype: type of the arithmetic.
     """
 
     num_classes: int
-    activation: Activation = nn.relu
+    activation: str = "relu"
     pool: str = "max"
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
@@ -56,15 +56,16 @@ class LeNet5(nn.Module):
                 f"lenet5 takes images of at least 16x16, got {x.shape[1]}x{x.shape[2]}"
             )
         pool = ops.max_pool if self.pool == "max" else ops.avg_pool
+        activation = activation_named(self.activation)
         ends: dict[str, jax.Array] = {}
-        x = self.activation(Conv(6, 5, padding="VALID", dtype=self.dtype, name="conv1")(x))
+        x = activation(Conv(6, 5, padding="VALID", dtype=self.dtype, name="conv1")(x))
         ends["stage1"] = x = pool(x, 2)
-        x = self.activation(Conv(16, 5, padding="VALID", dtype=self.dtype, name="conv2")(x))
+        x = activation(Conv(16, 5, padding="VALID", dtype=self.dtype, name="conv2")(x))
         ends["stage2"] = x = pool(x, 2)
         x = flatten(x)
-        x = self.activation(Dense(120, dtype=self.dtype, name="fc1")(x))
+        x = activation(Dense(120, dtype=self.dtype, name="fc1")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        ends["features"] = x = self.activation(Dense(84, dtype=self.dtype, name="fc2")(x))
+        ends["features"] = x = activation(Dense(84, dtype=self.dtype, name="fc2")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         logits = Dense(self.num_classes, dtype=self.dtype, name="fc3")(x)
         return (logits, ends) if endpoints else logits

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxcnn.layers import Activation, Dense, flatten
+from jaxcnn.layers import Dense, activation_named, flatten
 
 
 class MLP(nn.Module):
@@ -16,14 +16,14 @@ class MLP(nn.Module):
     Attributes:
         num_classes: number of logits.
         hidden: width of each hidden layer.
-        activation: after every layer but the last.
+        activation: after every layer but the last, by its name in :mod:`jaxcnn.layers`.
         dropout: rate after every hidden layer, in training.
         dtype: type of the arithmetic.
     """
 
     num_classes: int
     hidden: Sequence[int] = (512, 256)
-    activation: Activation = nn.relu
+    activation: str = "relu"
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
@@ -32,10 +32,11 @@ class MLP(nn.Module):
         self, x: jax.Array, *, train: bool = False, endpoints: bool = False
     ) -> jax.Array | tuple[jax.Array, dict[str, jax.Array]]:
         """Maps ``(n, h, w, c)`` to ``(n, num_classes)`` logits."""
+        activation = activation_named(self.activation)
         ends: dict[str, jax.Array] = {}
         x = flatten(x)
         for i, width in enumerate(self.hidden, start=1):
-            x = self.activation(Dense(width, dtype=self.dtype, name=f"fc{i}")(x))
+            x = activation(Dense(width, dtype=self.dtype, name=f"fc{i}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             ends[f"stage{i}"] = x
         ends["features"] = x
