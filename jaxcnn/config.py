@@ -242,6 +242,9 @@ class Optim:
             self.layer_decay,
             "in (0, 1]",
         )
+        for name in ("nesterov", "schedule_free", "head_only"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"optim.{name}", value, "True or False")
         _require(
             isinstance(self.freeze, tuple) and all(map(_is_pattern, self.freeze)),
             "optim.freeze",

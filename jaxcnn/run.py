@@ -79,10 +79,11 @@ def train(
             return finished
         dataset = sources.load(experiment.data)
         model = build_model(experiment, dataset.classes, dataset.image_shape)
+        training = _Training(experiment, dataset, model, listener, stop, profile)
         run = folder.RunFolder(workdir)
         closing.callback(run.close)
-        training = _Training(experiment, dataset, model, run, listener, stop, closing)
-        return training.run(profile)
+        training.begin(run, closing)
+        return training.run()
 
 
 class _Training:
@@ -93,13 +94,12 @@ class _Training:
         experiment: Experiment,
         dataset: sources.Dataset,
         model: nn.Module,
-        run: folder.RunFolder,
         listener: Listener,
         stop: loop.StopRequest,
-        closing: contextlib.ExitStack,
+        profile: tuple[int, int] | None,
     ) -> None:
         self.experiment, self.dataset, self.model = experiment, dataset, model
-        self.workdir, self.listener, self.stop = run.path, listener, stop
+        self.listener, self.stop, self.profile = listener, stop, profile
         shuffle = pipeline.Shuffle(len(dataset.train), experiment.data.batch_size)
         self.plan = loop.Plan(
             shuffle.steps_per_epoch,
@@ -108,6 +108,11 @@ class _Training:
             experiment.train.eval_every,
             experiment.train.checkpoint_every,
         )
+        if profile is not None and profile[1] > self.plan.total_steps:
+            raise InputError(
+                f"--profile {profile[0]}:{profile[1]}: must end within the run's "
+                f"{self.plan.total_steps} steps"
+            )
         self.schedule = optim.make_schedule(
             experiment.schedule,
             experiment.optim.peak_lr,
@@ -127,16 +132,16 @@ class _Training:
             lambda seed, step: shuffle.order(stream(seed, "order"), step),
             functools.partial(_batch, experiment, dataset, shuffle, self.teacher),
         )
+        self.best_so_far: loop.Record = {}
+        self.confusion: np.ndarray | None = None
+
+    def begin(self, run: folder.RunFolder, closing: contextlib.ExitStack) -> None:
+        """Finds where to start, refuses what does not fit, then makes the folder this run's."""
+        self.workdir = run.path
         self.latest = folder.checkpoints(self.workdir, "latest")
         closing.callback(self.latest.close)
         self.best = folder.checkpoints(self.workdir, "best")
         closing.callback(self.best.close)
-        self.best_so_far: loop.Record = {}
-        self.confusion: np.ndarray | None = None
-        self._begin(run)
-
-    def _begin(self, run: folder.RunFolder) -> None:
-        """Finds where to start, refuses what does not fit, then makes the folder this run's."""
         config, about = to_dict(self.experiment), describe(self.experiment, self.dataset)
         if self.teacher is not None:
             about["teacher_sha256"] = sha256(self.teacher.variables)
@@ -189,13 +194,8 @@ class _Training:
             fresh += anew
         return found, fresh
 
-    def run(self, profile: tuple[int, int] | None) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
         """Compiles, trains to the end, and writes the summary."""
-        if profile is not None and profile[1] > self.plan.total_steps:
-            raise InputError(
-                f"--profile {profile[0]}:{profile[1]}: must end within the run's "
-                f"{self.plan.total_steps} steps"
-            )
         state = self.start
         if state is None:
             state = self.init(jnp.int32(self.experiment.train.seed))
@@ -237,7 +237,7 @@ class _Training:
                 evaluate=evaluate,
                 learning_rate=self.schedule,
                 enough=self._enough,
-                profile=loop.Profile(*profile, self.workdir / "profile") if profile else None,
+                profile=self.profile and loop.Profile(*self.profile, self.workdir / "profile"),
                 save=save,
                 record=record,
                 progress=self.listener.progress,

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -162,6 +163,30 @@ def bad_calls(folder: Path, trained: Path):
             "data.image_size=7",
         ),
         "two means": ((*train, *here, "--data.mean", "0", "1"), "data.mean=(0.0, 1.0)"),
+        "unknown group to freeze": (
+            (*train, *here, "--optim.freeze", "conv7"),
+            "optim.freeze='conv7': must match a parameter; the network's groups are conv1, conv2,",
+        ),
+        "no teacher": (
+            (*train, *here, "--train.distill-from", str(folder / "teacher")),
+            "is " + str(folder / "teacher") + " a run folder",
+        ),
+        "parts that do not divide": (
+            (*train, *here, "--train.accumulate", "7"),
+            "train.accumulate=7: must be a divisor of data.batch_size=64",
+        ),
+        "steps to profile backwards": (
+            (*train, *here, "--profile", "20:10"),
+            "--profile 20:10: must be FIRST:LAST",
+        ),
+        "steps to profile behind the end": (
+            (*train, *here, "--profile", "10:9999999"),
+            "--profile 10:9999999: must end within the run's",
+        ),
+        "unknown activation": (
+            (*train, *here, "--model.options", "activation", "swoosh"),
+            "activation='swoosh' must be one of relu",
+        ),
         "long warm-up": ((*train, *here, "--train.epochs", "1"), "schedule.warmup_epochs=2"),
         "unwritable folder": ((*train, "--workdir", str(occupied)), "occupied: cannot be written"),
         "folder below a file": ((*train, "--workdir", str(occupied / "x")), "cannot be written"),
@@ -337,3 +362,21 @@ def test_list_with_stats(capsys):
     assert code == 0
     assert "61.71 k" in out
     assert "416.5 k" in out
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"XDG_CACHE_HOME": "/cache"}, "/cache/jaxcnn/xla"),
+        ({"HOME": "/home/x"}, "/home/x/.cache/jaxcnn/xla"),
+        ({"HOME": "/home/x", "JAX_COMPILATION_CACHE_DIR": "/own"}, "/own"),
+        ({"HOME": "/home/x", "JAXCNN_NO_CACHE": "1"}, None),
+    ],
+)
+def test_compiled_programs_are_kept_where_the_user_says(monkeypatch, variables, folder):
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "JAXCNN_NO_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["list", "lenet*"]) == 0
+    assert os.environ.get("JAX_COMPILATION_CACHE_DIR") == folder

@@ -46,13 +46,37 @@ BAD = [
     (Optim, {"b2": -0.1}, "optim.b2=-0.1"),
     (Optim, {"weight_decay": -1e-4}, "optim.weight_decay=-0.0001"),
     (Optim, {"clip_norm": 0.0}, "optim.clip_norm=0.0"),
+    (Optim, {"name": "Muon"}, "optim.name='Muon': must be 'sgd', 'adamw', 'lamb', 'lars', 'lion'"),
+    (Optim, {"sam_rho": -0.1}, "optim.sam_rho=-0.1"),
+    (Optim, {"sam_rho": True}, "optim.sam_rho=True"),
+    (Optim, {"layer_decay": 0.0}, "optim.layer_decay=0.0"),
+    (Optim, {"layer_decay": 1.5}, "optim.layer_decay=1.5"),
+    (Optim, {"freeze": "conv1"}, "optim.freeze='conv1'"),
+    (Optim, {"freeze": ("conv(",)}, "optim.freeze=('conv(',)"),
+    (Optim, {"freeze": ("",)}, "optim.freeze=('',)"),
+    (Optim, {"head_only": 1}, "optim.head_only=1"),
+    (Optim, {"nesterov": "no"}, "optim.nesterov='no'"),
+    (Optim, {"name": "lion", "schedule_free": True}, "schedule_free='lion': must be 'sgd' or"),
+    (Optim, {"momentum": 0.0, "schedule_free": True}, "optim.momentum=0.0"),
     (Schedule, {"name": "linear"}, "schedule.name='linear'"),
+    (Schedule, {"name": "step"}, "schedule.milestones=()"),
+    (Schedule, {"name": "step", "milestones": (9, 6)}, "schedule.milestones=(9, 6)"),
+    (Schedule, {"name": "step", "milestones": (0.5, 6)}, "schedule.milestones=(0.5, 6)"),
+    (Schedule, {"name": "step", "milestones": 6}, "schedule.milestones=6"),
+    (Schedule, {"milestones": (6,)}, "schedule.milestones=(6,): must be empty for the cosine"),
+    (Schedule, {"factor": 0.0}, "schedule.factor=0.0"),
+    (Schedule, {"power": 0}, "schedule.power=0"),
     (Schedule, {"warmup_epochs": -1}, "schedule.warmup_epochs=-1"),
     (Schedule, {"end_factor": 1.5}, "schedule.end_factor=1.5"),
     (Train, {"epochs": 0}, "train.epochs=0"),
     (Train, {"seed": -1}, "train.seed=-1"),
     (Train, {"seed": 2**31}, "train.seed"),
     (Train, {"label_smoothing": 1.0}, "train.label_smoothing=1.0"),
+    (Train, {"accumulate": 0}, "train.accumulate=0"),
+    (Train, {"ema_decay": 1.0}, "train.ema_decay=1.0"),
+    (Train, {"distill_weight": 1.1}, "train.distill_weight=1.1"),
+    (Train, {"distill_temperature": 0.0}, "train.distill_temperature=0.0"),
+    (Train, {"patience": 0}, "train.patience=0"),
     (Train, {"eval_every": 0}, "train.eval_every=0"),
     (Train, {"checkpoint_every": -2}, "train.checkpoint_every=-2"),
 ]
@@ -67,9 +91,36 @@ def test_a_bad_value_is_refused_by_name(kind, values, named):
     assert "\n" not in str(error.value)
 
 
-def test_warmup_must_fit_into_the_run():
-    with pytest.raises(InputError, match=r"schedule.warmup_epochs=3.*train.epochs=2"):
-        Experiment(schedule=Schedule(warmup_epochs=3), train=Train(epochs=2))
+FREE = Optim(schedule_free=True)
+
+
+@pytest.mark.parametrize(
+    ("parts", "named"),
+    [
+        (
+            {"schedule": Schedule(warmup_epochs=3), "train": Train(epochs=2)},
+            "schedule.warmup_epochs=3: must be at most train.epochs=2",
+        ),
+        (
+            {"data": Data(batch_size=64), "train": Train(accumulate=5)},
+            "train.accumulate=5: must be a divisor of data.batch_size=64",
+        ),
+        ({"optim": FREE}, "schedule.name='cosine': must be 'constant' with optim.schedule_free"),
+        (
+            {"optim": FREE, "schedule": Schedule("constant"), "train": Train(ema_decay=0.9)},
+            "train.ema_decay=0.9: must be 0 with optim.schedule_free",
+        ),
+        ({"name": "a b"}, "name='a b'"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(parts, named):
+    with pytest.raises(InputError) as error:
+        Experiment(**parts)
+    assert named in str(error.value)
+
+
+def test_at_least_forty_bad_values_are_refused():
+    assert len(BAD) >= 40
 
 
 def test_survives_json():
@@ -77,7 +128,8 @@ def test_survives_json():
         name="x",
         data=Data("cifar10", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2), image_size=32),
         model=Model("convnet", {"widths": (8, 16), "dropout": 0.5}),
-        optim=Optim("adamw", peak_lr=1e-3, clip_norm=1.0),
+        optim=Optim("adamw", peak_lr=1e-3, clip_norm=1.0, freeze=("conv1", "norm.*")),
+        schedule=Schedule("step", milestones=(3, 4.5)),
     )
     again = config.from_dict(json.loads(json.dumps(config.to_dict(experiment))))
     assert again == experiment

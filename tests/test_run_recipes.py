@@ -1,0 +1,157 @@
+"""Recipes in whole runs: what is saved, resumed, evaluated and handed on."""
+
+import shutil
+import signal
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn import run
+from jaxcnn.config import Augment, Data, Experiment, InputError, Model, Optim, Schedule, Train
+from jaxcnn.train import folder, loop, optim
+from jaxcnn.train.state import sha256, state_from
+from jaxcnn.trained import evaluate, restore
+
+DATA = Data("digits", train_limit=256, batch_size=64, eval_batch_size=180, mean=(0.3,), std=(0.4,))
+MLP = Experiment(
+    name="small",
+    data=DATA,
+    model=Model("mlp", {"hidden": (16,)}),
+    optim=Optim("adamw", peak_lr=0.01),
+    schedule=Schedule("constant", 0),
+    train=Train(epochs=2),
+)
+DIGESTS = ("params_sha256", "state_sha256")
+
+
+class Stop(run.Listener):
+    """Stops the run at a step, as a signal would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def progress(self, progress):
+        if progress.step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "teacher"
+    run.train(replace(MLP, data=replace(DATA, mean=(0.0,), std=(1.0,))), workdir)
+    return workdir
+
+
+def test_a_run_with_much_of_it_on(teacher, tmp_path, monkeypatch):
+    """Stopped within an epoch it ends with the same bits, and its averages are what counts."""
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
+    net = {"hidden": (8,), "dropout": 0.1, "activation": "tanh"}
+    experiment = replace(
+        MLP,
+        augment=Augment(crop_padding=1),
+        model=Model("mlp", net),
+        optim=Optim("adamw", peak_lr=0.01, layer_decay=0.8, freeze=("fc1/bias",)),
+        train=Train(epochs=2, ema_decay=0.9, accumulate=2, distill_from=str(teacher)),
+    )
+    whole = run.train(experiment, tmp_path / "whole", profile=(2, 6))
+    with pytest.raises(loop.Stopped):
+        run.train(experiment, tmp_path / "a", Stop(5))
+    resumed = run.train(experiment, tmp_path / "a")
+    assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
+    assert evaluate(tmp_path / "a")["test_loss"] == whole["test_loss"]
+    assert evaluate(tmp_path / "a", "best")["test_top1"] == whole["best_test_top1"]
+    trained = restore(tmp_path / "a")
+    assert sha256(trained.variables) == sha256(dict(trained.state.ema))
+    assert sha256(trained.variables["params"]) != whole["params_sha256"]
+    for record in folder.read_metrics(tmp_path / "a"):
+        for key in ("grad_norm", "step_time", "images_per_sec", "lr"):
+            assert np.isfinite(record[key]), key
+            assert record[key] > 0, key
+        assert record["data_wait"] == 0.0
+    # Steps 2 to 6 of epochs of 4 steps: a trace in each.
+    assert list((tmp_path / "whole" / "profile").rglob("*.xplane.pb"))
+    assert not (tmp_path / "a" / "profile").exists()
+
+
+def test_a_teacher_that_does_not_fit_is_refused(teacher, tmp_path):
+    for change, named in (
+        ({"train": Train(distill_from=str(tmp_path / "x"))}, "is " + str(tmp_path / "x")),
+        ({"data": replace(DATA, image_size=12)}, "its input ((8, 8, 1)) must be those"),
+        (
+            {"data": Data("synthetic", image_size=8, batch_size=8, channels=1, num_classes=7)},
+            "its classes (10) must be those of the student (7)",
+        ),
+    ):
+        student = replace(MLP, train=Train(distill_from=str(teacher)))
+        with pytest.raises(InputError) as error:
+            run.train(replace(student, **change), tmp_path / "a")
+        assert named in str(error.value)
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_teacher_sees_images_in_its_own_scale():
+    pixels = np.random.default_rng(0).random((2, 3, 3, 3), np.float32)
+    ours = Data(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1))
+    theirs = Data(mean=(0.1,), std=(0.7,))
+    got = run._renormalised((pixels - np.array(ours.mean)) / np.array(ours.std), ours, theirs)
+    np.testing.assert_allclose(got, (pixels - 0.1) / 0.7, atol=1e-5)
+
+
+def test_another_teacher_is_not_taken_up_half_way(teacher, tmp_path):
+    own = tmp_path / "teacher"
+    shutil.copytree(teacher, own)
+    student = replace(MLP, train=Train(epochs=2, distill_from=str(own)))
+    with pytest.raises(loop.Stopped):
+        run.train(student, tmp_path / "a", Stop(4))
+    shutil.rmtree(own / "checkpoints" / "latest" / "8")  # an older state of it
+    with pytest.raises(InputError, match="teacher_sha256 was"):
+        run.train(student, tmp_path / "a")
+
+
+def test_patience_ends_a_run_that_no_longer_gains(tmp_path):
+    still = replace(
+        MLP,
+        optim=Optim("sgd", peak_lr=1e-12),
+        train=Train(epochs=9, patience=2, checkpoint_every=5),
+    )
+    summary = run.train(still, tmp_path / "a")
+    assert (summary["epochs"], summary["best_epoch"], summary["stopped_early"]) == (3, 1, True)
+    assert evaluate(tmp_path / "a")["step"] == summary["step"] == 12
+    assert run.train(still, tmp_path / "a") == summary  # finished, as it says
+    (tmp_path / "a" / "summary.json").unlink()  # killed just before the end
+    again = run.train(still, tmp_path / "a")
+    assert again == summary
+    longer = replace(still, train=replace(still.train, patience=4))
+    assert run.train(longer, tmp_path / "a")["epochs"] == 5
+
+
+def test_a_schedule_free_average_is_evaluated_and_handed_on(tmp_path):
+    free = replace(MLP, optim=Optim("adamw", peak_lr=0.02, schedule_free=True, freeze=("fc1",)))
+    summary = run.train(free, tmp_path / "a")
+    trained = restore(tmp_path / "a")
+    moved = jax.tree.map(lambda x, y: bool((x != y).any()), trained.variables["params"],
+                         trained.state.params)  # fmt: skip
+    assert moved == {"fc1": {"bias": False, "kernel": False}, "fc2": {"bias": True, "kernel": True}}
+    assert evaluate(tmp_path / "a")["test_loss"] == summary["test_loss"]
+    # A vanishing rate leaves the network where it started: all averages start from there too.
+    tuned = replace(
+        MLP,
+        model=replace(MLP.model, init_from=str(tmp_path / "a")),
+        optim=Optim("adamw", peak_lr=1e-9, schedule_free=True),
+        train=Train(epochs=1),
+    )
+    summary = run.train(tuned, tmp_path / "b")
+    assert summary["test_loss"] == pytest.approx(evaluate(tmp_path / "a")["test_loss"], rel=1e-3)
+
+
+def test_averages_start_where_the_parameters_start():
+    variables = {"params": {"w": jnp.ones(3)}, "batch_stats": {"mean": jnp.full(3, 2.0)}}
+    tx = optim.make_optimizer(Optim(schedule_free=True), lambda step: 0.1)
+    state = jax.jit(lambda v: state_from(v, tx, jnp.int32(0), ema=True))(variables)
+    jax.tree.map(np.testing.assert_array_equal, state.ema, variables)
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state.z, variables["params"])
+    donated = jax.jit(lambda s: jax.tree.map(lambda a: a + 1, s), donate_argnums=0)(state)
+    assert (donated.ema["params"]["w"] == 2).all()  # no two arrays share their memory
