@@ -55,12 +55,12 @@ def test_saving_a_step_again_does_nothing(tmp_path):
 
 
 def test_every_flipped_bit_is_noticed(tmp_path):
-    """60 random flips over all files; the one before is used and the damaged one is named."""
+    """200 random flips over all files."""
     save(tmp_path / "good", 1, 2)
     rng = np.random.default_rng(0)
     files = sorted(p for p in (tmp_path / "good" / "2").rglob("*") if p.is_file())
     files = [p for p in files if p.stat().st_size]
-    for trial in range(60):
+    for trial in range(200):
         path = files[trial % len(files)]
         content = bytearray(path.read_bytes())
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)

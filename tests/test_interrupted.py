@@ -1,0 +1,111 @@
+"""Many interruptions at random moments: minutes long, so marked slow."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
+from jaxcnn.train import folder
+from jaxcnn.train.checkpoint import MANIFEST
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = 250
+EXPERIMENT = Experiment(
+    name="interrupted",
+    data=Data("digits", batch_size=128, eval_batch_size=360),
+    augment=Augment(crop_padding=1, cutout=2),
+    model=Model("convnet", {"widths": (4, 8), "hidden": 16, "batch_norm": True, "dropout": 0.2}),
+    optim=Optim("adamw", peak_lr=0.01),
+    schedule=Schedule("cosine", warmup_epochs=1),
+    train=Train(epochs=EPOCHS, ema_decay=0.99),
+)
+
+
+def start(experiment, workdir):
+    command = [sys.executable, "-m", "jaxcnn.cli", "train", str(experiment), "--workdir"]
+    return subprocess.Popen(
+        [*command, str(workdir)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def committed(workdir):
+    """The newest step whose checkpoint has its manifest."""
+    manifests = (workdir / "checkpoints" / "latest").glob(f"[0-9]*/{MANIFEST}")
+    return max((int(path.parent.name) for path in manifests), default=0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The experiment's file, and the summary of the run that nothing interrupts."""
+    path = tmp_path_factory.mktemp("whole")
+    file = path / "experiment.py"
+    file.write_text(
+        "from jaxcnn.config import from_dict\n"
+        f"def config():\n    return from_dict({to_dict(EXPERIMENT)!r})\n"
+    )
+    process = start(file, path / "run")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return file, json.loads((path / "run" / "summary.json").read_text())
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 20), (signal.SIGTERM, 10)])
+def test_no_committed_step_is_lost(whole, tmp_path, number, times):
+    file, summary = whole
+    rng = random.Random(int(number))
+    workdir, before = tmp_path / "run", 0
+    for _ in range(times):
+        process = start(file, workdir)
+        assert process.stdout is not None
+        lines = [process.stdout.readline()]
+        if before:
+            lines.append(process.stdout.readline())
+            began = int(re.search(r"going on from step (\d+)", lines[-1])[1])
+            assert began == before
+        time.sleep(rng.uniform(0, 2.5))  # while it compiles, trains, evaluates or saves
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=120)
+        assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143}[number], errors
+        assert "Traceback" not in errors
+        after = committed(workdir)
+        assert after >= before
+        if number == signal.SIGTERM:
+            assert after == int(re.search(r"SIGTERM at step (\d+)", out)[1])
+        before = after
+    assert 0 < before < EPOCHS * 11
+    last = start(file, workdir)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors
+    found = json.loads((workdir / "summary.json").read_text())
+    for key in ("params_sha256", "state_sha256"):
+        assert found[key] == summary[key]
+    assert len(folder.read_metrics(workdir)) == EPOCHS
+
+
+def test_every_flipped_bit_leads_to_the_checkpoint_before(tmp_path, caplog):
+    from tests.train.test_checkpoint import restore, save
+
+    save(tmp_path, 1, 2)
+    rng = np.random.default_rng(0)
+    files = [p for p in sorted((tmp_path / "2").rglob("*")) if p.is_file() and p.stat().st_size]
+    for trial in range(200):
+        path = files[trial % len(files)]
+        whole = path.read_bytes()
+        content = bytearray(whole)
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        state, _ = restore(tmp_path)
+        assert int(state["step"]) == 1, path
+        assert f"{tmp_path / '2'} is damaged" in caplog.text
+        caplog.clear()
+        path.write_bytes(whole)
+    assert int(restore(tmp_path)[0]["step"]) == 2
