@@ -133,18 +133,83 @@ class Augment:
     """Largest rotation, in degrees, either way (bilinear)."""
     zoom: float = 0.0
     """Largest relative change of size, either way (bilinear)."""
+    random_resized_crop: float = 0.0
+    """Smallest share of the area that is cropped and brought to the network's size, as 0.08
+    (Szegedy et al. 2015)."""
+    crop_aspect: float = 4 / 3
+    """Largest width / height, and height / width, of that crop."""
+    rand_augment: int = 0
+    """Operations on each image, as 2 (RandAugment, Cubuk et al. 2020)."""
+    rand_augment_magnitude: int = 9
+    """Their strength, 0 to 30."""
+    trivial_augment: bool = False
+    """One operation of random strength on each image (TrivialAugment, Müller & Hutter 2021)."""
+    brightness: float = 0.0
+    """Colour jitter: the factor is drawn from 1 - brightness to 1 + brightness."""
+    contrast: float = 0.0
+    """Likewise; blends with the mean grey value."""
+    saturation: float = 0.0
+    """Likewise; blends with the grey image. Grey images stay."""
+    hue: float = 0.0
+    """Largest turn of the hue, as part of the circle, either way. Grey images stay."""
+    random_erasing: float = 0.0
+    """Probability that a rectangle is set to zero (Zhong et al. 2020)."""
+    erasing_area: tuple[float, float] = (0.02, 0.33)
+    """Smallest and largest share of the area of that rectangle."""
+    erasing_aspect: float = 3.3
+    """Largest width / height, and height / width, of that rectangle."""
+    mixup: float = 0.0
+    """Alpha of mixup (Zhang et al. 2018), as 0.2."""
+    cutmix: float = 0.0
+    """Alpha of CutMix (Yun et al. 2019), as 1.0; with mixup, each batch uses one of the two."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name in ("crop_padding", "cutout"):
+        for name in ("flip", "trivial_augment"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"augment.{name}", value, "True or False")
+        for name in ("crop_padding", "cutout", "rand_augment"):
             value = getattr(self, name)
             _require(
-                value == 0 or _is_count(value), f"augment.{name}", value, "a whole number >= 0"
+                type(value) is int and value >= 0, f"augment.{name}", value, "a whole number >= 0"
             )
         _require(
-            _is_number(self.rotate, 0, 180), "augment.rotate", self.rotate, "degrees in [0, 180]"
+            type(self.rand_augment_magnitude) is int and 0 <= self.rand_augment_magnitude <= 30,
+            "augment.rand_augment_magnitude",
+            self.rand_augment_magnitude,
+            "a whole number in [0, 30]",
         )
-        _require(_is_number(self.zoom, 0, 0.9), "augment.zoom", self.zoom, "in [0, 0.9]")
+        for name, low, high, accepted in (
+            ("rotate", 0, 180, "degrees in [0, 180]"),
+            ("zoom", 0, 0.9, "in [0, 0.9]"),
+            ("random_resized_crop", 0, 1, "in [0, 1]"),
+            ("crop_aspect", 1, math.inf, "a finite number >= 1"),
+            ("brightness", 0, math.inf, "a finite number >= 0"),
+            ("contrast", 0, math.inf, "a finite number >= 0"),
+            ("saturation", 0, math.inf, "a finite number >= 0"),
+            ("hue", 0, 0.5, "in [0, 0.5]"),
+            ("random_erasing", 0, 1, "in [0, 1]"),
+            ("erasing_aspect", 1, math.inf, "a finite number >= 1"),
+            ("mixup", 0, math.inf, "a finite number >= 0"),
+            ("cutmix", 0, math.inf, "a finite number >= 0"),
+        ):
+            value = getattr(self, name)
+            _require(_is_number(value, low, high), f"augment.{name}", value, accepted)
+        _require(
+            isinstance(self.erasing_area, tuple)
+            and len(self.erasing_area) == 2
+            and all(_is_number(v, 0, 1) for v in self.erasing_area)
+            and self.erasing_area[0] <= self.erasing_area[1],
+            "augment.erasing_area",
+            self.erasing_area,
+            "two numbers in [0, 1], the smaller first",
+        )
+        _require(
+            not (self.trivial_augment and self.rand_augment),
+            "augment.trivial_augment",
+            self.trivial_augment,
+            f"False with augment.rand_augment={self.rand_augment}",
+        )
 
 
 @dataclass(frozen=True)

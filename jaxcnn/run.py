@@ -321,11 +321,10 @@ def _batch(
 ) -> step.Batch:
     batch = shuffle.batch(given["train"], order, step)
     key = jax.random.fold_in(stream(seed, "augment"), step)
-    prepare = augment.make_prepare(experiment.data)
-    images = prepare(dataset.rendered(batch["image"]), key, experiment.augment)
-    batch = {**batch, "image": images}
+    prepare = augment.make_training_batch(experiment.data, experiment.augment, len(dataset.classes))
+    batch = prepare({**batch, "image": dataset.rendered(batch["image"])}, key)
     if teacher is not None:
-        images = _renormalised(images, experiment.data, teacher.experiment.data)
+        images = _renormalised(batch["image"], experiment.data, teacher.experiment.data)
         logits: Any = teacher.model.apply(given["teacher"], images, train=False)
         batch["teacher"] = logits
     return batch

@@ -32,6 +32,7 @@ from jaxcnn.config import (
 )
 from jaxcnn.data import sources
 from jaxcnn.train import folder, loop
+from jaxcnn.train import step as train_step
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.trained import evaluate, predict
 
@@ -165,6 +166,24 @@ def test_stopping_after_any_chunk_changes_nothing(finished, tmp_path, number, st
 
     assert timeless(workdir) == timeless(done)
     assert signal.getsignal(number) == handler
+
+
+def test_mixed_images_are_learnt_and_resumed_to_the_same_bits(tmp_path, monkeypatch):
+    real, seen = train_step.cross_entropy, []
+    monkeypatch.setattr(
+        train_step,
+        "cross_entropy",
+        lambda logits, y, *a: seen.append(y.shape) or real(logits, y, *a),
+    )
+    mixed = Augment(trivial_augment=True, random_erasing=0.5, mixup=0.2, cutmix=1.0)
+    experiment = replace(longer(SMALL, 2), augment=mixed)
+    whole = run.train(experiment, tmp_path / "whole")
+    with pytest.raises(loop.Stopped):
+        run.train(experiment, tmp_path / "a", StopAt(11, signal.SIGTERM))
+    resumed = run.train(experiment, tmp_path / "a")
+    assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
+    assert (128, 10) in seen  # soft targets in training
+    assert (100,) in seen  # labels in evaluation
 
 
 def test_a_finished_run_can_be_made_longer(tmp_path):

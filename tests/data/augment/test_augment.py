@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from jaxcnn.config import Augment, Data
 from jaxcnn.data import augment
+from jaxcnn.data.augment import erase, geometry
 
 KEY = jax.random.key(0)
 
@@ -42,7 +43,7 @@ def test_padding_cannot_shrink():
 
 def test_flip_mirrors_about_half_the_images(images):
     x = images.astype(jnp.float32)
-    got = augment.random_flip(x, KEY)
+    got = geometry.random_flip(x, KEY)
     mirrored = (got == x[:, :, ::-1]).all((1, 2, 3))
     kept = (got == x).all((1, 2, 3))
     assert (mirrored ^ kept).all()
@@ -51,7 +52,7 @@ def test_flip_mirrors_about_half_the_images(images):
 
 def test_crop_shifts_by_at_most_the_padding(images):
     x = np.asarray(images, np.float32)
-    got = np.asarray(augment.pad_and_crop(jnp.asarray(x), KEY, 2))
+    got = np.asarray(geometry.pad_and_crop(jnp.asarray(x), KEY, 2))
     padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
     shifts = set()
     for image, big in zip(got, padded, strict=True):
@@ -64,7 +65,7 @@ def test_crop_shifts_by_at_most_the_padding(images):
 
 
 def test_cutout_clears_one_square():
-    got = np.asarray(augment.cutout(jnp.ones((200, 16, 16, 1)), KEY, 4))[..., 0]
+    got = np.asarray(erase.cutout(jnp.ones((200, 16, 16, 1)), KEY, 4))[..., 0]
     holes = (got == 0).sum((1, 2))
     assert holes.max() == 16
     assert holes.min() >= 4  # a corner cuts it to a quarter
@@ -76,7 +77,7 @@ def test_cutout_clears_one_square():
 def test_rotation_agrees_with_scipy():
     """One known angle: the drawn angles are recomputed from the same key."""
     x = np.random.default_rng(1).random((3, 9, 9, 2)).astype(np.float32)
-    got = augment.rotate_and_zoom(jnp.asarray(x), KEY, 30.0, 0.0)
+    got = geometry.rotate_and_zoom(jnp.asarray(x), KEY, 30.0, 0.0)
     angle_key, _ = jax.random.split(KEY)
     limit = np.deg2rad(30.0).astype(np.float32)
     angles = np.rad2deg(jax.random.uniform(angle_key, (3,), minval=-limit, maxval=limit))
@@ -87,16 +88,44 @@ def test_rotation_agrees_with_scipy():
 
 def test_zoom_without_rotation_keeps_the_centre():
     x = jnp.zeros((8, 9, 9, 1)).at[:, 4, 4].set(1.0)
-    got = augment.rotate_and_zoom(x, KEY, 0.0, 0.5)
+    got = geometry.rotate_and_zoom(x, KEY, 0.0, 0.5)
     np.testing.assert_allclose(got[:, 4, 4, 0], 1.0, atol=1e-6)
 
 
-def test_everything_at_once_is_a_pure_function_of_the_key(images):
-    change = Augment(flip=True, crop_padding=2, cutout=3, rotate=10.0, zoom=0.1)
-    prepare = jax.jit(lambda x, key: augment.make_prepare(Data())(x, key, change))
+EVERYTHING = Augment(
+    flip=True,
+    crop_padding=2,
+    cutout=3,
+    rotate=10.0,
+    zoom=0.1,
+    random_resized_crop=0.3,
+    rand_augment=1,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.1,
+    random_erasing=0.5,
+)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_everything_at_once_is_a_pure_function_of_the_key(images, channels):
+    images = images[..., :channels]
+    prepare = jax.jit(lambda x, key: augment.make_prepare(Data())(x, key, EVERYTHING))
     one, again = prepare(images, KEY), prepare(images, KEY)
+    assert one.shape == images.shape
+    assert jnp.isfinite(one).all()
     np.testing.assert_array_equal(one, again)
     assert (one != prepare(images, jax.random.key(1))).any()
+    # An example does not depend on the others.
+    others = prepare(images.at[1:].set(255 - images[1:]), KEY)
+    np.testing.assert_array_equal(one[0], others[0])
+    assert (one[1:] != others[1:]).any((1, 2, 3)).mean() > 0.9
+
+
+def test_nothing_changes_without_an_augmentation(images):
     np.testing.assert_array_equal(
         augment.make_prepare(Data())(images, KEY, Augment()), augment.make_prepare(Data())(images)
     )
+    batch = augment.make_training_batch(Data(), Augment(), 10)({"image": images}, KEY)
+    assert set(batch) == {"image"}

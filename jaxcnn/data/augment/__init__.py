@@ -1,0 +1,158 @@
+"""From stored pixels to network input: fit, random changes, normalisation; pure and in JAX.
+
+Everything random is drawn per example from the key that is passed in, but what mixing draws is
+one for the batch. Colours are those of RGB images; images of another number of channels keep
+their hue and saturation.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import UInt8
+
+from jaxcnn.config import Augment, Data
+from jaxcnn.data.augment.annotations import Array, Images, Key
+from jaxcnn.data.augment.colour import color_jitter
+from jaxcnn.data.augment.erase import cutout, random_erasing
+from jaxcnn.data.augment.geometry import (
+    pad_and_crop,
+    random_flip,
+    random_resized_crop,
+    rotate_and_zoom,
+)
+from jaxcnn.data.augment.mix import mix
+from jaxcnn.data.augment.policies import rand_augment, trivial_augment
+
+Batch = dict[str, jax.Array]
+
+
+def make_prepare(data: Data, *, fitting: bool = True) -> Callable[..., jax.Array]:
+    """Makes ``prepare(images, key=None, augment=None)``: uint8 to normalised float32 images.
+
+    ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``. With a key,
+    the random changes of ``augment`` are applied: random resized crop, rotation and zoom,
+    pad-and-crop, flip, RandAugment or TrivialAugment and colour jitter on the pixels, whose
+    surroundings are black, then cutout and random erasing on the normalised image.
+    ``fitting=False`` leaves the size as it is.
+    """
+    mean, std = (jnp.array(v, jnp.float32).reshape(1, 1, 1, -1) for v in (data.mean, data.std))
+    if not fitting:
+        data = replace(data, image_size=None)
+
+    def prepare(
+        images: UInt8[Array, "n h w c"], key: Key | None = None, augment: Augment | None = None
+    ) -> Images:
+        x = images.astype(jnp.float32) / 255.0
+        if key is None or augment is None:
+            return (fit(x, data) - mean) / std
+        x = resized_crop(x, jax.random.fold_in(key, 2), data, augment)
+        x = geometric(x, jax.random.fold_in(key, 0), augment)
+        x = photometric(x, jax.random.fold_in(key, 3), augment)
+        x = (x - mean) / std
+        if augment.cutout:
+            x = cutout(x, jax.random.fold_in(key, 1), augment.cutout)
+        if augment.random_erasing:
+            x = random_erasing(
+                x,
+                jax.random.fold_in(key, 4),
+                augment.random_erasing,
+                augment.erasing_area,
+                augment.erasing_aspect,
+            )
+        return x
+
+    return prepare
+
+
+def make_training_batch(
+    data: Data, augment: Augment, classes: int
+) -> Callable[[Batch, Key], Batch]:
+    """Makes ``prepare(batch, key)``: stored images and labels to what a training step takes.
+
+    ``image`` is prepared as by :func:`make_prepare`; with mixup or CutMix it is mixed and
+    ``target`` (n, classes) holds the shares of the classes.
+    """
+    prepare = make_prepare(data)
+
+    def prepared(batch: Batch, key: Key) -> Batch:
+        batch = {**batch, "image": prepare(batch["image"], key, augment)}
+        if augment.mixup or augment.cutmix:
+            shares = jax.nn.one_hot(batch["label"], classes)
+            batch["image"], batch["target"] = mix(
+                batch["image"], shares, jax.random.fold_in(key, 5), augment.mixup, augment.cutmix
+            )
+        return batch
+
+    return prepared
+
+
+def fitted_size(height: int, width: int, data: Data) -> tuple[int, int]:
+    """Height and width that the network sees.
+
+    Raises:
+        ValueError: padding cannot make an image smaller.
+    """
+    if data.image_size is None:
+        return height, width
+    if data.fit == "pad" and max(height, width) > data.image_size:
+        raise ValueError(
+            f"data.image_size={data.image_size}: an image of {height}x{width} cannot be padded to "
+            f"{data.image_size}x{data.image_size}; use data.fit='resize' or a larger image_size"
+        )
+    return data.image_size, data.image_size
+
+
+def fit(x: Images, data: Data) -> Images:
+    """Brings ``(n, h, w, c)`` to ``data.image_size``, by zeros around it or bilinear resizing."""
+    n, h, w, c = x.shape
+    height, width = fitted_size(h, w, data)
+    if (height, width) == (h, w):
+        return x
+    if data.fit == "resize":
+        return jax.image.resize(x, (n, height, width, c), "bilinear")
+    top, left = (height - h) // 2, (width - w) // 2
+    return jnp.pad(x, ((0, 0), (top, height - h - top), (left, width - w - left), (0, 0)))
+
+
+def resized_crop(x: Images, key: Key, data: Data, augment: Augment) -> Images:
+    """Fits images; a random resized crop is taken of the stored pixels where it replaces resizing.
+
+    Where images are padded, it is taken of the padded image.
+    """
+    _, h, w, _ = x.shape
+    if data.fit == "pad" or not augment.random_resized_crop:
+        x = fit(x, data)
+    if not augment.random_resized_crop:
+        return x
+    size = fitted_size(h, w, data)
+    return random_resized_crop(
+        x, key, size, (augment.random_resized_crop, 1.0), augment.crop_aspect
+    )
+
+
+def geometric(x: Images, key: Key, augment: Augment) -> Images:
+    """Rotation and zoom, then pad-and-crop, then mirror, each drawn per example."""
+    warp, crop, flip = jax.random.split(key, 3)
+    if augment.rotate or augment.zoom:
+        x = rotate_and_zoom(x, warp, augment.rotate, augment.zoom)
+    if augment.crop_padding:
+        x = pad_and_crop(x, crop, augment.crop_padding)
+    if augment.flip:
+        x = random_flip(x, flip)
+    return x
+
+
+def photometric(x: Images, key: Key, augment: Augment) -> Images:
+    """RandAugment or TrivialAugment, then colour jitter, each drawn per example."""
+    policy, jitter = jax.random.split(key)
+    if augment.rand_augment:
+        x = rand_augment(x, policy, augment.rand_augment, augment.rand_augment_magnitude)
+    if augment.trivial_augment:
+        x = trivial_augment(x, policy)
+    if augment.brightness or augment.contrast or augment.saturation or augment.hue:
+        x = color_jitter(
+            x, jitter, augment.brightness, augment.contrast, augment.saturation, augment.hue
+        )
+    return x
