@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jaxcnn import models
 from jaxcnn.config import Experiment, InputError
 from jaxcnn.data import augment, pipeline, sources
+from jaxcnn.data.faults import Faults
+from jaxcnn.data.stream import Stream
 from jaxcnn.train import metrics, optim, step
 from jaxcnn.train.state import TrainState, sha256
 
@@ -99,12 +101,40 @@ def compile_evaluate(
         prepare: stored images to network input, where it is another than the experiment's.
     """
     fitted = prepare or augment.make_prepare(experiment.data)
-    batches = jax.device_put(pipeline.in_batches(dataset.test, experiment.data.eval_batch_size))
-    program = step.make_evaluate(
-        step.make_eval_step(model), lambda images: fitted(dataset.rendered(images))
+    program = jax.jit(
+        step.make_evaluate(
+            step.make_eval_step(model), lambda images: fitted(dataset.rendered(images))
+        )
     )
-    compiled = jax.jit(program).lower(state, batches).compile()
+    if dataset.streamed:
+        return functools.partial(_evaluate_stream, program, make_stream(experiment, dataset))
+    batches = jax.device_put(pipeline.in_batches(dataset.test, experiment.data.eval_batch_size))
+    compiled = program.lower(state, batches).compile()
     return lambda state: compiled(state, batches)
+
+
+def _evaluate_stream(
+    program: Callable[[TrainState, step.Batch], metrics.Sums], stream: Stream, state: TrainState
+) -> metrics.Sums:
+    sums: metrics.Sums = {}
+    for batch in stream.eval_batches():
+        found = program(state, {name: jnp.asarray(array[None]) for name, array in batch.items()})
+        sums = metrics.add(sums, found) if sums else found
+    return sums
+
+
+def make_stream(experiment: Experiment, dataset: sources.Dataset) -> Stream:
+    """The batches of a dataset that is streamed."""
+    data = experiment.data
+    return Stream(
+        dataset.train,
+        dataset.test,
+        experiment.train.seed,
+        data.batch_size,
+        min(data.eval_batch_size, len(dataset.test)),
+        Faults(data.max_bad_images),
+        data.workers,
+    )
 
 
 def on_device(shapes: Any) -> Any:
@@ -121,9 +151,7 @@ def describe(experiment: Experiment, dataset: sources.Dataset) -> dict[str, Any]
         "image_shape": list(dataset.image_shape),
         "train_examples": len(dataset.train),
         "test_examples": len(dataset.test),
-        "sha256": sha256(
-            [dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels]
-        ),
+        "sha256": sha256([*dataset.train.identity(), *dataset.test.identity()]),
     }
 
 

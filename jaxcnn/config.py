@@ -55,9 +55,11 @@ class Data:
 
     name: str = "digits"
     """"digits" (embedded), "shapes" or "synthetic" (generated: figures to learn, or noise to
-    measure speed with), or the name of a TFDS dataset prepared as array_record."""
+    measure speed with), "folder" (image files), or the name of a TFDS dataset prepared as
+    array_record."""
     dir: str | None = None
-    """Folder of prepared TFDS datasets; None takes TFDS_DATA_DIR, else TFDS's default."""
+    """Folder of prepared TFDS datasets; None takes TFDS_DATA_DIR, else TFDS's default. Of "folder":
+    what holds train/CLASS/... and test/CLASS/... (or val/CLASS/...)."""
     train_limit: int | None = None
     """Trains on this many examples only (evaluation stays whole)."""
     batch_size: int = 64
@@ -67,8 +69,9 @@ class Data:
     image_size: int | None = None
     """Side of the square that the network sees; None keeps the dataset's own size, which is 32 for
     generated images."""
-    fit: Literal["pad", "resize"] = "pad"
-    """How an image reaches image_size: zeros around it, or bilinear resizing."""
+    fit: Literal["pad", "resize", "crop"] = "pad"
+    """How an image of another size reaches image_size: zeros around it, bilinear resizing, or
+    the middle, of 7/8 of the shorter side, resized bilinearly."""
     mean: tuple[float, ...] = (0.0,)
     """Per channel, of pixels scaled to [0, 1]: x = (pixel / 255 - mean) / std."""
     std: tuple[float, ...] = (1.0,)
@@ -76,11 +79,19 @@ class Data:
     examples: tuple[int, int] = (10_000, 1_000)
     """Of a generated set: numbers of training and of test images."""
     channels: int = 3
-    """Of synthetic images: 1 (grey) or 3 (colour)."""
+    """Of synthetic images and of those in a folder: 1 (grey) or 3 (colour)."""
     num_classes: int = 10
     """Of synthetic images."""
     seed: int = 0
     """Of generated images; their order, as everything else, has train.seed."""
+    streaming: bool | None = None
+    """Reads batch by batch what does not fit into memory; None decides by the decoded size, of
+    which 2 GiB are held in memory. The order of the examples is another than in memory."""
+    workers: int | None = None
+    """Processes that read a stream, 0 to read in threads of the training process; None takes one
+    for each core. What is learned does not depend on it."""
+    max_bad_images: int = 10
+    """Files of a folder that may be unreadable; they are named and left out."""
 
     def __post_init__(self) -> None:
         """Checks what can be checked without the data."""
@@ -106,7 +117,21 @@ class Data:
                 value,
                 "a positive whole number or None",
             )
-        _require_choice("data.fit", self.fit, "pad", "resize")
+        _require_choice("data.fit", self.fit, "pad", "resize", "crop")
+        _require(
+            self.streaming in (True, False, None),
+            "data.streaming",
+            self.streaming,
+            "True, False or None",
+        )
+        for name in ("workers", "max_bad_images"):
+            value = getattr(self, name)
+            _require(
+                value == 0 or _is_count(value) or (name == "workers" and value is None),
+                f"data.{name}",
+                value,
+                "a whole number >= 0",
+            )
         for name, low in (("mean", -math.inf), ("std", 1e-12)):
             value = getattr(self, name)
             _require(
@@ -532,6 +557,8 @@ RESUME_MAY_CHANGE = frozenset(
         "name",
         "data.dir",
         "data.eval_batch_size",
+        "data.workers",
+        "data.max_bad_images",
         "train.epochs",
         "train.patience",
         "train.eval_every",

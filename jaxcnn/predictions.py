@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcnn.build import make_stream
 from jaxcnn.config import Data
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.train import files
@@ -24,8 +25,9 @@ def of_test_set(workdir: Path) -> dict[str, np.ndarray]:
     """Predictions of a finished run's last parameters, from its folder or made and kept there.
 
     Returns:
-        For every test image, in the dataset's order: ``label`` and ``predicted`` class (int32),
-        ``probability`` of the predicted class and ``label_probability`` of the label (float32).
+        For every test image that can be read, in the dataset's order: ``label`` and
+        ``predicted`` class (int32), ``probability`` of the predicted class and
+        ``label_probability`` of the label (float32).
 
     Raises:
         InputError: not a finished run, or its data are not at hand.
@@ -46,11 +48,19 @@ def of_test_set(workdir: Path) -> dict[str, np.ndarray]:
 
 def predict(trained: Trained, dataset: sources.Dataset) -> dict[str, np.ndarray]:
     """Predictions of a trained network for every test image, as in :func:`of_test_set`."""
-    data, test = trained.experiment.data, dataset.test
-    batches = pipeline.in_batches(test, data.eval_batch_size)
+    data = trained.experiment.data
     program = _program(trained.model, data, dataset.render)
-    out = {k: np.asarray(v).reshape(-1) for k, v in program(trained.variables, batches).items()}
-    return {"label": test.labels, **{k: v[: len(test)] for k, v in out.items()}}
+    if dataset.streamed:
+        stream = make_stream(trained.experiment, dataset)
+        batches = stream.eval_batches()
+        blocks: Iterable[Any] = ({k: v[None] for k, v in batch.items()} for batch in batches)
+    else:
+        blocks = [pipeline.in_batches(dataset.test, data.eval_batch_size)]
+    parts = []
+    for block in blocks:
+        out = {"label": block["label"], **program(trained.variables, block)}
+        parts.append({k: np.asarray(v)[block["mask"]] for k, v in out.items()})
+    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
 
 @functools.lru_cache(maxsize=8)  # seeds of one arm share the program

@@ -21,12 +21,14 @@ from jaxcnn.build import (
     compile_evaluate,
     describe,
     environment,
+    make_stream,
     network_shape,
     on_device,
     optimizer_layout,
 )
 from jaxcnn.config import Data, Experiment, InputError, differences, to_dict
 from jaxcnn.data import augment, pipeline, sources
+from jaxcnn.data.feed import Feed, InBlocks
 from jaxcnn.train import files, folder, loop, metrics, optim, step
 from jaxcnn.train.state import TrainState, init_state, sha256, state_from, stream, variables_of
 from jaxcnn.trained import Trained, restore, transfer
@@ -100,7 +102,11 @@ class _Training:
     ) -> None:
         self.experiment, self.dataset, self.model = experiment, dataset, model
         self.listener, self.stop, self.profile = listener, stop, profile
-        shuffle = pipeline.Shuffle(len(dataset.train), experiment.data.batch_size)
+        shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
+            len(dataset.train), experiment.data.batch_size
+        )
+        if dataset.streamed:
+            shuffle = InBlocks(shuffle.steps_per_epoch)
         self.plan = loop.Plan(
             shuffle.steps_per_epoch,
             experiment.data.batch_size,
@@ -137,7 +143,7 @@ class _Training:
 
     def begin(self, run: folder.RunFolder, closing: contextlib.ExitStack) -> None:
         """Finds where to start, refuses what does not fit, then makes the folder this run's."""
-        self.workdir = run.path
+        self.workdir, self.closing = run.path, closing
         self.latest = folder.checkpoints(self.workdir, "latest")
         closing.callback(self.latest.close)
         self.best = folder.checkpoints(self.workdir, "best")
@@ -208,12 +214,7 @@ class _Training:
             )
         self.best_so_far = self.meta["best"]
         self._announce(int(state.step))
-        given = {"train": pipeline.whole(self.dataset.train)}
-        if self.teacher is not None:
-            given["teacher"] = self.teacher.variables
-        given = jax.device_put(given)
-        chunk = jax.jit(self.chunk, donate_argnums=0).lower(state, given, jnp.int32(0)).compile()
-        self.memory = _planned_bytes(chunk)
+        run_chunk = self._compile_chunk(state)
         evaluate = compile_evaluate(self.experiment, self.model, self.dataset, state)
         log = folder.MetricsLog(self.workdir, int(state.step))
 
@@ -233,7 +234,7 @@ class _Training:
             state = loop.fit(
                 state,
                 self.plan,
-                run_chunk=lambda state, end: chunk(state, given, end),
+                run_chunk=run_chunk,
                 evaluate=evaluate,
                 learning_rate=self.schedule,
                 enough=self._enough,
@@ -252,6 +253,28 @@ class _Training:
     def _enough(self, epoch: int) -> bool:
         patience = self.experiment.train.patience
         return patience is not None and epoch - self.best_so_far.get("epoch", epoch) >= patience
+
+    def _compile_chunk(self, state: TrainState) -> Callable[[TrainState, jax.Array], TrainState]:
+        """Compiles the chunk of steps, with its data on the device or on their way to it."""
+        given = {} if self.teacher is None else {"teacher": self.teacher.variables}
+        given = jax.device_put(given)
+        program = jax.jit(self.chunk, donate_argnums=0)
+        if not self.dataset.streamed:
+            given["train"] = jax.device_put(pipeline.whole(self.dataset.train))
+            chunk = program.lower(state, given, jnp.int32(0)).compile()
+            self.memory = _planned_bytes(chunk)
+            return lambda state, end: chunk(state, given, end)
+        first, stop = int(state.step), self.plan.total_steps
+        if first == stop:  # nothing is left to be trained
+            self.memory = None
+            return lambda state, end: state
+        feed = Feed(make_stream(self.experiment, self.dataset), first, stop)
+        self.closing.callback(feed.close)
+        chunk = program.lower(state, {**given, "train": feed.block}, jnp.int32(0)).compile()
+        self.memory = _planned_bytes(chunk)
+        return functools.partial(
+            feed.run, lambda state, block, end: chunk(state, {**given, "train": block}, end)
+        )
 
     def _announce(self, step: int) -> None:
         name, train, test = self.experiment.name, self.dataset.train, self.dataset.test
@@ -312,7 +335,7 @@ def _planned_bytes(program: Any) -> int | None:
 def _batch(
     experiment: Experiment,
     dataset: sources.Dataset,
-    shuffle: pipeline.Shuffle,
+    shuffle: pipeline.Shuffle | InBlocks,
     teacher: Trained | None,
     given: dict[str, Any],
     seed: jax.Array,

@@ -23,6 +23,7 @@ from jaxcnn.build import (
 )
 from jaxcnn.config import Experiment, InputError, Views, from_dict, to_dict
 from jaxcnn.data import augment, sources, views
+from jaxcnn.data.images import read_image
 from jaxcnn.train import files, folder, metrics, optim
 from jaxcnn.train.state import TrainState, eval_variables, init_state, state_from
 
@@ -215,9 +216,7 @@ def predict(
     """
     trained = restore(workdir, checkpoint)
     height, width, channels = trained.image_shape
-    arrays = [
-        sources.read_image(path, channels, (height, width) if resize else None) for path in images
-    ]
+    arrays = [read_image(path, channels, (height, width) if resize else None) for path in images]
     as_stored = augment.make_prepare(trained.experiment.data)
     as_is = augment.make_prepare(trained.experiment.data, fitting=False)
 

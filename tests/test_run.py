@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import run
-from jaxcnn.build import build_model
+from jaxcnn.build import build_model, compile_evaluate
 from jaxcnn.config import (
     Augment,
     Data,
@@ -30,11 +30,11 @@ from jaxcnn.config import (
     Train,
     to_dict,
 )
-from jaxcnn.data import sources
-from jaxcnn.train import folder, loop
+from jaxcnn.data import feed, sources
+from jaxcnn.train import folder, loop, metrics
 from jaxcnn.train import step as train_step
 from jaxcnn.train.checkpoint import Checkpoints
-from jaxcnn.trained import evaluate, predict
+from jaxcnn.trained import evaluate, predict, restore
 
 # Dropout, augmentation and batch statistics: all that a resumed run could get wrong.
 SMALL = Experiment(
@@ -500,3 +500,42 @@ def test_a_rendered_set_is_trained_on_and_evaluated(tmp_path):
     summary = run.train(experiment, tmp_path / "a")
     assert summary["test_top1"] == evaluate(tmp_path / "a")["test_top1"]
     assert summary["step"] == 6
+
+
+STREAMED = replace(
+    SMALL,
+    data=replace(SMALL.data, streaming=True, workers=0, train_limit=500),
+    train=replace(SMALL.train, epochs=3),
+)
+
+
+def test_a_streamed_run_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+    """Whoever reads the data, however many batches a block holds, and wherever it was stopped."""
+    whole = run.train(STREAMED, tmp_path / "whole")
+    assert whole["step"] == 9
+    assert whole["test_loss"] == evaluate(tmp_path / "whole")["test_loss"]
+    monkeypatch.setattr(feed, "BLOCK_STEPS", 2)
+    workers = replace(STREAMED, data=replace(STREAMED.data, workers=1))
+
+    class StopAt(run.Listener):
+        def progress(self, progress):
+            if progress.step >= 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(loop.Stopped):
+        run.train(STREAMED, tmp_path / "stopped", StopAt())
+    resumed = run.train(workers, tmp_path / "stopped")
+    for digest in DIGESTS:
+        assert resumed[digest] == whole[digest]
+
+
+def test_a_stream_holds_the_examples_of_the_set_in_memory(tmp_path):
+    held = replace(STREAMED, data=replace(STREAMED.data, streaming=False))
+    run.train(replace(held, train=Train(epochs=1)), tmp_path / "held")
+    restored = restore(tmp_path / "held")
+    streamed = compile_evaluate(
+        STREAMED, restored.model, sources.load(STREAMED.data), restored.state
+    )
+    sums = metrics.means(jax.device_get(streamed(restored.state)), "test")
+    result = evaluate(tmp_path / "held")
+    assert {name: result[name] for name in sums} == pytest.approx(sums, rel=1e-6)

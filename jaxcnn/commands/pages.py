@@ -63,7 +63,8 @@ def write_page(
 
     def images(those: Sequence[int]) -> "np.ndarray":
         assert dataset is not None
-        return np.asarray(dataset.rendered(jnp.asarray(dataset.test.images[list(those)])))
+        found = dataset.test.read(np.array(those))["image"]
+        return np.asarray(dataset.rendered(jnp.asarray(found)))
 
     out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(out, report.page(title, arms, held, images if dataset else None, problems))

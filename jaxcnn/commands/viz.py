@@ -68,18 +68,18 @@ def _draw(
 
     from jaxcnn import build, trained
     from jaxcnn.analysis import gradcam, summary, visualize
-    from jaxcnn.data import augment, sources
+    from jaxcnn.data import augment
+    from jaxcnn.data.images import read_image
 
     height, width, channels = network.image_shape
     if image_files:
-        pixels = np.stack(
-            [sources.read_image(file, channels, (height, width)) for file in image_files]
-        )
+        pixels = np.stack([read_image(file, channels, (height, width)) for file in image_files])
         truth = [file.name for file in image_files]
     else:
         dataset = trained.data_of(workdir, network)
-        pixels = np.asarray(dataset.rendered(jnp.asarray(dataset.test.images[:SHOWN])))
-        truth = [network.classes[label] for label in dataset.test.labels[:SHOWN]]
+        examples = dataset.test.read(np.arange(min(SHOWN, len(dataset.test))))
+        pixels = np.asarray(dataset.rendered(jnp.asarray(examples["image"])))
+        truth = [network.classes[label] for label in examples["label"]]
     apply = applied(network)
     shape = build.network_shape(network.experiment, network.image_shape)
     shapes = jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *shape), jnp.float32))[1]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn.data.sources import Split
+from jaxcnn.data.sources import Source, Split
 
 Batch = dict[str, jax.Array]
 """``image`` (n, h, w, c) uint8, ``label`` (n,) int32 and, in evaluation, ``mask`` (n,) bool."""
@@ -47,16 +47,18 @@ class Shuffle:
         return {name: jnp.take(array, index, axis=0) for name, array in split.items()}
 
 
-def whole(split: Split) -> dict[str, np.ndarray]:
-    """A split as the arrays that :meth:`Shuffle.batch` draws from."""
+def whole(split: Source) -> dict[str, np.ndarray]:
+    """A split in memory as the arrays that :meth:`Shuffle.batch` draws from."""
+    assert isinstance(split, Split)
     return {"image": split.images, "label": split.labels}
 
 
-def in_batches(split: Split, batch_size: int) -> dict[str, np.ndarray]:
-    """A split as ``(batches, batch_size, ...)``, every example once.
+def in_batches(split: Source, batch_size: int) -> dict[str, np.ndarray]:
+    """A split in memory as ``(batches, batch_size, ...)``, every example once.
 
     The last batch is filled up with zeros, whose ``mask`` is False.
     """
+    assert isinstance(split, Split)
     n = len(split)
     batch_size = min(batch_size, n)
     missing = -n % batch_size

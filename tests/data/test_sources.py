@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from jaxcnn.config import Data, InputError
 from jaxcnn.data import sources
@@ -89,71 +88,3 @@ def test_a_damaged_set_is_named(tmp_path, fault):
     with pytest.raises(InputError, match=r"mnist is damaged or was not prepared") as error:
         sources.load(Data("mnist", dir=str(tmp_path)))
     assert "\n" not in str(error.value)
-
-
-class TestReadImage:
-    @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1", "LA", "I;16"])
-    @pytest.mark.parametrize("channels", [1, 3])
-    def test_any_colour_mode(self, tmp_path, mode, channels):
-        suffix = "tif" if mode in ("CMYK", "I;16") else "png"
-        path = tmp_path / f"image.{suffix}"
-        Image.new(mode, (5, 4)).save(path)
-        array = sources.read_image(path, channels)
-        assert array.shape == (4, 5, channels)
-        assert array.dtype == np.uint8
-
-    def test_16_bits_keep_their_brightness(self, tmp_path):
-        grey = np.array([[0, 257, 257 * 100, 65535]], np.uint16)
-        Image.fromarray(grey).save(tmp_path / "deep.png")
-        got = sources.read_image(tmp_path / "deep.png", 1)
-        assert got[..., 0].tolist() == [[0, 1, 100, 255]]
-
-    def test_no_program_is_started_for_a_file(self, tmp_path):
-        path = tmp_path / "x.png"  # Pillow would give it to Ghostscript
-        path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
-        with pytest.raises(InputError, match="not an image"):
-            sources.read_image(path, 1)
-
-    def test_exif_rotation(self, tmp_path):
-        image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
-        exif = Image.Exif()
-        exif[0x0112] = 3  # turned by 180 degrees
-        image.save(tmp_path / "turned.png", exif=exif)
-        got = sources.read_image(tmp_path / "turned.png", 1)[..., 0]
-        np.testing.assert_array_equal(got, np.arange(6).reshape(2, 3)[::-1, ::-1])
-
-    def test_resize(self, tmp_path):
-        Image.new("L", (40, 20), 7).save(tmp_path / "a.png")
-        got = sources.read_image(tmp_path / "a.png", 1, (8, 6))
-        assert got.shape == (8, 6, 1)
-        assert (got == 7).all()
-
-    @pytest.mark.parametrize(
-        "content", [b"", b"<html>not an image</html>", b"\x89PNG\r\n\x1a\n123"]
-    )
-    def test_not_an_image(self, tmp_path, content):
-        path = tmp_path / "x.png"
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=r"x\.png: not an image"):
-            sources.read_image(path, 1)
-
-    def test_truncated(self, tmp_path):
-        rng = np.random.default_rng(0)
-        path = tmp_path / "x.png"
-        Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8)).save(path)
-        path.write_bytes(path.read_bytes()[:1000])
-        with pytest.raises(InputError, match=r"x\.png: not an image"):
-            sources.read_image(path, 1)
-
-    def test_missing_folder_and_channels(self, tmp_path):
-        for path in (tmp_path, tmp_path / "none.png"):
-            with pytest.raises(InputError, match="no such image file"):
-                sources.read_image(path, 1)
-        with pytest.raises(InputError, match="5 channels"):
-            sources.read_image(tmp_path / "none.png", 5)
-
-    def test_too_many_pixels(self, tmp_path, monkeypatch):
-        Image.new("L", (40, 20)).save(tmp_path / "a.png")
-        monkeypatch.setattr(sources, "MAX_PIXELS", 799)
-        with pytest.raises(InputError, match="40x20 pixels"):
-            sources.read_image(tmp_path / "a.png", 1)

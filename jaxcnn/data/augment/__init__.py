@@ -24,6 +24,7 @@ from jaxcnn.data.augment.geometry import (
 )
 from jaxcnn.data.augment.mix import mix
 from jaxcnn.data.augment.policies import rand_augment, trivial_augment
+from jaxcnn.data.images import scaled_size
 
 Batch = dict[str, jax.Array]
 
@@ -105,13 +106,18 @@ def fitted_size(height: int, width: int, data: Data) -> tuple[int, int]:
 
 
 def fit(x: Images, data: Data) -> Images:
-    """Brings ``(n, h, w, c)`` to ``data.image_size``, by zeros around it or bilinear resizing."""
+    """Brings ``(n, h, w, c)`` to ``data.image_size``, in the way of ``data.fit``."""
     n, h, w, c = x.shape
     height, width = fitted_size(h, w, data)
     if (height, width) == (h, w):
         return x
     if data.fit == "resize":
         return jax.image.resize(x, (n, height, width, c), "bilinear")
+    if data.fit == "crop":
+        rows, columns = scaled_size(h, w, height)
+        x = jax.image.resize(x, (n, rows, columns, c), "bilinear")
+        top, left = round((rows - height) / 2), round((columns - width) / 2)
+        return x[:, top : top + height, left : left + width]
     top, left = (height - h) // 2, (width - w) // 2
     return jnp.pad(x, ((0, 0), (top, height - h - top), (left, width - w - left), (0, 0)))
 

@@ -1,0 +1,157 @@
+"""The host's side of training: decoding JPEG files, and streaming against data on the device.
+
+    python -m benchmarks.input [--files 512] [--model resnet20] [--steps 100] [--rounds 7]
+
+Pictures of the ``shapes`` dataset are written as files into a temporary folder: 224x224 JPEGs, of
+which one thread decodes as many as it can, and 32x32 PNGs, which are streamed to a network that
+trains on them. The same network trains on the same pictures held on the device, in turn; the
+ratio of the two speeds is what the host keeps up.
+"""
+
+import argparse
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from PIL import Image
+
+from benchmarks import timing
+from jaxcnn import models
+from jaxcnn.build import make_stream
+from jaxcnn.config import Data, Experiment
+from jaxcnn.data import augment, pipeline, shapes, sources
+from jaxcnn.data.feed import Feed, InBlocks
+from jaxcnn.train import step
+from jaxcnn.train.state import init_state, stream
+
+
+def write_pictures(root: Path, side: int, number: int, suffix: str) -> None:
+    """Writes a training set of that many files, and a test set of one file."""
+    render = jax.jit(shapes.Render(side))
+    for split, n in (("train", number), ("test", 1)):
+        of = shapes.examples(split, n)
+        for name in shapes.CLASSES:
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+        for start in range(0, n, 64):
+            block = of[start : start + 64]
+            for (_, i), image in zip(block, np.asarray(render(block)), strict=True):
+                name = shapes.CLASSES[i % len(shapes.CLASSES)]
+                Image.fromarray(image).save(root / split / name / f"{i}.{suffix}", quality=90)
+
+
+def decoding(root: Path, number: int, rounds: int) -> list[dict[str, Any]]:
+    """Images that one thread decodes in a second."""
+    write_pictures(root, 224, number, "jpg")
+    bytes_ = float(np.mean([path.stat().st_size for path in (root / "train").rglob("*.jpg")]))
+    rows = []
+    for name, side in (("224x224 as it is", 224), ("224x224, cut to 160x160", 160)):
+        data = Data("folder", dir=str(root), image_size=side, fit="crop", streaming=True)
+        train = sources.load(data).train
+        rates = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            train.read(np.arange(number))
+            rates.append(number / (time.perf_counter() - start))
+        rate = float(np.median(rates))
+        rows.append({"decoding": name, "bytes_per_file": bytes_, "images_per_sec_per_core": rate})
+    return rows
+
+
+def training(
+    root: Path, name: str, batch_size: int, steps: int, rounds: int, workers: list[int]
+) -> list[dict[str, Any]]:
+    """Speed of training on streamed files, as a share of that on the device."""
+    write_pictures(root, 32, 10_000, "png")
+    data = Data("folder", dir=str(root), batch_size=batch_size, image_size=32, fit="resize")
+    model = models.create_model(name, num_classes=len(shapes.CLASSES))
+    tx = optax.sgd(0.01, momentum=0.9)
+    start = init_state(model, tx, jnp.int32(0), (32, 32, 3))
+    prepare = augment.make_prepare(data)
+    train_step = step.make_train_step(model, tx)
+    on_device = sources.load(data)
+    shuffle = pipeline.Shuffle(len(on_device.train), batch_size)
+    # An epoch is as long as a chunk may be.
+    steps = min(steps, shuffle.steps_per_epoch)
+
+    def program(order: pipeline.Shuffle | InBlocks) -> Any:
+        def batch_of(arrays: Any, seed: jax.Array, of: jax.Array, at: jax.Array) -> step.Batch:
+            batch = order.batch(arrays, of, at)
+            return {**batch, "image": prepare(batch["image"])}
+
+        def order_of(seed: jax.Array, at: jax.Array) -> jax.Array:
+            return order.order(stream(seed, "order"), at)
+
+        return jax.jit(step.make_train_chunk(train_step, order_of, batch_of))
+
+    held = jax.device_put(pipeline.whole(on_device.train))
+    in_memory = program(shuffle)
+    variants: dict[str, Callable[[], Any]] = {
+        "on the device": lambda: in_memory(start, held, jnp.int32(steps))
+    }
+    feeds = []
+
+    def advance(feed: Feed) -> Callable[[], Any]:
+        ends = itertools.count(steps, steps)
+
+        def run() -> Any:
+            end = next(ends)
+            return feed.run(streamed, replace(start, step=jnp.int32(end - steps)), jnp.int32(end))
+
+        return run
+
+    streamed = program(InBlocks(shuffle.steps_per_epoch))
+    for count in workers:
+        changed = replace(data, streaming=True, workers=count)
+        source = make_stream(Experiment(data=changed), sources.load(changed))
+        feed = Feed(source, 0, (rounds + 1) * steps)
+        feeds.append(feed)
+
+        variants[f"streamed, {count} workers"] = advance(feed)
+    try:
+        seconds = timing.interleaved(variants, rounds)
+    finally:
+        for feed in feeds:
+            feed.close()
+    return [
+        {
+            "training": variant,
+            "images_per_sec": steps * batch_size / float(np.median(taken)),
+            "share": timing.median_ratio(seconds["on the device"], taken),
+        }
+        for variant, taken in seconds.items()
+    ]
+
+
+def main() -> None:
+    """Measures, prints the tables, writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=512)
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        results = decoding(root / "jpeg", args.files, args.rounds)
+        results += training(
+            root / "png", args.model, args.batch_size, args.steps, args.rounds, args.workers
+        )
+    for row in results:
+        print(
+            "  ".join(f"{k} {v:,.2f}" if isinstance(v, float) else str(v) for k, v in row.items())
+        )
+    print(timing.write("input", results, **vars(args)))
+
+
+if __name__ == "__main__":
+    main()

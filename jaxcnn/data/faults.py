@@ -1,0 +1,48 @@
+"""Images that cannot be read: each is named once, and too many of them end the run."""
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxcnn.config import InputError
+
+if TYPE_CHECKING:
+    from jaxcnn.data.sources import Source
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Faults:
+    """Counts what could not be read.
+
+    Attributes:
+        limit: ``data.max_bad_images``.
+        found: one line about each.
+    """
+
+    limit: int
+    found: dict[tuple[int, int], str] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, source: "Source", index: np.ndarray) -> None:
+        """Takes down examples of a split that could not be read.
+
+        Raises:
+            InputError: more than the limit by now; names the first ones.
+        """
+        with self._lock:
+            for i in index.tolist():
+                if (id(source), i) in self.found:
+                    continue
+                line = source.fault(i)
+                self.found[id(source), i] = line
+                if len(self.found) > self.limit:
+                    first = "; ".join(list(self.found.values())[:3])
+                    raise InputError(
+                        f"data.max_bad_images={self.limit}: more images cannot be read: {first}"
+                    )
+                log.warning("left out, %d of at most %d: %s", len(self.found), self.limit, line)

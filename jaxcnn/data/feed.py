@@ -1,0 +1,83 @@
+"""Blocks of streamed batches on the device, each moved there while the steps before it run."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.data.pipeline import Batch
+from jaxcnn.data.stream import HostBatch, Stream
+
+BLOCK_BYTES = 2**26
+"""A block holds about as much, and at most ``BLOCK_STEPS`` batches; two are on the device."""
+BLOCK_STEPS = 32
+
+
+@dataclass(frozen=True)
+class InBlocks:
+    """Where the compiled step finds its batch; stands in for :class:`~.pipeline.Shuffle`."""
+
+    steps_per_epoch: int
+
+    def order(self, key: jax.Array, step: jax.Array) -> jax.Array:
+        """The host has put the examples in order."""
+        return step
+
+    def batch(self, block: Mapping[str, jax.Array], order: jax.Array, step: jax.Array) -> Batch:
+        """The batch of ``step`` from the block that holds it."""
+        at = step - block["first"]
+        return {name: array[at] for name, array in block.items() if name != "first"}
+
+
+class Feed:
+    """Carries the batches of a run to the device.
+
+    Args:
+        stream: where they come from.
+        start: the first step.
+        stop: the end of the run.
+
+    Attributes:
+        block: what the compiled chunk takes next.
+        waited: seconds that the host has waited for data while the device may have been idle.
+    """
+
+    def __init__(self, stream: Stream, start: int, stop: int) -> None:
+        self.waited = 0.0
+        self._batches = stream.batches(start, stop)
+        self._step, self._stop = start, stop
+        self._length = 0
+        self._load()
+
+    def _load(self) -> None:
+        began = time.perf_counter()
+        first = next(self._batches)
+        size = sum(array.nbytes for array in first.values())
+        length = self._length or max(1, min(BLOCK_STEPS, BLOCK_BYTES // size))
+        self._length = min(length, self._stop - self._step) if not self._length else length
+        held: list[HostBatch] = [first]
+        for _ in range(min(self._length, self._stop - self._step) - 1):
+            held.append(next(self._batches))
+        held += [first] * (self._length - len(held))  # behind the end of the run
+        block = {name: np.stack([batch[name] for batch in held]) for name in first}
+        self._end = min(self._step + self._length, self._stop)
+        self.waited += time.perf_counter() - began
+        self.block: dict[str, Any] = jax.device_put({**block, "first": np.int32(self._step)})
+
+    def run(self, chunk: Callable[[Any, Any, jax.Array], Any], state: Any, end: jax.Array) -> Any:
+        """Runs the compiled chunk up to ``end``, block by block."""
+        while self._step < int(end):
+            upto = min(int(end), self._end)
+            state = chunk(state, self.block, jnp.int32(upto))
+            self._step = upto
+            if upto == self._end and upto < self._stop:
+                self._load()  # while the device works
+        return state
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._batches.close()  # type: ignore[attr-defined]

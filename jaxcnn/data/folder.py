@@ -1,0 +1,180 @@
+"""Folders of image files, a directory for each class: what is in them, and reading some of it."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jaxcnn.config import Data, InputError
+from jaxcnn.data.images import read_fitted
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+"""Of the files that count as images; what is in them is found from their first bytes."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """A split of image files, read when they are asked for.
+
+    Attributes:
+        root: folder of the split.
+        names: paths below it, as bytes, in an array of little memory.
+        labels: ``(n,)`` int32.
+        image_shape: to which every image is brought.
+        fit: how.
+    """
+
+    root: Path
+    names: np.ndarray
+    labels: np.ndarray
+    image_shape: tuple[int, int, int]
+    fit: Literal["resize", "crop"]
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.labels)
+
+    def path(self, index: int) -> Path:
+        """One of the files."""
+        return self.root / os.fsdecode(bytes(self.names[index]))
+
+    def first(self, number: int) -> "Files":
+        """The first files, of which every class has as many as the others, if it has enough."""
+        return replace(self, names=self.names[:number], labels=self.labels[:number])
+
+    def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Reads files: ``image``, ``label`` and ``ok``, which is False where none can be read."""
+        side, _, channels = self.image_shape
+        images = np.zeros((len(index), *self.image_shape), np.uint8)
+        ok = np.ones(len(index), bool)
+        for row, i in enumerate(index.tolist()):
+            try:
+                images[row] = read_fitted(self.path(i), channels, side, self.fit)
+            except InputError:
+                ok[row] = False
+        return {"image": images, "label": self.labels[index], "ok": ok}
+
+    def fault(self, index: int) -> str:
+        """Why a file cannot be read, in one line that names it."""
+        side, _, channels = self.image_shape
+        try:
+            read_fitted(self.path(index), channels, side, self.fit)
+        except InputError as error:
+            return " ".join(str(error).split())
+        return f"{self.path(index)}: could not be read for a while"
+
+    def identity(self) -> list[np.ndarray]:
+        """What tells this split from another one: names, labels and sizes of the files."""
+        return [self.names, self.labels, np.array([_size(self.path(i)) for i in range(len(self))])]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # a link to nowhere, or to itself
+        return -1
+
+
+def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
+    """Finds the images under ``data.dir``: ``train/CLASS/...`` and ``test/CLASS/...`` (or val).
+
+    Returns:
+        The training split, the held-out split, and the classes in natural order (2 before 10).
+
+    Raises:
+        InputError: something is missing; names the folder.
+    """
+    if config.dir is None:
+        raise InputError("data.dir=None: must be the folder that holds train/ and test/")
+    root = Path(config.dir).expanduser()
+    if config.image_size is None or config.fit == "pad":
+        raise InputError(
+            f"data.fit={config.fit!r} with data.image_size={config.image_size}: files may differ "
+            "in size; must be data.image_size=224, say, with data.fit='resize' or 'crop'"
+        )
+    held_out = next((s for s in ("test", "val", "validation") if (root / s).is_dir()), None)
+    if not (root / "train").is_dir() or held_out is None:
+        raise InputError(
+            f"data.dir={config.dir!r}: must hold the folders train and test (or val), "
+            "with a folder for each class"
+        )
+    classes = sorted(_folders(root / "train"), key=natural)
+    if not classes:
+        raise InputError(f"data.dir={config.dir!r}: {root / 'train'} has no folders, one a class")
+    unknown = sorted(set(_folders(root / held_out)) - set(classes))
+    if unknown:
+        raise InputError(
+            f"data.dir={config.dir!r}: {root / held_out / unknown[0]} is no class of "
+            f"{root / 'train'}"
+        )
+    shape = (config.image_size, config.image_size, config.channels)
+    train, test = (
+        Files(root / split, *_listed(root / split, classes), shape, config.fit)
+        for split in ("train", held_out)
+    )
+    for name, count in zip(classes, np.bincount(train.labels, minlength=len(classes)), strict=True):
+        if count == 0:
+            raise InputError(
+                f"data.dir={config.dir!r}: {root / 'train' / name} has no image files "
+                f"({', '.join(sorted(SUFFIXES))})"
+            )
+    if len(test) == 0:
+        raise InputError(f"data.dir={config.dir!r}: {root / held_out} has no image files")
+    return train, test, tuple(classes)
+
+
+def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
+    """Key that sorts numbers by value, and the rest regardless of case.
+
+    >>> sorted(["class10", "Class2", "class1"], key=natural)
+    ['class1', 'Class2', 'class10']
+    """
+    parts = [p for p in re.split(r"([0-9]+)", name.casefold()) if p]
+    return [(p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts], name
+
+
+def _folders(path: Path) -> list[str]:
+    return [p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+
+
+def _listed(root: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Names and labels of all images of a split, the first of each class first."""
+    found = [
+        (rank, label, name)
+        for label, class_name in enumerate(classes)
+        if (root / class_name).is_dir()  # some classes may not be tested
+        for rank, name in enumerate(_images(root, class_name))
+    ]
+    found.sort()
+    names = np.array([os.fsencode(name) for _, _, name in found], dtype=bytes)
+    return names, np.array([label for _, label, _ in found], np.int32)
+
+
+def _images(root: Path, class_name: str) -> list[str]:
+    """Image files of a class, at any depth; a folder that is reached twice counts once."""
+    seen: set[tuple[int, int]] = set()
+    found = []
+    for name, below, files in os.walk(root / class_name, onerror=_refuse, followlinks=True):
+        folder = Path(name)
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below[:] = sorted((b for b in below if not b.startswith(".")), key=natural)
+        found += [
+            str((folder / file).relative_to(root))
+            for file in sorted(files, key=natural)
+            if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
+        ]
+    return found
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"data.dir: {error.filename}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,210 @@
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.config import Data, InputError
+from jaxcnn.data import sources
+
+BLUE = (20, 40, 200)
+
+
+def picture(size=(9, 7)):
+    return Image.new("RGB", size, BLUE)
+
+
+def jpeg(path):
+    picture().save(path, "JPEG", quality=95)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for split, n in (("train", 3), ("test", 2)):
+        for name in ("class10", "class2"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(n):
+                jpeg(tmp_path / split / name / f"{i}.jpg")
+    return tmp_path
+
+
+def config(root, **changes):
+    options = {"dir": str(root), "image_size": 8, "fit": "resize", "batch_size": 2} | changes
+    return Data("folder", **options)
+
+
+def test_classes_are_folders_in_natural_order(root):
+    dataset = sources.load(config(root))
+    assert dataset.classes == ("class2", "class10")
+    assert (len(dataset.train), len(dataset.test)) == (6, 4)
+    assert dataset.image_shape == (8, 8, 3)
+    assert np.bincount(dataset.train.labels).tolist() == [3, 3]
+    grey = sources.load(config(root, channels=1, fit="crop"))
+    assert grey.image_shape == (8, 8, 1)
+
+
+def test_the_first_examples_are_of_all_classes(root):
+    assert sorted(sources.load(config(root, train_limit=2)).train.labels.tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_other_names_of_the_held_out_folder(root, name):
+    (root / "test").rename(root / name)
+    assert len(sources.load(config(root)).test) == 4
+
+
+def loaded_blue(root):
+    """How many training images are there, after checking that all are blue."""
+    found = sources.load(config(root)).train
+    mean = found.images.reshape(len(found), -1, 3).mean(axis=1)
+    np.testing.assert_allclose(mean, np.tile(BLUE, (len(found), 1)), atol=3)
+    return len(found)
+
+
+def cmyk(path):
+    picture().convert("CMYK").save(path, "JPEG", quality=95)
+
+
+def palette_with_alpha(path):
+    image = Image.new("P", (9, 7), 0)
+    image.putpalette([*BLUE, 255, 255, 255])
+    image.save(path, "PNG", transparency=bytes([255, 0]))
+
+
+def animated(path):
+    picture().save(
+        path, "WEBP", save_all=True, append_images=[Image.new("RGB", (9, 7))], quality=99
+    )
+
+
+def turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture().save(path, "JPEG", exif=exif, quality=95)
+
+
+GOOD = {
+    "cmyk.jpg": cmyk,
+    "palette.png": palette_with_alpha,
+    "animated.webp": animated,
+    "turned.JPEG": turned,
+    "a_png.jpg": lambda path: picture().save(path, "PNG"),
+    "Käse 猫.png": lambda path: picture().save(path),
+    "deep/er/x.png": lambda path: picture().save(path),
+    "linked.jpg": lambda path: path.symlink_to(path.parent / "0.jpg"),
+    "large.png": lambda path: picture((600, 400)).save(path),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_unusual_images_are_read(root, name):
+    path = root / "train" / "class2" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    GOOD[name](path)
+    assert loaded_blue(root) == 7
+
+
+def test_16_bits_are_read(root):
+    deep = Image.fromarray(np.full((9, 7), 257 * 100, np.uint16))
+    deep.save(root / "train" / "class2" / "00.png")
+    images = sources.load(config(root, channels=1)).train.images
+    assert (images == 100).all(axis=(1, 2, 3)).sum() == 1
+
+
+def test_what_is_no_image_by_name_and_folders_seen_before_do_not_count(root):
+    folder = root / "train" / "class2"
+    (folder / "notes.txt").write_text("x")
+    (folder / ".hidden.jpg").write_text("x")
+    (folder / "loop").symlink_to(folder)
+    (folder / "up").symlink_to(root)
+    (folder / "empty").mkdir()
+    assert loaded_blue(root) == 6 + 3 + 2 + 2  # `up` leads to the images of all other folders
+
+
+def huge_png(path):
+    """400 megapixels, as its header claims."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))))
+
+
+def truncated(path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path, "JPEG")
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def forbidden(path):
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    jpeg(path)
+    path.chmod(0)
+
+
+BAD = {
+    "truncated.jpg": truncated,
+    "cut.webp": lambda path: (animated(path), path.write_bytes(path.read_bytes()[:60])),
+    "page.jpg": lambda path: path.write_text("<!DOCTYPE html><html>404</html>"),
+    "empty.png": lambda path: path.write_bytes(b""),
+    "huge.png": huge_png,
+    "forbidden.jpg": forbidden,
+    "postscript.png": lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%EOF\n"),
+    "itself.jpg": lambda path: path.symlink_to(path),
+    "nowhere.jpg": lambda path: path.symlink_to(path.parent / "gone.jpg"),
+    "猫.gif": lambda path: path.write_bytes(b"GIF89a"),
+    "zeros.bmp": lambda path: path.write_bytes(bytes(5000)),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_read_is_left_out_and_named_once(root, name, caplog):
+    BAD[name](root / "train" / "class2" / name)
+    assert loaded_blue(root) == 6
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert name in line
+    assert "\n" not in line
+    with pytest.raises(
+        InputError, match=r"data\.max_bad_images=0: more images cannot be read"
+    ) as e:
+        sources.load(config(root, max_bad_images=0))
+    assert name in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "changes", "named"),
+    [
+        (None, {"dir": None}, "data.dir=None"),
+        (None, {"dir": "/nonexistent"}, "must hold the folders train and test"),
+        (None, {"image_size": None}, "data.image_size=None"),
+        (None, {"fit": "pad"}, "data.fit='pad'"),
+        (None, {"batch_size": 7}, "data.batch_size=7: must be at most the 6"),
+        ("test/class3", {}, "test/class3 is no class of"),
+        ("train/class3", {}, "train/class3 has no image files"),
+    ],
+)
+def test_faults_of_the_folder_are_named(root, break_it, changes, named):
+    if break_it:
+        (root / break_it).mkdir()
+    with pytest.raises(InputError) as error:
+        sources.load(config(root, **changes))
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_streamed_examples_are_those_in_memory(root):
+    truncated(root / "train" / "class2" / "bad.jpg")
+    held = sources.load(config(root)).train
+    streamed = sources.load(config(root, streaming=True)).train
+    assert len(streamed) == 7
+    found = streamed.read(np.arange(7))
+    assert found["ok"].sum() == 6
+    np.testing.assert_array_equal(found["image"][found["ok"]], held.images)
+    np.testing.assert_array_equal(found["label"][found["ok"]], held.labels)
