@@ -154,16 +154,12 @@ class BatchNorm(nn.Module):
     Attributes:
         momentum: share of the old running statistic that is kept (PyTorch's is 1 - momentum).
         epsilon: added to the variance.
-        use_scale: learns ``scale``.
-        use_bias: learns ``bias``.
         dtype: type of the output.
         scale_init: initialiser of ``scale``; zeros make a residual branch start as identity.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
-    use_scale: bool = True
-    use_bias: bool = True
     dtype: DTypeLike = jnp.float32
     scale_init: Initializer = nn.initializers.ones_init()
 
@@ -173,8 +169,8 @@ class BatchNorm(nn.Module):
         c = (x.shape[-1],)
         mean = self.variable("batch_stats", "mean", jnp.zeros, c, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, c, jnp.float32)
-        scale = self.param("scale", self.scale_init, c) if self.use_scale else None
-        bias = self.param("bias", nn.initializers.zeros_init(), c) if self.use_bias else None
+        scale = self.param("scale", self.scale_init, c)
+        bias = self.param("bias", nn.initializers.zeros_init(), c)
         y, new_mean, new_var = ops.batch_norm(
             x.astype(self.dtype),
             mean.value,
@@ -221,7 +217,6 @@ class ConvNormAct(nn.Module):
     kernel_size: Size = 3
     stride: Size = 1
     padding: Padding = "SAME"
-    dilation: Size = 1
     groups: int = 1
     activation: Activation | None = nn.relu
     momentum: float = 0.9
@@ -239,7 +234,6 @@ class ConvNormAct(nn.Module):
             self.kernel_size,
             stride=self.stride,
             padding=self.padding,
-            dilation=self.dilation,
             groups=self.groups,
             use_bias=False,
             dtype=self.dtype,

@@ -7,6 +7,9 @@ from pathlib import Path
 from jaxcnn.commands.parsing import parse
 from jaxcnn.config import Data, Experiment, InputError, Model
 
+Pixels = tuple[float, ...] | None
+Options = tuple[Path, str, Path, int, Path | None, int | None, str, Pixels, Pixels]
+
 
 def main(args: Sequence[str]) -> int:
     """Runs the command and returns the exit code."""
@@ -20,9 +23,9 @@ def main(args: Sequence[str]) -> int:
         classes: Path | None = None,
         image_size: int | None = None,
         dataset: str = "imagenet2012",
-        mean: tuple[float, ...] = (0.485, 0.456, 0.406),
-        std: tuple[float, ...] = (0.229, 0.224, 0.225),
-    ) -> tuple[Path, str, Path, int, Path | None, int | None, Data]:
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+    ) -> Options:
         """Import weights in torchvision's layout for `eval`, `predict` and `train --init-from`.
 
         Args:
@@ -34,17 +37,21 @@ def main(args: Sequence[str]) -> int:
             classes: text file with one class name a line; by default the classes are numbered.
             image_size: side of the images; by default the one the model was published for.
             dataset: what `eval` evaluates on.
-            mean: of pixels scaled to [0, 1], as the weights were trained with.
-            std: likewise; the defaults are ImageNet's.
+            mean: of pixels scaled to [0, 1], as the weights were trained with; by default that of
+                torchvision's weights of the model.
+            std: likewise.
         """
-        data = Data(dataset, batch_size=1, fit="resize", mean=mean, std=std)
-        return weights, model, out, num_classes, classes, image_size, data
+        return weights, model, out, num_classes, classes, image_size, dataset, mean, std
 
-    path, name, out, num_classes, class_file, size, data = parse(parsed, args, "import")
+    path, name, out, num_classes, class_file, size, dataset, mean, std = parse(
+        parsed, args, "import"
+    )
     from jaxcnn import build, models, trained
 
     with build.as_input_error():
         height, width, channels = models.standard_input(name)
+        usual_mean, usual_std = models.standard_normalization(name)
+    data = Data(dataset, batch_size=1, fit="resize", mean=mean or usual_mean, std=std or usual_std)
     if size is not None:
         height = width = size
     names = [str(i) for i in range(num_classes)]

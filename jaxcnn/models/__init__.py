@@ -2,7 +2,11 @@
 
 A model is a Linen module: ``variables = model.init(key, images, train=False)`` and
 ``logits = model.apply(variables, images, train=False)``, with images ``(n, h, w, c)``.
-With ``endpoints=True`` it returns ``(logits, endpoints)``: a dict of named feature maps.
+With ``endpoints=True`` it returns ``(logits, endpoints)``: a dict of named feature maps
+(``stage1``, ...), the ``features`` that the logits are made of, and the ``aux_logits`` of networks
+with auxiliary heads. Every family but the three small ones (``mlp``, ``lenet5``, ``convnet``, whose
+activations are few) has the option ``remat``, which recomputes its blocks in the backward pass
+instead of storing their activations.
 """
 
 import difflib
@@ -12,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from jaxcnn.models import (
     convnext,
@@ -76,6 +81,7 @@ __all__ = [
     "model_options",
     "read_safetensors",
     "standard_input",
+    "standard_normalization",
 ]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -191,6 +197,10 @@ STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
     "efficientnet_v2_l": (480, 480, 3),
 }
 
+# Models whose weights torchvision trained on pixels scaled to [-1, 1]; ImageNet's statistics are
+# those of all others. (GoogLeNet and Inception undo ImageNet's inside torchvision's model.)
+SYMMETRIC = {"googlenet", "inception_v3", "efficientnet_v2_l"}
+
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the models that match a shell pattern, sorted.
@@ -224,22 +234,24 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
         **options: fields of the model, see :func:`model_options`.
 
     Raises:
-        ValueError: an unknown name or option, or ``num_classes`` below 1.
+        ValueError: an unknown name or option, an option of another type than its default, a rate
+            outside [0, 1), or ``num_classes`` below 1.
 
     >>> create_model("lenet5", num_classes=10).num_classes
     10
     """
     constructor = _constructor(name)
+    if type(num_classes) is bool or not isinstance(num_classes, int | np.integer):
+        raise ValueError(f"num_classes={num_classes!r} must be a whole number")
     if num_classes < 1:
-        raise ValueError(f"num_classes={num_classes} must be at least 1")
+        raise ValueError(f"num_classes={num_classes!r} must be at least 1")
     known = model_options(name)
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             raise ValueError(
                 f"model={name!r} has no option {option!r}; it takes {', '.join(sorted(known))}"
             )
-        if "drop" in option and not 0 <= options[option] < 1:
-            raise ValueError(f"{option}={options[option]} must be a probability in [0, 1)")
+        _check_option(option, value, known[option])
     return constructor(num_classes=num_classes, **options)
 
 
@@ -253,9 +265,37 @@ def standard_input(name: str) -> tuple[int, int, int]:
     return STANDARD_INPUTS.get(name, (224, 224, 3))
 
 
+def standard_normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of pixels in [0, 1] that torchvision's weights of a model expect.
+
+    >>> standard_normalization("googlenet")
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    """
+    _constructor(name)
+    if name in SYMMETRIC:
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _check_option(option: str, value: Any, default: Any) -> None:
+    """Raises a ValueError unless the value is of the default's type, and a rate in [0, 1)."""
+    kinds: dict[type, tuple[str, Any]] = {
+        bool: ("True or False", bool),
+        int: ("a whole number", int | np.integer),
+        float: ("a number", int | float | np.number),
+        str: ("text", str),
+        tuple: ("a sequence", tuple | list),
+    }
+    what, kind = kinds.get(type(default), ("", object))
+    if not isinstance(value, kind) or (isinstance(value, bool) and type(default) in (int, float)):
+        raise ValueError(f"{option}={value!r} must be {what}, as {default!r} is")
+    if "drop" in option and not 0 <= value < 1:
+        raise ValueError(f"{option}={value} must be a probability in [0, 1)")
+
+
 def _constructor(name: str) -> Callable[..., nn.Module]:
     if name in MODELS:
         return MODELS[name]
-    near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), MODELS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`jaxcnn list` shows all"
     raise ValueError(f"model={name!r} is unknown; {hint}")

@@ -37,7 +37,7 @@ class AlexNet2012(nn.Module):
 
     Attributes:
         num_classes: number of logits.
-        dropout: rate before the first two dense layers' successors, in training.
+        dropout: rate behind each of the first two dense layers, in training.
         dtype: type of the arithmetic.
         remat: recomputes each convolution's stage in the backward pass instead of storing it.
     """

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import BatchNorm, Conv, Dense, activation_named, flatten
+from jaxcnn.layers import BatchNorm, Conv, Dense, activation_named, check_images, flatten
 
 
 class ConvNet(nn.Module):
@@ -46,12 +46,7 @@ class ConvNet(nn.Module):
             raise ValueError(f"widths={tuple(self.widths)} must be positive, one for each stage")
         if self.convs_per_stage < 1:
             raise ValueError(f"convs_per_stage={self.convs_per_stage} must be at least 1")
-        smallest = 2 ** len(self.widths)
-        if min(x.shape[1:3]) < smallest:
-            raise ValueError(
-                f"convnet with {len(self.widths)} pools takes images of at least "
-                f"{smallest}x{smallest}, got {x.shape[1]}x{x.shape[2]}"
-            )
+        check_images(f"convnet with {len(self.widths)} pools", x, 2 ** len(self.widths))
         activation = activation_named(self.activation)
         ends: dict[str, jax.Array] = {}
         for stage, width in enumerate(self.widths, start=1):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import Conv, Dense, activation_named, flatten
+from jaxcnn.layers import Conv, Dense, activation_named, check_images, flatten
 
 
 class LeNet5(nn.Module):
@@ -51,10 +51,7 @@ class LeNet5(nn.Module):
         """Maps ``(n, 32, 32, c)`` to ``(n, num_classes)`` logits."""
         if self.pool not in {"max", "avg"}:
             raise ValueError(f"pool={self.pool!r} must be 'max' or 'avg'")
-        if min(x.shape[1:3]) < 16:
-            raise ValueError(
-                f"lenet5 takes images of at least 16x16, got {x.shape[1]}x{x.shape[2]}"
-            )
+        check_images("lenet5", x, 16)
         pool = ops.max_pool if self.pool == "max" else ops.avg_pool
         activation = activation_named(self.activation)
         ends: dict[str, jax.Array] = {}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from jaxcnn.layers import Dense, activation_named, flatten
+from jaxcnn.layers import Dense, activation_named, check_images, flatten
 
 
 class MLP(nn.Module):
@@ -32,6 +32,7 @@ class MLP(nn.Module):
         self, x: jax.Array, *, train: bool = False, endpoints: bool = False
     ) -> jax.Array | tuple[jax.Array, dict[str, jax.Array]]:
         """Maps ``(n, h, w, c)`` to ``(n, num_classes)`` logits."""
+        check_images("mlp", x)
         activation = activation_named(self.activation)
         ends: dict[str, jax.Array] = {}
         x = flatten(x)

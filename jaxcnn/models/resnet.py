@@ -149,6 +149,11 @@ class ResNet(nn.Module):
     ) -> jax.Array | tuple[jax.Array, dict[str, jax.Array]]:
         """Maps ``(n, h, w, c)`` to ``(n, num_classes)`` logits."""
         check_images("resnet", x)
+        if not self.bottleneck and (self.groups, self.width_per_group) != (1, 64):
+            raise ValueError(
+                f"groups={self.groups} and width_per_group={self.width_per_group} need "
+                "bottleneck=True"
+            )
         ends: dict[str, jax.Array] = {}
         conv1 = partial(Conv, 64, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype)
         if self.small_images:

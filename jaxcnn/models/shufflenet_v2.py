@@ -100,7 +100,8 @@ class ShuffleNetV2(nn.Module):
 
     Attributes:
         num_classes: number of logits.
-        widths: channels of the three stages and of conv5.
+        stage_sizes: units in each stage.
+        widths: channels of each stage and of conv5.
         small_images: for 32x32 images: conv1 does not stride, and there is no max pool.
         dropout: rate before the dense layer, in training.
         dtype: type of the arithmetic.
@@ -108,6 +109,7 @@ class ShuffleNetV2(nn.Module):
     """
 
     num_classes: int
+    stage_sizes: Sequence[int] = (4, 8, 4)
     widths: Sequence[int] = (116, 232, 464, 1024)
     small_images: bool = False
     dropout: float = 0.0
@@ -133,7 +135,7 @@ class ShuffleNetV2(nn.Module):
         ends["stage1"] = x
 
         for stage, (size, width) in enumerate(
-            zip((4, 8, 4), self.widths[:-1], strict=False), start=2
+            zip(self.stage_sizes, self.widths[:-1], strict=True), start=2
         ):
             for i in range(size):
                 x = unit(width, 2 if i == 0 else 1, dtype=self.dtype, name=f"stage{stage}_{i}")(

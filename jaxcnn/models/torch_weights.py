@@ -70,7 +70,7 @@ def from_torch(
         ``{"params": ..., "batch_stats": ...}``, as ``model.init`` returns.
 
     Raises:
-        ValueError: entries are missing, unknown or of another shape; all are named.
+        ValueError: entries are missing, unknown, or of another shape or type; they are named.
 
     >>> import numpy as np
     >>> weights = {"fc1.weight": np.ones((5, 4)), "fc1.bias": np.ones(5),
@@ -106,7 +106,8 @@ def from_torch(
         array = _to_ours(np.asarray(value), target)
         if array is None:
             expected = _torch_shape(target)
-            misshapen.append(f"{key} has the shape {np.shape(value)}, expected {expected}")
+            of = f"{np.shape(value)} and the dtype {np.asarray(value).dtype}"
+            misshapen.append(f"{key} has the shape {of}, expected {expected} of numbers")
         else:
             found[path] = jnp.asarray(array)
     missing = [
@@ -118,7 +119,7 @@ def from_torch(
         for what, names in (
             ("missing", missing),
             ("not part of it", extra),
-            ("of another shape", misshapen),
+            ("of another shape or type", misshapen),
         )
         if names
     ]
@@ -192,7 +193,7 @@ def _torch_shape(target: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _to_ours(array: np.ndarray, target: tuple[int, ...]) -> np.ndarray | None:
-    """The array in our layout, or None where its shape does not fit."""
+    """The array in our layout, or None where it does not fit or does not hold numbers."""
     shape = _torch_shape(target)
     if array.shape != shape:
         # A dense layer stored as a convolution over its whole input, or the reverse, holds the
@@ -203,7 +204,7 @@ def _to_ours(array: np.ndarray, target: tuple[int, ...]) -> np.ndarray | None:
         if not (fits_dense or fits_conv or fits_channel) or array.size != np.prod(shape):
             return None
         array = array.reshape(shape)
-    if array.dtype == object or np.issubdtype(array.dtype, np.complexfloating):
+    if array.dtype.kind in "OSUMmc":
         return None
     array = array.astype(np.float32)
     if len(shape) > 1:

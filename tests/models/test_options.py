@@ -1,4 +1,6 @@
-"""Options that a config can set."""
+"""Options that a config can set, and names that it may misspell."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import pytest
 from jaxcnn import models
 from jaxcnn.build import build_model
 from jaxcnn.config import Data, Experiment, InputError, Model
+from tests.models.table import shapes
 
 CLASSES = [str(i) for i in range(10)]
 
@@ -45,3 +48,40 @@ def test_bad_options_are_named(name, options, named):
 def test_stochastic_depth_is_an_option(name):
     experiment = Experiment(model=Model(name, {"drop_path": 0.3}))
     assert build_model(experiment, CLASSES, (64, 64, 3)).drop_path == 0.3
+
+
+@pytest.mark.parametrize("num_classes", [0, -1, 2.5, "10", True])
+def test_wrong_number_of_classes(num_classes: Any) -> None:
+    with pytest.raises(ValueError, match=rf"num_classes={num_classes!r} must be"):
+        models.create_model("lenet5", num_classes=num_classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("resnet51", "resnet50"), ("ResNet-50", "resnet50"), ("VGG16", "vgg16"), ("x", "list")],
+)
+def test_unknown_names_have_a_suggestion(name: str, near: str) -> None:
+    for function in (models.standard_input, models.model_options):
+        with pytest.raises(ValueError, match=rf"model='{name}' is unknown; .*{near}"):
+            function(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet18", {"dropuot": 0.1}, "has no option 'dropuot'; it takes .*dropout"),
+        ("resnet18", {"dropout": "0.1"}, "dropout='0.1' must be a number"),
+        ("resnet18", {"small_images": 1}, "small_images=1 must be True or False"),
+        ("resnet18", {"groups": 2.5}, "groups=2.5 must be a whole number"),
+        ("resnet18", {"stage_sizes": 3}, "stage_sizes=3 must be a sequence"),
+        ("lenet5", {"pool": 2}, "pool=2 must be text"),
+    ],
+)
+def test_wrong_options_are_named(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        models.create_model(name, num_classes=10, **options)
+
+
+def test_groups_need_bottlenecks() -> None:
+    with pytest.raises(ValueError, match="groups=32 and width_per_group=64 need bottleneck=True"):
+        shapes(models.create_model("resnet18", num_classes=10, groups=32), (64, 64, 3))

@@ -28,6 +28,31 @@ def test_names_shapes_and_counts_are_the_references(row: Row, torchvision: Any) 
         assert models.from_torch(row.name, state).keys() <= {"params", "batch_stats"}
 
 
+@pytest.mark.parametrize(
+    "row",
+    [row for row in SHARED if row.smallest > 1 and not row.giant],
+    ids=lambda row: row.name,
+)
+def test_smallest_image_is_the_references(row: Row, torchvision: Any) -> None:
+    import torch
+
+    theirs = reference(row.name, empty=True).eval()
+    theirs(torch.empty(1, 3, row.smallest, row.smallest, device="meta"))
+    with pytest.raises(RuntimeError):
+        theirs(torch.empty(1, 3, row.smallest - 1, row.smallest - 1, device="meta"))
+
+
+def test_pixels_of_the_references_weights(torchvision: Any) -> None:
+    for row in SHARED:
+        weights = torchvision.models.get_model_weights(row.name).DEFAULT
+        usual = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+        expected = usual | weights.transforms.keywords
+        if row.family in {"googlenet", "inception_v3"}:  # rescaled inside the model
+            expected |= {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+        found = models.standard_normalization(row.name)
+        assert found == (expected["mean"], expected["std"]), row.name
+
+
 @pytest.mark.parametrize("row", [_param(row) for row in SHARED])
 def test_eval_logits(row: Row, torchvision: Any) -> None:
     assert eval_error(row) < 1e-4
