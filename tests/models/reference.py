@@ -71,8 +71,15 @@ def randomize(model: Any, seed: int = 0) -> dict[str, np.ndarray]:
     for name, tensor in model.state_dict().items():
         shape = tuple(tensor.shape)
         positive = name in norms or name.endswith("running_var")
-        if not name.endswith("num_batches_tracked"):
-            tensor.copy_(torch.from_numpy(draw(rng, positive, shape, math.prod(shape[1:]))))
+        if name.endswith("num_batches_tracked"):
+            continue
+        array = draw(rng, positive, shape, math.prod(shape[1:]))
+        if name.endswith("bn3.weight"):
+            # Branches of a trained ResNet are small beside their shortcuts. With branches as
+            # large, each block magnifies rounding errors: either implementation would be 4e-4
+            # away from the exact logits of resnet152.
+            array *= 0.25
+        tensor.copy_(torch.from_numpy(array))
     return _arrays(model)
 
 
@@ -167,7 +174,8 @@ def train_errors(row: Row, dtype: str) -> dict[str, float]:
     total: Any = sum((o * torch.from_numpy(h)).sum() for o, h in zip(outputs, heads, strict=False))
     total.backward()
 
-    def loss(x: jax.Array) -> tuple[jax.Array, Any]:
+    # Weights that the program closed over would be constants, which XLA folds at great length.
+    def loss(x: jax.Array, variables: Any) -> tuple[jax.Array, Any]:
         (logits, ends), updated = ours.apply(
             variables, x, train=True, endpoints=True, mutable=["batch_stats"]
         )
@@ -175,8 +183,8 @@ def train_errors(row: Row, dtype: str) -> dict[str, float]:
         total = sum((o * h).sum() for o, h in zip(outputs, heads, strict=False))
         return total, (outputs, updated)
 
-    step = jax.jit(jax.grad(loss, has_aux=True)).lower(jnp.asarray(x))
-    gradient, (ours_out, updated) = step.compile(FAST)(x)
+    step = jax.jit(jax.grad(loss, has_aux=True)).lower(jnp.asarray(x), variables)
+    gradient, (ours_out, updated) = step.compile(FAST)(x, variables)
     errors = {"logits": relative_error(ours_out[0], outputs[0].detach().numpy())}
     for i, (o, t) in enumerate(zip(ours_out[1:], outputs[1:], strict=True), start=1):
         errors[f"aux_logits {i}"] = relative_error(o, t.detach().numpy())
