@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make train      train LeNet-5 on digits (a minute, no data needed)"
 	@echo "make test       the whole fast test suite"
-	@echo "make test-slow  the long tests too"
+	@echo "make test-slow  the long tests"
 	@echo "make lint       formatting, lint, import contracts, types"
 	@echo "make clean      remove the virtual environment"
 
@@ -19,7 +19,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 --dist worksteal
 
 test-slow: $(VENV)/.installed-test
-	$(BIN)/pytest -m "slow or not slow" --timeout 3600
+	$(BIN)/pytest -m slow --timeout 3600
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -84,7 +84,8 @@ TABLE = (
     Row("vgg13", "vgg", 133_047_848, size=32, smallest=32, giant=True),
     Row("vgg16", "vgg", 138_357_544, size=32, smallest=32, giant=True),
     Row("vgg19", "vgg", 143_667_240, size=32, smallest=32, giant=True),
-    Row("vgg11_bn", "vgg", 132_868_840, size=40, smallest=32, representative=True),
+    Row("vgg11_bn", "vgg", 132_868_840, size=40, smallest=32, representative=True,
+        slim={"stage_sizes": (1, 1, 1, 1, 1), "small_images": True}),
     Row("vgg13_bn", "vgg", 133_053_736, size=32, smallest=32, giant=True),
     Row("vgg16_bn", "vgg", 138_365_992, size=32, smallest=32, giant=True),
     Row("vgg19_bn", "vgg", 143_678_248, size=32, smallest=32, giant=True),
@@ -148,7 +149,7 @@ TABLE = (
     Row("mobilenet_v3_large", "mobilenet_v3", 5_483_032),
 
     Row("shufflenet_v2_x0_5", "shufflenet_v2", 1_366_792, representative=True,
-        slim={"widths": (48, 128)}),
+        slim={"stage_sizes": (2, 1), "widths": (48, 96, 128)}),
     Row("shufflenet_v2_x1_0", "shufflenet_v2", 2_278_604),
     Row("shufflenet_v2_x1_5", "shufflenet_v2", 3_503_624),
     Row("shufflenet_v2_x2_0", "shufflenet_v2", 7_393_996),
