@@ -2,7 +2,7 @@
 
 Command:   python -m experiments.textbook.auxiliary_classifiers
 Hardware:  2 cores of a cloud CPU, jax 0.10.2
-Time:      TIME
+Time:      under 5 minutes on one core
 Result:    norm of the gradient of the training loss, auxiliary losses included at their weight,
            relative to that of the main loss alone (mean over three seeds, measured):
 
