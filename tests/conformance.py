@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,22 +15,23 @@ from jaxcnn import models
 from tests.models.table import ROWS, TABLE, Row, build, shapes, variables
 
 ALL = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
-FAMILIES = pytest.mark.parametrize(
-    "row", [row for row in TABLE if row.representative], ids=lambda row: row.name
-)
-# What compiles twice, or every operation by itself, is slow for families without a shallow member.
-SHALLOW = pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(
-            row,
-            id=row.name,
-            marks=() if row.slim or row.parameters < 1_000_000 else pytest.mark.slow,
-        )
-        for row in TABLE
-        if row.representative
-    ],
-)
+
+
+def _families(fast: Callable[[Row], Any]) -> Any:
+    """One row for each family; slow where ``fast`` does not hold."""
+    return pytest.mark.parametrize(
+        "row",
+        [
+            pytest.param(row, id=row.name, marks=() if fast(row) else pytest.mark.slow)
+            for row in TABLE
+            if row.representative
+        ],
+    )
+
+
+FAMILIES = _families(lambda row: True)
+SHALLOW = _families(lambda row: row.slim or row.parameters < 1_000_000)  # compiles twice
+SMALL = _families(lambda row: row.parameters < 1_000_000)  # compiles every operation by itself
 FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running here
 
 
@@ -151,7 +153,7 @@ def test_eval_mode(row: Row) -> None:
     assert float(jnp.sqrt((error**2).mean())) < 0.1 * scale
 
 
-@SHALLOW
+@SMALL
 def test_jit_equals_eager(row: Row) -> None:
     model = build(row, **row.slim)
     state = variables(model, row.image)

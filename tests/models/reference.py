@@ -43,12 +43,13 @@ def import_torchvision() -> Any:
     return torchvision
 
 
-def reference(name: str, num_classes: int = 1000, *, empty: bool = False) -> Any:
+def reference(name: str, num_classes: int = 1000, *, empty: bool = False, **options: Any) -> Any:
     """torchvision's model, its weights not initialised (which is slow), or not even allocated."""
     import torch
 
     constructor = getattr(import_torchvision().models, name)
-    options = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+    if name in {"googlenet", "inception_v3"}:
+        options["init_weights"] = False
     try:
         with torch.device("meta"):
             model = constructor(num_classes=num_classes, **options)
@@ -147,7 +148,7 @@ def eval_error(row: Row, batch: int = 2) -> float:
     return relative_error(logits, expected.numpy())
 
 
-def train_errors(row: Row, dtype: str) -> dict[str, float]:
+def train_errors(row: Row, dtype: str, *, without_aux: bool = False) -> dict[str, float]:
     """Relative errors of a training-mode pass: logits, aux_logits, batch_stats, input gradient.
 
     In float32 a rounding error can turn a unit on or off, and gradients of either implementation
@@ -156,11 +157,12 @@ def train_errors(row: Row, dtype: str) -> dict[str, float]:
     import torch
 
     num_classes = 10
-    theirs = reference(row.name, num_classes).train()
+    theirs = reference(row.name, num_classes, **({"aux_logits": False} if without_aux else {}))
+    theirs.train()
     for module in theirs.modules():
         if isinstance(module, torch.nn.Dropout) or type(module).__name__ == "StochasticDepth":
             module.p = 0.0
-    ours = build(row, num_classes, dtype=dtype)
+    ours = build(row, num_classes, dtype=dtype, **({"aux_heads": False} if without_aux else {}))
     variables = models.from_torch(ours, randomize(theirs), input_shape=row.train_image)
     variables = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
     theirs = theirs.to(getattr(torch, dtype))

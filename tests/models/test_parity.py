@@ -1,5 +1,6 @@
 """Ours against torchvision with the same random weights: the same function, not a similar one."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from jaxcnn import models
 from tests.models.reference import eval_error, reference, train_errors
-from tests.models.table import TABLE, Row
+from tests.models.table import ROWS, TABLE, Row
 
 SHARED = [row for row in TABLE if row.torchvision]
 slow = pytest.mark.slow
@@ -59,12 +60,21 @@ def test_eval_logits(row: Row, torchvision: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in SHARED if row.representative], ids=lambda row: row.name
+    ("row", "without_aux"),
+    [
+        pytest.param(row, False, id=row.name, marks=slow if row.train_size else ())
+        for row in SHARED
+        if row.representative
+    ]
+    + [pytest.param(replace(ROWS["inception_v3"], train_size=None), True, id="inception_v3 alone")],
 )
-def test_train_mode(row: Row, torchvision: Any) -> None:
-    """Logits, auxiliary logits, updated statistics and the gradient of the images."""
+def test_train_mode(row: Row, without_aux: bool, torchvision: Any) -> None:
+    """Logits, auxiliary logits, updated statistics and the gradient of the images.
+
+    The auxiliary head of inception_v3 takes images of 299x299, which is slow.
+    """
     with jax.enable_x64(True):
-        errors = train_errors(row, "float64")
+        errors = train_errors(row, "float64", without_aux=without_aux)
     # Statistics pass through float32 on their way from torch.
     assert errors.pop("batch statistics", 0.0) < 1e-6
     # PyTorch's hard sigmoid has a gradient of 1/6 rounded to float32.
