@@ -13,6 +13,8 @@ from tests.models.table import ROWS, TABLE, Row
 
 SHARED = [row for row in TABLE if row.torchvision]
 slow = pytest.mark.slow
+# Their forward and backward passes in float64 take 20 s and more each.
+LONG_TO_COMPILE = {"convnext_tiny", "densenet121", "googlenet", "inception_v3", "vgg11_bn"}
 
 
 def _param(row: Row) -> Any:
@@ -62,11 +64,18 @@ def test_eval_logits(row: Row, torchvision: Any) -> None:
 @pytest.mark.parametrize(
     ("row", "without_aux"),
     [
-        pytest.param(row, False, id=row.name, marks=slow if row.train_size else ())
+        pytest.param(row, False, id=row.name, marks=slow if row.name in LONG_TO_COMPILE else ())
         for row in SHARED
         if row.representative
     ]
-    + [pytest.param(replace(ROWS["inception_v3"], train_size=None), True, id="inception_v3 alone")],
+    + [
+        pytest.param(
+            replace(ROWS["inception_v3"], train_size=None),
+            True,
+            id="inception_v3 alone",
+            marks=slow,
+        )
+    ],
 )
 def test_train_mode(row: Row, without_aux: bool, torchvision: Any) -> None:
     """Logits, auxiliary logits, updated statistics and the gradient of the images.
