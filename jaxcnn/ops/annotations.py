@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     ArrayInput = ArrayLike
     Int = int
     Ints = int | Sequence[int]
+    Shape = Sequence[int]
     OptionalInts = int | Sequence[int | None] | None
     Number = float
     Name = str
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     Precision = lax.PrecisionLike
     DType = DTypeLike
 else:
-    ArrayInput = Int = Ints = OptionalInts = Number = Name = AxisName = Any
+    ArrayInput = Int = Ints = Shape = OptionalInts = Number = Name = AxisName = Any
     Flag = Padding = Precision = DType = Any
 
 Pairs = tuple[tuple[int, int], ...]

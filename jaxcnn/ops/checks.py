@@ -1,10 +1,14 @@
-"""What every op asks of its arrays, and the errors when it does not get it."""
+"""What every op asks of its arrays and numbers, and the errors when it does not get it."""
+
+import math
+import numbers
+from collections.abc import Iterable
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxcnn.ops.annotations import ArrayInput
+from jaxcnn.ops.annotations import ArrayInput, Name, Number
 
 LAYOUTS = {3: "(n, w, c)", 4: "(n, h, w, c)", 5: "(n, d, h, w, c)"}
 
@@ -17,12 +21,12 @@ def floating_array(name: str, value: ArrayInput) -> Array:
     """
     if not isinstance(value, Array | np.ndarray | np.generic | float):
         raise TypeError(f"{name} must be an array, not {type(value).__name__}")
-    array = jnp.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
+    dtype = np.dtype(float) if isinstance(value, float) else value.dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
-            f"{name}.dtype={array.dtype} must be floating; convert with {name}.astype(jnp.float32)"
+            f"{name}.dtype={dtype} must be floating; convert with {name}.astype(jnp.float32)"
         )
-    return array
+    return jnp.asarray(value)
 
 
 def images(name: str, value: ArrayInput) -> Array:
@@ -52,6 +56,32 @@ def channel_vector(name: str, value: ArrayInput, channels: int) -> Array:
     if array.shape != (channels,):
         raise ValueError(f"{name}.shape={array.shape} must be ({channels},), one per channel")
     return array
+
+
+def number_at_least(name: str, value: Number, minimum: int) -> None:
+    """Refuse what is not a finite real number, or is too small.
+
+    >>> number_at_least("epsilon", 1e-5, 0)
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be a number")
+    if not minimum <= value < math.inf:
+        raise ValueError(f"{name}={value} must be at least {minimum} and finite")
+
+
+def one_of(name: str, value: Name, accepted: Iterable[str]) -> None:
+    """Refuse a name that is not among those accepted.
+
+    >>> one_of("padding_mode", "zeros", ("zeros", "reflect"))
+    """
+    names = tuple(accepted)
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(names)}")
+
+
+def wide(x: Array) -> Array:
+    """In at least float32, which is where sums of half-precision numbers belong."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def per_channel(vector: Array, rank: int) -> Array:

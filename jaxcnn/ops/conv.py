@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from jaxcnn.ops import lowering
 from jaxcnn.ops.annotations import ArrayInput, DType, Int, Ints, Name, Padding, Pairs, Precision
-from jaxcnn.ops.checks import channel_vector, floating_array, images, per_channel
+from jaxcnn.ops.checks import channel_vector, floating_array, images, one_of, per_channel
 from jaxcnn.ops.conv_rewrites import ConvSpec
 from jaxcnn.ops.geometry import (
     check_groups,
@@ -52,7 +52,8 @@ def conv(
         groups: split the channels into this many independent convolutions, 1 by default.
         bias: (o,), added to the output; None for none.
         impl: "auto" (default), "lax" for XLA's own operation and derivatives (forward mode
-            included), or a rewrite by name; see ``explain`` and ``lowering``.
+            included), or a rewrite: "canonical", "dot", "shift", "dense", "blocks" or "patches";
+            see ``explain`` and ``lowering``.
         precision: as in ``lax.conv_general_dilated``.
         preferred_element_type: as in ``lax.conv_general_dilated``.
 
@@ -80,10 +81,7 @@ def conv(
         dilations = per_dimension("dilation", dilation, rank)
         pads = explicit_padding(padding, spatial, kernel, strides, dilations)
         window_output_shape("kernel", spatial, kernel, strides, pads, dilations)
-        if padding_mode not in PADDING_MODES:
-            raise ValueError(
-                f"padding_mode={padding_mode!r} must be one of {', '.join(PADDING_MODES)}"
-            )
+        one_of("padding_mode", padding_mode, PADDING_MODES)
         if padding_mode != "zeros":
             x = _pad_by_mode(x, pads, padding_mode)
             pads = ((0, 0),) * rank
@@ -94,8 +92,8 @@ def conv(
             padding=pads,
             dilation=dilations,
             groups=int(groups),
-            precision=precision,
-            preferred_element_type=_dtype_name(preferred_element_type),
+            precision=tuple(precision) if isinstance(precision, list) else precision,
+            preferred_element_type=_element_type(x, preferred_element_type),
         )
         return _add_bias(lowering.run_conv(spec, x, w, impl), bias)
 
@@ -112,6 +110,7 @@ def conv_transpose(
     bias: ArrayInput | None = None,
     impl: Name = "auto",
     precision: Precision = None,
+    preferred_element_type: DType | None = None,
 ) -> Float[Array, "n *out o"]:
     r"""Spread each input position over the output: the transpose of ``conv`` as a linear map.
 
@@ -133,6 +132,7 @@ def conv_transpose(
         bias: (o,); None for none.
         impl: as in ``conv``.
         precision: as in ``lax.conv_general_dilated``.
+        preferred_element_type: as in ``lax.conv_general_dilated``.
 
     Returns:
         Feature maps, (n, *out, o); see ``geometry.conv_transpose_output_shape``.
@@ -176,7 +176,8 @@ def conv_transpose(
             padding=tuple((lo, hi - e) for (lo, hi), e in zip(removed, extra, strict=True)),
             dilation=dilations,
             groups=int(groups),
-            precision=precision,
+            precision=tuple(precision) if isinstance(precision, list) else precision,
+            preferred_element_type=_element_type(x, preferred_element_type),
         )
         return _add_bias(lowering.run_conv_transpose(spec, x, exchanged, impl), bias)
 
@@ -191,6 +192,8 @@ def depthwise_conv(
     dilation: Ints = 1,
     bias: ArrayInput | None = None,
     impl: Name = "auto",
+    precision: Precision = None,
+    preferred_element_type: DType | None = None,
 ) -> Float[Array, "n *out o"]:
     r"""Convolve every channel on its own: ``conv`` with as many groups as channels.
 
@@ -205,6 +208,8 @@ def depthwise_conv(
         dilation: 1 by default.
         bias: (c m,); None for none.
         impl: as in ``conv``.
+        precision: as in ``lax.conv_general_dilated``.
+        preferred_element_type: as in ``lax.conv_general_dilated``.
 
     Returns:
         Feature maps, (n, *out, c m).
@@ -221,18 +226,26 @@ def depthwise_conv(
 
     Howard et al., "MobileNets", 2017.
     """
-    x = images("x", x)
+    x, kernel = images("x", x), floating_array("w", w)
     with jax.named_scope("depthwise_conv"):
+        channels = x.shape[-1]
+        if kernel.ndim != x.ndim or kernel.shape[-2] != 1 or kernel.shape[-1] % channels:
+            raise ValueError(
+                f"w.shape={kernel.shape} must be (*kernel, 1, {channels} m), with rank {x.ndim}, "
+                f"for x.shape={x.shape}"
+            )
         return conv(
             x,
-            w,
+            kernel,
             stride=stride,
             padding=padding,
             padding_mode=padding_mode,
             dilation=dilation,
-            groups=x.shape[-1],
+            groups=channels,
             bias=bias,
             impl=impl,
+            precision=precision,
+            preferred_element_type=preferred_element_type,
         )
 
 
@@ -247,6 +260,8 @@ def separable_conv(
     dilation: Ints = 1,
     bias: ArrayInput | None = None,
     impl: Name = "auto",
+    precision: Precision = None,
+    preferred_element_type: DType | None = None,
 ) -> Float[Array, "n *out o"]:
     r"""A depthwise convolution, then a 1x1 convolution that mixes the channels.
 
@@ -261,7 +276,9 @@ def separable_conv(
         padding_mode: "zeros" by default.
         dilation: of the depthwise part, 1 by default.
         bias: (o,); None for none.
-        impl: as in ``conv``; "auto" or "lax".
+        impl: as in ``conv``; "auto", "lax" or "canonical".
+        precision: as in ``lax.conv_general_dilated``.
+        preferred_element_type: as in ``lax.conv_general_dilated``, for both parts.
 
     Returns:
         Feature maps, (n, *out, o).
@@ -277,21 +294,34 @@ def separable_conv(
     Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017.
     """
     x, mixing = images("x", x), floating_array("pointwise", pointwise)
+    kernel = floating_array("depthwise", depthwise)
     with jax.named_scope("separable_conv"):
-        if mixing.ndim != x.ndim or set(mixing.shape[:-2]) != {1}:
+        if (*mixing.shape[:-2], mixing.shape[-2:-1]) != (*(1,) * (x.ndim - 2), kernel.shape[-1:]):
             raise ValueError(
-                f"pointwise.shape={mixing.shape} must be {(*(1,) * (x.ndim - 2), 'c m', 'o')}"
+                f"pointwise.shape={mixing.shape} must be ({'1, ' * (x.ndim - 2)}c m, o), with the "
+                f"c m of depthwise.shape={kernel.shape}"
             )
+        if mixing.dtype != x.dtype:
+            raise TypeError(f"pointwise.dtype={mixing.dtype} must equal x.dtype={x.dtype}")
         y = depthwise_conv(
             x,
-            depthwise,
+            kernel,
             stride=stride,
             padding=padding,
             padding_mode=padding_mode,
             dilation=dilation,
             impl=impl,
+            precision=precision,
+            preferred_element_type=preferred_element_type,
         )
-        return conv(y, mixing, bias=bias, impl=impl)
+        return conv(
+            y,
+            mixing.astype(y.dtype),
+            bias=bias,
+            impl=impl,
+            precision=precision,
+            preferred_element_type=preferred_element_type,
+        )
 
 
 def convolve(
@@ -305,6 +335,8 @@ def convolve(
     groups: Int = 1,
     bias: ArrayInput | None = None,
     impl: Name = "auto",
+    precision: Precision = None,
+    preferred_element_type: DType | None = None,
 ) -> Float[Array, "n *out o"]:
     r"""The convolution of mathematics: as ``conv``, with the kernel flipped.
 
@@ -321,6 +353,8 @@ def convolve(
         groups: 1 by default.
         bias: (o,); None for none.
         impl: as in ``conv``.
+        precision: as in ``lax.conv_general_dilated``.
+        preferred_element_type: as in ``lax.conv_general_dilated``.
 
     Returns:
         Feature maps, (n, *out, o).
@@ -346,6 +380,8 @@ def convolve(
             groups=groups,
             bias=bias,
             impl=impl,
+            precision=precision,
+            preferred_element_type=preferred_element_type,
         )
 
 
@@ -377,8 +413,20 @@ def _add_bias(y: Array, bias: ArrayInput | None) -> Array:
     return y + per_channel(channel_vector("bias", bias, y.shape[-1]), y.ndim).astype(y.dtype)
 
 
-def _dtype_name(dtype: DType | None) -> str | None:
-    return None if dtype is None else jnp.dtype(dtype).name
+def _element_type(x: Array, dtype: DType | None) -> str | None:
+    """The name of the output's dtype, where one is asked for."""
+    if dtype is None:
+        return None
+    try:
+        wanted = jax.dtypes.canonicalize_dtype(dtype)
+    except TypeError:
+        wanted = None
+    if wanted is None or jnp.promote_types(x.dtype, wanted) != wanted:
+        raise ValueError(
+            f"preferred_element_type={dtype!r} must be a floating dtype no narrower than "
+            f"x.dtype={x.dtype}"
+        )
+    return wanted.name
 
 
 def _pad_by_mode(x: Array, pads: Pairs, mode: str) -> Array:

@@ -20,6 +20,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from jaxcnn.ops.annotations import Pairs
+from jaxcnn.ops.checks import wide
 from jaxcnn.ops.geometry import window_output_shape
 
 
@@ -90,7 +91,6 @@ def _convolve(
     lhs_dilation: tuple[int, ...] | None = None,
     rhs_dilation: tuple[int, ...] | None = None,
     groups: int = 1,
-    preferred_element_type: str | None = None,
 ) -> Float[Array, "n *out o"]:
     """A convolution in the canonical layout, its operands brought to one dtype."""
     dtype = jnp.result_type(x, w)
@@ -104,7 +104,7 @@ def _convolve(
         dimension_numbers=dimension_numbers(spec.rank),
         feature_group_count=groups,
         precision=spec.precision,
-        preferred_element_type=preferred_element_type,
+        preferred_element_type=spec.preferred_element_type,
     )
 
 
@@ -126,18 +126,14 @@ def lax_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
 def lax_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
     """What differentiation of ``lax.conv_general_dilated`` gives."""
     x = jax.ShapeDtypeStruct(spec.x_shape, dy.dtype)
-    (dx,) = jax.linear_transpose(
-        lambda x: lax_forward(dataclasses.replace(spec, preferred_element_type=None), x, w), x
-    )(dy)
+    (dx,) = jax.linear_transpose(lambda x: lax_forward(spec, x, w.astype(dy.dtype)), x)(dy)
     return dx
 
 
 def lax_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
     """What differentiation of ``lax.conv_general_dilated`` gives."""
     w = jax.ShapeDtypeStruct(spec.w_shape, dy.dtype)
-    (dw,) = jax.linear_transpose(
-        lambda w: lax_forward(dataclasses.replace(spec, preferred_element_type=None), x, w), w
-    )(dy)
+    (dw,) = jax.linear_transpose(lambda w: lax_forward(spec, x.astype(dy.dtype), w), w)(dy)
     return dw
 
 
@@ -165,6 +161,14 @@ def transpose_padding(spec: ConvSpec) -> Pairs:
         spread = (out - 1) * s + 1
         pairs.append((reach - lo, n + lo - spread))
     return tuple(pairs)
+
+
+def _spread(spec: ConvSpec, dy: Array) -> Array:
+    """The cotangent, spread out by the stride and padded: its windows give the input gradient."""
+    config = [
+        (lo, hi, s - 1) for (lo, hi), s in zip(transpose_padding(spec), spec.stride, strict=True)
+    ]
+    return lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *config, (0, 0, 0)])
 
 
 def canonical_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
@@ -236,12 +240,12 @@ def grouped_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
     """One batched matrix product per tap: sum over images and positions of x_g^T dy_g."""
     g = spec.groups
     dtype = jnp.result_type(x, dy)
-    grads = dy.astype(dtype).reshape(*dy.shape[:-1], g, -1)
+    grads = dy.astype(dtype).reshape(*dy.shape[:-1], g, spec.out_channels // g)
     position = "nabd"[: spec.rank + 1]
     taps = [
         jnp.einsum(
             f"{position}gc,{position}go->cgo",
-            tap.astype(dtype).reshape(*tap.shape[:-1], g, -1),
+            tap.astype(dtype).reshape(*tap.shape[:-1], g, spec.in_channels // g),
             grads,
             precision=spec.precision,
         )
@@ -265,7 +269,13 @@ def dot_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
 def dot_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
     """The cotangent times the transposed matrix; skipped positions get zeros."""
     kernel = w.reshape(w.shape[-2:]).astype(dy.dtype)
-    dx = lax.dot_general(dy, kernel, (((dy.ndim - 1,), (1,)), ((), ())), precision=spec.precision)
+    dx = lax.dot_general(
+        dy,
+        kernel,
+        (((dy.ndim - 1,), (1,)), ((), ())),
+        precision=spec.precision,
+        preferred_element_type=spec.preferred_element_type,
+    )
     spread = [
         (0, n - (out - 1) * s - 1, s - 1)
         for n, out, s in zip(spec.spatial, spec.out_spatial, spec.stride, strict=True)
@@ -286,22 +296,24 @@ def dot_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
 
 def _multiplied(spec: ConvSpec, w: Array) -> list[Array]:
     """A depthwise kernel's taps in row-major order, each (c, multiplier)."""
-    return list(w.reshape(-1, spec.in_channels, spec.out_channels // spec.in_channels))
+    return list(w.reshape(-1, *_multiplier_shape(spec)))
 
 
-def _wide(x: Array) -> Array:
-    """In at least float32, which is where sums of half-precision products belong."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def _multiplier_shape(spec: ConvSpec) -> tuple[int, int]:
+    """A depthwise convolution's output channels: for each input channel, its multiples."""
+    return spec.in_channels, spec.out_channels // spec.in_channels
 
 
 def shift_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
     """A depthwise convolution is a sum of shifted inputs, each scaled by one tap per channel."""
     total = sum(
-        _wide(part)[..., None] * _aligned(_wide(tap), part.ndim + 1)
+        wide(part)[..., None] * _aligned(wide(tap), part.ndim + 1)
         for part, tap in zip(tap_slices(spec, x), _multiplied(spec, w), strict=True)
     )
     dtype = spec.preferred_element_type or x.dtype
-    return jnp.asarray(total).reshape(x.shape[0], *spec.out_spatial, -1).astype(dtype)
+    return (
+        jnp.asarray(total).reshape(x.shape[0], *spec.out_spatial, spec.out_channels).astype(dtype)
+    )
 
 
 def _aligned(tap: Array, rank: int) -> Array:
@@ -311,19 +323,16 @@ def _aligned(tap: Array, rank: int) -> Array:
 
 def shift_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
     """The same sum the other way: the cotangent, spread out by the stride, shifted and scaled."""
-    config = [
-        (lo, hi, s - 1) for (lo, hi), s in zip(transpose_padding(spec), spec.stride, strict=True)
-    ]
-    spread = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *config, (0, 0, 0)])
-    split = spread.reshape(*spread.shape[:-1], spec.in_channels, -1)
+    spread = _spread(spec, dy)
+    split = spread.reshape(*spread.shape[:-1], *_multiplier_shape(spec))
     total: Array | float = 0.0
     taps = itertools.product(*(range(k) for k in spec.kernel))
     for tap, weight in zip(taps, _multiplied(spec, w), strict=True):
         start = [d * (k - 1 - t) for t, k, d in zip(tap, spec.kernel, spec.dilation, strict=True)]
         window = tuple(slice(a, a + n) for a, n in zip(start, spec.spatial, strict=True))
-        part = _wide(split[(slice(None), *window)]) * _aligned(_wide(weight), split.ndim)
+        part = wide(split[(slice(None), *window)]) * _aligned(wide(weight), split.ndim)
         total = total + part.sum(axis=-1)
-    return jnp.asarray(total).astype(dy.dtype)
+    return jnp.asarray(total).astype(spec.preferred_element_type or dy.dtype)
 
 
 def shift_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
@@ -334,10 +343,10 @@ def shift_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
     """
     axis = 0 if _divisor(x.shape[0]) > 1 else 1
     pieces = _divisor(dy.shape[axis])
-    grads = jnp.split(_wide(dy).reshape(*dy.shape[:-1], spec.in_channels, -1), pieces, axis)
+    grads = jnp.split(wide(dy).reshape(*dy.shape[:-1], *_multiplier_shape(spec)), pieces, axis)
     sums = []
     for part in tap_slices(spec, x):
-        inputs = jnp.split(_wide(part)[..., None], pieces, axis)
+        inputs = jnp.split(wide(part)[..., None], pieces, axis)
         sums.append(sum(a * b for a, b in zip(inputs, grads, strict=True)))
     partial = lax.optimization_barrier(jnp.stack(sums))
     return partial.sum(axis=tuple(range(1, partial.ndim - 2))).reshape(spec.w_shape)
@@ -363,9 +372,9 @@ def block_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
     m = block_length(spec.out_channels)
     k, s, out = spec.kernel[-1], spec.stride[-1], spec.out_spatial[-1]
     blocks = -(-out // m)
-    wide = k + (m - 1) * s
+    length = k + (m - 1) * s
     before = spec.padding[-1][0]
-    after = (blocks - 1) * m * s + wide - spec.spatial[-1] - before
+    after = (blocks - 1) * m * s + length - spec.spatial[-1] - before
     keep = [(0, 0)]
     shifted = [
         jnp.pad(w, [*keep * (spec.rank - 1), (j * s, (m - 1 - j) * s), *keep * 2]) for j in range(m)
@@ -373,11 +382,10 @@ def block_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
     y = _convolve(
         spec,
         x,
-        jnp.stack(shifted, -2).reshape(*spec.kernel[:-1], wide, spec.w_shape[-2], -1),
+        jnp.stack(shifted, -2).reshape(*spec.kernel[:-1], length, spec.w_shape[-2], -1),
         padding=(*spec.padding[:-1], (before, after)),
         stride=(*spec.stride[:-1], m * s),
         rhs_dilation=spec.dilation,
-        preferred_element_type=spec.preferred_element_type,
     )
     rows = y.reshape(*y.shape[:-2], blocks * m, spec.out_channels)
     return lax.slice_in_dim(rows, 0, out, axis=-2)
@@ -391,7 +399,6 @@ def block_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
         x_shape=dy.shape,
         w_shape=kernel.shape,
         padding=transpose_padding(spec),
-        preferred_element_type=None,
     )
     return block_forward(ordinary, dy, kernel)
 
@@ -440,17 +447,13 @@ def patches_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
 def patches_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
     """The cotangent, spread out by the stride, in rows of windows times the flipped kernel."""
     kernel = transpose_kernel(spec, w).astype(dy.dtype)
-    config = [
-        (lo, hi, s - 1) for (lo, hi), s in zip(transpose_padding(spec), spec.stride, strict=True)
-    ]
-    spread = lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *config, (0, 0, 0)])
+    spread = _spread(spec, dy)
     ordinary = dataclasses.replace(
         spec,
         x_shape=spread.shape,
         w_shape=kernel.shape,
         stride=(1,) * spec.rank,
         padding=((0, 0),) * spec.rank,
-        preferred_element_type=None,
     )
     return patches_forward(ordinary, spread, kernel)
 

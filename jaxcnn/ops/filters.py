@@ -3,8 +3,6 @@
 The kernels are NumPy arrays of shape (h, w), ready to print and to compare with a textbook.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +10,9 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxcnn.ops.annotations import ArrayInput, Int, Name, Number
-from jaxcnn.ops.checks import floating_array
+from jaxcnn.ops.checks import floating_array, number_at_least
 from jaxcnn.ops.conv import depthwise_conv
+from jaxcnn.ops.geometry import per_dimension
 
 IDENTITY = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
 EDGE_DIAGONAL = np.array([[1, 0, -1], [0, 0, 0], [-1, 0, 1]], np.float32)
@@ -51,6 +50,7 @@ def gaussian(sigma: Number, *, size: Int | None = None) -> np.ndarray:
         A float32 kernel, (size, size).
 
     Raises:
+        TypeError: sigma is not a number, or the size not an int.
         ValueError: sigma not above 0, or an even or non-positive size.
 
     >>> gaussian(1.0).shape
@@ -60,12 +60,14 @@ def gaussian(sigma: Number, *, size: Int | None = None) -> np.ndarray:
            [0.08, 0.62, 0.08],
            [0.01, 0.08, 0.01]], dtype=float32)
     """
-    if not 0 < sigma < math.inf:
+    number_at_least("sigma", sigma, 0)
+    if not sigma > 0:
         raise ValueError(f"sigma={sigma} must be above 0")
     if size is None:
         size = 2 * int(4 * sigma + 0.5) + 1
-    if size < 1 or size % 2 == 0:
-        raise ValueError(f"size={size} must be odd and at least 1")
+    per_dimension("size", size, 1)
+    if size % 2 == 0:
+        raise ValueError(f"size={size} must be odd")
     offset = np.arange(size) - size // 2
     row = np.exp(-0.5 * (offset / sigma) ** 2)
     row /= row.sum()

@@ -5,11 +5,12 @@ check their own arguments with it, which is why a bad stride is reported by name
 """
 
 import math
+import numbers
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxcnn.ops.annotations import Int, Ints, Padding, Pairs
+from jaxcnn.ops.annotations import Int, Ints, Padding, Pairs, Shape
 
 __all__ = [
     "LayerGeometry",
@@ -49,15 +50,15 @@ def per_dimension(name: str, value: Any, rank: int, *, minimum: int = 1) -> tupl
     >>> per_dimension("stride", 2, rank=3)
     (2, 2, 2)
     """
-    entries = [value] * rank if _is_int(value) else value
-    if isinstance(entries, str) or not isinstance(entries, Sequence):
+    entries = [value] * rank if is_int(value) else value
+    if isinstance(entries, str | bytes) or not isinstance(entries, Sequence):
         raise TypeError(f"{name}={value!r} must be an int or a sequence of {rank} ints")
     if len(entries) != rank:
         raise ValueError(
             f"{name}={value!r} has {len(entries)} entries; give an int or one per spatial "
             f"dimension ({rank})"
         )
-    if not all(_is_int(entry) for entry in entries):
+    if not all(is_int(entry) for entry in entries):
         raise TypeError(f"{name}={value!r} must hold integers only")
     result = tuple(operator.index(entry) for entry in entries)
     if min(result) < minimum:
@@ -66,7 +67,7 @@ def per_dimension(name: str, value: Any, rank: int, *, minimum: int = 1) -> tupl
 
 
 def same_padding(
-    size: int, window: int, stride: int = 1, dilation: int = 1, *, lower: bool = False
+    size: Int, window: Int, stride: Int = 1, dilation: Int = 1, *, lower: bool = False
 ) -> tuple[int, int]:
     r"""Pad one dimension so that the output has ceil(size / stride) positions.
 
@@ -85,9 +86,17 @@ def same_padding(
     Returns:
         The padding before and after.
 
+    Raises:
+        TypeError: an argument is not an integer.
+        ValueError: an argument below 1.
+
     >>> same_padding(224, 7, stride=2), same_padding(224, 7, stride=2, lower=True)
     ((2, 3), (3, 2))
     """
+    for name, value in zip(
+        ("size", "window", "stride", "dilation"), (size, window, stride, dilation), strict=True
+    ):
+        per_dimension(name, value, 1)
     out = -(-size // stride)
     total = max((out - 1) * stride + dilation * (window - 1) + 1 - size, 0)
     return (total - total // 2, total // 2) if lower else (total // 2, total - total // 2)
@@ -136,7 +145,11 @@ def explicit_padding(
             same_padding(n, k, s, d, lower=lower)
             for n, k, s, d in zip(shape, window, stride, dilation, strict=True)
         )
-    if not isinstance(padding, Sequence) or all(_is_int(entry) for entry in padding):
+    if (
+        not isinstance(padding, Sequence)
+        or isinstance(padding, bytes)
+        or all(is_int(entry) for entry in padding)
+    ):
         return tuple((p, p) for p in per_dimension("padding", padding, rank, minimum=0))
     if len(padding) != rank:
         raise ValueError(
@@ -153,7 +166,7 @@ def explicit_padding(
 
 
 def conv_output_shape(
-    shape: Sequence[int],
+    shape: Shape,
     kernel: Ints,
     *,
     stride: Ints = 1,
@@ -181,7 +194,7 @@ def conv_output_shape(
     >>> conv_output_shape((224, 224), 7, stride=2, padding=3)
     (112, 112)
     """
-    rank = len(shape)
+    rank = len(_checked_shape("shape", shape))
     window = per_dimension("kernel", kernel, rank)
     strides = per_dimension("stride", stride, rank)
     dilations = per_dimension("dilation", dilation, rank)
@@ -264,7 +277,7 @@ def ceil_padding(
 
 
 def pool_output_shape(
-    shape: Sequence[int],
+    shape: Shape,
     window: Ints,
     *,
     stride: Ints | None = None,
@@ -294,7 +307,7 @@ def pool_output_shape(
     >>> pool_output_shape((7, 7), 2), pool_output_shape((7, 7), 2, ceil_mode=True)
     ((3, 3), (4, 4))
     """
-    rank = len(shape)
+    rank = len(_checked_shape("shape", shape))
     windows = per_dimension("window", window, rank)
     strides = windows if stride is None else per_dimension("stride", stride, rank)
     dilations = per_dimension("dilation", dilation, rank)
@@ -326,7 +339,7 @@ def conv_transpose_padding(
     >>> conv_transpose_padding("SAME", (4,), (2,), (1,))
     ((1, 1),)
     """
-    if padding not in ("SAME", "SAME_LOWER"):
+    if not isinstance(padding, str) or padding not in ("SAME", "SAME_LOWER"):
         return explicit_padding(padding, kernel, kernel, stride, dilation)
     pairs = []
     for k, s, d in zip(kernel, stride, dilation, strict=True):
@@ -339,7 +352,7 @@ def conv_transpose_padding(
 
 
 def conv_transpose_output_shape(
-    shape: Sequence[int],
+    shape: Shape,
     kernel: Ints,
     *,
     stride: Ints = 1,
@@ -368,7 +381,7 @@ def conv_transpose_output_shape(
     >>> conv_transpose_output_shape((7, 7), 4, stride=2, padding=1)
     (14, 14)
     """
-    rank = len(shape)
+    rank = len(_checked_shape("shape", shape))
     window = per_dimension("kernel", kernel, rank)
     strides = per_dimension("stride", stride, rank)
     dilations = per_dimension("dilation", dilation, rank)
@@ -394,7 +407,7 @@ def conv_transpose_output_shape(
     return out
 
 
-def layer_activations(spatial: Sequence[int], features: int) -> int:
+def layer_activations(spatial: Shape, features: Int) -> int:
     r"""Count the outputs ("neurons") of a layer for one image.
 
     $$A = c \prod_i n_i$$
@@ -406,16 +419,21 @@ def layer_activations(spatial: Sequence[int], features: int) -> int:
     Returns:
         The number of activations.
 
+    Raises:
+        TypeError: a size is not an integer.
+        ValueError: a size below 1.
+
     >>> layer_activations((28, 28), 32)
     25088
     """
-    return math.prod(spatial) * features
+    per_dimension("features", features, 1)
+    return math.prod(_checked_shape("spatial", spatial)) * features
 
 
 def layer_parameters(
-    kernel: Sequence[int],
-    in_features: int,
-    features: int,
+    kernel: Shape,
+    in_features: Int,
+    features: Int,
     *,
     groups: Int = 1,
     bias: bool = True,
@@ -435,13 +453,18 @@ def layer_parameters(
         The number of parameters.
 
     Raises:
-        ValueError: ``groups`` does not divide both channel counts.
+        TypeError: a number is not an integer.
+        ValueError: ``groups`` does not divide both channel counts, or a number below 1.
 
     >>> layer_parameters((5, 5), 1, 6)
     156
     """
+    per_dimension("in_features", in_features, 1)
+    per_dimension("features", features, 1)
     check_groups(groups, in_features, features)
-    return features * (math.prod(kernel) * in_features // groups + int(bias))
+    return features * (
+        math.prod(_checked_shape("kernel", kernel)) * in_features // groups + int(bias)
+    )
 
 
 def check_groups(groups: Int, in_channels: int, out_channels: int) -> None:
@@ -458,7 +481,7 @@ def check_groups(groups: Int, in_channels: int, out_channels: int) -> None:
 
     >>> check_groups(4, 64, 128)
     """
-    if not _is_int(groups):
+    if not is_int(groups):
         raise TypeError(f"groups={groups!r} must be an int")
     if groups < 1:
         raise ValueError(f"groups={groups} must be at least 1")
@@ -488,7 +511,7 @@ class ReceptiveField(NamedTuple):
     center: float
 
 
-def receptive_field(layers: Sequence[LayerGeometry | tuple[int, ...]]) -> ReceptiveField:
+def receptive_field(layers: Sequence[Shape]) -> ReceptiveField:
     r"""Theoretical receptive field of a stack of convolutions and pools.
 
     $$r_l = r_{l-1} + d_l(k_l - 1)\,j_{l-1}, \qquad j_l = j_{l-1} s_l, \qquad
@@ -502,7 +525,8 @@ def receptive_field(layers: Sequence[LayerGeometry | tuple[int, ...]]) -> Recept
         Size, stride and centre; an empty stack sees one pixel.
 
     Raises:
-        ValueError: a kernel, stride or dilation below 1.
+        TypeError: an entry is not a sequence of integers.
+        ValueError: a kernel, stride or dilation below 1, or the wrong number of entries.
 
     >>> receptive_field([(3, 1, 1), (3, 1, 1)])
     ReceptiveField(size=5, stride=1, center=0.0)
@@ -514,6 +538,12 @@ def receptive_field(layers: Sequence[LayerGeometry | tuple[int, ...]]) -> Recept
     """
     size, jump, center = 1, 1, 0.0
     for index, entry in enumerate(layers):
+        if not isinstance(entry, Sequence) or not all(map(is_int, entry)):
+            raise TypeError(f"layers[{index}]={entry!r} must hold ints: kernel, stride, ...")
+        if not 1 <= len(entry) <= 4:
+            raise ValueError(
+                f"layers[{index}]={entry!r} must be (kernel, stride, padding, dilation) or less"
+            )
         layer = LayerGeometry(*entry)
         if min(layer.kernel, layer.stride, layer.dilation) < 1:
             raise ValueError(f"layers[{index}]={layer} must have kernel, stride, dilation >= 1")
@@ -524,6 +554,17 @@ def receptive_field(layers: Sequence[LayerGeometry | tuple[int, ...]]) -> Recept
     return ReceptiveField(size, jump, center)
 
 
-def _is_int(value: object) -> bool:
-    """True for what counts as an integer: int and NumPy integers, but not bool."""
-    return not isinstance(value, bool) and hasattr(value, "__index__")
+def is_int(value: object) -> bool:
+    """True for what counts as an integer: int and NumPy integers, but neither bool nor arrays.
+
+    >>> is_int(3), is_int(True), is_int(3.0)
+    (True, False, False)
+    """
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _checked_shape(name: str, value: Shape) -> tuple[int, ...]:
+    """A spatial shape: a sequence of positive ints, perhaps empty."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise TypeError(f"{name}={value!r} must be a sequence of ints, one per spatial dimension")
+    return per_dimension(name, value, len(value)) if value else ()

@@ -2,16 +2,18 @@
 
 ``impl="auto"`` reads the tables below while the program is traced. The first rule whose
 condition holds is taken, direction by direction, so that the forward pass and each gradient are
-chosen on their own. ``impl="lax"`` is always XLA's own operation, gradients included. It alone
-has forward-mode derivatives (``jax.jvp``, ``jax.jacfwd``, ``jax.linearize``); the others are
-``jax.custom_vjp`` functions, differentiable backwards as often as you like (so that
-forward-over-reverse, ``jax.jvp(jax.grad(f))``, works with either).
+chosen on their own. ``impl="lax"`` is always XLA's own operation, gradients included (but for a
+dilated max-pool, whose gradient XLA lacks). It alone has forward-mode derivatives (``jax.jvp``,
+``jax.jacfwd``, ``jax.linearize``); the others are ``jax.custom_vjp`` functions, differentiable
+backwards as often as you like (so that forward-over-reverse, ``jax.jvp(jax.grad(f))``, works with
+either).
 
 A new implementation is a function in ``conv_rewrites`` or ``pool_rewrites``, an entry in the
 dictionary at the end of that file, and a rule here.
 """
 
 import contextlib
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -54,6 +56,22 @@ def _grouped(spec: ConvSpec) -> bool:
     return spec.groups > 1
 
 
+# Some rewrites spell out one slice per tap. A program grows with them, and the time that it takes
+# to compile faster still.
+
+
+def _few_taps(spec: ConvSpec) -> bool:
+    return math.prod(spec.kernel) <= 256
+
+
+def _small_depthwise(spec: ConvSpec) -> bool:
+    return _depthwise(spec) and _few_taps(spec)
+
+
+def _small_grouped(spec: ConvSpec) -> bool:
+    return _grouped(spec) and _few_taps(spec)
+
+
 def _narrow_groups(spec: ConvSpec) -> bool:
     return spec.groups > 1 and spec.in_channels <= 128 and spec.in_channels <= 32 * spec.groups
 
@@ -76,11 +94,13 @@ def _few_channels_stride_one(spec: ConvSpec) -> bool:
 
 
 def _kernel_above_input(spec: ConvSpec) -> bool:
-    return spec.groups == 1 and math.prod(spec.kernel) > math.prod(spec.spatial)
+    above = math.prod(spec.kernel) > math.prod(spec.spatial)
+    return spec.groups == 1 and _few_taps(spec) and above
 
 
 def _kernel_above_output(spec: ConvSpec) -> bool:
-    return spec.groups == 1 and math.prod(spec.kernel) > math.prod(spec.out_spatial)
+    above = math.prod(spec.kernel) > math.prod(spec.out_spatial)
+    return spec.groups == 1 and _few_taps(spec) and above
 
 
 def _dilated(spec: PoolSpec) -> bool:
@@ -105,7 +125,9 @@ CONV: Rules = {
     "cpu": {
         "forward": (
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
-            Rule("shift", _depthwise, "XLA convolves every channel on its own, in scalar code"),
+            Rule(
+                "shift", _small_depthwise, "XLA convolves every channel on its own, in scalar code"
+            ),
             Rule("dense", _narrow_groups, "the groups are too narrow for the vector units"),
             Rule(
                 "patches",
@@ -117,7 +139,9 @@ CONV: Rules = {
         ),
         "input_gradient": (
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
-            Rule("shift", _depthwise, "XLA convolves every channel on its own, in scalar code"),
+            Rule(
+                "shift", _small_depthwise, "XLA convolves every channel on its own, in scalar code"
+            ),
             Rule("dense", _narrow_groups, "the groups are too narrow for the vector units"),
             Rule(
                 "patches",
@@ -129,8 +153,9 @@ CONV: Rules = {
         ),
         "weight_gradient": (
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
-            Rule("shift", _depthwise, "lax convolves every pair of channels, then masks"),
-            Rule("einsum", _grouped, "lax convolves every pair of channels, then masks"),
+            Rule("shift", _small_depthwise, "lax convolves every pair of channels, then masks"),
+            Rule("einsum", _small_grouped, "lax convolves every pair of channels, then masks"),
+            Rule("lax", _grouped, "too many taps to spell out"),
             Rule("canonical", _always, "lax's layout falls to a naive kernel inside loops"),
         ),
     },
@@ -361,8 +386,12 @@ def explain(
     return recorder.records
 
 
-def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: str) -> Plan | None:
-    """The implementation of each direction; None where it is plain lax, which needs no plan."""
+def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: Name) -> Plan | None:
+    """The implementation of each direction; None where it is plain lax, which needs no plan.
+
+    A transposed convolution goes forward as its convolution's input gradient does, and back as
+    its forward pass does; the plan is in its own terms.
+    """
     platform = current_platform()
     chosen = _forced_impl.value if impl == "auto" else impl
     directions = rules["cpu"].keys()
@@ -375,14 +404,20 @@ def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: str) -> 
         why = {direction: rule.why for direction, rule in picks.items()}
     elif chosen == "lax":
         plan = Plan(*["lax"] * len(directions))
+        if op == "max_pool" and _dilated(spec):
+            plan = plan._replace(input_gradient="separable")  # lax has none
         why = dict.fromkeys(directions, "pinned")
-    elif chosen in pins:
+    elif isinstance(chosen, str) and chosen in pins:
         pin = pins[chosen]
         if not pin.holds(spec):
             raise ValueError(f"impl={chosen!r} needs {pin.requirement}")
         plan, why = pin.plan, dict.fromkeys(directions, "pinned")
     else:
         raise ValueError(f"impl={impl!r} must be one of {', '.join(('auto', 'lax', *pins))}")
+    if op == "conv_transpose":
+        exchanged = {"forward": "input_gradient", "input_gradient": "forward"}
+        plan = plan._replace(forward=plan.input_gradient, input_gradient=plan.forward)
+        why = {direction: why[exchanged.get(direction, direction)] for direction in why}
     if _recorder.value is not None:
         _recorder.value.records.append(Explanation(op, platform, plan, why))
     return None if set(plan) <= {"lax", "none"} else plan
@@ -404,8 +439,9 @@ def _conv_bwd(
     spec: ConvSpec, plan: Plan, residuals: tuple[Array, Array], cotangent: ArrayInput
 ) -> tuple[Array, Array]:
     (x, w), dy = residuals, jnp.asarray(cotangent)
-    dx = conv_rewrites.INPUT_GRADIENT[plan.input_gradient](spec, w, dy)
-    dw = conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient](spec, x, dy)
+    plain = dataclasses.replace(spec, preferred_element_type=None)  # that is of the output
+    dx = conv_rewrites.INPUT_GRADIENT[plan.input_gradient](plain, w, dy)
+    dw = conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient](plain, x, dy)
     return dx.astype(x.dtype), dw.astype(w.dtype)
 
 
@@ -413,7 +449,7 @@ _planned_conv = jax.custom_vjp(_conv, nondiff_argnums=(0, 1))
 _planned_conv.defvjp(_conv_fwd, _conv_bwd)
 
 
-def run_conv(spec: ConvSpec, x: Array, w: Array, impl: str) -> Array:
+def run_conv(spec: ConvSpec, x: Array, w: Array, impl: Name) -> Array:
     """Carry out a convolution that has been checked."""
     plan = _plan("conv", CONV, CONV_PINS, spec, impl)
     if plan is None:
@@ -426,7 +462,7 @@ def run_conv(spec: ConvSpec, x: Array, w: Array, impl: str) -> Array:
 
 
 def _conv_transpose(spec: ConvSpec, plan: Plan, x: Array, w: Array) -> Array:
-    return conv_rewrites.INPUT_GRADIENT[plan.input_gradient](spec, w, x)
+    return conv_rewrites.INPUT_GRADIENT[plan.forward](spec, w, x)
 
 
 def _conv_transpose_fwd(
@@ -439,8 +475,9 @@ def _conv_transpose_bwd(
     spec: ConvSpec, plan: Plan, residuals: tuple[Array, Array], cotangent: ArrayInput
 ) -> tuple[Array, Array]:
     (x, w), dy = residuals, jnp.asarray(cotangent)
-    dx = conv_rewrites.FORWARD[plan.forward](spec, dy, w)
-    dw = conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient](spec, dy, x)
+    plain = dataclasses.replace(spec, preferred_element_type=None)
+    dx = conv_rewrites.FORWARD[plan.input_gradient](plain, dy, w.astype(dy.dtype))
+    dw = conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient](plain, dy, x.astype(dy.dtype))
     return dx.astype(x.dtype), dw.astype(w.dtype)
 
 
@@ -448,7 +485,7 @@ _planned_conv_transpose = jax.custom_vjp(_conv_transpose, nondiff_argnums=(0, 1)
 _planned_conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
 
 
-def run_conv_transpose(spec: ConvSpec, x: Array, w: Array, impl: str) -> Array:
+def run_conv_transpose(spec: ConvSpec, x: Array, w: Array, impl: Name) -> Array:
     """Carry out a transposed convolution, given the convolution that it transposes."""
     plan = _plan("conv_transpose", CONV, CONV_PINS, spec, impl)
     if plan is None:
@@ -476,14 +513,12 @@ _planned_max_pool = jax.custom_vjp(_max_pool, nondiff_argnums=(0, 1))
 _planned_max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
-def run_max_pool(spec: PoolSpec, x: Array, impl: str) -> Array:
+def run_max_pool(spec: PoolSpec, x: Array, impl: Name) -> Array:
     """Carry out a max-pool that has been checked."""
     plan = _plan("max_pool", MAX_POOL, MAX_POOL_PINS, spec, impl)
-    if plan is not None:
-        return _planned_max_pool(spec, plan, x)
-    if _dilated(spec):  # lax has a forward pass here, but no gradient: lend it ours
-        return _planned_max_pool(spec, Plan("lax", "separable"), x)
-    return pool_rewrites.lax_max_forward(spec, x)
+    if plan is None:
+        return pool_rewrites.lax_max_forward(spec, x)
+    return _planned_max_pool(spec, plan, x)
 
 
 def _sum_pool(spec: PoolSpec, plan: Plan, x: Array) -> Array:
@@ -504,7 +539,7 @@ _planned_sum_pool = jax.custom_vjp(_sum_pool, nondiff_argnums=(0, 1))
 _planned_sum_pool.defvjp(_sum_pool_fwd, _sum_pool_bwd)
 
 
-def run_sum_pool(spec: PoolSpec, x: Array, impl: str) -> Array:
+def run_sum_pool(spec: PoolSpec, x: Array, impl: Name) -> Array:
     """Carry out the sum over windows of a pool that has been checked."""
     plan = _plan("sum_pool", SUM_POOL, SUM_POOL_PINS, spec, impl)
     if plan is None:

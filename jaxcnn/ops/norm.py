@@ -14,12 +14,14 @@ from jax import Array, lax
 
 from jaxcnn.ops import lowering
 from jaxcnn.ops.annotations import ArrayInput, AxisName, Flag, Int, Ints, Number
-from jaxcnn.ops.checks import channel_vector, floating_array, per_channel
-
-
-def _wide(x: Array) -> Array:
-    """In at least float32."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+from jaxcnn.ops.checks import (
+    channel_vector,
+    floating_array,
+    number_at_least,
+    per_channel,
+    wide,
+)
+from jaxcnn.ops.geometry import is_int, per_dimension
 
 
 def _affine(y: Array, scale: ArrayInput | None, bias: ArrayInput | None) -> Array:
@@ -31,9 +33,14 @@ def _affine(y: Array, scale: ArrayInput | None, bias: ArrayInput | None) -> Arra
     return y
 
 
-def _check_epsilon(epsilon: Number) -> None:
-    if not epsilon >= 0:
-        raise ValueError(f"epsilon={epsilon} must be at least 0")
+def _activations(value: ArrayInput) -> Array:
+    """The argument as an array (n, ..., c) of rank 2 or more."""
+    x = floating_array("x", value)
+    if x.ndim < 2:
+        raise ValueError(f"x.shape={x.shape} must have rank 2 or more, (n, ..., c)")
+    if 0 in x.shape[1:]:
+        raise ValueError(f"x.shape={x.shape} must have no empty dimension but the batch")
+    return x
 
 
 def batch_norm(
@@ -55,6 +62,9 @@ def batch_norm(
     $$y = \gamma\,\frac{x - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} + \beta, \qquad
     \mu' = m\,\mu + (1 - m)\,\mu_\text{batch}$$
 
+    In training the gradient is a closed form, for which JAX has no forward mode; the plain form
+    serves under ``force_impl("lax")`` and with a mask or mapped axes.
+
     Args:
         x: activations, (n, ..., c), of any rank from 2.
         mean: running mean, (c,).
@@ -69,14 +79,16 @@ def batch_norm(
         unbiased: the running variance uses the unbiased batch variance, as in PyTorch; True by
             default. The batch is always normalised by the biased one.
         axis_name: mapped axes (``vmap``, ``shard_map``) over which the batch is spread.
-        mask: which entries count, (n,) or x.shape[:-1]; None for all. Every entry is normalised.
+        mask: which entries count, (n,) or x.shape[:-1]; None for all. Every entry is normalised;
+            where none counts, the statistics stay as they were.
 
     Returns:
         The normalised activations, the new mean and the new variance.
 
     Raises:
-        TypeError: an argument is not a floating-point array.
-        ValueError: a shape that does not fit, or a momentum outside [0, 1].
+        TypeError: an argument is not a floating-point array, or not a number.
+        ValueError: a shape that does not fit, an empty batch to train on, a negative epsilon, or
+            a momentum outside [0, 1].
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[0.0], [2.0]])
@@ -86,37 +98,42 @@ def batch_norm(
 
     Ioffe and Szegedy, "Batch Normalization", ICML 2015.
     """
-    x = floating_array("x", x)
+    x = _activations(x)
     with jax.named_scope("batch_norm"):
-        if x.ndim < 2:
-            raise ValueError(f"x.shape={x.shape} must have rank 2 or more, (n, ..., c)")
         channels = x.shape[-1]
         mean = channel_vector("mean", mean, channels)
         var = channel_vector("var", var, channels)
-        if not 0 <= momentum <= 1:
+        number_at_least("momentum", momentum, 0)
+        if momentum > 1:
             raise ValueError(f"momentum={momentum} must lie in [0, 1]")
-        _check_epsilon(epsilon)
-        if not train:
-            multiplier = lax.rsqrt(_wide(var) + epsilon)
-            y = (_wide(x) - per_channel(_wide(mean), x.ndim)) * per_channel(multiplier, x.ndim)
-            return _affine(y, scale, bias).astype(x.dtype), mean, var
+        number_at_least("epsilon", epsilon, 0)
         weights = None if mask is None else _mask_weights(mask, x)
+        if not train:
+            multiplier = lax.rsqrt(wide(var) + epsilon)
+            y = (wide(x) - per_channel(wide(mean), x.ndim)) * per_channel(multiplier, x.ndim)
+            return _affine(y, scale, bias).astype(x.dtype), mean, var
+        if not x.size:
+            raise ValueError(f"x.shape={x.shape} must not be empty: it has no statistics")
         count: Array | float
         if weights is None and axis_name is None and not lowering.is_pinned_to_lax():
-            gamma = (
-                jnp.ones(channels) if scale is None else channel_vector("scale", scale, channels)
+            default = wide(jnp.ones(channels, x.dtype))
+            gamma = default if scale is None else channel_vector("scale", scale, channels)
+            beta = (
+                jnp.zeros_like(default) if bias is None else channel_vector("bias", bias, channels)
             )
-            beta = jnp.zeros(channels) if bias is None else channel_vector("bias", bias, channels)
             y, batch_mean, batch_var = _normalise_by_batch(x, gamma, beta, float(epsilon))
             count = float(x.size // channels)
         else:
             batch_mean, batch_var, count = _batch_statistics(x, weights, axis_name)
-            centered = _wide(x) - per_channel(batch_mean, x.ndim)
+            centered = wide(x) - per_channel(batch_mean, x.ndim)
             y = centered * per_channel(lax.rsqrt(batch_var + epsilon), x.ndim)
             y = _affine(y, scale, bias).astype(x.dtype)
         correction = count / jnp.maximum(count - 1, 1) if unbiased else 1.0
         new_mean = momentum * mean + (1 - momentum) * batch_mean.astype(mean.dtype)
         new_var = momentum * var + (1 - momentum) * (batch_var * correction).astype(var.dtype)
+        if weights is not None:  # a batch in which nothing counts has no statistics to learn from
+            new_mean = jnp.where(count >= 1, new_mean, mean)
+            new_var = jnp.where(count >= 1, new_var, var)
         return y, new_mean, new_var
 
 
@@ -131,8 +148,8 @@ def _normalise_by_batch(
     step by step makes twice as many passes over the activations.
     """
     mean, var, _ = _batch_statistics(x, None, None)
-    multiplier = per_channel(lax.rsqrt(var + epsilon) * _wide(scale), x.ndim)
-    y = (_wide(x) - per_channel(mean, x.ndim)) * multiplier + per_channel(_wide(bias), x.ndim)
+    multiplier = per_channel(lax.rsqrt(var + epsilon) * wide(scale), x.ndim)
+    y = (wide(x) - per_channel(mean, x.ndim)) * multiplier + per_channel(wide(bias), x.ndim)
     return y.astype(x.dtype), mean, var
 
 
@@ -145,11 +162,11 @@ def _normalise_by_batch_bwd(epsilon: float, residuals: Any, cotangents: Any) -> 
     x, scale, bias, mean, var = residuals
     dy, dmean, dvar = map(jnp.asarray, cotangents)
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-    dy, centered = _wide(dy), _wide(x) - per_channel(mean, x.ndim)
+    dy, centered = wide(dy), wide(x) - per_channel(mean, x.ndim)
     inverse = lax.rsqrt(var + epsilon)
     dy_sum, product_sum = dy.sum(axes), (dy * centered).sum(axes)
     # dx = a dy + b + c (x - mean), with one number per channel for each of a, b and c
-    a = inverse * _wide(scale)
+    a = inverse * wide(scale)
     b = (dmean - a * dy_sum) / count
     c = (2 * dvar - a * inverse**2 * product_sum) / count
     dx = per_channel(a, x.ndim) * dy + per_channel(b, x.ndim) + per_channel(c, x.ndim) * centered
@@ -162,6 +179,8 @@ _normalise_by_batch.defvjp(_normalise_by_batch_fwd, _normalise_by_batch_bwd)
 
 def _mask_weights(mask: ArrayInput, x: Array) -> Array:
     """One weight per entry, with a trailing dimension for the channels."""
+    if not hasattr(mask, "shape"):
+        raise TypeError(f"mask must be an array, not {type(mask).__name__}")
     weights = jnp.asarray(mask)
     if weights.shape == x.shape[:1]:
         weights = weights.reshape((-1,) + (1,) * (x.ndim - 2))
@@ -181,19 +200,19 @@ def _batch_statistics(
         summed = values.sum(axis=axes)
         return summed if axis_name is None else lax.psum(summed, axis_name)
 
-    wide = _wide(x)
+    values = wide(x)
     count: Array | float
     if weights is None:
         count = float(x.size // x.shape[-1]) * (
             1 if axis_name is None else lax.axis_size(axis_name)
         )
-        mean = total(wide) / count
+        mean = total(values) / count
         # Two passes: E[x^2] - E[x]^2 loses every digit where the mean is large.
-        var = total(jnp.square(wide - per_channel(mean, x.ndim))) / count
+        var = total(jnp.square(values - per_channel(mean, x.ndim))) / count
     else:
         count = jnp.maximum(total(weights), 1e-12)
-        mean = total(wide * weights) / count
-        var = total(jnp.square(wide - per_channel(mean, x.ndim)) * weights) / count
+        mean = total(values * weights) / count
+        var = total(jnp.square(values - per_channel(mean, x.ndim)) * weights) / count
     return mean, var, count
 
 
@@ -211,8 +230,8 @@ def layer_norm(
 
     Args:
         x: activations, (..., c).
-        scale: gamma, (c,), or the shape of the normalised axes; None for 1.
-        bias: beta, likewise; None for 0.
+        scale: gamma, (c,), whichever axes are normalised; None for 1.
+        bias: beta, (c,); None for 0.
         epsilon: 1e-6 by default.
         axis: an axis or several, -1 by default.
 
@@ -220,8 +239,8 @@ def layer_norm(
         Activations of the same shape.
 
     Raises:
-        TypeError: an argument is not a floating-point array.
-        ValueError: a shape or an axis that does not fit.
+        TypeError: an argument is not a floating-point array, or an axis not an int.
+        ValueError: a shape or an axis that does not fit, or a negative epsilon.
 
     >>> import jax.numpy as jnp
     >>> layer_norm(jnp.array([[1.0, 3.0]]), epsilon=0)
@@ -231,11 +250,14 @@ def layer_norm(
     """
     x = floating_array("x", x)
     with jax.named_scope("layer_norm"):
-        _check_epsilon(epsilon)
+        number_at_least("epsilon", epsilon, 0)
         axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
-        if not axes or not all(-x.ndim <= a < x.ndim for a in axes):
-            raise ValueError(f"axis={axis} must name dimensions of x.shape={x.shape}")
-        y = _standardise(_wide(x), axes, epsilon)
+        if not all(map(is_int, axes)):
+            raise TypeError(f"axis={axis!r} must be an int or a sequence of ints")
+        distinct = {a % x.ndim for a in axes if -x.ndim <= a < x.ndim}
+        if not axes or len(distinct) != len(axes):
+            raise ValueError(f"axis={axis} must name distinct dimensions of x.shape={x.shape}")
+        y = _standardise(wide(x), axes, epsilon)
         return _affine(y, scale, bias).astype(x.dtype)
 
 
@@ -273,16 +295,14 @@ def group_norm(
 
     Wu and He, "Group Normalization", ECCV 2018.
     """
-    x = floating_array("x", x)
+    x = _activations(x)
     with jax.named_scope("group_norm"):
-        if x.ndim < 2:
-            raise ValueError(f"x.shape={x.shape} must have rank 2 or more, (n, ..., c)")
-        _check_epsilon(epsilon)
-        if not isinstance(groups, int) or isinstance(groups, bool):
+        number_at_least("epsilon", epsilon, 0)
+        if not is_int(groups):
             raise TypeError(f"groups={groups!r} must be an int")
         if groups < 1 or x.shape[-1] % groups:
             raise ValueError(f"groups={groups} must divide channels={x.shape[-1]}")
-        split = _wide(x).reshape(*x.shape[:-1], groups, -1)
+        split = wide(x).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
         axes = (*range(1, x.ndim - 1), x.ndim)
         y = _standardise(split, axes, epsilon).reshape(x.shape)
         return _affine(y, scale, bias).astype(x.dtype)
@@ -306,8 +326,9 @@ def local_response_norm(
 ) -> Array:
     r"""Divide each activation by the energy of its neighbouring channels.
 
-    $$y_c = x_c \Big/ \Big(k + a \sum_{|j - c| \le \text{size}/2} x_j^2\Big)^\beta, \qquad
-    a = \alpha / \text{size} \text{ or } \alpha$$
+    $$y_c = x_c \Big/ \Big(k + a \sum_{j = c - \lfloor s / 2 \rfloor}^{c + \lfloor (s - 1) / 2
+    \rfloor} x_j^2\Big)^\beta, \qquad
+    a = \alpha / s \text{ or } \alpha$$
 
     PyTorch divides alpha by the size and AlexNet's paper does not. AlexNet as published is
     ``local_response_norm(x, 5, 1e-4, 0.75, 2.0, divide_alpha=False)``; PyTorch's default layer is
@@ -315,7 +336,8 @@ def local_response_norm(
 
     Args:
         x: activations, (n, ..., c).
-        size: the number of channels summed over, 5 by default.
+        size: s, the number of channels summed over, 5 by default; an even one reaches further
+            down, as in PyTorch.
         alpha: 1e-4 by default.
         beta: 0.75 by default.
         k: 1.0 by default.
@@ -326,7 +348,7 @@ def local_response_norm(
 
     Raises:
         TypeError: x is not a floating-point array.
-        ValueError: ``size`` below 1.
+        ValueError: ``size`` below 1, alpha or beta below 0, or k not above 0.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[1.0, 1.0, 1.0]])
@@ -335,16 +357,17 @@ def local_response_norm(
 
     Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep CNNs", 2012.
     """
-    x = floating_array("x", x)
+    x = _activations(x)
     with jax.named_scope("local_response_norm"):
-        if not isinstance(size, int) or isinstance(size, bool):
-            raise TypeError(f"size={size!r} must be an int")
-        if size < 1:
-            raise ValueError(f"size={size} must be at least 1")
-        wide = _wide(x)
+        (reach,) = per_dimension("size", size, 1)
+        for name, value in (("alpha", alpha), ("beta", beta), ("k", k)):
+            number_at_least(name, value, 0)
+        if not k > 0:
+            raise ValueError(f"k={k} must be above 0: an activation of 0 would be divided by 0")
+        values = wide(x)
         no_padding = [(0, 0)] * (x.ndim - 1)
-        squares = jnp.pad(jnp.square(wide), [*no_padding, (size // 2, (size - 1) // 2)])
+        squares = jnp.pad(jnp.square(values), [*no_padding, (reach // 2, (reach - 1) // 2)])
         channels = x.shape[-1]
-        energy = sum(squares[..., i : i + channels] for i in range(size))
-        factor = alpha / size if divide_alpha else alpha
-        return (wide * (k + factor * energy) ** -beta).astype(x.dtype)
+        energy = sum(squares[..., i : i + channels] for i in range(reach))
+        factor = alpha / reach if divide_alpha else alpha
+        return (values * (k + factor * energy) ** -beta).astype(x.dtype)

@@ -1,6 +1,7 @@
 """Pooling: each window of the feature maps becomes one number per channel."""
 
 import math
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,18 @@ from jax import Array, lax
 from jaxtyping import Float, Int32
 
 from jaxcnn.ops import lowering, pool_rewrites
-from jaxcnn.ops.annotations import ArrayInput, Flag, Int, Ints, Name, Number, OptionalInts, Padding
-from jaxcnn.ops.checks import images
+from jaxcnn.ops.annotations import (
+    ArrayInput,
+    Flag,
+    Int,
+    Ints,
+    Name,
+    Number,
+    OptionalInts,
+    Padding,
+    Pairs,
+)
+from jaxcnn.ops.checks import images, wide
 from jaxcnn.ops.conv import depthwise_conv
 from jaxcnn.ops.geometry import (
     ceil_padding,
@@ -51,7 +62,9 @@ def max_pool(
     $$y_{n,i,c} = \max_t\; x_{n,\; i s + t d - p,\; c}$$
 
     The gradient goes to the first maximum of a window in row-major order, whatever the
-    implementation, so that a window of equal elements (zeros after a ReLU) counts once.
+    implementation, so that a window of equal elements (zeros after a ReLU) counts once. A window
+    that lies wholly in the padding gives -inf. lax has no gradient for a dilated window, so that
+    it gets ours, which has no forward mode, even under ``impl="lax"``.
 
     Args:
         x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
@@ -148,7 +161,7 @@ def avg_pool(
         dilation: the distance between the elements of a window, 1 by default.
         ceil_mode: keep the last, partial window, as PyTorch does; False by default.
         count_include_pad: count the padding among the averaged elements; True by default. What
-            ``ceil_mode`` adds beyond the padding never counts.
+            ``ceil_mode`` adds beyond the padding never counts. The average of nothing is 0.
         impl: "auto" (default), "lax", "reshape" or "separable"; see ``explain``.
 
     Returns:
@@ -168,25 +181,15 @@ def avg_pool(
     with jax.named_scope("avg_pool"):
         spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
         given = explicit_padding(padding, spec.spatial, spec.window, spec.stride, spec.dilation)
-        total = lowering.run_sum_pool(spec, x, impl)
-        counts = [
-            _counted(*dimension, include_pad=count_include_pad)
-            for dimension in zip(
-                spec.spatial,
-                spec.window,
-                spec.stride,
-                given,
-                spec.dilation,
-                spec.out_spatial,
-                strict=True,
-            )
-        ]
+        total = lowering.run_sum_pool(spec, wide(x), impl)
+        margin = given if count_include_pad else None
+        counts = [np.maximum(count, 1) for count in _elements_of_x(spec, margin)]
         if all((count == count[0]).all() for count in counts):
-            return total * (1 / math.prod(int(count[0]) for count in counts))
+            return (total * (1 / math.prod(int(count[0]) for count in counts))).astype(x.dtype)
         grid = np.ones((1,) * x.ndim)
         for axis, count in enumerate(counts, start=1):
             grid = grid * count.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-        return total * jnp.asarray(1 / grid, x.dtype)
+        return (total * jnp.asarray(1 / grid, total.dtype)).astype(x.dtype)
 
 
 def lp_pool(
@@ -234,15 +237,17 @@ def lp_pool(
     """
     x = images("x", x)
     with jax.named_scope("lp_pool"):
-        if not isinstance(p, int | float) or not p >= 1:
+        if not isinstance(p, numbers.Real) or isinstance(p, bool) or not p >= 1:
             raise ValueError(f"p={p!r} must be a number, at least 1")
         spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
         magnitude = jnp.abs(x)
         if math.isinf(p):
             return lowering.run_max_pool(spec, magnitude, impl)
-        total = lowering.run_sum_pool(spec, magnitude**p, impl)
+        order = int(p) if float(p).is_integer() else float(p)  # whole powers are products
+        total = lowering.run_sum_pool(spec, wide(magnitude) ** order, impl)
         positive = total > 0  # the root of zero has an infinite slope
-        return jnp.where(positive, jnp.where(positive, total, 1) ** (1 / p), 0)
+        root = jnp.where(positive, jnp.where(positive, total, 1) ** (1 / order), 0)
+        return root.astype(x.dtype)
 
 
 def max_pool_with_indices(
@@ -275,7 +280,8 @@ def max_pool_with_indices(
 
     Raises:
         TypeError: x is not a floating-point array.
-        ValueError: a window, stride, padding or dilation that does not fit.
+        ValueError: a window, stride, padding or dilation that does not fit, or a window that lies
+            wholly in the padding.
 
     >>> import jax.numpy as jnp
     >>> y, index = max_pool_with_indices(jnp.array([4.0, 1.0, 2.0, 3.0]).reshape(1, 4, 1), 2)
@@ -287,11 +293,21 @@ def max_pool_with_indices(
     x = images("x", x)
     with jax.named_scope("max_pool_with_indices"):
         spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
+        if not all(count.all() for count in _elements_of_x(spec)):
+            raise ValueError(
+                f"padding={padding!r} leaves windows of {spec.window} without an element of "
+                f"x.shape={x.shape}, so without an index"
+            )
         y = lowering.run_max_pool(spec, x, impl)
         padded = pool_rewrites.pad_spatial(spec, x, -np.inf)
+        inside = pool_rewrites.pad_spatial(spec, jnp.ones((1, *spec.spatial, 1)), 0.0)
         first = jnp.zeros(y.shape, jnp.int32)
         for number, tap in reversed(list(enumerate(spec.taps))):
-            first = jnp.where(pool_rewrites.tap_slice(spec, padded, tap) == y, number, first)
+            part = pool_rewrites.tap_slice(spec, padded, tap)
+            is_maximum = (part == y) | jnp.isnan(part)
+            # An input of -inf equals the padding, which has no index.
+            is_maximum &= pool_rewrites.tap_slice(spec, inside, tap) > 0
+            first = jnp.where(is_maximum, number, first)
         index = jnp.zeros(y.shape, jnp.int32)
         for axis, tap_position in enumerate(jnp.unravel_index(first, spec.window)):
             window_position = lax.broadcasted_iota(jnp.int32, y.shape, axis + 1)
@@ -311,7 +327,8 @@ def max_unpool(
 
     $$x_{n,\, j_{n,i,c},\, c} = y_{n,i,c}$$
 
-    Where windows overlap and two maxima came from one place, it holds that one value.
+    Where windows overlap and two maxima came from one place, it holds that one value. An index
+    beyond ``output_shape`` is dropped.
 
     Args:
         y: pooled maps, (n, *out, c).
@@ -332,8 +349,11 @@ def max_unpool(
 
     Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
     """
-    y, index = images("y", y), jnp.asarray(indices)
+    y = images("y", y)
     with jax.named_scope("max_unpool"):
+        if not hasattr(indices, "dtype"):
+            raise TypeError(f"indices must be an array, not {type(indices).__name__}")
+        index = jnp.asarray(indices)
         if not jnp.issubdtype(index.dtype, jnp.integer):
             raise TypeError(f"indices.dtype={index.dtype} must be an integer type")
         if index.shape != y.shape:
@@ -341,9 +361,10 @@ def max_unpool(
         spatial = per_dimension("output_shape", output_shape, y.ndim - 2)
         n, c = y.shape[0], y.shape[-1]
         flat = jnp.zeros((n, math.prod(spatial), c), y.dtype)
-        images_ = jnp.arange(n)[:, None, None]
-        channels = jnp.arange(c)[None, None, :]
-        put = flat.at[images_, index.reshape(n, -1, c), channels].set(y.reshape(n, -1, c))
+        columns = (n, math.prod(y.shape[1:-1]), c)
+        example, channel = jnp.arange(n)[:, None, None], jnp.arange(c)[None, None, :]
+        position = index.reshape(columns)
+        put = flat.at[example, position, channel].set(y.reshape(columns), mode="drop")
         return put.reshape(n, *spatial, c)
 
 
@@ -377,7 +398,7 @@ def blur_pool(
     with jax.named_scope("blur_pool"):
         rank = x.ndim - 2
         (length,) = per_dimension("size", size, 1)
-        row = np.array([math.comb(length - 1, t) for t in range(length)]) / 2 ** (length - 1)
+        row = np.array([math.comb(length - 1, t) / 2 ** (length - 1) for t in range(length)])
         kernel = np.ones((1,) * rank)
         for axis in range(rank):
             kernel = kernel * row.reshape([-1 if i == axis else 1 for i in range(rank)])
@@ -391,13 +412,15 @@ def blur_pool(
         )
 
 
-def _counted(
-    n: int, k: int, s: int, pad: tuple[int, int], d: int, out: int, *, include_pad: bool
-) -> np.ndarray:
-    """How many elements of each window count, in one dimension; at least one."""
-    position = np.arange(out)[:, None] * s + np.arange(k) * d - pad[0]
-    first, last = (-pad[0], n + pad[1]) if include_pad else (0, n)
-    return np.maximum(((position >= first) & (position < last)).sum(axis=1), 1)
+def _elements_of_x(spec: PoolSpec, margin: Pairs | None = None) -> list[np.ndarray]:
+    """For each dimension, how many elements of each window lie on x or on a margin around it."""
+    counts = []
+    for axis, (n, out) in enumerate(zip(spec.spatial, spec.out_spatial, strict=True)):
+        start = np.arange(out)[:, None] * spec.stride[axis] - spec.padding[axis][0]
+        position = start + np.arange(spec.window[axis]) * spec.dilation[axis]
+        before, after = margin[axis] if margin else (0, 0)
+        counts.append(((position >= -before) & (position < n + after)).sum(axis=1))
+    return counts
 
 
 def global_avg_pool(x: ArrayInput, *, keepdims: Flag = False) -> Float[Array, "n *out c"]:
@@ -451,7 +474,7 @@ def global_max_pool(x: ArrayInput, *, keepdims: Flag = False) -> Float[Array, "n
     """
     x = images("x", x)
     with jax.named_scope("global_max_pool"):
-        flat = x.reshape(x.shape[0], -1, x.shape[-1])
+        flat = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
         y = pool_rewrites.first_max(flat, 1)
         return y.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]) if keepdims else y
 
@@ -497,18 +520,19 @@ def adaptive_avg_pool(x: ArrayInput, output_size: OptionalInts) -> Float[Array, 
     """
     x = images("x", x)
     with jax.named_scope("adaptive_avg_pool"):
+        y = wide(x)
         for axis, out in enumerate(_output_size(x, output_size), start=1):
-            size = x.shape[axis]
+            size = y.shape[axis]
             if size % out == 0:
-                split = (*x.shape[:axis], out, size // out, *x.shape[axis + 1 :])
-                x = x.reshape(split).mean(axis=axis + 1)
+                split = (*y.shape[:axis], out, size // out, *y.shape[axis + 1 :])
+                y = y.reshape(split).mean(axis=axis + 1)
             else:
                 means = [
-                    lax.slice_in_dim(x, lo, hi, axis=axis).mean(axis=axis, keepdims=True)
+                    lax.slice_in_dim(y, lo, hi, axis=axis).mean(axis=axis, keepdims=True)
                     for lo, hi in _bins(size, out)
                 ]
-                x = jnp.concatenate(means, axis=axis)
-        return x
+                y = jnp.concatenate(means, axis=axis)
+        return y.astype(x.dtype)
 
 
 def adaptive_max_pool(x: ArrayInput, output_size: OptionalInts) -> Float[Array, "n *out c"]:

@@ -28,6 +28,11 @@ CONVS = [
     ((2, 5, 6, 4, 2), (3, 2, 3, 1, 2), {"stride": (1, 2, 1), "groups": 2}),
     ((2, 9, 8, 3), (3, 3, 3, 4), {"padding_mode": "reflect"}),
     ((1, 9, 8, 1), (5, 5, 1, 6), {"padding": 4}),
+    # kernels with more taps than the input, or the output, has positions
+    ((2, 3, 2, 3), (3, 3, 3, 4), {}),
+    ((2, 4, 3), (7, 3, 2), {"stride": 2}),
+    ((2, 3, 4, 16), (3, 2, 16, 16), {"padding": [(3, 2), (0, 1)], "dilation": 2, "stride": (2, 3)}),
+    ((1, 1, 1, 16), (3, 3, 16, 5), {}),
 ]
 
 
@@ -62,7 +67,64 @@ def test_every_conv_rewrite_was_tried():
         for record in ops.explain(ops.conv, x, w, platform="cpu", **arguments)
         for plan in record.plan
     }
-    assert plans == {"lax", "dot", "shift", "dense", "blocks", "canonical", "einsum"}
+    assert plans == {"lax", "dot", "shift", "dense", "blocks", "canonical", "einsum", "patches"}
+
+
+TRANSPOSED = [
+    ((2, 4, 3), (3, 3, 4), {"stride": 2}),
+    ((2, 4, 3), (1, 3, 4), {"stride": 2, "padding": "VALID"}),
+    ((2, 4, 4), (3, 1, 4), {"groups": 4, "stride": 2, "padding": 1, "output_padding": 1}),
+    ((2, 4, 4), (2, 2, 6), {"groups": 2, "stride": 3}),
+    ((2, 2, 3), (5, 3, 4), {"dilation": 2, "padding": 3}),
+]
+
+
+@pytest.mark.parametrize(("x_shape", "w_shape", "arguments"), TRANSPOSED)
+def test_every_transposed_conv_agrees_with_lax(x_shape, w_shape, arguments):
+    x, w = normal(0, x_shape), normal(1, w_shape)
+
+    def run(impl):
+        def both(x, w):
+            y, pullback = jax.vjp(
+                lambda x, w: ops.conv_transpose(x, w, impl=impl, **arguments), x, w
+            )
+            return y, *pullback(jnp.sin(y))
+
+        return jax.jit(both)(x, w)
+
+    expected = run("lax")
+    for impl in ("auto", *lowering.CONV_PINS):
+        try:
+            actual = run(impl)
+        except ValueError as error:
+            assert f"impl={impl!r} needs" in str(error), impl  # noqa: PT017
+            continue
+        for a, b in zip(actual, expected, strict=True):
+            close(a, b)
+
+
+@pytest.mark.parametrize("op", [ops.conv, ops.conv_transpose])
+def test_every_implementation_takes_an_empty_batch(op):
+    for x_shape, w_shape, arguments in (
+        ((0, 6, 6, 4), (3, 3, 4, 4), {}),
+        ((0, 6, 6, 4), (1, 1, 4, 4), {"padding": "VALID"}),
+        ((0, 6, 6, 4), (3, 3, 1, 4), {"groups": 4}),
+        ((0, 6, 6, 4), (3, 3, 2, 4), {"groups": 2}),
+    ):
+        x = jax.ShapeDtypeStruct(x_shape, jnp.float32)
+        w = jax.ShapeDtypeStruct(w_shape, jnp.float32)
+        for impl in ("auto", "lax", *lowering.CONV_PINS):
+
+            def run(x, w, impl=impl, arguments=arguments):
+                y, pullback = jax.vjp(lambda x, w: op(x, w, impl=impl, **arguments), x, w)
+                return pullback(y)
+
+            try:
+                dx, dw = jax.eval_shape(run, x, w)
+            except ValueError as error:
+                assert f"impl={impl!r} needs" in str(error), impl  # noqa: PT017
+                continue
+            assert (dx.shape, dw.shape) == (x_shape, w_shape)
 
 
 POOLS = [

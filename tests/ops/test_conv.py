@@ -63,16 +63,6 @@ def test_numpy_arrays_and_jax_arrays_alike():
     close(ops.conv(x, w), ops.conv(jnp.asarray(x), jnp.asarray(w)), 1e-7)
 
 
-def test_an_empty_batch_stays_empty():
-    for impl in ("auto", "lax"):
-        assert ops.conv(np.zeros((0, 5, 5, 2), "f"), normal(1, (3, 3, 2, 4)), impl=impl).shape == (
-            0,
-            5,
-            5,
-            4,
-        )
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_output_shape_is_what_geometry_says(data):
@@ -335,11 +325,40 @@ def test_preferred_element_type_and_precision_pass_through():
         lambda w: ops.conv(x.astype(jnp.bfloat16), w, preferred_element_type=jnp.float32).sum()
     )(jnp.asarray(w, jnp.bfloat16))
     assert gradient.dtype == jnp.bfloat16
-    for w_shape, groups in (((1, 1, 4, 4), 1), ((3, 3, 1, 4), 4), ((3, 3, 2, 4), 2)):
-        y = ops.conv(
-            x.astype(jnp.bfloat16),
-            normal(1, w_shape).astype(jnp.bfloat16),
-            groups=groups,
-            preferred_element_type=jnp.float32,
-        )
-        assert y.dtype == jnp.float32
+
+
+WIDENED = {
+    "conv": (ops.conv, (3, 3, 4, 4), {"stride": 2}),
+    "pointwise": (ops.conv, (1, 1, 4, 4), {}),
+    "groups": (ops.conv, (3, 3, 2, 4), {"groups": 2}),
+    "above": (ops.conv, (7, 7, 4, 2), {"padding": 3}),
+    "convolve": (ops.convolve, (3, 3, 4, 4), {}),
+    "depthwise": (ops.depthwise_conv, (3, 3, 1, 4), {}),
+    "separable": (ops.separable_conv, (3, 3, 1, 4), {"pointwise": (1, 1, 4, 3)}),
+    "transposed": (ops.conv_transpose, (3, 3, 4, 4), {"stride": 2}),
+    "transposed pointwise": (ops.conv_transpose, (1, 1, 4, 2), {"padding": "VALID"}),
+    "transposed depthwise": (ops.conv_transpose, (3, 3, 1, 4), {"groups": 4}),
+}
+
+
+@pytest.mark.parametrize("case", WIDENED)
+@pytest.mark.parametrize("impl", ["auto", "lax"])
+def test_half_precision_in_and_float32_out(case, impl):
+    """The products of bfloat16 are exact in float32: so is the sum that is asked for in it."""
+    op, w_shape, arguments = WIDENED[case]
+    x, w = normal(0, (2, 6, 6, 4)), normal(1, w_shape)
+    half = [jnp.asarray(a, jnp.bfloat16) for a in (x, w)]
+    if "pointwise" in arguments:
+        half.append(jnp.asarray(normal(2, arguments["pointwise"]), jnp.bfloat16))
+        arguments = {}
+
+    def run(*arrays):
+        return op(*arrays, impl=impl, preferred_element_type=jnp.float32, **arguments)
+
+    y, pullback = jax.vjp(run, *half)
+    expected, exact_pullback = jax.vjp(run, *(a.astype(jnp.float32) for a in half))
+    assert y.dtype == jnp.float32
+    close(y, expected, 1e-5)
+    for gradient, exact in zip(pullback(jnp.cos(y)), exact_pullback(jnp.cos(y)), strict=True):
+        assert gradient.dtype == jnp.bfloat16
+        close(gradient, exact, 2e-2)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 
 from jaxcnn import ops
@@ -133,7 +134,58 @@ BAD = {
         ValueError,
         "must have 6 channels",
     ),
-    "depthwise kernel": (lambda: ops.depthwise_conv(X, W), ValueError, "groups=4"),
+    "depthwise kernel": (
+        lambda: ops.depthwise_conv(X, zeros(3, 3, 4, 4)),
+        ValueError,
+        r"w.shape=\(3, 3, 4, 4\) must be \(\*kernel, 1, 4 m\)",
+    ),
+    "array of strides": (
+        lambda: ops.conv(X, W, stride=np.array([2, 2])),
+        TypeError,
+        r"stride=array\(\[2, 2\]\) must be an int or a sequence",
+    ),
+    "traced stride": (
+        lambda: jax.jit(lambda stride: ops.conv(X, W, stride=stride))(2),
+        TypeError,
+        "stride=.*must be an int or a sequence",
+    ),
+    "array of pads": (
+        lambda: ops.conv_transpose(X, W, padding=np.array([1, 1])),
+        TypeError,
+        "padding=array.*must be an int or a sequence",
+    ),
+    "bytes": (
+        lambda: ops.conv(X, W, padding=b"SAME"),
+        TypeError,
+        "padding=b'SAME' must be an int",
+    ),
+    "array of text": (lambda: ops.conv(np.array(["a"]), W), TypeError, "x.dtype=<U1 must be float"),
+    "list for impl": (lambda: ops.conv(X, W, impl=["lax"]), ValueError, "impl=.'lax'. must be one"),
+    "list for mode": (
+        lambda: ops.conv(X, W, padding_mode=["zeros"]),
+        ValueError,
+        "padding_mode=.'zeros'. must be one of zeros",
+    ),
+    "precision": (
+        lambda: ops.conv(X, W, precision="best"),
+        ValueError,
+        "highest.*but got best",  # lax's own error, which names what there is
+    ),
+    "narrow output": (
+        lambda: ops.conv(X, W, preferred_element_type="bfloat16"),
+        ValueError,
+        "preferred_element_type='bfloat16'.*no narrower than x.dtype=float32",
+    ),
+    "unknown output": (
+        lambda: ops.depthwise_conv(X, zeros(3, 3, 1, 4), preferred_element_type="floaty"),
+        ValueError,
+        "preferred_element_type='floaty'",
+    ),
+    "pointwise dtype": (
+        lambda: ops.separable_conv(X, zeros(3, 3, 1, 4), zeros(1, 1, 4, 4, dtype="float16")),
+        TypeError,
+        "pointwise.dtype=float16 must equal x.dtype=float32",
+    ),
     "pointwise kernel": (
         lambda: ops.separable_conv(X, zeros(3, 3, 1, 4), W),
         ValueError,
@@ -152,6 +204,14 @@ BAD = {
     ),
     "avg impl": (lambda: ops.avg_pool(X, 3, impl="phases"), ValueError, "impl='phases' must be"),
     "lp order": (lambda: ops.lp_pool(X, 2, 0.5), ValueError, "p=0.5 must be a number, at least 1"),
+    "lp order text": (lambda: ops.lp_pool(X, 2, "2"), ValueError, "p='2' must be a number"),
+    "no index": (
+        lambda: ops.max_pool_with_indices(X, 2, padding=2),
+        ValueError,
+        r"padding=2 leaves windows of \(2, 2\) without an element",
+    ),
+    "indices None": (lambda: ops.max_unpool(X, None, 8), TypeError, "indices must be an array"),
+    "adaptive 2.5": (lambda: ops.adaptive_avg_pool(X, 2.5), TypeError, "output_size=2.5 must be"),
     "adaptive 0": (lambda: ops.adaptive_avg_pool(X, 0), ValueError, "output_size=0"),
     "adaptive length": (lambda: ops.adaptive_max_pool(X, (1, 2, 3)), ValueError, "output_size="),
     "indices shape": (
@@ -161,6 +221,7 @@ BAD = {
     ),
     "indices dtype": (lambda: ops.max_unpool(X, X, 16), TypeError, "indices.dtype=float32"),
     "blur size": (lambda: ops.blur_pool(X, size=0), ValueError, "size=0 must be at least 1"),
+    "blur 2.5": (lambda: ops.blur_pool(X, size=2.5), TypeError, "size=2.5 must be an int"),
     "mean shape": (
         lambda: ops.batch_norm(X, zeros(3), C, train=True),
         ValueError,
@@ -171,14 +232,50 @@ BAD = {
         ValueError,
         r"momentum=1.5 must lie in \[0, 1\]",
     ),
+    "momentum text": (
+        lambda: ops.batch_norm(X, C, C, train=True, momentum="0.9"),
+        TypeError,
+        "momentum='0.9' must be a number",
+    ),
+    "nothing to normalise by": (
+        lambda: ops.batch_norm(X[:0], C, C, train=True),
+        ValueError,
+        r"x.shape=\(0, 8, 8, 4\) must not be empty",
+    ),
+    "no channels": (
+        lambda: ops.batch_norm(zeros(2, 0), zeros(0), zeros(0), train=True),
+        ValueError,
+        r"x.shape=\(2, 0\) must have no empty dimension",
+    ),
+    "list for mask": (
+        lambda: ops.batch_norm(X, C, C, train=True, mask=[1, 0]),
+        TypeError,
+        "mask must be an array, not list",
+    ),
     "mask shape": (
         lambda: ops.batch_norm(X, C, C, train=True, mask=zeros(3)),
         ValueError,
         r"mask.shape=\(3,\) must be \(2,\) or \(2, 8, 8\)",
     ),
     "epsilon": (lambda: ops.layer_norm(X, epsilon=-1), ValueError, "epsilon=-1 must be at least 0"),
+    "epsilon None": (lambda: ops.group_norm(X, 2, epsilon=None), TypeError, "epsilon=None must be"),
+    "norm axis None": (lambda: ops.layer_norm(X, axis=None), TypeError, "axis=None must be an int"),
+    "one axis twice": (
+        lambda: ops.layer_norm(X, axis=(3, -1)),
+        ValueError,
+        r"axis=\(3, -1\) must name distinct dimensions",
+    ),
+    "norm rank": (lambda: ops.group_norm(C, 2), ValueError, r"x.shape=\(4,\) must have rank 2"),
+    "norm groups 2.0": (lambda: ops.group_norm(X, 2.0), TypeError, "groups=2.0 must be an int"),
+    "response rank": (lambda: ops.local_response_norm(C), ValueError, "must have rank 2"),
+    "response k": (lambda: ops.local_response_norm(X, k=0), ValueError, "k=0 must be above 0"),
+    "response alpha": (
+        lambda: ops.local_response_norm(X, alpha="small"),
+        TypeError,
+        "alpha='small' must be a number",
+    ),
     "norm integers": (lambda: ops.layer_norm(X.astype(int)), TypeError, "x.dtype=int"),
-    "norm axis": (lambda: ops.layer_norm(X, axis=4), ValueError, "axis=4 must name dimensions"),
+    "norm axis": (lambda: ops.layer_norm(X, axis=4), ValueError, "axis=4 must name distinct"),
     "norm groups": (lambda: ops.group_norm(X, 3), ValueError, "groups=3 must divide channels=4"),
     "response size": (lambda: ops.local_response_norm(X, 0), ValueError, "size=0 must be at least"),
     "filter shape": (lambda: ops.apply_filter(X[0, ..., 0], zeros(2, 2)), ValueError, "odd sides"),
@@ -189,6 +286,20 @@ BAD = {
     ),
     "sigma": (lambda: filters.gaussian(0), ValueError, "sigma=0 must be above 0"),
     "gaussian size": (lambda: filters.gaussian(1.0, size=4), ValueError, "size=4 must be odd"),
+    "gaussian size 3.5": (lambda: filters.gaussian(1.0, size=3.5), TypeError, "size=3.5 must be"),
+    "sigma text": (lambda: filters.gaussian("1"), TypeError, "sigma='1' must be a number"),
+    "shape 28": (
+        lambda: geometry.conv_output_shape(28, 3),
+        TypeError,
+        "shape=28 must be a sequence of ints",
+    ),
+    "same stride": (lambda: geometry.same_padding(5, 3, 0), ValueError, "stride=0 must be at"),
+    "field of ints": (lambda: geometry.receptive_field([3]), TypeError, r"layers\[0\]=3 must hold"),
+    "field of five": (
+        lambda: geometry.receptive_field([(3, 1, 1, 1, 1)]),
+        ValueError,
+        r"layers\[0\].*must be \(kernel, stride, padding, dilation\)",
+    ),
     "geometry kernel": (
         lambda: geometry.conv_output_shape((2, 2), 3, padding="VALID"),
         ValueError,

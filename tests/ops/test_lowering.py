@@ -33,7 +33,32 @@ CHOICES = [
     ),
     ("gpu", ops.conv, ((8, 14, 14, 512), (3, 3, 16, 512)), {"groups": 32}, ("lax",) * 3),
     ("tpu", ops.conv, ((8, 56, 56, 64), (1, 1, 64, 256)), {}, ("lax",) * 3),
+    # a transposed convolution goes forward as the convolution's input gradient
+    (
+        "cpu",
+        ops.conv_transpose,
+        ((8, 14, 14, 64), (3, 3, 64, 64)),
+        {"stride": 2},
+        ("canonical", "lax", "canonical"),
+    ),
+    ("cpu", ops.conv, ((8, 4, 4, 32), (5, 5, 32, 32)), {}, ("patches", "patches", "canonical")),
+    # one slice per tap would make a program that takes minutes to compile
+    ("cpu", ops.depthwise_conv, ((1, 90, 90, 3), (81, 81, 1, 3)), {}, ("dense", "dense", "lax")),
+    (
+        "cpu",
+        ops.depthwise_conv,
+        ((1, 9, 9, 256), (17, 17, 1, 256)),
+        {},
+        ("lax", "canonical", "lax"),
+    ),
     ("cpu", ops.max_pool, ((8, 8, 8, 4), 2), {}, ("separable", "reshape", "none")),
+    (
+        "cpu",
+        ops.max_pool,
+        ((8, 9, 9, 4), 3),
+        {"dilation": 2, "impl": "lax"},
+        ("lax", "separable", "none"),
+    ),
     ("cpu", ops.max_pool, ((8, 9, 9, 4), 3), {"stride": 2}, ("separable", "phases", "none")),
     ("cpu", ops.max_pool, ((8, 9, 9, 4), 3), {"stride": 1}, ("separable", "separable", "none")),
     ("gpu", ops.max_pool, ((8, 9, 9, 4), 3), {"stride": 2}, ("lax", "lax", "none")),

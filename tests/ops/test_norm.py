@@ -76,6 +76,12 @@ def test_masked_entries_do_not_count():
         close(var, expected[2])
 
 
+def test_a_batch_in_which_nothing_counts_leaves_the_statistics_alone():
+    start = np.array([1.0, -2.0], "f"), np.array([3.0, 0.5], "f")
+    _, mean, var = ops.batch_norm(normal(0, (4, 2)), *start, train=True, mask=np.zeros(4, "f"))
+    np.testing.assert_array_equal([mean, var], start)
+
+
 def test_statistics_over_replicas_are_those_of_the_whole_batch():
     x = normal(0, (8, 5, 3))
     start = np.zeros(3, "f"), np.ones(3, "f")

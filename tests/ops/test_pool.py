@@ -76,6 +76,30 @@ def test_padding_never_wins():
     assert float(ops.min_pool(-x, 3, stride=1, padding=1).max()) == 5
 
 
+def test_an_index_is_never_in_the_padding():
+    blank = np.full((1, 5, 5, 1), -np.inf, "f")  # equals the padding everywhere
+    _, index = ops.max_pool_with_indices(blank, 3, stride=2, padding=1)
+    np.testing.assert_array_equal(index[0, :, :, 0], [[0, 1, 3], [5, 6, 8], [15, 16, 18]])
+    spoilt = normal(0, (1, 5, 5, 1))
+    spoilt[0, 2, 2] = np.nan
+    _, index = ops.max_pool_with_indices(spoilt, 5, padding=1, stride=3)
+    assert np.asarray(index)[0, 0, 0, 0] == 12
+
+
+def test_half_precision_is_summed_in_float32():
+    large = jnp.full((1, 4, 4, 1), 3e4, jnp.float16)
+    np.testing.assert_allclose(ops.avg_pool(large, 2), 3e4, rtol=1e-3)  # the sum would be inf
+    np.testing.assert_allclose(ops.lp_pool(large / 64, 2), 3e4 / 32, rtol=1e-3)
+    x = jnp.asarray(normal(0, (1, 16, 16, 2)) + 4, jnp.bfloat16)
+    for pool in (
+        lambda x: ops.avg_pool(x, 16),
+        lambda x: ops.avg_pool(x, 14, stride=1),
+        lambda x: ops.lp_pool(x, 14, stride=1),
+    ):
+        assert pool(x).dtype == jnp.bfloat16
+        np.testing.assert_allclose(pool(x), pool(x.astype(jnp.float32)), rtol=2**-8)
+
+
 def test_dilated_max_pool_has_a_gradient():
     with jax.enable_x64():
         x = normal(0, (1, 7, 6, 2), np.float64)
@@ -284,3 +308,23 @@ def test_jit_vmap_gradients_and_half_precision(name):
         check_grads(
             jax.jit(pool), (x.astype(np.float64),), order=1, modes=["rev"], rtol=1e-5, eps=1e-7
         )
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_an_empty_batch_stays_empty(name):
+    empty = jax.ShapeDtypeStruct((0, 6, 6, 3), jnp.float32)
+    for impl in ("auto", "lax"):
+        with ops.force_impl(impl):
+            dx = jax.eval_shape(jax.grad(lambda x: POOLS[name](x).sum()), empty)
+        assert dx.shape == empty.shape
+
+
+@pytest.mark.parametrize("impl", ["lax", "reshape", "phases", "separable"])
+def test_second_derivatives_of_max_pool(impl):
+    """Piecewise linear: the curvature is that of the function it is put into."""
+    x, v = normal(0, (1, 4, 6, 2)), normal(1, (1, 4, 6, 2))
+    winners = np.repeat(np.repeat(oracles.pool("max", x, 2), 2, 1), 2, 2) == x
+    gradient = jax.grad(lambda x: (ops.max_pool(x, 2, impl=impl) ** 3).sum())
+    expected = np.where(winners, 6 * x * v, 0)
+    close(jax.jit(jax.grad(lambda x: (gradient(x) * v).sum()))(x), expected)
+    close(jax.jit(lambda x: jax.jvp(gradient, (x,), (v,))[1])(x), expected)
