@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn.run import environment
+from jaxcnn.build import environment
 
 RESULTS = Path(__file__).parent / "results"
 

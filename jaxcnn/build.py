@@ -12,13 +12,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, Sharding
 
 from jaxcnn import models
 from jaxcnn.config import Experiment, InputError
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.stream import Stream
-from jaxcnn.train import metrics, optim, step
+from jaxcnn.train import mesh, metrics, optim, step
 from jaxcnn.train.state import TrainState, sha256
 
 
@@ -90,8 +91,9 @@ def compile_evaluate(
     dataset: sources.Dataset,
     state: Any,
     prepare: Callable[[jax.Array], jax.Array] | None = None,
+    devices: Mesh | None = None,
 ) -> Callable[[TrainState], metrics.Sums]:
-    """Compiles the evaluation of the test set, held on the device.
+    """Compiles the evaluation of the test set, held on the devices.
 
     Args:
         experiment: how images are prepared and how many at a time.
@@ -99,48 +101,59 @@ def compile_evaluate(
         dataset: whose test set is meant.
         state: of the shapes that the program will be called with.
         prepare: stored images to network input, where it is another than the experiment's.
+        devices: those that the state lies on; the first one by default.
     """
+    devices = devices or mesh.one_device()
     fitted = prepare or augment.make_prepare(experiment.data)
-    program = jax.jit(
-        step.make_evaluate(
-            step.make_eval_step(model), lambda images: fitted(dataset.rendered(images))
-        )
+    gather = mesh.make_gather(devices, state)
+    for_one = step.make_evaluate(
+        step.make_eval_step(model), lambda images: fitted(dataset.rendered(images))
     )
+
+    def evaluate(state: TrainState, batches: step.Batch) -> metrics.Sums:
+        return for_one(gather(state), batches)
+
+    program = jax.jit(evaluate, out_shardings=mesh.replicated(devices))
+    where = mesh.split(devices, axis=1)
     if dataset.streamed:
-        return functools.partial(_evaluate_stream, program, make_stream(experiment, dataset))
-    batches = jax.device_put(pipeline.in_batches(dataset.test, experiment.data.eval_batch_size))
+        stream = make_stream(experiment, dataset, devices.size)
+        return functools.partial(_evaluate_stream, program, stream, where)
+    batches = mesh.place(
+        pipeline.in_batches(dataset.test, experiment.data.eval_batch_size, devices.size), where
+    )
     compiled = program.lower(state, batches).compile()
     return lambda state: compiled(state, batches)
 
 
 def _evaluate_stream(
-    program: Callable[[TrainState, step.Batch], metrics.Sums], stream: Stream, state: TrainState
+    program: Callable[[TrainState, step.Batch], metrics.Sums],
+    stream: Stream,
+    where: Sharding,
+    state: TrainState,
 ) -> metrics.Sums:
     sums: metrics.Sums = {}
     for batch in stream.eval_batches():
-        found = program(state, {name: jnp.asarray(array[None]) for name, array in batch.items()})
+        rows = {name: array[None] for name, array in batch.items()}
+        found = program(state, mesh.place_part(rows, where))
         sums = metrics.add(sums, found) if sums else found
     return sums
 
 
-def make_stream(experiment: Experiment, dataset: sources.Dataset) -> Stream:
-    """The batches of a dataset that is streamed."""
+def make_stream(experiment: Experiment, dataset: sources.Dataset, devices: int = 1) -> Stream:
+    """The batches of a dataset that is streamed, or this process's part of them."""
     data = experiment.data
+    eval_batch_size = min(data.eval_batch_size, len(dataset.test))
     return Stream(
         dataset.train,
         dataset.test,
         experiment.train.seed,
         data.batch_size,
-        min(data.eval_batch_size, len(dataset.test)),
+        eval_batch_size + -eval_batch_size % devices,
         Faults(data.max_bad_images),
         data.workers,
+        jax.process_index(),
+        jax.process_count(),
     )
-
-
-def on_device(shapes: Any) -> Any:
-    """The same shapes, placed on the first device."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes)
 
 
 def describe(experiment: Experiment, dataset: sources.Dataset) -> dict[str, Any]:
@@ -165,6 +178,7 @@ def environment() -> dict[str, Any]:
     return {
         "platform": jax.default_backend(),
         "devices": [d.device_kind for d in jax.devices()],
+        "processes": jax.process_count(),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "processor": platform.machine(),
         "system": platform.system(),

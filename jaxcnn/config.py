@@ -11,10 +11,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Views = Literal["none", "flip", "five_crop", "ten_crop"]
 """Of a test image, for test-time augmentation."""
+SeedsMode = Literal["auto", "map", "unroll", "vmap", "devices"]
+"""How many seeds are computed together: see ``train.seeds_mode``."""
 Option = bool | int | float | str | tuple[int, ...]
 
 
@@ -445,6 +447,9 @@ class Train:
     """Epochs between evaluations on the test set."""
     checkpoint_every: int = 1
     """Epochs between checkpoints."""
+    seeds_mode: SeedsMode = "auto"
+    """How `train --seeds` computes several seeds in one program: in a loop, one behind the other
+    without one, as one batch, or on several devices; auto takes the fastest for a few steps."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -452,6 +457,7 @@ class Train:
             value = getattr(self, name)
             _require(_is_count(value), f"train.{name}", value, "a positive whole number")
         _require(_is_seed(self.seed), "train.seed", self.seed, "a whole number in [0, 2**31)")
+        _require_choice("train.seeds_mode", self.seeds_mode, *get_args(SeedsMode))
         for name in ("label_smoothing", "ema_decay"):
             value = getattr(self, name)
             _require(_is_number(value, 0, 1) and value < 1, f"train.{name}", value, "in [0, 1)")
@@ -476,6 +482,65 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Devices:
+    """How many devices share a run; each step is the same on any number, to float tolerance."""
+
+    data: int | None = None
+    """Each takes an equal part of the batch; None takes all devices that there are."""
+    fsdp: int = 1
+    """Each of these takes a part of the batch and holds a part of large parameters and of their
+    moments (fully sharded data parallelism): devices in all are data times fsdp."""
+
+    def __post_init__(self) -> None:
+        """Checks that both are counts."""
+        accepted = "a positive whole number"
+        _require(
+            self.data is None or _is_count(self.data),
+            "devices.data",
+            self.data,
+            f"{accepted} or None",
+        )
+        _require(_is_count(self.fsdp), "devices.fsdp", self.fsdp, accepted)
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """One of several processes that train together, where neither SLURM nor Kubernetes says so."""
+
+    coordinator: str | None = None
+    """HOST:PORT of process 0, the same for all."""
+    processes: int | None = None
+    """How many there are."""
+    process: int | None = None
+    """Which one this is, from 0."""
+
+    def __post_init__(self) -> None:
+        """Checks that all is given, or nothing."""
+        given = [value is not None for value in vars(self).values()]
+        if not any(given):
+            return
+        for name, value in vars(self).items():
+            _require(value is not None, f"distributed.{name}", value, "given with the other two")
+        host, _, port = str(self.coordinator).rpartition(":")
+        _require(
+            bool(host) and port.isdigit() and 0 < int(port) < 2**16,
+            "distributed.coordinator",
+            self.coordinator,
+            "HOST:PORT of process 0",
+        )
+        _require(
+            _is_count(self.processes), "distributed.processes", self.processes, "a positive number"
+        )
+        assert self.processes is not None
+        _require(
+            type(self.process) is int and 0 <= self.process < self.processes,
+            "distributed.process",
+            self.process,
+            f"a whole number in [0, {self.processes})",
+        )
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One training run, whole."""
 
@@ -486,6 +551,7 @@ class Experiment:
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    devices: Devices = Devices()
 
     def __post_init__(self) -> None:
         """Checks what no single part can."""
@@ -559,10 +625,13 @@ RESUME_MAY_CHANGE = frozenset(
         "data.eval_batch_size",
         "data.workers",
         "data.max_bad_images",
+        "devices.data",
+        "devices.fsdp",
         "train.epochs",
         "train.patience",
         "train.eval_every",
         "train.checkpoint_every",
+        "train.seeds_mode",
     }
 )
 """Fields that a resumed run may change: where, how long and how often, never what is learned."""

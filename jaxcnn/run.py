@@ -4,33 +4,23 @@ Here data, model, optimizer, checkpoints and the loop come together.
 """
 
 import contextlib
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.analysis import plots
 from jaxcnn.build import (
     build_model,
-    compile_evaluate,
-    describe,
-    environment,
-    make_stream,
-    network_shape,
-    on_device,
-    optimizer_layout,
 )
-from jaxcnn.config import Data, Experiment, InputError, differences, to_dict
-from jaxcnn.data import augment, pipeline, sources
-from jaxcnn.data.feed import Feed, InBlocks
-from jaxcnn.train import files, folder, loop, metrics, optim, step
-from jaxcnn.train.state import TrainState, init_state, sha256, state_from, stream, variables_of
+from jaxcnn.config import Experiment, InputError, differences, to_dict
+from jaxcnn.data import sources
+from jaxcnn.program import Program
+from jaxcnn.train import files, folder, loop, mesh, metrics, processes
+from jaxcnn.train.state import TrainState, sha256, variables_of
 from jaxcnn.trained import Trained, restore, transfer
 
 
@@ -72,7 +62,8 @@ def train(
         jaxcnn.train.loop.Diverged: the loss is no longer finite.
         jaxcnn.train.loop.Stopped: a signal came; the state is saved.
     """
-    listener = listener or Listener()
+    if listener is None or not processes.is_first():
+        listener = Listener()
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with loop.StopRequest() as stop, contextlib.ExitStack() as closing:
         finished = folder.finished(workdir, to_dict(experiment))
@@ -81,84 +72,63 @@ def train(
             return finished
         dataset = sources.load(experiment.data)
         model = build_model(experiment, dataset.classes, dataset.image_shape)
-        training = _Training(experiment, dataset, model, listener, stop, profile)
+        program = Program(experiment, dataset, model, mesh.make_mesh(experiment))
+        if profile is not None and profile[1] > program.plan.total_steps:
+            raise InputError(
+                f"--profile {profile[0]}:{profile[1]}: must end within the run's "
+                f"{program.plan.total_steps} steps"
+            )
         run = folder.RunFolder(workdir)
         closing.callback(run.close)
-        training.begin(run, closing)
-        return training.run()
+        training = Training(program, experiment, run, listener, stop, closing)
+        listener.message(program.title())
+        state = training.first_state()
+        chunk = program.compile_chunk(state, closing)
+        evaluate = program.compile_evaluate(state)
+        steps = training.steps(state, evaluate, chunk.memory, chunk.waited, profile)
+        return loop.drive(steps, chunk.run)
 
 
-class _Training:
-    """One call of :func:`train`: everything is checked when it is built, nothing compiled."""
+class Training:
+    """One run in its folder: where it starts, what it writes, how it ends.
+
+    Building it refuses what does not fit, then makes the folder this run's.
+    """
 
     def __init__(
         self,
+        program: Program,
         experiment: Experiment,
-        dataset: sources.Dataset,
-        model: nn.Module,
+        run: folder.RunFolder,
         listener: Listener,
         stop: loop.StopRequest,
-        profile: tuple[int, int] | None,
+        closing: contextlib.ExitStack,
     ) -> None:
-        self.experiment, self.dataset, self.model = experiment, dataset, model
-        self.listener, self.stop, self.profile = listener, stop, profile
-        shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
-            len(dataset.train), experiment.data.batch_size
-        )
-        if dataset.streamed:
-            shuffle = InBlocks(shuffle.steps_per_epoch)
-        self.plan = loop.Plan(
-            shuffle.steps_per_epoch,
-            experiment.data.batch_size,
-            experiment.train.epochs,
-            experiment.train.eval_every,
-            experiment.train.checkpoint_every,
-        )
-        if profile is not None and profile[1] > self.plan.total_steps:
-            raise InputError(
-                f"--profile {profile[0]}:{profile[1]}: must end within the run's "
-                f"{self.plan.total_steps} steps"
-            )
-        self.schedule = optim.make_schedule(
-            experiment.schedule,
-            experiment.optim.peak_lr,
-            self.plan.steps_per_epoch,
-            self.plan.epochs,
-        )
-        shape = network_shape(experiment, dataset.image_shape)
-        layout = optimizer_layout(experiment, model, shape)
-        tx = optim.make_optimizer(experiment.optim, self.schedule, layout)
-        frozen = optim.frozen_paths(experiment.optim, layout)
-        ema = experiment.train.ema_decay > 0
-        self.init = jax.jit(lambda seed: init_state(model, tx, seed, shape, ema=ema))
-        self.init_from = jax.jit(lambda variables, seed: state_from(variables, tx, seed, ema=ema))
-        self.teacher = _teacher(experiment, dataset)
-        self.chunk = step.make_train_chunk(
-            step.make_train_step(model, tx, experiment.train, experiment.optim, frozen),
-            lambda seed, step: shuffle.order(stream(seed, "order"), step),
-            functools.partial(_batch, experiment, dataset, shuffle, self.teacher),
-        )
-        self.best_so_far: loop.Record = {}
-        self.confusion: np.ndarray | None = None
-
-    def begin(self, run: folder.RunFolder, closing: contextlib.ExitStack) -> None:
-        """Finds where to start, refuses what does not fit, then makes the folder this run's."""
-        self.workdir, self.closing = run.path, closing
+        self.program, self.experiment, self.plan = program, experiment, program.plan
+        self.workdir, self.listener, self.stop = run.path, listener, stop
         self.latest = folder.checkpoints(self.workdir, "latest")
         closing.callback(self.latest.close)
         self.best = folder.checkpoints(self.workdir, "best")
         closing.callback(self.best.close)
-        config, about = to_dict(self.experiment), describe(self.experiment, self.dataset)
-        if self.teacher is not None:
-            about["teacher_sha256"] = sha256(self.teacher.variables)
-        here = environment()
-        shapes = jax.eval_shape(self.init, jax.ShapeDtypeStruct((), jnp.int32))
+        self.confusion: np.ndarray | None = None
         self.start: TrainState | None = None
         self.meta: dict[str, Any] = {"seconds": 0.0, "best": {}}
         self.source: Trained | None = None
+        self._find_start()
+        self.best_so_far: loop.Record = self.meta["best"]
+        first = 0 if self.start is None else int(self.start.step)
+        self.recorded = max(
+            (r["step"] for r in folder.read_metrics(self.workdir) if r["step"] <= first), default=-1
+        )
+        self.best.drop_after(first)  # made again on the way
+        run.claim(to_dict(experiment), program.about, program.environment)
+
+    def _find_start(self) -> None:
+        """Reads the newest checkpoint, or else the weights to start from, if there are any."""
+        program = self.program
         if self.latest.steps():  # a folder in which nothing was trained is free for any run
-            folder.check_same(self.workdir, config, about)
-            restored = self.latest.restore(on_device(shapes))
+            folder.check_same(self.workdir, to_dict(self.experiment), program.about)
+            restored = self.latest.restore(mesh.placed(program.devices, program.shapes))
             assert restored is not None
             self.start, self.meta = restored
             done = int(self.start.step) // self.plan.steps_per_epoch
@@ -167,20 +137,13 @@ class _Training:
                     f"train.epochs={self.plan.epochs}: the run in {self.workdir} has done {done} "
                     "epochs already; give at least as many, or another --workdir"
                 )
-            self._compare_machines(here)
+            self._compare_machines(program.environment)
         elif self.experiment.model.init_from is not None:
             self.source = restore(Path(self.experiment.model.init_from))
-            self._transferred(variables_of(shapes))
-        first = 0 if self.start is None else int(self.start.step)
-        self.recorded = max(
-            (r["step"] for r in folder.read_metrics(self.workdir) if r["step"] <= first), default=-1
-        )
-        self.best.drop_after(first)  # made again on the way
-        run.claim(config, about)
-        files.write_json(self.workdir / "env.json", here)
+            self._transferred(variables_of(program.shapes))
 
     def _compare_machines(self, here: dict[str, Any]) -> None:
-        before = files.read_json(self.workdir / "env.json")
+        before = processes.on_first(lambda: files.read_json(self.workdir / "env.json"))
         changed = differences(before, here)
         if changed:
             listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
@@ -192,30 +155,39 @@ class _Training:
     def _transferred(self, variables: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The variables to start from, and the names of the parameters that start anew."""
         assert self.source is not None
-        classes = len(self.source.classes), len(self.dataset.classes)
+        classes = len(self.source.classes), len(self.program.dataset.classes)
         folder = str(self.experiment.model.init_from)
-        old, found, fresh = self.source.variables, {}, []
+        old, found, fresh = jax.device_get(self.source.variables), {}, []
         for kind in variables:
             found[kind], anew = transfer(old.get(kind, {}), variables[kind], classes, folder)
             fresh += anew
         return found, fresh
 
-    def run(self) -> dict[str, Any]:
-        """Compiles, trains to the end, and writes the summary."""
-        state = self.start
+    def first_state(self) -> TrainState:
+        """Where the run goes on, or begins."""
+        program, state = self.program, self.start
         if state is None:
-            state = self.init(jnp.int32(self.experiment.train.seed))
+            state = program.init(np.int32(self.experiment.train.seed))
         if self.source is not None:
             variables, fresh = self._transferred(variables_of(state))
-            state = self.init_from(variables, state.seed)
+            state = program.init_from(variables, state.seed)
             anew = f"; {', '.join(fresh)} start anew" if fresh else ""
             self.listener.message(
                 f"starting from {self.experiment.model.init_from} at step {self.source.step}{anew}"
             )
-        self.best_so_far = self.meta["best"]
-        self._announce(int(state.step))
-        run_chunk = self._compile_chunk(state)
-        evaluate = compile_evaluate(self.experiment, self.model, self.dataset, state)
+        if int(state.step):
+            self.listener.message(f"going on from step {state.step} of {self.plan.total_steps}")
+        return state
+
+    def steps(
+        self,
+        state: TrainState,
+        evaluate: Callable[[TrainState], metrics.Sums],
+        memory: int | None = None,
+        waited: Callable[[], float] = lambda: 0.0,
+        profile: tuple[int, int] | None = None,
+    ) -> loop.Chunks[dict[str, Any]]:
+        """The chunks of steps from a state to the end; returns the summary that it has written."""
         log = folder.MetricsLog(self.workdir, int(state.step))
 
         def record(state: TrainState, record: loop.Record, sums: metrics.Sums) -> None:
@@ -231,14 +203,14 @@ class _Training:
             self.latest.save(record["step"], state, {**record, "best": self.best_so_far})
 
         try:
-            state = loop.fit(
+            state = yield from loop.chunks(
                 state,
                 self.plan,
-                run_chunk=run_chunk,
                 evaluate=evaluate,
-                learning_rate=self.schedule,
+                learning_rate=self.program.schedule,
                 enough=self._enough,
-                profile=self.profile and loop.Profile(*self.profile, self.workdir / "profile"),
+                data_wait=waited,
+                profile=loop.Profile(*profile, self.workdir / "profile") if profile else None,
                 save=save,
                 record=record,
                 progress=self.listener.progress,
@@ -248,57 +220,24 @@ class _Training:
             )
         finally:
             log.close()
-        return self._finish(state, evaluate)
+        return self._finish(state, evaluate, memory)
 
     def _enough(self, epoch: int) -> bool:
         patience = self.experiment.train.patience
         return patience is not None and epoch - self.best_so_far.get("epoch", epoch) >= patience
 
-    def _compile_chunk(self, state: TrainState) -> Callable[[TrainState, jax.Array], TrainState]:
-        """Compiles the chunk of steps, with its data on the device or on their way to it."""
-        given = {} if self.teacher is None else {"teacher": self.teacher.variables}
-        given = jax.device_put(given)
-        program = jax.jit(self.chunk, donate_argnums=0)
-        if not self.dataset.streamed:
-            given["train"] = jax.device_put(pipeline.whole(self.dataset.train))
-            chunk = program.lower(state, given, jnp.int32(0)).compile()
-            self.memory = _planned_bytes(chunk)
-            return lambda state, end: chunk(state, given, end)
-        first, stop = int(state.step), self.plan.total_steps
-        if first == stop:  # nothing is left to be trained
-            self.memory = None
-            return lambda state, end: state
-        feed = Feed(make_stream(self.experiment, self.dataset), first, stop)
-        self.closing.callback(feed.close)
-        chunk = program.lower(state, {**given, "train": feed.block}, jnp.int32(0)).compile()
-        self.memory = _planned_bytes(chunk)
-        return functools.partial(
-            feed.run, lambda state, block, end: chunk(state, {**given, "train": block}, end)
-        )
-
-    def _announce(self, step: int) -> None:
-        name, train, test = self.experiment.name, self.dataset.train, self.dataset.test
-        self.listener.message(
-            f"{name}: {self.experiment.model.name} on {self.experiment.data.name}, "
-            f"{len(train):,} train and {len(test):,} test images, "
-            f"{self.plan.epochs} epochs of {self.plan.steps_per_epoch} steps"
-        )
-        if step:
-            self.listener.message(f"going on from step {step} of {self.plan.total_steps}")
-
     def _finish(
-        self, state: TrainState, evaluate: Callable[[TrainState], metrics.Sums]
+        self,
+        state: TrainState,
+        evaluate: Callable[[TrainState], metrics.Sums],
+        memory: int | None,
     ) -> dict[str, Any]:
         records = folder.read_metrics(self.workdir)
         last = records[-1]
         assert last["step"] == int(state.step)
+        arrays = mesh.whole(self.program.devices, state)
         if self.confusion is None:  # the run was stopped between its last step and its summary
             self.confusion = np.asarray(evaluate(state)["confusion"])
-        title = f"{self.experiment.name}: test top-1 {last['test_top1']:.2%}"
-        plots.save_curves(records, self.workdir / "curves.png", title)
-        plots.save_confusion(
-            self.confusion, self.dataset.classes, self.workdir / "confusion.png", title
-        )
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         summary = {
             "name": self.experiment.name,
@@ -306,80 +245,24 @@ class _Training:
             "dataset": self.experiment.data.name,
             "seed": self.experiment.train.seed,
             "parameters": parameters,
-            "memory_bytes": self.memory,
+            "memory_bytes": memory,
             **{k: v for k, v in last.items() if k not in ("epoch", "lr")},
             "epochs": last["epoch"],
             "best_test_top1": self.best_so_far["test_top1"],
             "best_epoch": self.best_so_far["epoch"],
             "stopped_early": last["epoch"] < self.plan.epochs,
-            "params_sha256": sha256(state.params),
-            "state_sha256": sha256(replace(state, sums={})),
+            "params_sha256": sha256(arrays.params),
+            "state_sha256": sha256(replace(arrays, sums={})),
         }
-        files.write_json(self.workdir / "summary.json", summary)
+        processes.on_first(lambda: self._write(records, summary))
         return summary
 
-
-def _planned_bytes(program: Any) -> int | None:
-    """Device memory that XLA plans for a program: arguments (state, data), results, temporaries."""
-    plan = program.memory_analysis()
-    if plan is None:  # not every platform tells
-        return None
-    return int(
-        plan.argument_size_in_bytes
-        + plan.output_size_in_bytes
-        - plan.alias_size_in_bytes
-        + plan.temp_size_in_bytes
-    )
-
-
-def _batch(
-    experiment: Experiment,
-    dataset: sources.Dataset,
-    shuffle: pipeline.Shuffle | InBlocks,
-    teacher: Trained | None,
-    given: dict[str, Any],
-    seed: jax.Array,
-    order: jax.Array,
-    step: jax.Array,
-) -> step.Batch:
-    batch = shuffle.batch(given["train"], order, step)
-    key = jax.random.fold_in(stream(seed, "augment"), step)
-    prepare = augment.make_training_batch(experiment.data, experiment.augment, len(dataset.classes))
-    batch = prepare({**batch, "image": dataset.rendered(batch["image"])}, key)
-    if teacher is not None:
-        images = _renormalised(batch["image"], experiment.data, teacher.experiment.data)
-        logits: Any = teacher.model.apply(given["teacher"], images, train=False)
-        batch["teacher"] = logits
-    return batch
-
-
-def _renormalised(images: jax.Array, old: Data, new: Data) -> jax.Array:
-    """Images normalised with the mean and standard deviation of other data."""
-    if (old.mean, old.std) == (new.mean, new.std):
-        return images
-    mean_old, std_old, mean_new, std_new = (
-        jnp.array(numbers, jnp.float32).reshape(1, 1, 1, -1)
-        for numbers in (old.mean, old.std, new.mean, new.std)
-    )
-    return (images * std_old + mean_old - mean_new) / std_new
-
-
-def _teacher(experiment: Experiment, dataset: sources.Dataset) -> Trained | None:
-    """The network that teaches, if any.
-
-    Raises:
-        InputError: it is not there, or has other classes or another input.
-    """
-    folder = experiment.train.distill_from
-    if folder is None:
-        return None
-    teacher = restore(Path(folder))
-    theirs = len(teacher.classes), network_shape(teacher.experiment, teacher.image_shape)
-    ours = len(dataset.classes), network_shape(experiment, dataset.image_shape)
-    for what, its, own in zip(("classes", "input"), theirs, ours, strict=True):
-        if its != own:
-            raise InputError(
-                f"train.distill_from={folder!r}: its {what} ({its}) must be those of the student "
-                f"({own})"
-            )
-    return teacher
+    def _write(self, records: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+        """What is looked at when the run is done; summary.json last, which says that it is."""
+        assert self.confusion is not None
+        title = f"{self.experiment.name}: test top-1 {summary['test_top1']:.2%}"
+        plots.save_curves(records, self.workdir / "curves.png", title)
+        plots.save_confusion(
+            self.confusion, self.program.dataset.classes, self.workdir / "confusion.png", title
+        )
+        files.write_json(self.workdir / "summary.json", summary)

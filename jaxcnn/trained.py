@@ -18,13 +18,12 @@ from jaxcnn.build import (
     describe,
     environment,
     network_shape,
-    on_device,
     optimizer_layout,
 )
 from jaxcnn.config import Experiment, InputError, Views, from_dict, to_dict
 from jaxcnn.data import augment, sources, views
 from jaxcnn.data.images import read_image
-from jaxcnn.train import files, folder, metrics, optim
+from jaxcnn.train import files, folder, mesh, metrics, optim
 from jaxcnn.train.state import TrainState, eval_variables, init_state, state_from
 
 
@@ -78,7 +77,7 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
     shapes = jax.eval_shape(lambda seed: init_state(model, tx, seed, shape, ema=ema), jnp.int32(0))
     saved = folder.checkpoints(workdir, checkpoint, read_only=True)
     try:
-        restored = saved.restore(on_device(shapes))
+        restored = saved.restore(mesh.placed(mesh.one_device(), shapes))
     finally:
         saved.close()
     if restored is None:
@@ -278,8 +277,7 @@ def import_weights(
     try:
         if any((out / "checkpoints").glob("*/*")):
             raise InputError(f"--out {out}: holds a run or weights already; give another folder")
-        run.claim(to_dict(experiment), about)
-        files.write_json(out / "env.json", environment())
+        run.claim(to_dict(experiment), about, environment())
         saved = folder.checkpoints(out, "latest")
         try:
             saved.save(0, state, {"source": path.name})

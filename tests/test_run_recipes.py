@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import run
+from jaxcnn import program, run
 from jaxcnn.config import Augment, Data, Experiment, InputError, Model, Optim, Schedule, Train
 from jaxcnn.train import folder, loop, optim
 from jaxcnn.train.state import sha256, state_from
@@ -96,7 +96,7 @@ def test_the_teacher_sees_images_in_its_own_scale():
     pixels = np.random.default_rng(0).random((2, 3, 3, 3), np.float32)
     ours = Data(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1))
     theirs = Data(mean=(0.1,), std=(0.7,))
-    got = run._renormalised((pixels - np.array(ours.mean)) / np.array(ours.std), ours, theirs)
+    got = program._renormalised((pixels - np.array(ours.mean)) / np.array(ours.std), ours, theirs)
     np.testing.assert_allclose(got, (pixels - 0.1) / 0.7, atol=1e-5)
 
 

@@ -2,14 +2,16 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import load_experiment, parse
-from jaxcnn.config import Experiment, InputError
+from jaxcnn.config import Distributed, Experiment, InputError
+
+ALONE = Distributed()
 
 
 def main(args: Sequence[str]) -> int:
@@ -31,46 +33,82 @@ def main(args: Sequence[str]) -> int:
         workdir: Path | None = None,
         init_from: str | None = None,
         profile: str | None = None,
-    ) -> tuple[Experiment, Path, tuple[int, int] | None]:
+        seeds: int | None = None,
+        distributed: Distributed = ALONE,
+    ) -> tuple[Experiment, Path, tuple[int, int] | None, int | None, Distributed]:
         """Train an experiment, or go on where an earlier call in the same folder ended.
 
         Args:
             experiment: any field of the experiment.
-            workdir: the run folder; by default runs/NAME-seedSEED.
+            workdir: the run folder, of several seeds the folder of these; by default
+                runs/NAME-seedSEED, of several seeds runs/NAME-seeds.
             init_from: short for --model.init-from: a run, or imported weights, to start from.
             profile: steps, as 10:20, that jax.profiler traces into the run folder.
+            seeds: how many seeds, from train.seed on, are trained together, each in a folder seedN.
+            distributed: one of several processes, each started by a command of its own.
         """
-        name = f"{experiment.name}-seed{experiment.train.seed}"
+        name = f"{experiment.name}-seed" + ("s" if seeds else str(experiment.train.seed))
+        if seeds is not None and (seeds < 1 or profile is not None):
+            raise InputError(f"--seeds {seeds}: must be a positive number, without --profile")
         if init_from is not None:
             model = replace(experiment.model, init_from=init_from)
             experiment = replace(experiment, model=model)
-        return experiment, workdir or Path("runs") / name, _steps(profile)
+        return experiment, workdir or Path("runs") / name, _steps(profile), seeds, distributed
 
     prog = f"train {files[0] if files else 'EXPERIMENT.py'}"
-    experiment, workdir, profile = parse(parsed, args, prog)
+    experiment, workdir, profile, count, distributed = parse(parsed, args, prog)
     if experiment.model.name == default.model.name:  # another network has other options
         options = {**default.model.options, **experiment.model.options}
         experiment = replace(experiment, model=replace(experiment.model, options=options))
 
-    from jaxcnn import run
-    from jaxcnn.train import loop
+    from jaxcnn import run, seeds
+    from jaxcnn.train import loop, processes
 
+    processes.start(distributed)
+    failed: dict[Path, str] = {}
     with terminal.display() as listener:
         try:
-            summary = run.train(experiment, workdir, listener, profile=profile)
+            with processes.ending_together():
+                if count is None:
+                    result = run.train(experiment, workdir, listener, profile=profile)
+                else:
+                    result, failed = seeds.train(experiment, workdir, count, listener)
         except loop.Stopped as stopped:
             listener.message(str(stopped))
             return 128 + stopped.signal
         except loop.Diverged as diverged:
             print(f"jaxcnn: {workdir}: {diverged}", file=sys.stderr)
             return 1
-    print(
+    if processes.is_first():
+        print(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
+    for path, reason in failed.items():
+        print(f"jaxcnn: {path}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
+    return (
         f"test top-1 {summary['test_top1']:.2%}, top-5 {summary['test_top5']:.2%}, "
         f"loss {summary['test_loss']:.4f} after {summary['epochs']} epochs "
-        f"in {summary['seconds']:.1f} s of training"
+        f"in {summary['seconds']:.1f} s of training\n"
+        f"run folder {workdir}: summary.json, metrics.jsonl, curves.png, confusion.png"
     )
-    print(f"run folder {workdir}: summary.json, metrics.jsonl, curves.png, confusion.png")
-    return 0
+
+
+def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
+    """Mean, standard deviation and interval, as far as there are so many seeds."""
+    lines = []
+    for name, key, form in (("top-1", "test_top1", ".2%"), ("loss", "test_loss", ".4f")):
+        found = result.get(key)
+        if found is not None:
+            line = f"test {name} {found['mean']:{form}}"
+            if found["std"] is not None:
+                line += (
+                    f", standard deviation {found['std']:{form}}, 95 % interval "
+                    f"{found['low']:{form}} to {found['high']:{form}}"
+                )
+            lines.append(f"{line} ({len(found['values'])} seeds)")
+    return "\n".join([*lines, f"{workdir}: seeds.json, and a run folder for each seed"])
 
 
 def _steps(text: str | None) -> tuple[int, int] | None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.data.pipeline import Batch
@@ -40,14 +39,22 @@ class Feed:
         stream: where they come from.
         start: the first step.
         stop: the end of the run.
+        put: a block on the host to the same on the device.
 
     Attributes:
         block: what the compiled chunk takes next.
         waited: seconds that the host has waited for data while the device may have been idle.
     """
 
-    def __init__(self, stream: Stream, start: int, stop: int) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        start: int,
+        stop: int,
+        put: Callable[[dict[str, Any]], dict[str, Any]] = jax.device_put,
+    ) -> None:
         self.waited = 0.0
+        self._put = put
         self._batches = stream.batches(start, stop)
         self._step, self._stop = start, stop
         self._length = 0
@@ -66,13 +73,13 @@ class Feed:
         block = {name: np.stack([batch[name] for batch in held]) for name in first}
         self._end = min(self._step + self._length, self._stop)
         self.waited += time.perf_counter() - began
-        self.block: dict[str, Any] = jax.device_put({**block, "first": np.int32(self._step)})
+        self.block: dict[str, Any] = self._put({**block, "first": np.int32(self._step)})
 
-    def run(self, chunk: Callable[[Any, Any, jax.Array], Any], state: Any, end: jax.Array) -> Any:
+    def run(self, chunk: Callable[[Any, Any, np.int32], Any], state: Any, end: np.int32) -> Any:
         """Runs the compiled chunk up to ``end``, block by block."""
         while self._step < int(end):
             upto = min(int(end), self._end)
-            state = chunk(state, self.block, jnp.int32(upto))
+            state = chunk(state, self.block, np.int32(upto))
             self._step = upto
             if upto == self._end and upto < self._stop:
                 self._load()  # while the device works

@@ -53,14 +53,16 @@ def whole(split: Source) -> dict[str, np.ndarray]:
     return {"image": split.images, "label": split.labels}
 
 
-def in_batches(split: Source, batch_size: int) -> dict[str, np.ndarray]:
+def in_batches(split: Source, batch_size: int, devices: int = 1) -> dict[str, np.ndarray]:
     """A split in memory as ``(batches, batch_size, ...)``, every example once.
 
-    The last batch is filled up with zeros, whose ``mask`` is False.
+    The last batch is filled up with zeros, whose ``mask`` is False. The size of a batch is the
+    next multiple of the number of devices.
     """
     assert isinstance(split, Split)
     n = len(split)
     batch_size = min(batch_size, n)
+    batch_size += -batch_size % devices
     missing = -n % batch_size
 
     def cut(array: np.ndarray) -> np.ndarray:

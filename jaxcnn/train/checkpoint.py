@@ -2,6 +2,9 @@
 
 A checkpoint counts once its manifest stands, so a run killed while saving falls back to the one
 before. Arrays and strict JSON only: restoring never runs code from a file.
+
+Where several processes train together, each writes its part of the arrays into a folder that all
+of them see; the first one looks, seals with the manifest, and deletes.
 """
 
 import hashlib
@@ -14,6 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxcnn.config import InputError
+from jaxcnn.train import processes
 from jaxcnn.train.files import write_text
 
 log = logging.getLogger(__name__)
@@ -35,11 +39,7 @@ class Checkpoints:
         self.keep = keep
         self.read_only = read_only
         if not read_only:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for path in self.folder.iterdir():
-                # Left by a run that was killed while it saved, or while it deleted.
-                if _step(path) is not None and not (path / MANIFEST).exists():
-                    shutil.rmtree(path)
+            processes.on_first(self._clean)
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -49,8 +49,18 @@ class Checkpoints:
             ),
         )
 
+    def _clean(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir():
+            # Left by a run that was killed while it saved, or while it deleted.
+            if _step(path) is not None and not (path / MANIFEST).exists():
+                shutil.rmtree(path)
+
     def steps(self) -> list[int]:
         """Steps of the checkpoints whose manifest stands, the newest first."""
+        return processes.on_first(self._sealed)
+
+    def _sealed(self) -> list[int]:
         if not self.folder.is_dir():
             return []
         paths = [p for p in self.folder.iterdir() if (p / MANIFEST).exists()]
@@ -71,8 +81,12 @@ class Checkpoints:
         if not self._manager.save(step, args=items, force=True):
             raise OSError(f"checkpoint {self._path(step)} was not saved")
         self._manager.wait_until_finished()
+        processes.on_first(lambda: self._seal(step))
+
+    def _seal(self, step: int) -> None:
+        """Writes the manifest, then deletes what is older than the newest ``keep``."""
         write_text(self._path(step) / MANIFEST, _digests(self._path(step)))
-        for old in self.steps()[self.keep :]:
+        for old in self._sealed()[self.keep :]:
             self._delete(old)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -96,8 +110,23 @@ class Checkpoints:
         return self._restore(like)
 
     def _restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+        step = processes.on_first(self._newest_whole)
+        if step is None:
+            return None
+        self._manager.reload()
+        meta = self._manager.restore(
+            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+        ).meta
+        _check_same(meta.pop("arrays"), _describe(like), self._path(step))
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        )
+        return restored.state, meta
+
+    def _newest_whole(self) -> int | None:
         damaged: dict[int, str] = {}
-        for step in self.steps():
+        for step in self._sealed():
             fault = damage(self._path(step))
             if fault is not None:
                 damaged[step] = fault
@@ -108,16 +137,7 @@ class Checkpoints:
                 )
                 if not self.read_only:
                     self._set_aside(bad)
-            self._manager.reload()
-            meta = self._manager.restore(
-                step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-            ).meta
-            _check_same(meta.pop("arrays"), _describe(like), self._path(step))
-            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            )
-            return restored.state, meta
+            return step
         if damaged:
             listed = "; ".join(f"{self._path(step)}: {why}" for step, why in damaged.items())
             raise InputError(f"no whole checkpoint is left: {listed}")
@@ -125,8 +145,13 @@ class Checkpoints:
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints behind a step, which a resumed run will make again."""
-        for newer in [s for s in self.steps() if s > step]:
-            self._delete(newer)
+
+        def drop() -> None:
+            for newer in self._sealed():
+                if newer > step:
+                    self._delete(newer)
+
+        processes.on_first(drop)
         self._manager.reload()
 
     def close(self) -> None:

@@ -1,5 +1,7 @@
 """The run folder: what lies in it, who may write, and what must be the same to go on.
 
+Of several processes that train together the first one reads and writes here, for all of them.
+
 | file            | content                                                         |
 |-----------------|-----------------------------------------------------------------|
 | config.json     | the resolved experiment                                         |
@@ -20,12 +22,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxcnn.config import RESUME_MAY_CHANGE, InputError, differences, from_dict, to_dict
+from jaxcnn.train import processes
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.files import read_json, write_json, write_text
 
 
 class RunFolder:
-    """A run folder opened for writing by one process at a time.
+    """A run folder opened for writing by one process, or one group of them, at a time.
 
     Args:
         path: created if it is not there.
@@ -37,6 +40,10 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: IO[str] | None = None
+        processes.on_first(self._open)
+
+    def _open(self) -> None:
+        path = self.path
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / ".lock").open("w")
@@ -46,11 +53,18 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"workdir {path}: cannot be written ({error.strerror})") from error
 
-    def claim(self, config: Mapping[str, Any], dataset: Mapping[str, Any]) -> None:
-        """Says in the folder whose it is: config.json and dataset.json; the run begins."""
-        write_json(self.path / "config.json", config)
-        write_json(self.path / "dataset.json", dataset)
-        (self.path / "summary.json").unlink(missing_ok=True)  # of fewer epochs
+    def claim(
+        self, config: Mapping[str, Any], dataset: Mapping[str, Any], env: Mapping[str, Any]
+    ) -> None:
+        """Says in the folder whose it is: config, dataset and env; the run begins."""
+
+        def write() -> None:
+            write_json(self.path / "config.json", config)
+            write_json(self.path / "dataset.json", dataset)
+            write_json(self.path / "env.json", env)
+            (self.path / "summary.json").unlink(missing_ok=True)  # of fewer epochs
+
+        processes.on_first(write)
 
     def close(self) -> None:
         """Lets another process write."""
@@ -71,10 +85,14 @@ def check_same(
     Raises:
         InputError: names the fields that differ, or the file that is missing.
     """
-    old = to_dict(from_dict(read_json(path / "config.json")))  # fields added since: defaults
-    _refuse_changes(path, "config.json", old, config)
-    if dataset is not None:
-        _refuse_changes(path, "dataset.json", read_json(path / "dataset.json"), dataset)
+
+    def check() -> None:
+        old = to_dict(from_dict(read_json(path / "config.json")))  # fields added since: defaults
+        _refuse_changes(path, "config.json", old, config)
+        if dataset is not None:
+            _refuse_changes(path, "dataset.json", read_json(path / "dataset.json"), dataset)
+
+    processes.on_first(check)
 
 
 def _refuse_changes(path: Path, name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -93,9 +111,13 @@ def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     Raises:
         InputError: the folder belongs to a run with another config.
     """
-    if not (path / "summary.json").exists():
+    if not processes.on_first((path / "summary.json").exists):
         return None
     check_same(path, config)
+    return processes.on_first(lambda: _finished(path, config))
+
+
+def _finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     summary = read_json(path / "summary.json", "epochs", "test_top1", "test_top5", "test_loss")
     if summary["epochs"] >= config["train"]["epochs"]:
         return summary
@@ -114,12 +136,17 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int) -> None:
         self._path = path / "metrics.jsonl"
+        self._tensorboard: Any = None
         kept = [r for r in read_metrics(path) if r["step"] <= step]
+        if not processes.is_first():
+            return
         write_text(self._path, "".join(f"{json.dumps(r)}\n" for r in kept))
         self._tensorboard = _tensorboard(path / "tb", step)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one line and the same numbers to TensorBoard."""
+        if not processes.is_first():
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
             file.flush()
@@ -158,6 +185,10 @@ def checkpoints(path: Path, kind: str, *, read_only: bool = False) -> Checkpoint
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Records of metrics.jsonl in order; a last line cut short by a kill is left out."""
+    return processes.on_first(lambda: _read_metrics(path))
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
     file = path / "metrics.jsonl"
     if not file.exists():
         return []

@@ -1,26 +1,28 @@
 """The host side of training: chunks of steps, evaluation, reports, stopping."""
 
 import contextlib
+import itertools
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.train import metrics
+from jaxcnn.train import mesh, metrics, processes
 from jaxcnn.train.state import TrainState, zero_sums
 
 SECONDS_PER_CHUNK = 0.5
 """A chunk returns to the host about this often: for the display, and to notice a signal."""
 
 Record = dict[str, Any]
+T = TypeVar("T")
 
 
 class Diverged(Exception):
@@ -118,11 +120,31 @@ class Profile:
         return end, contextlib.nullcontext()
 
 
-def fit(
+Chunks = Generator[tuple[TrainState, np.int32], tuple[TrainState, float], T]
+"""A training that leaves the computing to others.
+
+It yields a state and the step to which it is to be trained (within an epoch), and is sent the
+state that comes of it, with the seconds that took. The state that it yields may be consumed.
+"""
+
+
+def drive(training: Chunks[T], run_chunk: Callable[[TrainState, np.int32], TrainState]) -> T:
+    """Runs every chunk that a training asks for; what the training returns in the end."""
+    try:
+        asked = next(training)
+        while True:
+            start = time.perf_counter()
+            state = run_chunk(*asked)
+            jax.block_until_ready(state.sums)
+            asked = training.send((state, time.perf_counter() - start))
+    except StopIteration as end:
+        return end.value
+
+
+def chunks(
     state: TrainState,
     plan: Plan,
     *,
-    run_chunk: Callable[[TrainState, jax.Array], TrainState],
     evaluate: Callable[[TrainState], metrics.Sums],
     learning_rate: Callable[[int], float],
     save: Callable[[TrainState, Record], None],
@@ -134,13 +156,12 @@ def fit(
     profile: Profile | None = None,
     seconds_before: float = 0.0,
     recorded: int = -1,
-) -> TrainState:
-    """Trains from ``state`` to the end of the plan.
+) -> Chunks[TrainState]:
+    """The chunks of steps from ``state`` to the end of the plan, and all that happens in between.
 
     Args:
         state: where to start; its step says how far it is.
         plan: lengths.
-        run_chunk: ``(state, end) -> state``, compiled; may consume its argument.
         evaluate: sums over the test set.
         learning_rate: of a step, for the record.
         save: called with the state and the newest record when a checkpoint is due.
@@ -165,6 +186,7 @@ def fit(
     rate = math.nan
     steps_since, seconds_since, wait_before = 0, 0.0, data_wait()  # the newest record
     chunk_steps = 1
+    calls = itertools.count()
 
     def report() -> Record:
         """Evaluates and records the state as it is."""
@@ -197,11 +219,9 @@ def fit(
         tracing: Any = contextlib.nullcontext()
         if profile is not None:
             end, tracing = profile.chunk(step, end, epoch_end)
-        start = time.perf_counter()
         with tracing:
-            state = run_chunk(state, jnp.int32(end))
-            sums = jax.device_get(state.sums)
-        took = time.perf_counter() - start
+            state, took = yield state, np.int32(end)
+        sums = jax.device_get(state.sums)
         seconds += took
         steps_since += end - step
         seconds_since += took
@@ -221,13 +241,14 @@ def fit(
         latest: Record = {"step": step, "seconds": seconds}
         if step == epoch_end and plan.due(epoch, plan.eval_every):
             latest, recorded = report(), step
-            state = replace(state, sums=zero_sums())
+            state = replace(state, sums=mesh.place(zero_sums(), state.step.sharding))
             steps_since, seconds_since, wait_before = 0, 0.0, data_wait()
         if step == epoch_end and (plan.due(epoch, plan.checkpoint_every) or is_enough()):
             save(checked(state), latest)
-        if stop.signal is not None:
+        stopping, chunk_steps = processes.agree(next(calls), stop.signal, chunk_steps)
+        if stopping is not None:
             save(checked(state), latest)
-            raise Stopped(stop.signal, step)
+            raise Stopped(stopping, step)
     if recorded != step:  # the run was made shorter, or its record was lost
         report()
     return state

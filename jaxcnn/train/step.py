@@ -23,12 +23,17 @@ training, where images are mixed, ``target`` (n, classes): the probabilities to 
 another network teaches, ``teacher`` (n, classes): its logits."""
 
 
+Chunk = Callable[[TrainState, Any, jax.Array], TrainState]
+"""``(state, arrays, end) -> state``: all steps up to ``end``."""
+
+
 def make_train_step(
     model: nn.Module,
     tx: optax.GradientTransformation,
     train: Train | None = None,
     optim: Optim | None = None,
     frozen: Container[str] = frozenset(),
+    gather: Callable[[Any], Any] = lambda params: params,
 ) -> Callable[[TrainState, Batch], TrainState]:
     """Makes ``step(state, batch) -> state``: forward, backward, update, averages, metrics.
 
@@ -42,6 +47,7 @@ def make_train_step(
         train: label smoothing, accumulation, moving average and distillation; default without.
         optim: ``sam_rho`` and ``head_only``; the rest is in ``tx``.
         frozen: names of parameters that have no gradient.
+        gather: collects parameters that lie in parts on several devices.
     """
     train, optim = train or Train(), optim or Optim()
 
@@ -50,7 +56,7 @@ def make_train_step(
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
         """The mean loss of a batch, the new statistics, and sums for the record."""
         (logits, ends), model_state = model.apply(
-            {"params": _without_gradient(params, frozen), **model_state},
+            {"params": gather(_without_gradient(params, frozen)), **model_state},
             batch["image"],
             train=not optim.head_only,
             endpoints=True,
@@ -156,7 +162,7 @@ def make_train_chunk(
     train_step: Callable[[TrainState, Batch], TrainState],
     order_of: Callable[[jax.Array, jax.Array], jax.Array],
     batch_of: Callable[[Any, jax.Array, jax.Array, jax.Array], Batch],
-) -> Callable[[TrainState, Any, jax.Array], TrainState]:
+) -> Chunk:
     """Makes ``chunk(state, arrays, end) -> state``: all steps up to ``end``, in one program.
 
     The number of steps is traced, so one compilation serves every length, and the bits do not

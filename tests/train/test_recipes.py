@@ -220,10 +220,9 @@ def test_stopped_after_every_step_it_ends_with_the_same_bits(tmp_path, monkeypat
                 stop.signal = 15
 
         try:
-            return loop.fit(
+            training = loop.chunks(
                 state,
                 loop.Plan(4, 6, 3, 1, 3),
-                run_chunk=lambda state, end: chunk(state, arrays, end),
                 evaluate=lambda state: test,
                 learning_rate=lambda step: 0.0,
                 save=lambda state, record: saved.save(record["step"], state, {}),
@@ -231,6 +230,7 @@ def test_stopped_after_every_step_it_ends_with_the_same_bits(tmp_path, monkeypat
                 progress=progress,
                 stop=stop,
             )
+            return loop.drive(training, lambda state, end: chunk(state, arrays, end))
         except loop.Stopped:
             return saved.restore(state)[0]
         finally:

@@ -1,0 +1,164 @@
+"""Devices as a grid: where the training state lies on it, and how a batch is split over it.
+
+Every array of a run is one global array, whose sharding says which device holds which part. The
+compiled step is written as if there were one device; XLA puts in the communication. Statistics of
+a batch are therefore those of the global batch, on any number of devices.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+
+from jaxcnn.config import Devices, Experiment, InputError
+
+AXES = ("data", "fsdp")
+"""Both split the batch; ``fsdp`` also splits large arrays of the state."""
+LARGE = 2**14
+"""Elements from which on an array of the state is split over ``fsdp``: below, the latency of
+collecting it costs more than the memory is worth."""
+
+
+def make_mesh(experiment: Experiment) -> Mesh:
+    """The devices that a run uses, as a grid ``(data, fsdp)``.
+
+    Raises:
+        InputError: there are fewer devices than asked for, they cannot be arranged so, or the
+            batch cannot be split evenly over them.
+    """
+    config, batch_size = experiment.devices, experiment.data.batch_size
+    there, fsdp = jax.devices(), config.fsdp
+    data = config.data if config.data is not None else max(1, len(there) // fsdp)
+    used = data * fsdp
+    if used > len(there):
+        raise InputError(
+            f"devices: data={data} times fsdp={fsdp} are {used} devices; there are {len(there)}"
+        )
+    if used < len(there) and (config.data is None or jax.process_count() > 1):
+        raise InputError(
+            f"devices: data={config.data} times fsdp={fsdp} must take all of the {len(there)} "
+            f"devices of {jax.process_count()} processes"
+            if jax.process_count() > 1
+            else f"devices.fsdp={fsdp}: must divide the number of devices, {len(there)}"
+        )
+    parts = used * experiment.train.accumulate
+    if batch_size % parts:
+        raise InputError(
+            f"data.batch_size={batch_size}: must be a multiple of {parts}, to be split evenly over "
+            f"{used} devices"
+            + (f" in train.accumulate={experiment.train.accumulate} parts" if parts > used else "")
+            + "; devices.data limits their number"
+        )
+    return _mesh(there[:used], Devices(data, fsdp))
+
+
+def one_device() -> Mesh:
+    """The first device on its own."""
+    return _mesh(jax.local_devices()[:1], Devices(1, 1))
+
+
+def in_a_row(devices: Sequence[jax.Device], axis: str) -> Mesh:
+    """Devices along one axis of any name."""
+    return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def _mesh(devices: list[jax.Device], config: Devices) -> Mesh:
+    assert config.data is not None
+    auto = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((config.data, config.fsdp), AXES, axis_types=auto, devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """An axis of examples is cut into as many parts as there are devices."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXES))
+
+
+def of_state(mesh: Mesh, shapes: Any) -> Any:
+    """Where each array of the state lies.
+
+    Large arrays (parameters and, of the same shapes, their moments and averages) are split over
+    ``fsdp`` along their longest axis that it divides; the rest is replicated.
+
+    Args:
+        mesh: the devices.
+        shapes: pytree of arrays or of their shapes.
+    """
+    parts = mesh.shape["fsdp"]
+
+    def sharding(leaf: Any) -> NamedSharding:
+        axes = [axis for axis, n in enumerate(leaf.shape) if n % parts == 0]
+        if parts == 1 or not axes or leaf.size < LARGE:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
+
+    return jax.tree.map(sharding, shapes)
+
+
+def placed(mesh: Mesh, shapes: Any) -> Any:
+    """Shapes of a state together with the places of its arrays, as a checkpoint is restored to."""
+    return jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
+        shapes,
+        of_state(mesh, shapes),
+    )
+
+
+def place(tree: Any, sharding: Sharding) -> Any:
+    """Arrays of the host on the devices; every process has them whole and copies its part."""
+
+    def put(array: Any) -> jax.Array:
+        host = np.asarray(array)
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(put, tree)
+
+
+def place_part(tree: Any, sharding: Sharding) -> Any:
+    """As :func:`place`, where every process has only the rows for its own devices."""
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), tree)
+
+
+def whole(mesh: Mesh, tree: Any) -> Any:
+    """Arrays on the devices, whole on the host of every process."""
+    if mesh.shape["fsdp"] > 1:
+        tree = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    return jax.device_get(tree)
+
+
+def split_batches(mesh: Mesh, batch_of: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes each device prepare its own part of every batch."""
+    if mesh.size == 1:
+        return batch_of
+    return lambda *args: jax.lax.with_sharding_constraint(batch_of(*args), split(mesh))
+
+
+def make_gather(mesh: Mesh, shapes: Any) -> Callable[[Any], Any]:
+    """Makes ``gather(params)``: whole arrays where they are used, gradients in parts again.
+
+    Without it the partitioner may as well collect activations, which are larger than parameters.
+
+    Args:
+        mesh: the devices.
+        shapes: pytree like the parameters.
+    """
+    if mesh.shape["fsdp"] == 1:
+        return lambda params: params
+    parts = of_state(mesh, shapes)
+
+    @jax.custom_vjp
+    def gather(params: Any) -> Any:
+        return jax.lax.with_sharding_constraint(params, replicated(mesh))
+
+    gather.defvjp(
+        lambda params: (gather(params), None),
+        lambda _, grads: (jax.lax.with_sharding_constraint(grads, parts),),
+    )
+    return gather

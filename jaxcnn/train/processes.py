@@ -1,0 +1,137 @@
+"""Several processes that train one run together: how they start, agree, and who writes.
+
+All take part in every computation and in saving arrays; what else is shared, such as the config,
+the metrics and the lock, is the first one's to write. With a single process nothing here costs
+anything.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from jaxcnn.config import Distributed, InputError
+
+T = TypeVar("T")
+
+SECONDS_TO_NOTICE = 20
+"""After which the others end when one process is gone without a word."""
+
+
+def start(config: Distributed) -> None:
+    """Joins the processes of a run, before anything else is done with JAX.
+
+    With a coordinator, its processes; else those that SLURM or Kubernetes has started; else this
+    process is the only one.
+
+    Raises:
+        InputError: they do not find together.
+    """
+    if config.coordinator is None and not in_cluster(os.environ):
+        return
+    try:
+        jax.distributed.initialize(
+            config.coordinator,
+            config.processes,
+            config.process,
+            cluster_detection_method="deactivate" if config.coordinator else None,
+            heartbeat_timeout_seconds=SECONDS_TO_NOTICE,
+            shutdown_timeout_seconds=2 * SECONDS_TO_NOTICE,
+        )
+    except (RuntimeError, ValueError) as error:
+        where = config.coordinator or "the cluster's coordinator"
+        reason = str(error).splitlines()[0]
+        raise InputError(f"distributed: could not join at {where} ({reason})") from error
+
+
+def in_cluster(environ: Mapping[str, str]) -> bool:
+    """Whether SLURM, or Kubernetes with the package ``jax[k8s]``, runs this as one of several."""
+    slurm = int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environ
+    indexed = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
+    return slurm or (indexed and importlib.util.find_spec("kubernetes") is not None)
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """Ends this process with one line when another one of the run is gone.
+
+    At once: taking leave in order would wait for the one that is gone.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).splitlines()[0][:200]
+        print(
+            f"jaxcnn: process {jax.process_index()} of {jax.process_count()}: lost the others "
+            f"({reason}); start all of them again to go on",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what is shared."""
+    return jax.process_index() == 0
+
+
+def on_first(function: Callable[[], T]) -> T:
+    """Calls a function in the first process; all of them get its result, or its error.
+
+    Args:
+        function: gives what JSON can hold.
+    """
+    if jax.process_count() == 1:
+        return function()
+    said: dict[str, Any] = {}
+    if is_first():
+        try:
+            said = {"result": function()}
+        except InputError as error:
+            said = {"fault": str(error)}
+        except OSError as error:
+            said = {"os": [error.errno, error.strerror or str(error), error.filename]}
+    heard = json.loads(_broadcast(json.dumps(said, default=str)))
+    if "fault" in heard:
+        raise InputError(heard["fault"])
+    if "os" in heard:
+        raise OSError(*heard["os"])
+    return heard["result"]
+
+
+def _broadcast(text: str) -> str:
+    """The first process's text."""
+    from jax.experimental import multihost_utils
+
+    content = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
+    padded = np.resize(content, length)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).decode()
+
+
+def agree(calls: int, stop: int | None, chunk_steps: int) -> tuple[int | None, int]:
+    """What all processes do next: stop for a signal, or go on for so many steps.
+
+    Args:
+        calls: how often this was called before, in this run.
+        stop: the signal that this process has received. A notice of preemption that has come
+            through ``jax.distributed`` counts as SIGTERM.
+        chunk_steps: what this process thinks fit; the first one's counts.
+    """
+    if jax.process_count() == 1:
+        return stop, chunk_steps
+    from jax.experimental import multihost_utils
+
+    if multihost_utils.reached_preemption_sync_point(calls) and stop is None:
+        stop = signal.SIGTERM
+    views = multihost_utils.process_allgather(np.array([stop or 0, chunk_steps], np.int32))
+    return int(views[:, 0].max()) or None, int(views[0, 1])

@@ -1,0 +1,151 @@
+"""Several seeds in one program: each gets what it would get alone."""
+
+import json
+import shutil
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxcnn import cli, run, seeds
+from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
+from jaxcnn.train import folder, loop
+from jaxcnn.trained import evaluate
+
+SMALL = Experiment(
+    name="small",
+    data=Data("digits", batch_size=64, eval_batch_size=180, train_limit=256, mean=(0.3,)),
+    augment=Augment(crop_padding=1),
+    model=Model("convnet", {"widths": (4,), "hidden": 8, "batch_norm": True, "dropout": 0.2}),
+    optim=Optim("sgd", peak_lr=0.1),
+    schedule=Schedule("constant", 0),
+    train=Train(epochs=3, seed=5),
+)
+DIGESTS = ("params_sha256", "state_sha256", "test_loss", "best_test_top1")
+
+
+def summaries(workdir):
+    return [json.loads((workdir / f"seed{n}" / "summary.json").read_text()) for n in (5, 6)]
+
+
+def timeless(path):
+    times = {"seconds", "images_per_sec", "step_time", "data_wait"}
+    return [{k: v for k, v in r.items() if k not in times} for r in folder.read_metrics(path)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("alone")
+    for seed in (5, 6):
+        experiment = replace(SMALL, train=replace(SMALL.train, seed=seed))
+        run.train(experiment, workdir / f"seed{seed}")
+    return workdir
+
+
+def in_mode(mode):
+    return replace(SMALL, train=replace(SMALL.train, seeds_mode=mode))
+
+
+def same_as(found, alone):
+    """The bits and the records of seeds that were trained alone."""
+    for one, expected in zip(summaries(found), summaries(alone), strict=True):
+        assert [one[k] for k in DIGESTS] == [expected[k] for k in DIGESTS]
+    for name in ("seed5", "seed6"):
+        assert timeless(found / name) == timeless(alone / name)
+
+
+def test_every_seed_gets_the_bits_that_it_gets_alone(alone, tmp_path, capsys):
+    file = tmp_path / "small.py"
+    file.write_text(
+        f"from jaxcnn.config import *\ndef config():\n    return from_dict({to_dict(SMALL)!r})\n"
+    )
+    workdir = tmp_path / "a"
+    assert cli.main(["train", str(file), "--seeds", "2", "--workdir", str(workdir)]) == 0
+    same_as(workdir, alone)
+    out = capsys.readouterr().out
+    assert "2 seeds together (map)" in out
+    assert "seed 6  epoch    3  step     12" in out
+    result = json.loads((workdir / "seeds.json").read_text())
+    assert result["seeds"] == [5, 6]
+    top1 = [summary["test_top1"] for summary in summaries(alone)]
+    assert f"test top-1 {np.mean(top1):.2%}, standard deviation {np.std(top1, ddof=1):.2%}" in out
+    # The folders are ordinary ones, and stay so.
+    assert evaluate(workdir / "seed6")["test_loss"] == summaries(alone)[1]["test_loss"]
+    assert run.train(SMALL, workdir / "seed5") == summaries(workdir)[0]
+    # Given again, it reuses what is finished.
+    before = (workdir / "seed5" / "metrics.jsonl").read_text()
+    assert cli.main(["train", str(file), "--seeds", "2", "--workdir", str(workdir)]) == 0
+    assert (workdir / "seed5" / "metrics.jsonl").read_text() == before
+    assert cli.main(["train", str(file), "--seeds", "0"]) == 2
+    assert "--seeds 0: must be a positive number" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["unroll", "devices"])
+def test_likewise_without_the_loop_and_on_devices(alone, tmp_path, mode):
+    result, failed = seeds.train(in_mode(mode), tmp_path, 2)
+    assert not failed
+    assert result["mode"] == mode
+    same_as(tmp_path, alone)
+
+
+@pytest.mark.slow
+def test_as_one_batch_the_seeds_differ_by_rounding_alone(alone, tmp_path):
+    seeds.train(in_mode("vmap"), tmp_path, 2)
+    for found, expected in zip(summaries(tmp_path), summaries(alone), strict=True):
+        assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
+
+
+class StopAt(run.Listener):
+    def __init__(self, step):
+        self.step, self.said = step, []
+
+    def message(self, text):
+        self.said.append(text)
+
+    def progress(self, progress):
+        if progress.step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_stopped_or_killed_all_go_on_from_where_each_was(alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
+    with pytest.raises(loop.Stopped):
+        seeds.train(SMALL, tmp_path, 2, StopAt(6))
+    saved = [sorted(int(p.name) for p in tmp_path.glob(f"seed{n}/*/latest/*")) for n in (5, 6)]
+    assert saved == [[4, 6], [4, 6]]
+    # As if killed between the two last checkpoints.
+    shutil.rmtree(tmp_path / "seed6" / "checkpoints" / "latest" / "6")
+    ear = StopAt(None)
+    seeds.train(SMALL, tmp_path, 2, ear)
+    assert "seed 5: going on from step 6 of 12" in ear.said
+    assert "seed 6: going on from step 4 of 12" in ear.said
+    same_as(tmp_path, alone)
+
+
+def test_the_spread_is_that_of_a_normal_sample():
+    values = [0.91, 0.92, 0.94, 0.9, 0.95]
+    found = seeds.spread(values)
+    low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert found["std"] == pytest.approx(np.std(values, ddof=1))
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx(
+        (np.mean(values), low, high)
+    )
+    assert seeds.spread([0.5]) == {
+        "mean": 0.5,
+        "std": None,
+        "low": None,
+        "high": None,
+        "values": [0.5],
+    }
+
+
+@pytest.mark.slow
+def test_seeds_that_diverge_are_named(tmp_path):
+    wild = replace(SMALL, optim=Optim("sgd", peak_lr=1e30))
+    result, failed = seeds.train(wild, tmp_path, 2)
+    assert [path.name for path in failed] == ["seed5", "seed6"]
+    assert all("not finite" in reason for reason in failed.values())
+    assert "test_top1" not in result
