@@ -166,10 +166,17 @@ def _splits(builder: Any, config: Data) -> tuple[str, str]:
             f"data.name={config.name!r}: its images have different sizes; "
             "data.image_size with data.fit='resize' or 'crop' brings them to one"
         )
-    held_out = next((s for s in ("test", "validation") if s in splits), None)
+    held_out = next(
+        (s for s in ("test", "validation") if s in splits and _has_labels(builder, s)), None
+    )
     if "train" not in splits or held_out is None:
         raise InputError(
             f"data.name={config.name!r}: needs the splits train and test (or validation), "
             f"has {', '.join(splits) or 'none'}"
         )
     return "train", held_out
+
+
+def _has_labels(builder: Any, split: str) -> bool:
+    """Whether labels are known; those of ImageNet's test images, for one, are all -1."""
+    return bool(builder.as_data_source(split=split)[0]["label"] >= 0)
