@@ -160,7 +160,13 @@ BAD = {
     "nowhere.jpg": lambda path: path.symlink_to(path.parent / "gone.jpg"),
     "猫.gif": lambda path: path.write_bytes(b"GIF89a"),
     "zeros.bmp": lambda path: path.write_bytes(bytes(5000)),
+    "drawing.png": lambda path: path.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>"),
+    "other_end.png": lambda path: (picture().save(path), path.write_bytes(path.read_bytes()[::-1])),
 }
+
+
+def test_at_least_twelve_kinds_of_image_are_refused():
+    assert len(BAD) >= 12
 
 
 @pytest.mark.parametrize("name", BAD)
