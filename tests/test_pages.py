@@ -1,0 +1,34 @@
+"""What README and docs name is there: fields of an experiment, and files."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from jaxcnn.config import Distributed, Experiment
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SECTIONS = vars(Experiment()) | {"distributed": Distributed()}
+FIELDS = {
+    f"{name}.{field.name}"
+    for name, section in SECTIONS.items()
+    if dataclasses.is_dataclass(section)
+    for field in dataclasses.fields(section)
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_options_and_files_that_a_page_names_exist(page):
+    text = page.read_text()
+    options = re.findall(r"--([a-z]+\.[a-z0-9_-]+)", text)
+    # Without dashes, where the page speaks of a field, as `train.seeds_mode`.
+    options += [
+        name for name in re.findall(r"`([a-z]+\.\w+)`", text) if name.split(".")[0] in SECTIONS
+    ]
+    assert not {name.replace("-", "_") for name in options} - FIELDS
+    files = re.findall(r"\b(?:experiments|benchmarks|docs)/[\w/.-]+\.\w+", text)
+    assert not [name for name in files if not (ROOT / name).exists()]
+    modules = re.findall(r"python -m ((?:experiments|benchmarks)\.[\w.]+)", text)
+    assert not [name for name in modules if not (ROOT / f"{name.replace('.', '/')}.py").exists()]
