@@ -5,8 +5,10 @@ A series is drawn in the class ``s0`` ... ``s7``; text and axes in the page's ow
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from jaxcnn.analysis.statistics import Interval
 
 COLOURS = 8
 """Classes that the style sheet knows; further series start again."""
@@ -106,7 +108,14 @@ def _number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def lines(series: Sequence[Line], x_label: str, y_label: str, *, log_y: bool = False) -> str:
+def lines(
+    series: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    *,
+    log_y: bool = False,
+    log_x: bool = False,
+) -> str:
     """Curves with bands over a common axis.
 
     Args:
@@ -114,10 +123,11 @@ def lines(series: Sequence[Line], x_label: str, y_label: str, *, log_y: bool = F
         x_label: below.
         y_label: on the left.
         log_y: logarithmic values, where all are above 0.
+        log_x: logarithmic positions.
     """
     values = [v for s in series for v in (*s.y, *s.low, *s.high) if math.isfinite(v)]
     log = log_y and bool(values) and min(values) > 0
-    x = _axis([v for s in series for v in s.x], LEFT, WIDTH - RIGHT, False, 0.02)
+    x = _axis([v for s in series for v in s.x], LEFT, WIDTH - RIGHT, log_x, 0.02)
     y = _axis(values, HEIGHT - BOTTOM, TOP, log, 0.05)
     parts = [_frame(x, y, x_label, y_label)]
     colour = -1
@@ -189,6 +199,37 @@ def scatter(points: Sequence[Point], front: Sequence[int], x_label: str, y_label
     return _svg(parts, f"{y_label} against {x_label}")
 
 
+def intervals(found: Mapping[str, Interval], label: str) -> str:
+    """Means with their intervals, one below the other.
+
+    Args:
+        found: by name; bounds that are NaN are left out.
+        label: of the axis.
+    """
+    row = 42
+    height = TOP + row * len(found) + BOTTOM
+    values = [v for interval in found.values() for v in interval if math.isfinite(v)]
+    x = _axis(values, RIGHT, WIDTH - RIGHT, False, 0.05)
+    parts = []
+    for tick in x.ticks():
+        at, end = x.at(tick), height - BOTTOM
+        parts.append(f'<path class="grid" d="M{at:.1f} {TOP}V{end}"/>')
+        parts.append(
+            f'<text x="{at:.1f}" y="{end + 17}" text-anchor="middle">{_number(tick)}</text>'
+        )
+    for i, (name, interval) in enumerate(found.items()):
+        kind, y = f"s{i % COLOURS}", TOP + row * i + 30
+        if math.isfinite(interval.low):
+            low, high = x.at(interval.low), x.at(interval.high)
+            parts.append(f'<path class="line {kind}" d="M{low:.1f} {y}H{high:.1f}"/>')
+        parts.append(_dot(x.at(interval.mean), y, kind, f"{name}: {interval.mean:.4g}"))
+        parts.append(f'<text x="{RIGHT}" y="{y - 12}">{html.escape(name)}</text>')
+    parts.append(
+        f'<text x="{WIDTH / 2}" y="{height - 6}" text-anchor="middle">{html.escape(label)}</text>'
+    )
+    return _svg(parts, label, height)
+
+
 def legend(names: Sequence[str]) -> str:
     """Names beside their colours, in the order of the series."""
     items = "".join(
@@ -234,9 +275,9 @@ def _points(where: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in where)
 
 
-def _svg(parts: Sequence[str], title: str) -> str:
+def _svg(parts: Sequence[str], title: str, height: int = HEIGHT) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(title)}">'
         + "".join(parts)
         + "</svg>"
     )

@@ -51,23 +51,34 @@ def page(
         HTML, with every number it shows as JSON in the element ``data``.
     """
     comparison = compare.compare(arms, predictions)
-    style = importlib.resources.files(__package__).joinpath("report.css").read_text("utf-8")
     body = [
         f"<h1>{escape(title)}</h1>",
         f"<p>{_lead(comparison, arms)}</p>",
         *(f'<p class="problem">Left out: {escape(problem)}</p>' for problem in problems),
-        _section("Result", _results(comparison)),
-        _section("Learning curves", _curves(arms)),
-        _section("Accuracy against cost", _costs(comparison)),
-        _section("Errors per class", _class_errors(comparison)),
-        _section("Confusion", _confusions(arms, predictions, comparison.classes)),
-        _section("Worst mistakes", _mistakes(arms, predictions, comparison.classes, images)),
-        _section("Inside the networks", _pictures(arms)),
-        _section("Layers", "".join(_layers(r.name, r.layers) for r in comparison.results)),
-        _section("Configuration", _configuration(arms)),
-        _section("Environment", _environment(arms)),
+        section("Result", _results(comparison)),
+        section("Learning curves", _curves(arms)),
+        section("Accuracy against cost", _costs(comparison)),
+        section("Errors per class", _class_errors(comparison)),
+        section("Confusion", _confusions(arms, predictions, comparison.classes)),
+        section("Worst mistakes", _mistakes(arms, predictions, comparison.classes, images)),
+        section("Inside the networks", _pictures(arms)),
+        section("Layers", "".join(_layers(r.name, r.layers) for r in comparison.results)),
+        section("Configuration", _configuration(arms)),
+        section("Environment", _environment(arms)),
     ]
-    data = json.dumps(_data(comparison, arms), allow_nan=False).replace("</", "<\\/")
+    return document(title, body, _data(comparison, arms))
+
+
+def document(title: str, body: Sequence[str], data: Mapping[str, Any]) -> str:
+    """A whole page of the house's style.
+
+    Args:
+        title: of the window.
+        body: HTML, part by part; empty ones are left out.
+        data: what the page shows, as JSON in the element ``data``.
+    """
+    style = importlib.resources.files(__package__).joinpath("report.css").read_text("utf-8")
+    values = json.dumps(data, allow_nan=False).replace("</", "<\\/")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -75,7 +86,7 @@ def page(
         '<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
         + "\n".join(filter(None, body))
-        + f'\n<script type="application/json" id="data">{data}</script>\n</body>\n</html>\n'
+        + f'\n<script type="application/json" id="data">{values}</script>\n</body>\n</html>\n'
     )
 
 
@@ -97,7 +108,8 @@ def _data(comparison: Comparison, arms: Sequence[Arm]) -> dict[str, Any]:
     }
 
 
-def _section(title: str, content: str) -> str:
+def section(title: str, content: str) -> str:
+    """A heading and what stands under it; nothing for no content."""
     return f"<section>\n<h2>{title}</h2>\n{content}\n</section>" if content else ""
 
 
@@ -111,7 +123,7 @@ def _lead(comparison: Comparison, arms: Sequence[Arm]) -> str:
     )
 
 
-def _table(
+def table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "", *, raw: bool = False
 ) -> str:
     """A table in a container that scrolls by itself; with ``raw`` the cells are HTML."""
@@ -124,7 +136,8 @@ def _table(
     )
 
 
-def _figure(caption: str, content: str) -> str:
+def figure(caption: str, content: str) -> str:
+    """A card with a caption (HTML)."""
     return f"<figure><figcaption>{caption}</figcaption>{content}</figure>"
 
 
@@ -134,7 +147,7 @@ def _results(comparison: Comparison) -> str:
         "those of the last epoch, none was chosen by its test accuracy."
     )
     return (
-        _table(tables.headers(comparison), tables.cells(comparison))
+        table(tables.headers(comparison), tables.cells(comparison))
         + f'<p class="note">{escape(tables.explanation(comparison) + note)}</p>'
     )
 
@@ -150,7 +163,7 @@ def _curves(arms: Sequence[Arm]) -> str:
         ("train_loss", "training loss, nats", float),
     )
     figures = [
-        _figure(
+        figure(
             label.capitalize(),
             charts.lines([_curve(arm, field, of) for arm in arms], "epoch", label, log_y=True),
         )
@@ -205,7 +218,7 @@ def _costs(comparison: Comparison) -> str:
         front = compare.pareto(costs, accuracies)
         names = ", ".join(escape(results[i].name) for i in front)
         figures.append(
-            _figure(
+            figure(
                 f"On the Pareto front: {names}",
                 charts.scatter(points, front, label, "test top-1, %"),
             )
@@ -225,7 +238,7 @@ def _class_errors(comparison: Comparison) -> str:
         for i, name in enumerate(comparison.classes)
     ]
     note = '<p class="note">Share of the class taken for another, in percent, mean over seeds.</p>'
-    return _table(["class", *(result.name for result in shown)], rows) + note
+    return table(["class", *(result.name for result in shown)], rows) + note
 
 
 def _percent(share: float) -> str:
@@ -241,7 +254,7 @@ def _confusions(arms: Sequence[Arm], predictions: Predictions, classes: Sequence
         counts = np.sum([compare.confusion(p, len(classes)) for p in held], axis=0)
         share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         draw = _matrix if len(classes) <= WIDEST_CONFUSION else _frequent
-        parts.append(_figure(escape(arm.name), draw(share, classes)))
+        parts.append(figure(escape(arm.name), draw(share, classes)))
     if not parts:
         return ""
     note = '<p class="note">Rows are labels, columns predictions, in percent of the row.</p>'
@@ -274,7 +287,7 @@ def _frequent(share: np.ndarray, classes: Sequence[str]) -> str:
         if errors[label, predicted] > 0:
             value = f"{errors[label, predicted]:.1f}"
             rows.append([classes[int(label)], classes[int(predicted)], value])
-    return _table(["label", "taken for", "%"], rows)
+    return table(["label", "taken for", "%"], rows)
 
 
 def _mistakes(
@@ -316,10 +329,11 @@ def _png(image: np.ndarray) -> str:
     buffer = io.BytesIO()
     grey = image.shape[-1] == 1
     Image.fromarray(image[..., 0] if grey else image[..., :3]).save(buffer, "PNG")
-    return _data_uri(buffer.getvalue())
+    return data_uri(buffer.getvalue())
 
 
-def _data_uri(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
+    """A PNG file as an address that holds it."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
@@ -330,9 +344,9 @@ def _pictures(arms: Sequence[Arm]) -> str:
         folder = next((run.path / "viz" for run in arm.runs if (run.path / "viz").is_dir()), None)
         files = sorted(folder.glob("*.png")) if folder else []
         figures = "".join(
-            _figure(
+            figure(
                 escape(file.stem.replace("_", " ")),
-                f'<img alt="{escape(file.stem)}" src="{_data_uri(file.read_bytes())}">',
+                f'<img alt="{escape(file.stem)}" src="{data_uri(file.read_bytes())}">',
             )
             for file in files
         )
@@ -362,20 +376,20 @@ def _layers(name: str, layers: Summary) -> str:
         f"{escape(name)}: {len(rows)} layers, {layers.parameters:,} parameters, "
         f"{layers.macs:,} MACs"
     )
-    return f"<details><summary>{line}</summary>{_table(headers, rows)}</details>"
+    return f"<details><summary>{line}</summary>{table(headers, rows)}</details>"
 
 
 def _configuration(arms: Sequence[Arm]) -> str:
     fields = runs.config_differences(arms)
     rows = [[name, *map(_plain, values)] for name, values in fields.items()]
-    table = _table(["field", *(arm.name for arm in arms)], rows, "text") if rows else ""
+    changed = table(["field", *(arm.name for arm in arms)], rows, "text") if rows else ""
     whole = "".join(
         f"<details><summary>{escape(arm.name)}: seeds {', '.join(map(str, arm.seeds))}, "
         f"whole configuration</summary><pre>"
         f"{escape(json.dumps(to_dict(arm.experiment), indent=2))}</pre></details>"
         for arm in arms
     )
-    return table + whole
+    return changed + whole
 
 
 def _plain(value: Any) -> str:
@@ -397,7 +411,7 @@ def _environment(arms: Sequence[Arm]) -> str:
         '<p class="note problem">The runs come from different environments: compare their times '
         "with care.</p>"
     )
-    return (note if mixed else "") + _table(["", ""], rows, "text")
+    return (note if mixed else "") + table(["", ""], rows, "text")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
