@@ -4,9 +4,9 @@ A model is a Linen module: ``variables = model.init(key, images, train=False)`` 
 ``logits = model.apply(variables, images, train=False)``, with images ``(n, h, w, c)``.
 With ``endpoints=True`` it returns ``(logits, endpoints)``: a dict of named feature maps
 (``stage1``, ...), the ``features`` that the logits are made of, and the ``aux_logits`` of networks
-with auxiliary heads. Every family but the three small ones (``mlp``, ``lenet5``, ``convnet``, whose
-activations are few) has the option ``remat``, which recomputes its blocks in the backward pass
-instead of storing their activations.
+with auxiliary heads. Every family but the small ones (``mlp``, ``lenet5``, ``convnet``,
+``sequential``, whose activations are few) has the option ``remat``, which recomputes its blocks in
+the backward pass instead of storing their activations.
 """
 
 import difflib
@@ -57,6 +57,7 @@ from jaxcnn.models.resnet import (
 )
 from jaxcnn.models.resnet_cifar import resnet20, resnet32, resnet44, resnet56, resnet110
 from jaxcnn.models.safetensors import read_safetensors
+from jaxcnn.models.sequential import Sequential
 from jaxcnn.models.squeezenet import squeezenet1_0, squeezenet1_1
 from jaxcnn.models.torch_weights import from_torch, import_weights
 from jaxcnn.models.vgg import (
@@ -88,6 +89,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "lenet5": LeNet5,
     "convnet": ConvNet,
+    "sequential": Sequential,
     "alexnet_2012": AlexNet2012,
     "alexnet": AlexNet,
     "vgg11": vgg11,
@@ -177,6 +179,7 @@ STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
     "mlp": (28, 28, 1),
     "lenet5": (32, 32, 1),
     "convnet": (28, 28, 1),
+    "sequential": (28, 28, 1),
     "inception_v3": (299, 299, 3),
     "resnet20": (32, 32, 3),
     "resnet32": (32, 32, 3),

@@ -75,6 +75,8 @@ TABLE = (
         any_size=False, classes=10),
     Row("convnet", "convnet", 421_642, torchvision=False, representative=True, size=28, smallest=4,
         any_size=False, classes=10),
+    Row("sequential", "sequential", 421_642, torchvision=False, representative=True, size=28,
+        smallest=4, any_size=False, classes=10),
 
     Row("alexnet_2012", "alexnet", 60_965_224, torchvision=False, representative=True, size=80,
         smallest=63, any_size=False),
