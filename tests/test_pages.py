@@ -31,4 +31,5 @@ def test_options_and_files_that_a_page_names_exist(page):
     files = re.findall(r"\b(?:experiments|benchmarks|docs)/[\w/.-]+\.\w+", text)
     assert not [name for name in files if not (ROOT / name).exists()]
     modules = re.findall(r"python -m ((?:experiments|benchmarks)\.[\w.]+)", text)
-    assert not [name for name in modules if not (ROOT / f"{name.replace('.', '/')}.py").exists()]
+    for path in (ROOT / name.replace(".", "/") for name in modules):
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), path

@@ -1,0 +1,104 @@
+"""Trains every experiment of the textbook, or reuses what is done, and writes one page of all.
+
+Command:   python -m experiments.textbook --workdir runs/textbook
+"""
+
+import argparse
+import functools
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+
+from experiments.textbook.part import Measure, Part, html, of_comparison, title_and_claim
+from jaxcnn.analysis import report
+from jaxcnn.commands import terminal
+from jaxcnn.config import InputError
+from jaxcnn.run import Listener
+from jaxcnn.train import files, loop
+
+PARTS = (
+    "counts",
+    "translation",
+    "sample_efficiency",
+    "stacked",
+    "kernel_size",
+    "filter_count",
+    "stride",
+    "padding",
+    "pooling",
+    "global_pooling",
+    "inception_module",
+    "auxiliary_heads",
+    "random_filters",
+)
+"""In the order of the page."""
+
+
+def measure_of(module: ModuleType) -> Measure:
+    """How a part is measured: as it says itself, or as the comparison that it is."""
+    own: Measure | None = getattr(module, "measure", None)
+    return own or functools.partial(_compared, module)
+
+
+def _compared(module: ModuleType, workdir: Path, listener: Listener, quick: bool) -> Part:
+    return of_comparison(module.config(quick), workdir, listener)
+
+
+def textbook(parts: Sequence[str], workdir: Path, listener: Listener, quick: bool) -> Path:
+    """Measures the parts, each in a folder of its name, and writes report.html and textbook.json.
+
+    Returns:
+        The page.
+    """
+    sections, values = [], {}
+    for name in parts:
+        module = importlib.import_module(f"experiments.textbook.{name}")
+        part = measure_of(module)(workdir / name, listener, quick)
+        title, claim = title_and_claim(module)
+        sections.append(html(title, claim, part))
+        table: dict[str, Any] = {"headers": part.headers, "rows": part.rows}
+        values[name] = {"title": title, "found": part.found, "setting": part.setting}
+        values[name] |= {**table, **part.values}
+    lead = (
+        "What lectures on convolutional networks claim, measured by "
+        "<code>python -m experiments.textbook</code>. Small networks, few epochs: the figures "
+        "compare networks under one recipe and are no records."
+    )
+    head = ["<h1>The textbook, executed</h1>", f"<p>{lead}</p>"]
+    page = workdir / "report.html"
+    workdir.mkdir(parents=True, exist_ok=True)
+    files.write_json(workdir / "textbook.json", values)
+    files.write_text(page, report.document("The textbook, executed", [*head, *sections], values))
+    return page
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs from the command line and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.textbook")
+    parser.add_argument("--workdir", type=Path, help="folder of all runs and of report.html")
+    parser.add_argument("--quick", action="store_true", help="one seed of digits throughout")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
+    given = parser.parse_args(args)
+    workdir = given.workdir or Path("runs") / ("textbook_quick" if given.quick else "textbook")
+    # The seeds of a network share one program.
+    jax.config.update("jax_compilation_cache_dir", str((workdir / "xla").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    try:
+        with terminal.display() as listener:
+            print(textbook(given.only, workdir, listener, given.quick))
+    except loop.Stopped as stopped:
+        print(stopped)
+        return 128 + stopped.signal
+    except InputError as error:
+        print(f"textbook: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

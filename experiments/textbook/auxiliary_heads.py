@@ -1,0 +1,83 @@
+"""Auxiliary classifiers on and off, in a deep plain network.
+
+Command:   python -m experiments.textbook --only auxiliary_heads
+Hardware:  1 core of an AMD EPYC (AVX-512), jax 0.10.2
+Time:      not yet measured
+Result:    not yet measured
+
+Classifiers on the way bring the loss nearer to the lower layers, whose gradient they strengthen; as
+regularisers they also help the accuracy a little (Szegedy et al. 2014, section 5). In GoogLeNet
+itself: see auxiliary_classifiers.
+"""
+
+import dataclasses
+import statistics
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments.textbook import recipe
+from experiments.textbook.auxiliary_classifiers import gradient_norms
+from experiments.textbook.part import Part, of_comparison
+from jaxcnn import build
+from jaxcnn.analysis import charts
+from jaxcnn.config import Comparison, Experiment
+from jaxcnn.data import augment, sources
+from jaxcnn.run import Listener
+
+LAYERS = tuple(f"conv{i}" for i in range(1, 14))
+
+
+def config(quick: bool = False) -> Comparison:
+    """Thirteen convolutions; with a classifier behind each of the first two blocks, or without."""
+    block = "max2 conv3-16 conv3-16 conv3-16 conv3-16"
+    return recipe.comparison(
+        {
+            "without": f"conv3-16 {block} {block} {block} gap",
+            "with": f"conv3-16 {block} aux {block} aux {block} gap",
+        },
+        quick,
+    )
+
+
+def gradients(experiment: Experiment, seeds: int = 3) -> dict[str, list[float]]:
+    """Layer to the ratio of its gradient's norms before training, with and without, by seed.
+
+    The loss is that of the first batch of training images.
+    """
+    data = sources.load(experiment.data)
+    model = build.build_model(experiment, data.classes, data.image_shape)
+    batch = data.train.read(np.arange(experiment.data.batch_size))
+    images = augment.make_prepare(experiment.data)(jax.numpy.asarray(batch["image"]))
+    init, norms = jax.jit(model.init), jax.jit(gradient_norms(model, LAYERS))
+    found: dict[str, list[float]] = {layer: [] for layer in LAYERS}
+    for seed in range(seeds):
+        variables = init(jax.random.key(seed), images)
+        for layer, (alone, together) in norms(variables, images, batch["label"]).items():
+            found[layer].append(float(together / alone))
+    return found
+
+
+def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
+    """The comparison, and the gradient's norms before training."""
+    comparison = config(quick)
+    part = of_comparison(comparison, workdir, listener)
+    ratios = gradients(comparison.arms[1])
+    means = [statistics.mean(found) for found in ratios.values()]
+    line = charts.Line(
+        "with / without",
+        list(range(1, len(LAYERS) + 1)),
+        means,
+        [min(found) for found in ratios.values()],
+        [max(found) for found in ratios.values()],
+    )
+    label = "gradient's norm, with / without"
+    caption = "Before training: mean, lowest and highest of three seeds, by convolution"
+    return dataclasses.replace(
+        part,
+        found=f"{part.found} The gradient of the first convolution before training is "
+        f"{means[0]:.2f} times as large with the classifiers.",
+        figures=[*part.figures, (caption, charts.lines([line], "convolution", label))],
+        values={**part.values, "gradient_ratio": ratios},
+    )

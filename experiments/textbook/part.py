@@ -1,0 +1,161 @@
+"""A part of the textbook: a claim, and what was measured of it as a table, a figure and JSON."""
+
+import argparse
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jaxcnn import jobs
+from jaxcnn.analysis import charts, compare, report, runs, tables
+from jaxcnn.analysis.runs import Arm, Run
+from jaxcnn.analysis.statistics import Interval
+from jaxcnn.commands import terminal
+from jaxcnn.commands.compare import planned_jobs
+from jaxcnn.config import Comparison, InputError
+from jaxcnn.run import Listener
+
+Measure = Callable[[Path, Listener, bool], "Part"]
+"""Folder of the runs, who hears of them, and whether it is to be quick, to a part."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part, measured.
+
+    Attributes:
+        found: what was measured, in a sentence.
+        headers: of the table.
+        rows: of the table, its cells as text; numbers, or words in the last column.
+        figures: caption and drawing (HTML).
+        setting: data and training, in a sentence.
+        values: the figures, for JSON.
+    """
+
+    found: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    figures: Sequence[tuple[str, str]]
+    setting: str
+    values: Mapping[str, Any]
+
+
+def title_and_claim(module: ModuleType) -> tuple[str, str]:
+    """The first line of an experiment's docstring, and the paragraph behind its header."""
+    title, _, claim = (inspect.getdoc(module) or "").split("\n\n")[:3]
+    return title.rstrip("."), " ".join(claim.split())
+
+
+def html(title: str, claim: str, part: Part) -> str:
+    """A part as a section of the page."""
+    figures = "".join(report.figure(report.escape(c), drawing) for c, drawing in part.figures)
+    return report.section(
+        report.escape(title),
+        f"<p>{report.escape(claim)}</p>"
+        + report.table(part.headers, part.rows, "worded")
+        + f"<p><strong>Measured:</strong> {report.escape(part.found)}</p>"
+        + f'<div class="columns">{figures}</div>'
+        + f'<p class="note">{report.escape(part.setting)}</p>',
+    )
+
+
+def trained(comparison: Comparison, workdir: Path, listener: Listener) -> list[Arm]:
+    """Trains every arm and seed, or reuses what is done.
+
+    Raises:
+        InputError: a run diverged.
+        jaxcnn.train.loop.Stopped: a signal came.
+    """
+    planned = planned_jobs(comparison, workdir)
+    for path, reason in jobs.train_all(planned, listener).items():
+        raise InputError(f"{path}: {reason}")
+    return runs.group([runs.read(job.workdir) for job in planned])
+
+
+def of_comparison(comparison: Comparison, workdir: Path, listener: Listener) -> Part:
+    """Trains the arms of a comparison and sets them against one another."""
+    arms = trained(comparison, workdir, listener)
+    found = compare.compare(arms, {})
+    results, first = found.results, found.results[0]
+    best = max(results, key=lambda result: result.accuracy.mean)
+    clear = [r.name for r in results[1:] if r.p_adjusted < 0.05]
+    tested = (
+        f"; from {first.name} differs with p < 0.05: {', '.join(clear) or 'none'}"
+        if found.test != "none"
+        else ""
+    )
+    percent = {r.name: Interval(*(100 * min(bound, 1) for bound in r.accuracy)) for r in results}
+    figures = [("Test top-1 with its 95 % interval", charts.intervals(percent, "test top-1, %"))]
+    if len({r.macs for r in results}) > 1:
+        points = [charts.Point(r.name, r.macs, *percent[r.name]) for r in results]
+        front = compare.pareto([r.macs for r in results], [r.accuracy.mean for r in results])
+        label = "multiply-accumulates for one image"
+        figures.append(
+            (
+                "Against cost, with the Pareto front",
+                charts.scatter(points, front, label, "top-1, %"),
+            )
+        )
+    return Part(
+        found=f"highest is {best.name} with {tables.percent(best.accuracy)}{tested}.",
+        headers=[
+            *("network", "test top-1", f"against {first.name}", "p", "parameters", "MACs"),
+            *("receptive field", "train time", "layers"),
+        ],
+        rows=[
+            _row(arm, result, result is first) for arm, result in zip(arms, results, strict=True)
+        ],
+        figures=figures,
+        setting=f"{setting([run for arm in arms for run in arm.runs])} {tables.explanation(found)}",
+        values=compare.to_json(found)
+        | {"layers": {arm.name: arm.experiment.model.options["layers"] for arm in arms}},
+    )
+
+
+def _row(arm: Arm, result: compare.Result, is_first: bool) -> list[str]:
+    field = result.layers.receptive_field
+    frozen = ", ".join(arm.experiment.optim.freeze)
+    return [
+        result.name,
+        tables.percent(result.accuracy),
+        "" if is_first else tables.difference(result.difference),
+        "" if is_first else tables.p_value(result.p_adjusted),
+        f"{result.parameters:,}",
+        tables.si(result.macs),
+        "x".join(map(str, field)) if field else "image",
+        tables.duration(result.seconds),
+        str(arm.experiment.model.options["layers"]) + (f" (frozen: {frozen})" if frozen else ""),
+    ]
+
+
+def setting(those: Sequence[Run]) -> str:
+    """Data and training of some runs, in a sentence."""
+    sizes = sorted({run.dataset["train_examples"] for run in those})
+    epochs = sorted({run.summary["epochs"] for run in those})
+    number, passes = (
+        f"{v[0]:,}" if len(v) == 1 else f"{v[0]:,} to {v[-1]:,}" for v in (sizes, epochs)
+    )
+    seconds = sum(run.summary["seconds"] for run in those)
+    first = those[0]
+    return (
+        f"{first.dataset['name']}, {number} training and {first.dataset['test_examples']:,} test "
+        f"images, {passes} epochs, {len(those)} runs, {tables.duration(seconds)} of training."
+    )
+
+
+def show(measure: Measure, name: str) -> None:
+    """Measures one part, from the command line, and prints its table."""
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.textbook.{name}")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/textbook") / name)
+    parser.add_argument("--quick", action="store_true", help="one seed of digits")
+    given = parser.parse_args()
+    with terminal.display() as listener:
+        part = measure(given.workdir, listener, given.quick)
+    from rich.table import Table
+
+    table = Table(*part.headers, caption=f"{part.found} {part.setting}")
+    for row in part.rows:
+        table.add_row(*row)
+    terminal.console().print(table)

@@ -1,0 +1,20 @@
+"""Stride of the first convolution: 1, 2, 3.
+
+Command:   jaxcnn compare experiments/textbook/stride.py
+Hardware:  1 core of an AMD EPYC (AVX-512), jax 0.10.2
+Time:      not yet measured
+Result:    not yet measured
+
+A larger stride makes the feature maps smaller and all later layers cheaper, at the price of
+detail that is stepped over.
+"""
+
+from experiments.textbook import recipe
+from jaxcnn.config import Comparison
+
+
+def config(quick: bool = False) -> Comparison:
+    """The same layers behind it."""
+    return recipe.comparison(
+        {f"stride_{s}": f"conv3-16/{s} max2 conv3-32 max2 dense-64" for s in (1, 2, 3)}, quick
+    )
