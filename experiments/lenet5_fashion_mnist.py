@@ -4,6 +4,14 @@ Command:   jaxcnn train experiments/lenet5_fashion_mnist.py
 Hardware:  2 cores of an AMD EPYC (AVX-512), shared with other work, jax 0.10.2
 Time:      397 s of training, 20 epochs
 Result:    test top-1 91.66 % with seed 0 (measured)
+
+Five seeds, with 5 epochs in place of 20:
+
+Command:   jaxcnn train experiments/lenet5_fashion_mnist.py --seeds 5 --train.epochs 5
+Hardware:  1 core of an AMD EPYC (AVX-512), beside other work, jax 0.10.2
+Time:      875 s of training, all five together
+Result:    test top-1 90.04 %, standard deviation 0.21 %, 95 % interval 89.78 % to 90.30 %, with
+           seeds 0 to 4 (measured)
 """
 
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
