@@ -1,6 +1,7 @@
 """How everything here is measured: interleaved variants, medians, and what they ran on."""
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +12,8 @@ import jax
 
 from jaxcnn.build import environment
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
+"""Where results go: the folder that the variable OUT names, or ``benchmarks/results``."""
 
 
 def interleaved(variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -41,8 +43,8 @@ def median_ratio(numerator: list[float], denominator: list[float]) -> float:
 
 
 def write(name: str, results: Any, **settings: Any) -> Path:
-    """Writes ``benchmarks/results/NAME.json`` with the environment and the settings beside it."""
-    RESULTS.mkdir(exist_ok=True)
+    """Writes NAME.json into :data:`RESULTS` with the environment and the settings beside it."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {"environment": environment(), "settings": settings, "results": results}
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -27,6 +27,7 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
                             trains over values of any field, best first
   jaxcnn report RUN ... [--out FILE.html]   one page on finished runs
   jaxcnn viz RUN ... [--image FILE]         filters, feature maps, Grad-CAM, receptive fields
+  jaxcnn bench [MODEL ...] [--out bench.csv]  speed, memory, share of the roofline
   jaxcnn summary MODEL [--input H W C]      layers, shapes, parameters, MACs
   jaxcnn list [PATTERN] [--stats]           models
 
@@ -42,6 +43,7 @@ COMMANDS = {
     "sweep": "sweep",
     "report": "report",
     "viz": "viz",
+    "bench": "bench",
     "summary": "summary",
     "list": "list_models",
 }

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 
+from jaxcnn.analysis.bench import planned_bytes
 from jaxcnn.build import (
     compile_evaluate,
     describe,
@@ -176,19 +177,6 @@ class Chunk:
     run: Callable[[TrainState, np.int32], TrainState]
     memory: int | None
     waited: Callable[[], float] = lambda: 0.0
-
-
-def planned_bytes(program: Any) -> int | None:
-    """Device memory that XLA plans for a program: arguments (state, data), results, temporaries."""
-    plan = program.memory_analysis()
-    if plan is None:  # not every platform tells
-        return None
-    return int(
-        plan.argument_size_in_bytes
-        + plan.output_size_in_bytes
-        - plan.alias_size_in_bytes
-        + plan.temp_size_in_bytes
-    )
 
 
 def _batch(

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Every GPU measurement of the project in one go, in under nine minutes on one H100-class card.
+#
+#     OUT=results bash benchmarks/gpu.sh
+#     JAXCNN_QUICK=1 bash benchmarks/gpu.sh    # on a CPU: does the script work?
+#
+# Needs jax, flax, optax, orbax, numpy and torch, and nothing else. Results, logs and a line for
+# each step (name, exit code, seconds) go to the folder $OUT. A step that fails or takes too long
+# does not keep the others from running; the exit code says whether all went well.
+set -u
+cd "$(dirname "$0")/.."
+
+if [[ -n ${JAXCNN_QUICK:-} ]]; then
+  OUT=${OUT:-$(mktemp -d)}
+  models='["lenet5"]' settings='bench.Settings("fp32", 4, 1, 2)'
+  train_step=(--batch-size 4 --steps 2 --rounds 1)
+  ops=(--select "LeNet-5 avg_pool" --quick --name ops)
+  peers=(lenet5 --rounds 1 --batch-size 4)
+  tests=(-k "test_every_pool_agrees_with_lax and shape0")
+else
+  OUT=${OUT:-benchmarks/results/gpu}
+  models='["resnet50", "vgg16", "mobilenet_v2", "convnext_tiny", "lenet5"]'
+  settings='bench.Settings("bf16", 256, 10, 40)'
+  train_step=(--batch-size 256)
+  ops=(--quick --name ops)
+  peers=(resnet50 --dtype bf16)
+  tests=()
+fi
+mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 2
+export OUT PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+export XLA_PYTHON_CLIENT_PREALLOCATE=false TF_CPP_MIN_LOG_LEVEL=2
+python -c 'import jaxtyping' 2>/dev/null || export PYTHONPATH=$PYTHONPATH:$PWD/benchmarks/bare
+: >"$OUT/steps.txt"
+failed=0
+
+step() { # NAME LIMIT_IN_SECONDS COMMAND...
+  local name=$1 limit=$2 start=$SECONDS code=0
+  shift 2
+  timeout --kill-after=5 "$limit" "$@" >"$OUT/$name.log" 2>&1 || code=$?
+  echo "$name exit $code after $((SECONDS - start)) s" | tee -a "$OUT/steps.txt"
+  ((code == 0)) || failed=1
+}
+
+# The limits add up to 525 s. What matters most comes first.
+step bench 180 python -c "
+from pathlib import Path
+from jaxcnn.analysis import bench
+problems = bench.run($models, ['infer', 'train'], Path('$OUT/bench.csv'), $settings)
+raise SystemExit('; '.join(problems))"
+step vs_peers 180 python -m benchmarks.vs_peers "${peers[@]}"
+step train_step 60 python -m benchmarks.train_step "${train_step[@]}"
+step ops 60 python -m benchmarks.ops --no-torch "${ops[@]}"
+if python -c 'import pytest' 2>/dev/null; then
+  # Without the settings of the suite, whose plugins need not be there; TF32 would not agree.
+  JAX_DEFAULT_MATMUL_PRECISION=highest step parity 45 python -m pytest -c /dev/null --rootdir . \
+    --noconftest --import-mode=importlib -q tests/ops/test_agreement.py "${tests[@]}"
+else
+  echo "parity skipped: no pytest" | tee -a "$OUT/steps.txt"
+fi
+echo "results in $OUT"
+exit $failed

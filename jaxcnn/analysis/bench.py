@@ -1,0 +1,394 @@
+"""How fast networks run and train on this device, in the columns of timm's benchmark results.
+
+Nothing is read from a data sheet: the roofline comes from a large matrix product and a large copy
+that run on the device first.
+"""
+
+import contextlib
+import csv
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxcnn import models
+from jaxcnn.analysis import summary
+from jaxcnn.config import InputError
+from jaxcnn.train.state import state_from
+from jaxcnn.train.step import make_train_step
+
+T = TypeVar("T")
+Work = Literal["infer", "train"]
+Dtype = Literal["fp32", "bf16"]
+
+DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
+TIMM = {
+    "infer": ("samples_per_sec", "step_time", "batch_size", "img_size", "gmacs", "macts"),
+    "train": ("samples_per_sec", "step_time", "batch_size", "img_size"),
+}
+"""timm's columns of each kind of work; the kind stands in front of them, with an underscore."""
+MEASURED = ("compile_time", "peak_memory", "memory_source", "flops_per_sec", "roofline_share")
+"""Columns that timm does not have, likewise."""
+DEVICE = ("dtype", "device", "device_flops_per_sec", "device_bytes_per_sec")
+"""And those that stand once in a row."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        dtype: type of the arithmetic and of the images; parameters stay float32.
+        batch_size: images in a step; halved as long as they do not fit into memory.
+        warm_up: steps before the clock starts.
+        iterations: steps that are timed, each waited for, as in timm.
+    """
+
+    dtype: Dtype
+    batch_size: int
+    warm_up: int
+    iterations: int
+
+
+DEFAULTS = {"cpu": Settings("fp32", 4, 1, 5)}
+"""By platform: what ends in reasonable time."""
+
+
+def default_settings() -> Settings:
+    """Small ones on a CPU, timm's batch and numbers of steps elsewhere."""
+    return DEFAULTS.get(jax.default_backend(), Settings("bf16", 256, 10, 40))
+
+
+class Roofs(NamedTuple):
+    """What the device reaches at its best: FLOP/s of a matrix product, bytes/s of a copy."""
+
+    flops_per_sec: float
+    bytes_per_sec: float
+
+    def attainable(self, flops: float, bytes_accessed: float) -> float:
+        """FLOP/s of the roofline: ``min(peak, intensity * bandwidth)`` (Williams et al. 2009).
+
+        >>> Roofs(100.0, 10.0).attainable(flops=8.0, bytes_accessed=2.0)
+        40.0
+        """
+        return min(self.flops_per_sec, flops / bytes_accessed * self.bytes_per_sec)
+
+
+def measure_roofs(dtype: Dtype) -> Roofs:
+    """Times a large matrix product and a large copy, the best of five."""
+    side, floats, queue = (1024, 2**24, 1) if jax.default_backend() == "cpu" else (8192, 2**26, 8)
+    a, b = jax.random.normal(jax.random.key(0), (2, side, side), DTYPES[dtype])
+    product = jax.jit(jnp.matmul)
+    # In place: fresh memory would be measured with the time in which the system finds its pages.
+    copy = jax.jit(lambda x: x + 1, donate_argnums=0)
+    held = [jax.random.normal(jax.random.key(1), (floats,))]
+
+    def next_copy() -> jax.Array:
+        held[0] = copy(held[0])
+        return held[0]
+
+    return Roofs(
+        2 * side**3 / _best_seconds(lambda: product(a, b), queue),
+        2 * 4 * floats / _best_seconds(next_copy, queue),
+    )
+
+
+def _best_seconds(call: Callable[[], Any], queue: int) -> float:
+    """Per call; several are queued, so that the time to launch one hides behind another."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        results = [call() for _ in range(queue)]
+        jax.block_until_ready(results[-1])  # the earlier ones are done, or given away
+        times.append((time.perf_counter() - start) / queue)
+    return min(times)
+
+
+def with_halved_batch(measure: Callable[[int], T], batch_size: int) -> T:
+    """Calls ``measure(batch_size)``, with half of it each time that memory runs out.
+
+    Raises:
+        MemoryError: a single image does not fit either.
+
+    >>> def fits_four(batch_size):
+    ...     if batch_size > 4:
+    ...         raise MemoryError
+    ...     return batch_size
+    >>> with_halved_batch(fits_four, 32)
+    4
+    """
+    while batch_size >= 1:
+        # The failed attempt's arrays live as long as its error: the next one is made outside.
+        with contextlib.suppress(MemoryError):
+            try:
+                return measure(batch_size)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+        batch_size //= 2
+    raise MemoryError("out of memory, even with a batch of one image")
+
+
+@dataclass
+class Program:
+    """A compiled step and its state; calling it runs one step.
+
+    Attributes:
+        compiled: from Flax to machine code.
+        variables: what the step takes and, in training, gives back.
+        batch: images, and in training labels.
+        compile_seconds: to trace and to compile.
+    """
+
+    compiled: Any
+    variables: Any
+    batch: Any
+    work: Work
+    compile_seconds: float
+
+    def __call__(self) -> Any:
+        """Runs one step; waiting for the result waits for all of it."""
+        result = self.compiled(self.variables, self.batch)
+        if self.work == "train":
+            self.variables = result
+        return result
+
+
+def compile_program(
+    model: nn.Module, work: Work, images: np.ndarray, labels: np.ndarray, dtype: Dtype
+) -> Program:
+    """Compiles inference, or the training step that `jaxcnn train` makes, with SGD and momentum.
+
+    Args:
+        model: the network.
+        work: what of it.
+        images: ``(n, h, w, c)``.
+        labels: ``(n,)``.
+        dtype: type of the images on the device.
+    """
+    variables = random_variables(model, images.shape[1:])
+    pixels = jnp.asarray(images, DTYPES[dtype])
+    start = time.perf_counter()
+    if work == "infer":
+        infer = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+        compiled = infer.lower(variables, pixels).compile()
+        return Program(compiled, variables, pixels, work, time.perf_counter() - start)
+    tx = optax.sgd(1e-4, momentum=0.9)
+    state = state_from(variables, tx, jnp.int32(0))
+    batch = {"image": pixels, "label": jnp.asarray(labels, jnp.int32)}
+    start = time.perf_counter()
+    compiled = jax.jit(make_train_step(model, tx), donate_argnums=0).lower(state, batch).compile()
+    return Program(compiled, state, batch, work, time.perf_counter() - start)
+
+
+def random_variables(model: nn.Module, image_shape: Sequence[int]) -> Any:
+    """Parameters and statistics of the size that initialisers give, without compiling them."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    shapes = jax.eval_shape(lambda image: model.init(jax.random.key(0), image, train=False), image)
+    rng = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: Any) -> jax.Array:
+        if len(leaf.shape) < 2:
+            return jnp.full(leaf.shape, path[-1].key in {"scale", "var"}, leaf.dtype)
+        fan_in = np.prod(leaf.shape[:-1])
+        return jnp.asarray(rng.standard_normal(leaf.shape, np.float32) / np.sqrt(fan_in))
+
+    return dict(jax.tree_util.tree_map_with_path(draw, shapes))
+
+
+def random_batch(batch_size: int, shape: Sequence[int], classes: int) -> Any:
+    """Images and labels; the same for every framework."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((batch_size, *shape), np.float32)
+    return images, rng.integers(0, classes, batch_size)
+
+
+def step_seconds(program: Callable[[], Any], warm_up: int, iterations: int) -> list[float]:
+    """Seconds of each step after the warm-up; every step is waited for."""
+    for _ in range(warm_up):
+        jax.block_until_ready(program())
+    seconds = []
+    for _ in range(iterations):
+        start = time.perf_counter()
+        jax.block_until_ready(program())
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def measure(name: str, work: Work, settings: Settings, roofs: Roofs) -> dict[str, Any]:
+    """One kind of work of one model: the columns of :func:`columns`, by name.
+
+    The FLOPs are those of the network, two for each multiply-accumulate and three times as many
+    in training, whatever the implementation really does; the bytes are those that XLA counts in
+    the program it made. A network that lives in the caches can exceed the roofline's copy.
+
+    Raises:
+        MemoryError: a single image does not fit.
+    """
+    shape = models.standard_input(name)
+    classes = 10 if max(shape[:2]) <= 32 else 1000
+    model = models.create_model(name, num_classes=classes, dtype=DTYPES[settings.dtype])
+    cost = summary.summarize(model, shape, train=work == "train")
+
+    def at(batch_size: int) -> dict[str, Any]:
+        before = _peak_bytes()
+        images, labels = random_batch(batch_size, shape, classes)
+        program = compile_program(model, work, images, labels, settings.dtype)
+        seconds = step_seconds(program, settings.warm_up, settings.iterations)
+        flops = 2 * cost.macs * batch_size * (3 if work == "train" else 1)
+        rate = flops / statistics.mean(seconds)
+        peak = _peak_bytes()
+        # The device remembers the peak of the whole process: another program may have set it.
+        seen = before is not None and peak is not None and peak > before
+        found = {
+            "samples_per_sec": batch_size / statistics.mean(seconds),
+            "step_time": 1e3 * statistics.mean(seconds),
+            "batch_size": batch_size,
+            "img_size": shape[0],
+            "gmacs": cost.macs / 1e9,
+            "macts": cost.activations / 1e6,
+            "compile_time": program.compile_seconds,
+            "peak_memory": peak if seen else planned_bytes(program.compiled),
+            "memory_source": "device" if seen else "xla_plan",
+            "flops_per_sec": rate,
+        }
+        accessed = (program.compiled.cost_analysis() or {}).get("bytes accessed")
+        if accessed:
+            found["roofline_share"] = rate / roofs.attainable(flops, accessed)
+        return found
+
+    found = with_halved_batch(at, settings.batch_size)
+    kept = (*TIMM[work], *MEASURED)
+    row = {f"{work}_{key}": _rounded(found[key]) for key in kept if key in found}
+    return {"model": name, **row, "param_count": _rounded(cost.parameters / 1e6)}
+
+
+def _rounded(value: Any) -> Any:
+    """Five significant digits; counts and words as they are."""
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _peak_bytes() -> int | None:
+    """Most bytes that were ever in use on the device, where it counts them."""
+    stats = jax.devices()[0].memory_stats()
+    return None if stats is None else stats.get("peak_bytes_in_use")
+
+
+def planned_bytes(program: Any) -> int | None:
+    """Device memory that XLA plans for a program: arguments (state, data), results, temporaries."""
+    plan = program.memory_analysis()
+    if plan is None:  # not every platform tells
+        return None
+    return int(
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+        + plan.temp_size_in_bytes
+    )
+
+
+def columns(works: Sequence[Work]) -> list[str]:
+    """Those of timm's results in their order, then our own.
+
+    >>> columns(["infer"])[:4]
+    ['model', 'infer_samples_per_sec', 'infer_step_time', 'infer_batch_size']
+    """
+    theirs = [f"{work}_{name}" for work in works for name in TIMM[work]]
+    own = [f"{work}_{name}" for work in works for name in MEASURED]
+    return ["model", *theirs, "param_count", *own, *DEVICE]
+
+
+def run(
+    names: Sequence[str],
+    works: Sequence[Work],
+    out: Path,
+    settings: Settings,
+    report: Callable[[str], None] = print,
+) -> list[str]:
+    """Measures models one after the other and writes a row of the CSV as soon as it is known.
+
+    Args:
+        names: of models; they are checked before anything runs.
+        works: what to measure of each.
+        out: the CSV file, written anew.
+        settings: how to measure.
+        report: hears a line for each measurement.
+
+    Returns:
+        The models that could not be measured, with the reason.
+
+    Raises:
+        InputError: an unknown model, or a file that cannot be written.
+    """
+    for name in names:
+        try:
+            models.standard_input(name)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+    problems = []
+    with _opened(out) as file, _compiling_anew():
+        table = csv.DictWriter(file, columns(works))
+        table.writeheader()
+        file.flush()
+        device = jax.devices()[0]
+        roofs = measure_roofs(settings.dtype)
+        report(
+            f"{device.device_kind}, {settings.dtype}: {roofs.flops_per_sec:.3g} FLOP/s in a "
+            f"matrix product, {roofs.bytes_per_sec:.3g} bytes/s in a copy"
+        )
+        for name in names:
+            row: dict[str, Any] = {}
+            try:
+                for work in works:
+                    row |= measure(name, work, settings, roofs)
+                    report(_line(row, work))
+            except MemoryError as error:
+                problems.append(f"{name}: {error}")
+                continue
+            numbers = [_rounded(roof) for roof in roofs]
+            about = [settings.dtype, device.device_kind, *numbers]
+            table.writerow({**row, **dict(zip(DEVICE, about, strict=True))})
+            file.flush()
+    return problems
+
+
+def _line(row: dict[str, Any], work: Work) -> str:
+    of = {key.removeprefix(f"{work}_"): value for key, value in row.items()}
+    share = of.get("roofline_share")
+    return (
+        f"{row['model']} {work}: {of['samples_per_sec']:,.1f} images/s, "
+        f"{of['step_time']:.2f} ms a step of {of['batch_size']}, "
+        f"compiled in {of['compile_time']:.1f} s, {of['flops_per_sec']:.3g} FLOP/s"
+        + ("" if share is None else f", {share:.0%} of the roofline")
+    )
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _compiling_anew() -> Iterator[None]:
+    """Without the cache on disk, from which a program would come in no time."""
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)

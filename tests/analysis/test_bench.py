@@ -1,0 +1,122 @@
+import csv
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxcnn import cli
+from jaxcnn.analysis import bench
+from jaxcnn.models import create_model
+
+TIMM_INFER = (
+    "model,infer_samples_per_sec,infer_step_time,infer_batch_size,infer_img_size,"
+    "infer_gmacs,infer_macts,param_count"
+)
+TIMM_TRAIN = (
+    "model,train_samples_per_sec,train_step_time,train_batch_size,train_img_size,param_count"
+)
+
+
+def test_columns_begin_as_those_of_timm():
+    for work, theirs in (("infer", TIMM_INFER), ("train", TIMM_TRAIN)):
+        assert ",".join(bench.columns([work])).startswith(theirs + f",{work}_compile_time")
+    both = bench.columns(["infer", "train"])
+    assert len(set(both)) == len(both)
+    assert {*TIMM_INFER.split(","), *TIMM_TRAIN.split(",")} < set(both)
+
+
+def test_a_table_of_lenet5(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bench, "measure_roofs", lambda dtype: bench.Roofs(1e12, 1e10))
+    out = tmp_path / "new" / "bench.csv"
+    assert cli.main(["bench", "lenet5", "--batch-size", "2", "--out", str(out)]) == 0
+    with out.open() as file:
+        (row,) = csv.DictReader(file)
+    assert list(row) == bench.columns(["infer", "train"])
+    assert all(row.values())
+    number = {key: float(value) for key, value in row.items() if value[0].isdigit()}
+    assert number["param_count"] == pytest.approx(0.061706)
+    assert number["infer_gmacs"] == pytest.approx(416_520e-9, rel=1e-4)
+    # 28x28x6 and 10x10x16 of the convolutions, 120, 84 and 10 of the dense layers.
+    assert number["infer_macts"] == pytest.approx(6518e-6, rel=1e-4)
+    for work, passes in (("infer", 1), ("train", 3)):
+        assert number[f"{work}_batch_size"] == 2
+        assert number[f"{work}_img_size"] == 32
+        seconds = number[f"{work}_step_time"] / 1e3
+        assert number[f"{work}_samples_per_sec"] == pytest.approx(2 / seconds, rel=1e-3)
+        flops = 2 * 416_520 * 2 * passes
+        assert number[f"{work}_flops_per_sec"] == pytest.approx(flops / seconds, rel=1e-3)
+        assert number[f"{work}_roofline_share"] > 0
+        assert row[f"{work}_memory_source"] == "xla_plan"  # a CPU does not count
+        # At least the parameters, in training with gradients' momentum too.
+        assert number[f"{work}_peak_memory"] > 61_706 * 4 * (1 if work == "infer" else 2)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")]
+)
+def test_the_batch_is_halved_until_it_fits(error):
+    tried = []
+
+    def attempt(batch_size, limit):
+        tried.append(batch_size)
+        if batch_size > limit:
+            raise error
+        return batch_size
+
+    assert bench.with_halved_batch(lambda n: attempt(n, 20), 100) == 12
+    assert tried == [100, 50, 25, 12]
+    with pytest.raises(MemoryError, match="a batch of one image"):
+        bench.with_halved_batch(lambda n: attempt(n, 0), 4)
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory():
+    def broken(batch_size):
+        raise jax.errors.JaxRuntimeError("INTERNAL: no")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        bench.with_halved_batch(broken, 4)
+
+
+def test_a_model_that_does_not_fit_leaves_the_others(monkeypatch, tmp_path, capsys):
+    def measure(name, work, settings, roofs):
+        if name == "vgg16":
+            raise MemoryError("too large")
+        return {
+            "model": name, "infer_samples_per_sec": 1.0, "infer_step_time": 1.0,
+            "infer_batch_size": 1, "infer_compile_time": 1.0, "infer_flops_per_sec": 1.0,
+        }  # fmt: skip
+
+    monkeypatch.setattr(bench, "measure_roofs", lambda dtype: bench.Roofs(1.0, 1.0))
+    monkeypatch.setattr(bench, "measure", measure)
+    out = tmp_path / "b.csv"
+    assert cli.main(["bench", "vgg16", "lenet?", "--infer", "--out", str(out)]) == 1
+    assert "vgg16: too large" in capsys.readouterr().err
+    with out.open() as file:
+        assert [row["model"] for row in csv.DictReader(file)] == ["lenet5"]
+
+
+def test_bad_input(tmp_path, capsys):
+    occupied = tmp_path / "file"
+    occupied.write_text("")
+    for args, named in (
+        (("lenet6", "--out", str(tmp_path / "b.csv")), "did you mean lenet5"),
+        (("lenet5", "--out", str(occupied / "b.csv")), "b.csv: cannot be written"),
+        (("lenet5", "--out", str(tmp_path)), "cannot be written"),
+        (("lenet5", "--batch-size", "0"), "--batch-size 0: must be at least 1"),
+        (("lenet5", "--dtype", "fp8"), "--dtype"),
+    ):
+        assert cli.main(["bench", *args]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("jaxcnn: error: ")
+        assert err.count("\n") == 1
+        assert named in err
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_random_variables_keep_the_signal():
+    """No network is timed on zeros or on numbers that overflow."""
+    model = create_model("resnet20", num_classes=10)
+    images, _ = bench.random_batch(2, (32, 32, 3), 10)
+    variables = bench.random_variables(model, (32, 32, 3))
+    logits = jnp.asarray(model.apply(variables, images, train=False))
+    assert 1e-3 < float(jnp.abs(logits).mean()) < 1e3
