@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from rich.console import Console
+from rich.table import Table
 
 from benchmarks import timing
-from benchmarks.tables import Console, Table
 from jaxcnn import models, ops
 from tests.models.table import ROWS, build, variables
 

@@ -24,8 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from rich.console import Console
+from rich.table import Table
 
-from benchmarks.tables import Console, Table
 from benchmarks.timing import RESULTS, interleaved, median_ratio, write
 from jaxcnn import ops
 

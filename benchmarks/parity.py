@@ -13,8 +13,10 @@ import fnmatch
 import json
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from benchmarks import timing
-from benchmarks.tables import Console, Table
 from jaxcnn.analysis.summary import model_stats
 from tests.models.reference import eval_error, import_torchvision
 from tests.models.table import TABLE

@@ -18,7 +18,6 @@ import optax
 from jax import lax
 
 from benchmarks import timing
-from benchmarks.tables import Console, Table
 from jaxcnn import models
 from jaxcnn.train import step
 from jaxcnn.train.loss import cross_entropy
@@ -140,6 +139,9 @@ def main() -> None:
         **torch_variant(batches),
     }
     seconds = timing.interleaved(variants, args.rounds)
+
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table("variant", title=f"LeNet-5 training, batch {args.batch_size}, float32")
     for column in ("ms/step", "images/s", "time against jaxcnn chunk"):

@@ -20,12 +20,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 ROOT = Path(__file__).parents[1]
 if __name__ == "__main__" and not __package__:
     sys.path[0] = str(ROOT)
 
 from benchmarks import peers, timing  # noqa: E402 - found only now where this file is the program
-from benchmarks.tables import Console, Table  # noqa: E402
 
 CASES = {
     # model: image, classes, the stem for small images, batch on a CPU
