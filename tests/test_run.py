@@ -490,6 +490,7 @@ def test_a_streamed_run_goes_on_with_the_same_bits(tmp_path, monkeypatch):
     with pytest.raises(loop.Stopped):
         run.train(STREAMED, tmp_path / "stopped", StopAt())
     resumed = run.train(workers, tmp_path / "stopped")
+    assert resumed["data_wait"] > 0
     for digest in DIGESTS:
         assert resumed[digest] == whole[digest]
 

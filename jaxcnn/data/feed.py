@@ -1,5 +1,6 @@
 """Blocks of streamed batches on the device, each moved there while the steps before it run."""
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxcnn.data.pipeline import Batch
-from jaxcnn.data.stream import HostBatch, Stream
+from jaxcnn.data.stream import Stream
 
 BLOCK_BYTES = 2**26
 """A block holds about as much, and at most ``BLOCK_STEPS`` batches; two are on the device."""
@@ -43,7 +44,8 @@ class Feed:
 
     Attributes:
         block: what the compiled chunk takes next.
-        waited: seconds that the host has waited for data while the device may have been idle.
+        waited: seconds that the host has spent on the next block; the device works meanwhile, if
+            it has not ended the one before.
     """
 
     def __init__(
@@ -63,15 +65,14 @@ class Feed:
     def _load(self) -> None:
         began = time.perf_counter()
         first = next(self._batches)
-        size = sum(array.nbytes for array in first.values())
-        length = self._length or max(1, min(BLOCK_STEPS, BLOCK_BYTES // size))
-        self._length = min(length, self._stop - self._step) if not self._length else length
-        held: list[HostBatch] = [first]
-        for _ in range(min(self._length, self._stop - self._step) - 1):
-            held.append(next(self._batches))
+        if not self._length:
+            size = sum(array.nbytes for array in first.values())
+            steps = min(BLOCK_STEPS, BLOCK_BYTES // size, self._stop - self._step)
+            self._length = max(1, steps)
+        self._end = min(self._step + self._length, self._stop)
+        held = [first, *itertools.islice(self._batches, self._end - self._step - 1)]
         held += [first] * (self._length - len(held))  # behind the end of the run
         block = {name: np.stack([batch[name] for batch in held]) for name in first}
-        self._end = min(self._step + self._length, self._stop)
         self.waited += time.perf_counter() - began
         self.block: dict[str, Any] = self._put({**block, "first": np.int32(self._step)})
 
