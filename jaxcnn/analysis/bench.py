@@ -235,7 +235,7 @@ def measure(name: str, work: Work, settings: Settings, roofs: Roofs) -> dict[str
         MemoryError: a single image does not fit.
     """
     shape = models.standard_input(name)
-    classes = 10 if max(shape[:2]) <= 32 else 1000
+    classes = models.standard_classes(shape)
     model = models.create_model(name, num_classes=classes, dtype=DTYPES[settings.dtype])
     cost = summary.summarize(model, shape, train=work == "train")
 

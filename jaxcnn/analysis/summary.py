@@ -206,7 +206,7 @@ def model_stats(
     if input_shape is None:
         input_shape = models.standard_input(name)
     if num_classes is None:
-        num_classes = 1000 if max(input_shape[:-1]) > 32 else 10
+        num_classes = models.standard_classes(input_shape)
     model = models.create_model(name, num_classes=num_classes)
     total = summarize(model, input_shape)
     return Stats(

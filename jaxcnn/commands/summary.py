@@ -30,7 +30,7 @@ def main(args: Sequence[str]) -> int:
 
     with build.as_input_error():
         shape = shape or models.standard_input(name)
-        classes = (10 if min(shape[:2]) < 64 else 1000) if num_classes is None else num_classes
+        classes = models.standard_classes(shape) if num_classes is None else num_classes
         model = models.create_model(name, num_classes=classes)
     with build.as_input_error(f"--input {' '.join(map(str, shape))}"):
         found = summary.summarize(model, shape)

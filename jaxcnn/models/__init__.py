@@ -12,7 +12,7 @@ the backward pass instead of storing their activations.
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -81,6 +81,7 @@ __all__ = [
     "list_models",
     "model_options",
     "read_safetensors",
+    "standard_classes",
     "standard_input",
     "standard_normalization",
 ]
@@ -266,6 +267,17 @@ def standard_input(name: str) -> tuple[int, int, int]:
     """
     _constructor(name)
     return STANDARD_INPUTS.get(name, (224, 224, 3))
+
+
+def standard_classes(image_shape: Sequence[int]) -> int:
+    """Number of classes of the data that images of this height and width usually come from.
+
+    ImageNet's 1000, and 10 as in MNIST or CIFAR-10 where either side is below 64.
+
+    >>> standard_classes((224, 224, 3)), standard_classes((32, 32, 1))
+    (1000, 10)
+    """
+    return 10 if min(image_shape[:2]) < 64 else 1000
 
 
 def standard_normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
