@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from typing import Any
 # compiled once. Set before JAX is imported, and inherited by those processes.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".pytest_cache/xla").absolute()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# LLVM's optimisations take a third of the suite's time and change nothing that it looks at.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest
@@ -20,6 +23,13 @@ install_import_hook(
 )
 jax.config.update("jax_numpy_rank_promotion", "raise")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_forgotten() -> Iterator[None]:
+    """A worker would hold several gigabytes of compiled programs at the end."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -231,6 +231,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, trained, tmp_path):
     assert not compiled
     assert not (tmp_path / "new").exists()
     assert call(capsys, "eval", "--workdir", str(trained))[0] == 0  # nothing was lost
+    assert compiled  # so the listener does hear of it
 
 
 def test_a_run_with_no_whole_checkpoint_is_named(capsys, trained, tmp_path):

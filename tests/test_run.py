@@ -397,7 +397,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
     rng = random.Random(0)
     workdir = tmp_path / "killed"
     kills = steps = 0
-    for _ in range(12):
+    for _ in range(6):
         process = start(experiment, workdir)
         latest = workdir / "checkpoints" / "latest"
         # Wait for a checkpoint more than last time, then strike at a random moment after it.
@@ -414,9 +414,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
             assert process.returncode == 0, errors
             break
         kills += 1
-        if kills == 4:
+        if kills == 2:  # tests/test_interrupted.py goes on to twenty
             break
-    assert kills >= 2
+    assert kills == 2
     last = start(experiment, workdir)
     _, errors = last.communicate()
     assert last.returncode == 0, errors

@@ -57,7 +57,7 @@ PREPARED = Path(os.environ.get("TFDS_DATA_DIR", "/nonexistent"))
     ("name", "shape", "train", "test"),
     [
         ("mnist", (28, 28, 1), 60000, 10000),
-        ("cifar10", (32, 32, 3), 50000, 10000),
+        pytest.param("cifar10", (32, 32, 3), 50000, 10000, marks=pytest.mark.slow),  # PNG
     ],
 )
 def test_prepared_sets_are_whole(name, shape, train, test):
