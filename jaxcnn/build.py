@@ -136,6 +136,8 @@ def _evaluate_stream(
         rows = {name: array[None] for name, array in batch.items()}
         found = program(state, mesh.place_part(rows, where))
         sums = metrics.add(sums, found) if sums else found
+    if not int(sums["count"]):
+        raise InputError("data.name='folder': no test image can be read")
     return sums
 
 

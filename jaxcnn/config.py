@@ -34,6 +34,10 @@ def _require_choice(name: str, value: object, *choices: str) -> None:
     _require(value in choices, name, value, accepted)
 
 
+def _require_text(name: str, value: object) -> None:
+    _require(value is None or isinstance(value, str), name, value, "a text (str of a path) or None")
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -97,7 +101,13 @@ class Data:
 
     def __post_init__(self) -> None:
         """Checks what can be checked without the data."""
-        _require(bool(self.name), "data.name", self.name, "'digits' or the name of a TFDS dataset")
+        _require(
+            isinstance(self.name, str) and bool(self.name),
+            "data.name",
+            self.name,
+            "'digits' or the name of a TFDS dataset",
+        )
+        _require_text("data.dir", self.dir)
         for name in ("batch_size", "eval_batch_size", "num_classes"):
             value = getattr(self, name)
             _require(_is_count(value), f"data.{name}", value, "a positive whole number")
@@ -109,7 +119,12 @@ class Data:
             self.examples,
             "two positive whole numbers, of training and of test images",
         )
-        _require(self.channels in (1, 3), "data.channels", self.channels, "1 or 3")
+        _require(
+            _is_count(self.channels) and self.channels in (1, 3),
+            "data.channels",
+            self.channels,
+            "1 or 3",
+        )
         _require(_is_seed(self.seed), "data.seed", self.seed, "a whole number in [0, 2**31)")
         for name in ("image_size", "train_limit"):
             value = getattr(self, name)
@@ -255,6 +270,9 @@ class Model:
 
     def __post_init__(self) -> None:
         """Checks the type of the arithmetic; names are checked where the models are."""
+        _require(isinstance(self.name, str), "model.name", self.name, "a name of `jaxcnn list`")
+        _require_text("model.init_from", self.init_from)
+        _require(isinstance(self.options, Mapping), "model.options", self.options, "a dict")
         _require_choice("model.dtype", self.dtype, "float32", "bfloat16")
         for name, value in self.options.items():
             parts = value if isinstance(value, tuple) else (value,)
@@ -453,6 +471,7 @@ class Train:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
+        _require_text("train.distill_from", self.distill_from)
         for name in ("epochs", "accumulate", "eval_every", "checkpoint_every"):
             value = getattr(self, name)
             _require(_is_count(value), f"train.{name}", value, "a positive whole number")
@@ -556,7 +575,8 @@ class Experiment:
     def __post_init__(self) -> None:
         """Checks what no single part can."""
         _require(
-            re.fullmatch(r"[\w.+-]*\w[\w.+-]*", self.name) is not None,
+            isinstance(self.name, str)
+            and re.fullmatch(r"[\w.+-]*\w[\w.+-]*", self.name) is not None,
             "name",
             self.name,
             "letters, digits and _ . + - (it names the run folder)",

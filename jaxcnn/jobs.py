@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxcnn import run
 from jaxcnn.config import Experiment, to_dict
-from jaxcnn.train import folder, loop
+from jaxcnn.train import folder, loop, processes
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def train_all(
                 failed[job.workdir] = str(diverged)
             else:
                 after(job)
-            if stop.signal is not None:
-                done = int(folder.read_metrics(job.workdir)[-1]["step"])
-                raise loop.Stopped(stop.signal, done)
+            stopping, _ = processes.agree(number, stop.signal, 0)
+            if stopping is not None:
+                records = folder.read_metrics(job.workdir)
+                raise loop.Stopped(stopping, records[-1]["step"] if records else 0)
     return failed

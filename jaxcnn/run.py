@@ -200,7 +200,11 @@ class Training:
             self.listener.record(record)
 
         def save(state: TrainState, record: loop.Record) -> None:
-            self.latest.save(record["step"], state, {**record, "best": self.best_so_far})
+            before, now = self.meta["best"], self.best_so_far
+            self.latest.save(record["step"], state, {**record, "best": now})
+            # The run may go on from this checkpoint, or from the one before.
+            self.best.keep_only({best.get("step") for best in (before, now)}.__contains__)
+            self.meta["best"] = now
 
         try:
             state = yield from loop.chunks(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from jaxcnn import cli
 from jaxcnn.commands.parsing import load_experiment
+from jaxcnn.commands.train import _options_together
 from jaxcnn.config import InputError
 from jaxcnn.trained import evaluate, restore, transfer
 
@@ -363,6 +364,32 @@ def test_list_with_stats(capsys):
     assert code == 0
     assert "61.71 k" in out
     assert "416.5 k" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "together"),
+    [
+        ([], []),
+        (["--model.options.a", "1", "--x", "2"], ["--x", "2", "--model.options", "a", "1"]),
+        (["--model.options.a=1", "--model.options.b", "(1,)"], "--model.options a 1 b (1,)"),
+        (["--model.options", "a", "1", "--model.options.b=2"], "--model.options a 1 b 2"),
+        (["--model.init-from=/a b/c"], ["--model.init-from=/a b/c"]),
+    ],
+)
+def test_options_of_the_model_are_put_together(given, together):
+    expected = together.split() if isinstance(together, str) else together
+    assert _options_together(given) == expected
+
+
+def test_two_options_of_the_model_both_arrive(capsys, tmp_path):
+    options = ("--model.name", "convnet", "--model.options.widths=(4,)", "--model.options.hidden=0")
+    code, _, err = call(capsys, "train", DIGITS, *options, "--workdir", str(tmp_path / "a"))
+    assert code == 2, err
+    assert "hidden" in err
+    options = ("--model.name", "convnet", "--model.options.widths=()", "--model.options.hidden=8")
+    code, _, err = call(capsys, "train", DIGITS, *options, "--workdir", str(tmp_path / "a"))
+    assert code == 2, err
+    assert "widths=()" in err
 
 
 @pytest.mark.parametrize(

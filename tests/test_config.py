@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -154,6 +155,26 @@ def test_survives_json():
     )
     again = config.from_dict(json.loads(json.dumps(config.to_dict(experiment))))
     assert again == experiment
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Data(name=3), "data.name=3"),
+        (lambda: Data(dir=Path("/x")), "data.dir=PosixPath('/x'): must be a text (str of a path)"),
+        (lambda: Data(channels=3.0), "data.channels=3.0"),
+        (lambda: Data(channels=True), "data.channels=True"),
+        (lambda: Model(name=3), "model.name=3"),
+        (lambda: Model(options=["dropout"]), "model.options=['dropout']"),
+        (lambda: Model(init_from=Path("/x")), "model.init_from="),
+        (lambda: Train(distill_from=3), "train.distill_from=3"),
+        (lambda: Experiment(name=3), "name=3"),
+    ],
+)
+def test_values_of_another_type_are_named(make, named):
+    with pytest.raises(InputError) as error:
+        make()
+    assert named in str(error.value)
 
 
 @pytest.mark.parametrize("values", [{"trian": {}}, {"train": {"epoch": 3}}])

@@ -249,8 +249,27 @@ def test_killed_around_any_checkpoint(finished, tmp_path, monkeypatch, kind, num
     monkeypatch.undo()
     resumed = run.train(SMALL, tmp_path / "a")
     assert [resumed[k] for k in DIGESTS] == [summary[k] for k in DIGESTS]
-    for name, kept in (("latest", 2), ("best", 1)):
-        assert len(list((tmp_path / "a" / "checkpoints" / name).iterdir())) == kept
+    for name, kept in (("latest", {2}), ("best", {1, 2})):
+        assert len(list((tmp_path / "a" / "checkpoints" / name).iterdir())) in kept
+
+
+def test_the_best_that_a_checkpoint_names_outlives_a_better_one(tmp_path, monkeypatch):
+    experiment = replace(SMALL, train=Train(epochs=4, checkpoint_every=2))
+    save = Checkpoints.save
+
+    def strike(self, step, *args):
+        if self.folder.name == "latest" and step == 44:
+            raise Killed
+        save(self, step, *args)
+
+    monkeypatch.setattr(Checkpoints, "save", strike)
+    with pytest.raises(Killed):
+        run.train(experiment, tmp_path / "a")
+    monkeypatch.undo()
+    top1 = [record["test_top1"] for record in folder.read_metrics(tmp_path / "a")]
+    assert max(top1[:2]) < max(top1)
+    ended = run.train(replace(experiment, train=Train(epochs=2)), tmp_path / "a")
+    assert evaluate(tmp_path / "a", "best")["test_top1"] == ended["best_test_top1"] == max(top1[:2])
 
 
 def test_made_shorter_the_summary_belongs_to_the_last_step(tmp_path):

@@ -23,9 +23,8 @@ def main(args: Sequence[str]) -> int:
     if not files and not helping:
         raise InputError("train: give an experiment file first, as experiments/lenet5_digits.py")
     default = load_experiment(Path(files[0])) if files else Experiment()
+    args = _options_together(args[len(files) :])
     # The options given are laid over the file's, so tyro must not see those.
-    args = [re.sub(r"^(--model\.options)\.", r"\1 ", arg) for arg in args[len(files) :]]
-    args = [part for arg in args for part in (arg.split(" ") if arg.startswith("--m") else [arg])]
     bare = replace(default, model=replace(default.model, options={}))
 
     def parsed(
@@ -84,6 +83,26 @@ def main(args: Sequence[str]) -> int:
     for path, reason in failed.items():
         print(f"jaxcnn: {path}: {reason}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _options_together(args: Sequence[str]) -> list[str]:
+    """Puts ``--model.options.NAME VALUE``, or ``=VALUE``, behind one ``--model.options``.
+
+    >>> _options_together(["--model.options.dropout", "0.2", "--model.options.pool=avg", "--x"])
+    ['--x', '--model.options', 'dropout', '0.2', 'pool', 'avg']
+    """
+    options: list[str] = []
+    others: list[str] = []
+    into = others
+    for arg in args:
+        if re.match(r"--model\.options(\.|$)", arg):
+            into = options
+            into += filter(None, arg.removeprefix("--model.options").lstrip(".").split("=", 1))
+            continue
+        if arg.startswith("--"):
+            into = others
+        into.append(arg)
+    return [*others, "--model.options", *options] if options else others
 
 
 def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:

@@ -44,7 +44,11 @@ def read_fitted(path: Path, channels: int, side: int, fit: Literal["resize", "cr
     Raises:
         InputError: as :func:`read_image`.
     """
-    return _array(fitted(_open(path, channels), side, fit))
+    picture = _open(path, channels)
+    try:
+        return _array(fitted(picture, side, fit))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def fit_array(image: np.ndarray, side: int, fit: Literal["resize", "crop"]) -> np.ndarray:
@@ -68,6 +72,11 @@ def fitted(picture: "Picture", side: int, fit: Literal["resize", "crop"]) -> "Pi
     if fit == "resize":
         return picture.resize((side, side), Image.Resampling.BILINEAR)
     width, height = scaled_size(picture.width, picture.height, side)
+    if width * height > MAX_PIXELS:  # a long and narrow one
+        raise InputError(
+            f"{picture.width}x{picture.height} pixels are {width}x{height} once the shorter side "
+            f"fits; at most {MAX_PIXELS:,} in all"
+        )
     left, top = round((width - side) / 2), round((height - side) / 2)
     picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     return picture.crop((left, top, left + side, top + side))

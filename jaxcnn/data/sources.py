@@ -124,6 +124,11 @@ def load(config: Data) -> Dataset:
             f"data.batch_size={config.batch_size}: must be at most the {len(dataset.train)} "
             f"training examples of {config.name}"
         )
+    if not len(dataset.test):
+        raise InputError(
+            f"data.max_bad_images={config.max_bad_images}: no test image of {config.name} "
+            f"{config.dir or ''} can be read"
+        )
     channels = dataset.image_shape[2]
     for name in ("mean", "std"):
         given = getattr(config, name)

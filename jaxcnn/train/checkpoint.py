@@ -10,6 +10,7 @@ of them see; the first one looks, seals with the manifest, and deletes.
 import hashlib
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ class Checkpoints:
 
     Args:
         folder: created if it is not there and ``read_only`` is False.
-        keep: how many of the newest stay.
+        keep: how many of the newest stay; all of them with None, until :meth:`keep_only`.
         read_only: reads without changing anything in the folder.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, keep: int | None = 2, read_only: bool = False) -> None:
         self.folder = folder.absolute()
         self.keep = keep
         self.read_only = read_only
@@ -86,8 +87,9 @@ class Checkpoints:
     def _seal(self, step: int) -> None:
         """Writes the manifest, then deletes what is older than the newest ``keep``."""
         write_text(self._path(step) / MANIFEST, _digests(self._path(step)))
-        for old in self._sealed()[self.keep :]:
-            self._delete(old)
+        if self.keep is not None:
+            for old in self._sealed()[self.keep :]:
+                self._delete(old)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest checkpoint that is whole, as ``(state, meta)``; None if there is none at all.
@@ -145,11 +147,15 @@ class Checkpoints:
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints behind a step, which a resumed run will make again."""
+        self.keep_only(lambda held: held <= step)
+
+    def keep_only(self, wanted: Callable[[int], bool]) -> None:
+        """Deletes the checkpoints of the steps that are not wanted."""
 
         def drop() -> None:
-            for newer in self._sealed():
-                if newer > step:
-                    self._delete(newer)
+            for step in self._sealed():
+                if not wanted(step):
+                    self._delete(step)
 
         processes.on_first(drop)
         self._manager.reload()

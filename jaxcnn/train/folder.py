@@ -176,10 +176,10 @@ def checkpoints(path: Path, kind: str, *, read_only: bool = False) -> Checkpoint
 
     Args:
         path: the run folder.
-        kind: ``"latest"`` (two are kept) or ``"best"`` (one).
+        kind: ``"latest"`` (two are kept) or ``"best"`` (those that the two name).
         read_only: opens them without changing anything.
     """
-    keep = {"latest": 2, "best": 1}[kind]
+    keep = {"latest": 2, "best": None}[kind]
     return Checkpoints(path / "checkpoints" / kind, keep=keep, read_only=read_only)
 
 

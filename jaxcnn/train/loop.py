@@ -50,14 +50,16 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         """Takes the handlers over; a second signal acts as it would have before."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self.signal = number
-            self.__exit__()
-
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, note)
+            self._previous[number] = signal.signal(number, self._note)
         return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        outer = self._previous[number]
+        self.signal = number
+        self.__exit__()
+        if isinstance(getattr(outer, "__self__", None), StopRequest):
+            outer(number, frame)  # many runs, of which this one may be about to end anyway
 
     def __exit__(self, *_: object) -> None:
         """Gives the handlers back."""

@@ -205,6 +205,13 @@ def test_faults_of_the_folder_are_named(root, break_it, changes, named):
     assert "\n" not in str(error.value)
 
 
+def test_a_test_set_of_which_nothing_can_be_read_is_named(root):
+    for path in (root / "test").rglob("*.*"):
+        truncated(path)
+    with pytest.raises(InputError, match=r"no test image of folder .* can be read"):
+        sources.load(config(root))
+
+
 def test_streamed_examples_are_those_in_memory(root):
     truncated(root / "train" / "class2" / "bad.jpg")
     held = sources.load(config(root)).train

@@ -75,6 +75,12 @@ class TestReadImage:
             images.read_image(tmp_path / "a.png", 1)
 
 
+def test_too_long_once_the_shorter_side_fits(tmp_path):
+    Image.new("1", (1, 40_000)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: 1x40000 pixels are 256x10240000 once"):
+        images.read_fitted(tmp_path / "a.png", 3, 224, "crop")
+
+
 @pytest.mark.parametrize("size", [(60, 40), (40, 61), (33, 33), (20, 50), (32, 32)])
 def test_crops_are_those_of_torchvision(size, torchvision):
     transforms = torchvision.transforms

@@ -1,5 +1,7 @@
 """Loss, metrics, optimizer, state: each against an independent computation."""
 
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from sklearn import metrics as sk
 
 from jaxcnn import models
 from jaxcnn.config import Optim, Schedule
-from jaxcnn.train import metrics, optim
+from jaxcnn.train import loop, metrics, optim
 from jaxcnn.train.loss import cross_entropy
 from jaxcnn.train.state import init_state, sha256, stream
 
@@ -172,3 +174,16 @@ def test_digest_sees_names_types_shapes_and_values():
         {"a": np.array([0, 0, 0, 1e-45], np.float32)},
     ]
     assert len({sha256(t) for t in trees}) == len(trees)
+
+
+def test_a_signal_in_one_of_many_runs_reaches_all():
+    before = signal.getsignal(signal.SIGTERM)
+    with loop.StopRequest() as outer:
+        with loop.StopRequest() as inner:
+            signal.raise_signal(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGTERM) is before  # a second one ends the process
+        assert inner.signal == outer.signal == signal.SIGTERM
+    with loop.StopRequest() as outer, loop.StopRequest() as inner:
+        pass
+    assert inner.signal is outer.signal is None
+    assert signal.getsignal(signal.SIGTERM) is before
