@@ -29,5 +29,5 @@ def config() -> Experiment:
         ),
         optim=Optim("sgd", peak_lr=0.1, weight_decay=2e-4),
         schedule=Schedule("cosine", warmup_epochs=1),
-        train=Train(epochs=12, seed=0),
+        train=Train(epochs=8, seed=0),
     )
