@@ -25,13 +25,13 @@ PARTS = (
     "counts",
     "translation",
     "sample_efficiency",
-    "stacked",
     "kernel_size",
     "filter_count",
     "stride",
     "padding",
     "pooling",
     "global_pooling",
+    "stacked",
     "inception_module",
     "auxiliary_heads",
     "random_filters",
@@ -55,25 +55,26 @@ def textbook(parts: Sequence[str], workdir: Path, listener: Listener, quick: boo
     Returns:
         The page.
     """
-    sections, values = [], {}
-    for name in parts:
-        module = importlib.import_module(f"experiments.textbook.{name}")
-        part = measure_of(module)(workdir / name, listener, quick)
-        title, claim = title_and_claim(module)
-        sections.append(html(title, claim, part))
-        table: dict[str, Any] = {"headers": part.headers, "rows": part.rows}
-        values[name] = {"title": title, "found": part.found, "setting": part.setting}
-        values[name] |= {**table, **part.values}
     lead = (
         "What lectures on convolutional networks claim, measured by "
         "<code>python -m experiments.textbook</code>. Small networks, few epochs: the figures "
         "compare networks under one recipe and are no records."
     )
-    head = ["<h1>The textbook, executed</h1>", f"<p>{lead}</p>"]
+    body = ["<h1>The textbook, executed</h1>", f"<p>{lead}</p>"]
+    values = {}
     page = workdir / "report.html"
     workdir.mkdir(parents=True, exist_ok=True)
-    files.write_json(workdir / "textbook.json", values)
-    files.write_text(page, report.document("The textbook, executed", [*head, *sections], values))
+    for name in parts:
+        module = importlib.import_module(f"experiments.textbook.{name}")
+        part = measure_of(module)(workdir / name, listener, quick)
+        title, claim = title_and_claim(module)
+        body.append(html(title, claim, part))
+        table: dict[str, Any] = {"headers": part.headers, "rows": part.rows}
+        values[name] = {"title": title, "found": part.found, "setting": part.setting}
+        values[name] |= {**table, **part.values}
+        # After every part, so that an interrupted run has a page of what is done.
+        files.write_json(workdir / "textbook.json", values)
+        files.write_text(page, report.document("The textbook, executed", body, values))
     return page
 
 

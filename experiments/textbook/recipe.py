@@ -55,7 +55,7 @@ def comparison(
     if shown.name == "digits":
         epochs = 2 if quick else 8 * epochs
     else:
-        shown = dataclasses.replace(shown, train_limit=train_limit)
+        shown = dataclasses.replace(shown, train_limit=train_limit, batch_size=32)
 
     def arm(name: str) -> Experiment:
         found = experiment(name, networks[name], shown, epochs)

@@ -2,8 +2,9 @@
 
 Command:   python -m experiments.textbook.translation
 Hardware:  1 core of an AMD EPYC (AVX-512), jax 0.10.2
-Time:      not yet measured
-Result:    not yet measured
+Time:      1 min 2 s of training in 9 runs; compiling and reading not counted
+Result:    measured: from 0 to 3 pixels test top-1 falls: dense 95.2% to 37.7%, cnn 97.1% to 63.7%,
+           cnn_gap 88.3% to 87.3%
 
 A convolution moves its response with the pattern and pooling forgets small moves, so a CNN still
 knows an object elsewhere in the image, where a dense network has other weights for every pixel.
@@ -33,6 +34,8 @@ NETWORKS = {
     "cnn": "conv3-16 max2 conv3-32 max2 dense-64",
     "cnn_gap": "conv3-16 max2 conv3-32 max2 conv3-64 gap",
 }
+TESTED = 1_000
+"""Test images that are moved, at most."""
 
 
 def config(quick: bool = False) -> Comparison:
@@ -47,13 +50,12 @@ def config(quick: bool = False) -> Comparison:
     return Comparison(arms, seeds=1 if quick else 3)
 
 
-def accuracies(workdir: Path, distances: Sequence[int], images: int = 2_000) -> list[float]:
-    """Top-1 of a run on the first test images at each distance, mean over four directions."""
+def accuracies(
+    workdir: Path, images: np.ndarray, labels: np.ndarray, distances: Sequence[int]
+) -> list[float]:
+    """Top-1 of a run on stored images at each distance, mean over four directions."""
     network = trained.restore(workdir)
-    data = network.experiment.data
-    test = sources.load(data).test
-    batch = test.read(np.arange(min(images, len(test))))
-    prepare = augment.make_prepare(data)
+    prepare = augment.make_prepare(network.experiment.data)
 
     @jax.jit
     def right(variables: Any, images: jax.Array, labels: jax.Array, move: jax.Array) -> jax.Array:
@@ -61,7 +63,7 @@ def accuracies(workdir: Path, distances: Sequence[int], images: int = 2_000) -> 
         logits: Any = network.model.apply(variables, x)
         return (logits.argmax(axis=-1) == labels).mean()
 
-    arrays = jnp.asarray(batch["image"]), jnp.asarray(batch["label"])
+    arrays = jnp.asarray(images), jnp.asarray(labels)
     directions = ((0, 1), (0, -1), (1, 0), (-1, 0))
 
     def mean(d: int) -> float:
@@ -76,9 +78,10 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     comparison = config(quick)
     arms = train(comparison, workdir, listener)
     distances = range(5 if comparison.arms[0].data.name == "digits" else 7)
-    found = {
-        arm.name: np.array([accuracies(run.path, distances) for run in arm.runs]) for arm in arms
-    }
+    test = sources.load(comparison.arms[0].data).test
+    few = test.read(np.arange(min(TESTED, len(test))))
+    shown = few["image"], few["label"], distances
+    found = {arm.name: np.array([accuracies(run.path, *shown) for run in arm.runs]) for arm in arms}
     lines = []
     for name, top1 in found.items():
         mean, low, high = (list(100 * of(top1, axis=0)) for of in (np.mean, np.min, np.max))
@@ -89,7 +92,6 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
         for name, top1 in found.items()
     )
     runs = [run for arm in arms for run in arm.runs]
-    images = min(2_000, runs[0].dataset["test_examples"])
     return Part(
         found=f"from 0 to {middle} pixels test top-1 falls: {kept}.",
         headers=["network", "parameters", *(f"{d} px" for d in distances), "layers"],
@@ -109,11 +111,11 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
                 charts.legend(list(found)) + charts.lines(lines, "moved by, pixels", "top-1, %"),
             )
         ],
-        setting=f"{setting(runs)} Never moved in training; tested on the first {images:,} test "
-        "images, in percent.",
+        setting=f"{setting(runs)} Never moved in training; tested, in percent, on the first "
+        f"{len(few['label']):,} test images.",
         values={
             "distances": list(distances),
-            "test_images": images,
+            "test_images": len(few["label"]),
             "top1": {name: top1.tolist() for name, top1 in found.items()},
         },
     )
