@@ -6,16 +6,17 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, Sharding
 
 from jaxcnn import models
-from jaxcnn.config import Experiment, InputError
+from jaxcnn.config import Data, Experiment, InputError, as_input_error
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.stream import Stream
@@ -61,17 +62,6 @@ def optimizer_layout(
     config = experiment.optim
     used = config.name == "muon" or config.layer_decay != 1 or config.freeze or config.head_only
     return optim.layout_of(model, shape) if used else optim.NO_LAYOUT
-
-
-@contextlib.contextmanager
-def as_input_error(what: str = "") -> Iterator[None]:
-    """Turns the shape and value errors of tracing into one line that says where they come from."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise InputError(": ".join(filter(None, [what, str(error).splitlines()[0]]))) from error
 
 
 def network_shape(
@@ -160,14 +150,25 @@ def make_stream(experiment: Experiment, dataset: sources.Dataset, devices: int =
 
 def describe(experiment: Experiment, dataset: sources.Dataset) -> dict[str, Any]:
     """What dataset.json holds: enough to predict without the data, and to know them again."""
+    test = dataset.test.identity()
+    drawn = [] if dataset.render is None else [np.array(dataset.render.seed)]
     return {
         "name": experiment.data.name,
         "classes": list(dataset.classes),
         "image_shape": list(dataset.image_shape),
         "train_examples": len(dataset.train),
         "test_examples": len(dataset.test),
-        "sha256": sha256([*dataset.train.identity(), *dataset.test.identity()]),
+        "sha256": sha256([*dataset.train.identity(), *test]),
+        "test_form": _form(dataset.test, experiment.data, rendered=dataset.render is not None),
+        "test_sha256": sha256([*test, *drawn]),
     }
+
+
+def _form(split: sources.Source, data: Data, *, rendered: bool) -> str:
+    """What the identity of a split is of; two splits can only be told apart in the same form."""
+    if rendered or not isinstance(split, sources.Split):
+        return "rendered" if rendered else type(split).__name__.lower()
+    return f"{'x'.join(map(str, split.image_shape))} {data.fit}"  # as the files were decoded
 
 
 def environment() -> dict[str, Any]:

@@ -6,10 +6,11 @@ from the command line (``--optim.peak-lr 0.2``), and the resolved value is writt
 folder as config.json, from which :func:`from_dict` builds the same value again.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -22,6 +23,17 @@ Option = bool | int | float | str | tuple[int, ...]
 
 class InputError(ValueError):
     """A fault in what the user gave: one line with the field or file, its value, and the remedy."""
+
+
+@contextlib.contextmanager
+def as_input_error(what: str = "") -> Iterator[None]:
+    """Turns the shape and value errors of tracing into one line that says where they come from."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(": ".join(filter(None, [what, str(error).splitlines()[0]]))) from error
 
 
 def _require(holds: bool, name: str, value: object, accepted: str) -> None:
@@ -627,15 +639,21 @@ class Comparison:
         for name in names:
             _require(names.count(name) == 1, "arms", names, "of different names")
         _require(_is_count(self.seeds), "seeds", self.seeds, "a positive whole number")
-        first = self.arms[0]
+        wanted = _tested_on(self.arms[0].data)
         for arm in self.arms:
-            for name in ("name", "seed"):  # the seed draws the images of a generated set
+            for name, value in _tested_on(arm.data).items():
                 _require(
-                    getattr(arm.data, name) == getattr(first.data, name),
+                    value == wanted[name],
                     f"arms[{arm.name!r}].data.{name}",
-                    getattr(arm.data, name),
-                    f"{getattr(first.data, name)!r}, as in the first arm: all are tested on it",
+                    value,
+                    f"{wanted[name]!r}, as in the first arm: all are tested on it",
                 )
+
+
+def _tested_on(data: Data) -> dict[str, object]:
+    """The fields that decide on which images a network is tested."""
+    fields = ("name", "dir", "seed", "num_classes", "channels")
+    return {**{name: getattr(data, name) for name in fields}, "examples[1]": data.examples[1]}
 
 
 RESUME_MAY_CHANGE = frozenset(
@@ -652,6 +670,9 @@ RESUME_MAY_CHANGE = frozenset(
         "train.eval_every",
         "train.checkpoint_every",
         "train.seeds_mode",
+        # Of dataset.json: older folders lack them, and its sha256 is of the test images too.
+        "test_form",
+        "test_sha256",
     }
 )
 """Fields that a resumed run may change: where, how long and how often, never what is learned."""

@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxcnn import models
 from jaxcnn.build import (
-    as_input_error,
     build_model,
     compile_evaluate,
     describe,
@@ -20,7 +19,7 @@ from jaxcnn.build import (
     network_shape,
     optimizer_layout,
 )
-from jaxcnn.config import Experiment, InputError, Views, from_dict, to_dict
+from jaxcnn.config import Experiment, InputError, Views, as_input_error, from_dict, to_dict
 from jaxcnn.data import augment, sources, views
 from jaxcnn.data.images import read_image
 from jaxcnn.train import files, folder, mesh, metrics, optim

@@ -202,6 +202,13 @@ def test_differences_name_the_fields():
         ((Experiment("a"), Experiment("b"), Experiment("a")), 3, "of different names"),
         ((Experiment("a"), Experiment("b", Data("mnist"))), 3, "arms['b'].data.name='mnist'"),
         ((Experiment("a"), Experiment("b", Data(seed=4))), 3, "arms['b'].data.seed=4: must be 0"),
+        ((Experiment("a"), Experiment("b", Data(dir="x"))), 3, "data.dir='x': must be None"),
+        ((Experiment("a"), Experiment("b", Data(channels=1))), 3, "data.channels=1: must be 3"),
+        ((Experiment("a"), Experiment("b", Data(num_classes=2))), 3, "data.num_classes=2"),
+        (
+            (Experiment("a"), Experiment("b", Data(examples=(10_000, 7)))),
+            *(3, "data.examples[1]=7: must be 1000"),
+        ),
         ((Experiment("a"), Experiment("b")), 0, "seeds=0"),
     ],
 )

@@ -1,6 +1,6 @@
 """Run folders read for analysis, and grouped into arms: runs that differ in their seed alone."""
 
-import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,15 @@ import numpy as np
 
 from jaxcnn import models
 from jaxcnn.analysis import summary
-from jaxcnn.config import Experiment, InputError, differences, from_dict, to_dict
+from jaxcnn.config import (
+    RESUME_MAY_CHANGE,
+    Experiment,
+    InputError,
+    as_input_error,
+    differences,
+    from_dict,
+    to_dict,
+)
 from jaxcnn.data import augment
 from jaxcnn.train import files, folder
 
@@ -39,6 +47,14 @@ class Run:
     def seed(self) -> int:
         """Seed of everything random in it."""
         return self.experiment.train.seed
+
+    def layers(self) -> summary.Summary:
+        """The network's layers with their costs."""
+        height, width, channels = self.dataset["image_shape"]
+        shape = (*augment.fitted_size(height, width, self.experiment.data), channels)
+        model = self.experiment.model
+        options = tuple(model.options.items())
+        return _layers(model.name, model.dtype, options, len(self.dataset["classes"]), shape)
 
 
 @dataclass(frozen=True)
@@ -69,14 +85,19 @@ class Arm:
 
     def layers(self) -> summary.Summary:
         """The network's layers with their costs."""
-        config, data = self.experiment.model, self.experiment.data
-        about = self.runs[0].dataset
-        model = models.create_model(
-            config.name, num_classes=len(about["classes"]), dtype=config.dtype, **config.options
-        )
-        height, width, channels = about["image_shape"]
-        shape = (*augment.fitted_size(height, width, data), channels)
-        return summary.summarize(model, shape)
+        return self.runs[0].layers()
+
+
+@functools.lru_cache  # seeds of one arm share them
+def _layers(
+    name: str,
+    dtype: str,
+    options: tuple[tuple[str, Any], ...],
+    num_classes: int,
+    shape: tuple[int, int, int],
+) -> summary.Summary:
+    model = models.create_model(name, num_classes=num_classes, dtype=dtype, **dict(options))
+    return summary.summarize(model, shape)
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
@@ -111,7 +132,12 @@ def read(path: Path) -> Run:
     if not records or records[-1].get("test_top1") != result["test_top1"]:
         raise InputError(f"{path / 'metrics.jsonl'}: does not end in the result of summary.json")
     environment = files.read_json(path / "env.json")
-    return Run(path, experiment, dataset, environment, tuple(records), result)
+    if len(dataset["image_shape"]) != 3:
+        raise InputError(f"{path / 'dataset.json'}: damaged: image_shape must be three numbers")
+    run = Run(path, experiment, dataset, environment, tuple(records), result)
+    with as_input_error(str(path / "config.json")):
+        run.layers()
+    return run
 
 
 def read_all(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -133,8 +159,7 @@ def group(runs: Sequence[Run]) -> list[Arm]:
     """
     arms: list[list[Run]] = []
     for run in runs:
-        mine = _but_seed(run.experiment)
-        arm = next((arm for arm in arms if _but_seed(arm[0].experiment) == mine), None)
+        arm = next((arm for arm in arms if _alike(arm[0].experiment, run.experiment)), None)
         if arm is None:
             arms.append([run])
             continue
@@ -154,38 +179,41 @@ def group(runs: Sequence[Run]) -> list[Arm]:
     ]
 
 
-def _but_seed(experiment: Experiment) -> Experiment:
-    """The experiment without what may differ between the runs of one arm."""
-    return dataclasses.replace(
-        experiment,
-        data=dataclasses.replace(experiment.data, dir=None),
-        train=dataclasses.replace(experiment.train, seed=0),
-    )
+MAY_DIFFER = (RESUME_MAY_CHANGE | {"train.seed"}) - {"name", "train.epochs", "train.patience"}
+"""Fields in which the runs of one arm may differ: what is learned depends on none but the seed."""
+
+
+def _alike(a: Experiment, b: Experiment) -> bool:
+    """Whether two experiments are of one arm."""
+    return not differences(to_dict(a), to_dict(b)).keys() - MAY_DIFFER
 
 
 def _check_same_test(runs: Sequence[Run]) -> None:
-    first = runs[0]
-    for run in runs[1:]:
-        for field in ("name", "classes", "test_examples"):
-            if run.dataset[field] != first.dataset[field]:
-                raise InputError(
-                    f"{run.path}: was tested on other data than {first.path} "
-                    f"(dataset.json: {field} {run.dataset[field]!r}, not {first.dataset[field]!r})"
-                )
+    for run in runs:
+        form = run.dataset.get("test_form")  # digests of one form alone can be compared
+        peer = next(other for other in runs if other.dataset.get("test_form") == form)
+        checks = ((runs[0], ("name", "classes", "test_examples")), (peer, ("test_sha256",)))
+        for other, fields in checks:
+            for field in fields:
+                mine, theirs = run.dataset.get(field), other.dataset.get(field)
+                if mine != theirs:
+                    raise InputError(
+                        f"{run.path}: was tested on other data than {other.path} "
+                        f"(dataset.json: {field} {mine!r}, not {theirs!r})"
+                    )
 
 
 def config_differences(arms: Sequence[Arm]) -> dict[str, list[Any]]:
     """Fields in which the experiments of the arms differ, with the value in each.
 
-    The seed does not count; nor does the name.
+    What may differ within an arm does not count; nor does the name.
     """
-    dicts = [to_dict(_but_seed(arm.experiment)) for arm in arms]
-    fields = sorted({name for other in dicts[1:] for name in differences(dicts[0], other)})
-    table = {}
-    for name in fields:
-        if name != "name":
-            table[name] = [_value(config, name.split(".")) for config in dicts]
-    return table
+    dicts = [to_dict(arm.experiment) for arm in arms]
+    fields = {name for other in dicts[1:] for name in differences(dicts[0], other)}
+    return {
+        name: [_value(config, name.split(".")) for config in dicts]
+        for name in sorted(fields - MAY_DIFFER - {"name"})
+    }
 
 
 def _value(config: Any, path: Sequence[str]) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxcnn.commands.parsing import parse
-from jaxcnn.config import Data, Experiment, InputError, Model
+from jaxcnn.config import Data, Experiment, InputError, Model, as_input_error
 
 Pixels = tuple[float, ...] | None
 Options = tuple[Path, str, Path, int, Path | None, int | None, str, Pixels, Pixels]
@@ -46,9 +46,9 @@ def main(args: Sequence[str]) -> int:
     path, name, out, num_classes, class_file, size, dataset, mean, std = parse(
         parsed, args, "import"
     )
-    from jaxcnn import build, models, trained
+    from jaxcnn import models, trained
 
-    with build.as_input_error():
+    with as_input_error():
         height, width, channels = models.standard_input(name)
         usual_mean, usual_std = models.standard_normalization(name)
     data = Data(dataset, batch_size=1, fit="resize", mean=mean or usual_mean, std=std or usual_std)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import parse
+from jaxcnn.config import as_input_error
 
 
 def main(args: Sequence[str]) -> int:
@@ -25,14 +26,14 @@ def main(args: Sequence[str]) -> int:
         return model, input, num_classes
 
     name, shape, num_classes = parse(parsed, args, "summary")
-    from jaxcnn import build, models
+    from jaxcnn import models
     from jaxcnn.analysis import summary
 
-    with build.as_input_error():
+    with as_input_error():
         shape = shape or models.standard_input(name)
         classes = models.standard_classes(shape) if num_classes is None else num_classes
         model = models.create_model(name, num_classes=classes)
-    with build.as_input_error(f"--input {' '.join(map(str, shape))}"):
+    with as_input_error(f"--input {' '.join(map(str, shape))}"):
         found = summary.summarize(model, shape)
     terminal.console().print(summary.render(found))
     return 0
