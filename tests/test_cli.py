@@ -297,9 +297,10 @@ PIXELS = ("--mean", "0.31", "--std", "0.35")
 def test_imported_weights_evaluate_predict_and_start_a_training(
     capsys, trained, lenet_file, tmp_path
 ):
-    out = tmp_path / "weights"
-    code, text, _ = call(capsys, "import", str(lenet_file), "--out", str(out), *IMPORT, *PIXELS)
+    out, file = tmp_path / "weights", lenet_file.rename(tmp_path / "lenet 5 (1).safetensors")
+    code, text, _ = call(capsys, "import", str(file), "--out", str(out), *IMPORT, *PIXELS)
     assert code == 0
+    assert json.loads((out / "config.json").read_text())["name"] == "lenet_5__1_"
     assert "lenet5 with 61,706 parameters" in text
     imported, original = evaluate(out), evaluate(trained)
     assert imported["test_top1"] == original["test_top1"]

@@ -1,5 +1,6 @@
 """``jaxcnn import``: weights in torchvision's layout become a folder like that of a run."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +66,9 @@ def main(args: Sequence[str]) -> int:
                 f"--classes {class_file}: has {len(names)} lines, must have {num_classes}"
             )
     experiment = Experiment(
-        name=path.stem, data=replace(data, image_size=height), model=Model(name)
+        name=re.sub(r"[^\w.+-]", "_", path.stem),
+        data=replace(data, image_size=height),
+        model=Model(name),
     )
     parameters = trained.import_weights(path, experiment, names, (height, width, channels), out)
     print(f"{out}: {name} with {parameters:,} parameters from {path}")
