@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -63,8 +63,9 @@ class Comparison:
         dataset: its name.
         classes: names of its classes.
         test_examples: number of test images.
-        test: ``"paired t"`` over seeds, or ``"McNemar"`` over test images where every arm has a
-            single seed, or ``"none"``.
+        test: that the p-values are of: ``"paired t"`` over seeds, or ``"McNemar"`` over test
+            images, or ``"none"``. McNemar's needs a baseline of a single run and Student's one of
+            several, so it is the same for all arms.
         results: one for each arm; the first is the baseline.
     """
 
@@ -87,29 +88,31 @@ def compare(arms: Sequence[Arm], predictions: Predictions) -> Comparison:
         predictions: of the runs, as far as they are at hand.
     """
     about = arms[0].runs[0].dataset
-    several = any(len(arm.runs) > 1 for arm in arms)
-    differences = [None, *(_difference(arm, arms[0], predictions) for arm in arms[1:])]
+    tested = [_difference(arm, arms[0], predictions) for arm in arms[1:]]
+    differences = [None, *(difference for difference, _ in tested)]
     adjusted = statistics.holm([d.p_value if d else math.nan for d in differences])
     results = tuple(
         _result(arm, difference, p, predictions, about)
         for arm, difference, p in zip(arms, differences, adjusted, strict=True)
     )
-    tested = any(not math.isnan(p) for p in adjusted)
     return Comparison(
         dataset=about["name"],
         classes=tuple(about["classes"]),
         test_examples=int(about["test_examples"]),
-        test=("paired t" if several else "McNemar") if tested else "none",
+        test=next((test for d, test in tested if d and not math.isnan(d.p_value)), "none"),
         results=results,
     )
 
 
-def _difference(arm: Arm, baseline: Arm, predictions: Predictions) -> Paired | None:
+def _difference(
+    arm: Arm, baseline: Arm, predictions: Predictions
+) -> tuple[Paired | None, Literal["paired t", "McNemar"]]:
+    """The difference over the seeds that both have, if any, and the test of its p-value."""
     ours = dict(zip(arm.seeds, arm.runs, strict=True))
     theirs = dict(zip(baseline.seeds, baseline.runs, strict=True))
     common = sorted(ours.keys() & theirs.keys())
     if not common:
-        return None
+        return None, "paired t"
     found = statistics.paired_difference(
         [ours[seed].summary["test_top1"] for seed in common],
         [theirs[seed].summary["test_top1"] for seed in common],
@@ -117,8 +120,8 @@ def _difference(arm: Arm, baseline: Arm, predictions: Predictions) -> Paired | N
     a, b = (predictions.get(runs[common[0]].path) for runs in (ours, theirs))
     if len(arm.runs) == len(baseline.runs) == 1 and a is not None and b is not None:
         right, baseline_right = (x["predicted"] == x["label"] for x in (a, b))
-        return found._replace(p_value=statistics.mcnemar(right, baseline_right))
-    return found
+        return found._replace(p_value=statistics.mcnemar(right, baseline_right)), "McNemar"
+    return found, "paired t"
 
 
 def _result(

@@ -56,6 +56,8 @@ def explanation(comparison: Comparison) -> str:
     else:
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         interval = f"Means over {count} seeds with Student's 95 % interval"
+        if seeds[0] == 1:
+            interval += "; that of a single run is Wilson's over test images"
     test = {
         "paired t": "p: Student's paired test over common seeds",
         "McNemar": "p: McNemar's exact test over test images",
