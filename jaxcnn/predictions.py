@@ -18,16 +18,16 @@ from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.train import files
 from jaxcnn.trained import Trained, data_of, restore
 
-FIELDS = ("label", "predicted", "probability", "label_probability")
+FIELDS = ("index", "label", "predicted", "probability", "label_probability")
 
 
 def of_test_set(workdir: Path) -> dict[str, np.ndarray]:
     """Predictions of a finished run's last parameters, from its folder or made and kept there.
 
     Returns:
-        For every test image that can be read, in the dataset's order: ``label`` and
-        ``predicted`` class (int32), ``probability`` of the predicted class and
-        ``label_probability`` of the label (float32).
+        For every test image that can be read, in the dataset's order: ``index``, its place in
+        the test split (int64), ``label`` and ``predicted`` class (int32), ``probability`` of the
+        predicted class and ``label_probability`` of the label (float32).
 
     Raises:
         InputError: not a finished run, or its data are not at hand.
@@ -56,11 +56,14 @@ def predict(trained: Trained, dataset: sources.Dataset) -> dict[str, np.ndarray]
         blocks: Iterable[Any] = ({k: v[None] for k, v in batch.items()} for batch in batches)
     else:
         blocks = [pipeline.in_batches(dataset.test, data.eval_batch_size)]
-    parts = []
+    parts, masks = [], []
     for block in blocks:
         out = {"label": block["label"], **program(trained.variables, block)}
+        masks.append(block["mask"].ravel())
         parts.append({k: np.asarray(v)[block["mask"]] for k, v in out.items()})
-    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    found = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    # Batches follow the split, and what fills up the last one lies behind its end.
+    return {"index": np.flatnonzero(np.concatenate(masks)), **found}
 
 
 @functools.lru_cache(maxsize=8)  # seeds of one arm share the program

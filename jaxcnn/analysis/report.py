@@ -43,8 +43,8 @@ def page(
         title: its heading.
         arms: at least one, tested on the same data; the first is the baseline.
         predictions: of the runs, as far as they are at hand.
-        images: gives test images ``(n, h, w, c)`` in uint8 by their indices, for the worst
-            mistakes.
+        images: gives test images ``(n, h, w, c)`` in uint8 by their places in the test split,
+            for the worst mistakes.
         problems: what could not be reported, one line each.
 
     Returns:
@@ -306,17 +306,19 @@ def _mistakes(
         own = np.mean([p["label_probability"] for p in held], axis=0)
         wrong = np.sum([p["predicted"] != p["label"] for p in held], axis=0)
         worst = [int(i) for i in np.argsort(own)[:MISTAKES] if wrong[i]]
+        places = held[0]["index"][worst].tolist()
         figures = []
-        for i, image in zip(worst, images(worst) if worst else (), strict=True):
+        shown = images(places) if worst else ()
+        for i, place, image in zip(worst, places, shown, strict=True):
             # What most seeds, or the first of them, took it for.
             taken = [int(p["predicted"][i]) for p in held if p["predicted"][i] != p["label"][i]]
             most = max(taken, key=taken.count)
             count = f", {wrong[i]} of {len(held)} seeds" if len(held) > 1 else ""
             label = classes[int(held[0]["label"][i])]
             figures.append(
-                f'<figure><img alt="test image {i}" src="{_png(image)}">'
+                f'<figure><img alt="test image {place}" src="{_png(image)}">'
                 f"<b>{escape(label)}</b> taken for <b>{escape(classes[most])}</b>: "
-                f"{own[i]:.1%} for the label{count} (#{i})</figure>"
+                f"{own[i]:.1%} for the label{count} (#{place})</figure>"
             )
         content = "".join(figures) or '<p class="note">None.</p>'
         parts.append(f'<h3>{escape(arm.name)}</h3><div class="mistakes">{content}</div>')

@@ -1,0 +1,225 @@
+"""Which runs are one arm, were tested on the same images, and can be read at all: no training."""
+
+import json
+import math
+
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from jaxcnn import predictions
+from jaxcnn.analysis import compare, report, runs, tables
+from jaxcnn.build import build_model, describe
+from jaxcnn.config import Data, Experiment, InputError, Model, Schedule, Train, to_dict
+from jaxcnn.data import sources
+from jaxcnn.search import override
+from jaxcnn.train import files, folder
+from jaxcnn.train.state import init_state
+from jaxcnn.trained import Trained
+
+BASE = Experiment(
+    name="base",
+    data=Data("digits"),
+    model=Model("mlp", {"hidden": (4,)}),
+    schedule=Schedule(warmup_epochs=0),
+    train=Train(epochs=1),
+)
+DIGITS = {
+    "name": "digits",
+    "classes": [str(i) for i in range(10)],
+    "image_shape": [8, 8, 1],
+    "train_examples": 1437,
+    "test_examples": 360,
+}
+
+
+def write(path, experiment, about=DIGITS, top1=0.9):
+    """The folder of a finished run, with what is read of it."""
+    path.mkdir(parents=True)
+    record = {"epoch": 1, "step": 22, "test_top1": top1, "images_per_sec": 100.0}
+    losses = {"test_loss": 0.3, "train_loss": 0.2, "train_top1": 0.95}
+    files.write_json(path / "config.json", to_dict(experiment))
+    files.write_json(path / "dataset.json", about)
+    files.write_json(path / "env.json", {})
+    files.write_json(
+        path / "summary.json", {"epochs": 1, "test_top1": top1, "parameters": 310, "seconds": 2.0}
+    )
+    (path / "metrics.jsonl").write_text(json.dumps(record | losses) + "\n")
+    return runs.read(path)
+
+
+def seeded(seed):
+    return override(BASE, {"train.seed": seed})
+
+
+@pytest.mark.parametrize(
+    ("change", "arms"),
+    [
+        ({"data.dir": "elsewhere"}, 1),
+        ({"data.eval_batch_size": 100}, 1),
+        ({"data.workers": 0}, 1),
+        ({"train.checkpoint_every": 2}, 1),
+        ({"train.seeds_mode": "map"}, 1),
+        ({"devices.data": 1}, 1),
+        ({"train.epochs": 3}, 2),
+        ({"train.patience": 3}, 2),
+        ({"optim.peak_lr": 0.2}, 2),
+        ({"name": "other"}, 2),
+    ],
+)
+def test_seeds_of_an_experiment_are_one_arm_also_when_it_was_resumed_otherwise(
+    tmp_path, change, arms
+):
+    changed = override(seeded(1), change)
+    found = runs.group([write(tmp_path / "0", seeded(0)), write(tmp_path / "1", changed)])
+    assert len(found) == arms
+    table = runs.config_differences(found)
+    assert list(table) == [name for name in change if arms == 2 and name != "name"]
+
+
+def folder_of_images(root, shade, broken=()):
+    """Two classes of two images each; ``broken`` names test images that are cut short."""
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(2):
+                path = root / split / name / f"{i}.png"
+                size = (7 + shade, 7 + shade)
+                noise = np.random.default_rng(shade + i).integers(0, 255, size, np.uint8)
+                Image.fromarray(noise).save(path)
+                if split == "test" and f"{name}{i}" in broken:
+                    path.write_bytes(path.read_bytes()[:30])
+    return str(root)
+
+
+def images(place, **changes):
+    options = {"dir": place, "image_size": 8, "fit": "resize", "batch_size": 2, "channels": 1}
+    return Data("folder", **options | changes)
+
+
+def noise(seed, **changes):
+    return Data("synthetic", image_size=8, examples=(64, 20), seed=seed, **changes)
+
+
+def shapes(seed, side=8):
+    return Data("shapes", image_size=side, examples=(64, 20), seed=seed)
+
+
+def test_runs_on_other_test_images_are_refused(tmp_path):
+    one = folder_of_images(tmp_path / "one", 1)
+    copy, other = (folder_of_images(tmp_path / f"{n}", n) for n in (1, 9))
+    for number, (first, second, same) in enumerate(
+        [
+            (shapes(0), shapes(0), True),
+            (shapes(0), shapes(1), False),
+            (shapes(0), shapes(0, side=16), True),
+            (noise(0), noise(1), False),
+            (noise(0), noise(0, train_limit=64), True),
+            (images(one), images(copy), True),
+            (images(one), images(other), False),
+            (images(one, streaming=True), images(other, streaming=True), False),
+            (images(one, streaming=True), images(one, streaming=True, image_size=4), True),
+            # Pixels of other sizes, and pixels and files, cannot be told apart: as before.
+            (images(one), images(one, image_size=4), True),
+            (images(one), images(one, streaming=True), True),
+        ]
+    ):
+        both = []
+        for name, data in (("a", first), ("b", second)):
+            experiment = Experiment(name, data, model=BASE.model)
+            about = describe(experiment, sources.load(data))
+            both.append(write(tmp_path / f"{number}{name}", experiment, about))
+        if same:
+            runs.group(both)
+        else:
+            with pytest.raises(InputError, match=r"tested on other data.*test_sha256"):
+                runs.group(both)
+        folder.check_same(both[0].path, to_dict(both[0].experiment), both[0].dataset)
+
+
+def test_folders_from_before_test_images_were_told_apart_can_be_used(tmp_path):
+    old = write(tmp_path / "old", seeded(0))
+    about = {**DIGITS, "test_form": "8x8x1 pad", "test_sha256": "1"}
+    new = [write(tmp_path / f"{i}", seeded(i), {**about, "test_sha256": "1"}) for i in (1, 2)]
+    assert len(runs.group([old, *new])) == 1
+    third = write(tmp_path / "3", seeded(3), {**about, "test_sha256": "2"})
+    with pytest.raises(InputError, match="test_sha256 '2', not '1'"):
+        runs.group([old, *new, third])
+    folder.check_same(old.path, to_dict(old.experiment), about)
+
+
+@pytest.mark.parametrize(
+    ("config", "about", "file", "named"),
+    [
+        ({"model.name": "lenet6"}, {}, "config.json", "did you mean lenet5"),
+        ({"model.options": {"deep": 1}}, {}, "config.json", "has no option 'deep'"),
+        ({"model.name": "lenet5", "model.options": {}}, {}, "config.json", "at least 16x16"),
+        ({}, {"image_shape": [8, 8]}, "dataset.json", "image_shape must be three numbers"),
+    ],
+)
+def test_a_damaged_run_is_named_and_the_rest_is_read(tmp_path, config, about, file, named):
+    write(tmp_path / "whole", seeded(0))
+    with pytest.raises(InputError) as error:
+        write(tmp_path / "bad", override(seeded(1), config), {**DIGITS, **about})
+    assert str(error.value).startswith(str(tmp_path / "bad" / file))
+    assert named in str(error.value)
+    read, problems = runs.read_all([tmp_path / "bad", tmp_path / "whole"])
+    assert [run.seed for run in read] == [0]
+    assert problems == [str(error.value)]
+
+
+def test_the_test_that_is_named_is_the_one_that_was_made(tmp_path):
+    """A baseline of one run allows McNemar's against another single run, and no other."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 10, 360)
+
+    def predicted(errors):
+        wrong = (label + 1) % 10
+        return {"label": label, "predicted": np.where(np.arange(360) < errors, wrong, label)}
+
+    def arm(name, *top1):
+        return [
+            write(tmp_path / name / f"{s}", override(seeded(s), {"name": name}), top1=value)
+            for s, value in enumerate(top1)
+        ]
+
+    one, single, three = arm("one", 0.8), arm("single", 0.9), arm("three", 0.9, 0.91, 0.92)
+    held = {run.path: predicted(36) for run in (*single, *three)} | {one[0].path: predicted(72)}
+    found = compare.compare(runs.group([*one, *single, *three]), held)
+    assert found.test == "McNemar"
+    assert found.results[1].p_adjusted == pytest.approx(2 * 0.5**36)  # 36 won, none lost
+    assert math.isnan(found.results[2].p_adjusted)
+    assert "McNemar's exact test" in tables.explanation(found)
+    assert "that of a single run is Wilson's" in tables.explanation(found)
+    found = compare.compare(runs.group([*three, *one]), held)
+    assert found.test == "none"
+    more = arm("more", 0.8, 0.82, 0.81)
+    found = compare.compare(runs.group([*three, *more, *single]), held)
+    assert found.test == "paired t"
+    assert "Student's paired test" in tables.explanation(found)
+
+
+def test_the_worst_mistakes_are_shown_by_their_place_in_the_split(tmp_path):
+    """Of files that are streamed, those that cannot be read keep their place."""
+    data = images(folder_of_images(tmp_path / "f", 0, broken=["b0"]), streaming=True, workers=0)
+    experiment = Experiment("streamed", data, model=BASE.model, train=Train(epochs=1))
+    dataset = sources.load(data)
+    model = build_model(experiment, dataset.classes, dataset.image_shape)
+    state = init_state(model, optax.identity(), 0, dataset.image_shape)
+    network = Trained(experiment, model, state, dataset.classes, (8, 8, 1), 0)
+    found = predictions.predict(network, dataset)
+    names = [dataset.test.path(i).relative_to(tmp_path / "f/test") for i in found["index"].tolist()]
+    assert {str(name) for name in names} == {"a/0.png", "a/1.png", "b/1.png"}
+    assert [name.parts[0] for name in names] == [dataset.classes[i] for i in found["label"]]
+    run = write(tmp_path / "run", experiment, describe(experiment, dataset))
+    found |= {"predicted": 1 - found["label"], "label_probability": np.array([0.3, 0.2, 0.1])}
+    asked = []
+
+    def read(places):
+        asked.extend(places)
+        return dataset.test.read(np.array(places))["image"]
+
+    page = report.page("title", runs.group([run]), {run.path: found}, read)
+    assert asked == found["index"][::-1].tolist()
+    assert all(f'alt="test image {place}"' in page for place in asked)
