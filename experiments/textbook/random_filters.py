@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments.textbook import recipe
 from experiments.textbook.part import Part, of_comparison
 from jaxcnn import trained
-from jaxcnn.analysis import report, visualize
+from jaxcnn.analysis import report, runs, visualize
 from jaxcnn.config import Comparison
 from jaxcnn.run import Listener
 
@@ -40,7 +40,9 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     found = of_comparison(config(quick), workdir, listener)
     pictures = []
     for arm, caption in (("learned", "Learned"), ("random_both", "As drawn")):
-        first = visualize.first_filters(trained.restore(workdir / arm / "seed0").state.params)
+        run = runs.read(workdir / arm / "seed0")
+        params = trained.restore(run.path).state.params
+        first = visualize.first_filters(params, run.layers())
         assert first is not None
         path = workdir / f"{arm}.png"
         visualize.save_filters(*first, path)

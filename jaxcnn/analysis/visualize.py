@@ -11,24 +11,41 @@ import numpy as np
 
 from jaxcnn.analysis.gradcam import Apply
 from jaxcnn.analysis.plots import new_figure
+from jaxcnn.analysis.summary import Summary
+from jaxcnn.data.folder import natural
 from jaxcnn.ops import filters
 
 MOST_TILES = 64
 """Filters or feature maps in one picture."""
 
 
-def first_filters(params: Any) -> tuple[str, np.ndarray] | None:
+def first_filters(params: Any, layers: Summary) -> tuple[str, np.ndarray] | None:
     """Name and kernels ``(kh, kw, in, out)`` of the convolution that sees the image.
 
-    None for a network without convolutions.
+    Args:
+        params: of the network.
+        layers: its layers, in order of execution.
+
+    Returns:
+        None for a network without convolutions.
     """
-    convolutions = [
-        ("/".join(key.key for key in path[:-1]), np.asarray(leaf))
+    kernels = {
+        "/".join(key.key for key in path[:-1]): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         if path[-1].key == "kernel" and leaf.ndim == 4
-    ]
-    # The image has the fewest channels; of equals, the larger kernel is the stem.
-    return min(convolutions, key=lambda c: (c[1].shape[2], -c[1].shape[0]), default=None)
+    }
+    name = next((row.layer for row in layers.rows if row.layer in kernels), None)
+    return None if name is None else (name, np.asarray(kernels[name]))
+
+
+def deepest(maps: Mapping[str, Any]) -> str:
+    """Name of the smallest feature maps ``(n, h, w, c)``; of equals, the one that comes last.
+
+    >>> maps = {name: np.zeros((1, 7, 7, 8)) for name in ("stage9", "stage10")}
+    >>> deepest(maps | {"stage1": np.zeros((1, 14, 14, 1))})
+    'stage10'
+    """
+    return max(maps, key=lambda name: (-math.prod(maps[name].shape[1:3]), natural(name)))
 
 
 def effective_field(
@@ -137,7 +154,10 @@ def save_heat(
 def save_fields(
     fields: Mapping[str, np.ndarray], theory: Mapping[str, tuple[int, int]], path: Path
 ) -> None:
-    """Draws effective receptive fields, each in the box of the theoretical one."""
+    """Draws effective receptive fields, each in the box of the theoretical one.
+
+    A field of zeros, of a unit that nothing moves, has no box.
+    """
     from matplotlib.patches import Rectangle
 
     figure = new_figure(max(3.2 * len(fields), 4), 3.9)
@@ -147,12 +167,13 @@ def save_fields(
         place.imshow(np.sqrt(field), cmap="magma")
         height, width = theory[name]
         rows, columns = np.nonzero(field)
-        # Drawn about the middle of what the unit sees, which borders may have cut.
-        centre = ((columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2)
-        corner = (centre[0] - width / 2, centre[1] - height / 2)
-        place.add_patch(
-            Rectangle(corner, width, height, fill=False, edgecolor="cyan", linewidth=1.5)
-        )
+        if rows.size:
+            # Drawn about the middle of what the unit sees, which borders may have cut.
+            centre = ((columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2)
+            corner = (centre[0] - width / 2, centre[1] - height / 2)
+            place.add_patch(
+                Rectangle(corner, width, height, fill=False, edgecolor="cyan", linewidth=1.5)
+            )
         h, w = extent(field, 0.95)
         place.set_title(f"{name}\ntheory {height}x{width}, 95 % in {h}x{w}", fontsize=9)
         place.set(xlim=(-0.5, field.shape[1] - 0.5), ylim=(field.shape[0] - 0.5, -0.5))

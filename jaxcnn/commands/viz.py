@@ -34,8 +34,8 @@ def main(args: Sequence[str]) -> int:
         Args:
             runs: run folders, or folders that hold some.
             image: files to look at, resized to the dataset's size; by default test images.
-            endpoint: whose feature maps and Grad-CAM are drawn; by default the last with spatial
-                axes.
+            endpoint: whose feature maps and Grad-CAM are drawn; by default the last of those
+                with the smallest maps.
             checkpoint: the last one, or the one with the best test accuracy.
         """
         return runs, image, endpoint, checkpoint
@@ -96,14 +96,14 @@ def _draw(
     folder.mkdir(exist_ok=True)
     made = ["kernels.png"]
     visualize.save_classic_kernels(pixels[0], folder / made[-1])
-    first = visualize.first_filters(network.variables["params"])
+    layers = summary.summarize(network.model, shape)
+    first = visualize.first_filters(network.variables["params"], layers)
     if first is not None:
         made.append("filters.png")
         visualize.save_filters(*first, folder / made[-1])
     if not spatial:
         return made
-    # The deepest maps are the smallest; of equals, the name that comes last (stage3, stage4).
-    chosen = endpoint or min(sorted(spatial, reverse=True), key=lambda name: ends[name][0].size)
+    chosen = endpoint or visualize.deepest({name: ends[name] for name in spatial})
     made.append(f"features_{chosen}.png")
     title = f"{chosen} of {truth[0]}: {'x'.join(map(str, ends[chosen].shape[1:]))}"
     visualize.save_feature_maps(np.asarray(ends[chosen][0]), folder / made[-1], title)

@@ -7,8 +7,14 @@ import pytest
 
 from jaxcnn import models, run
 from jaxcnn.analysis.gradcam import grad_cam, tap
-from jaxcnn.analysis.summary import endpoint_fields
-from jaxcnn.analysis.visualize import effective_field, extent, first_filters
+from jaxcnn.analysis.summary import endpoint_fields, summarize
+from jaxcnn.analysis.visualize import (
+    deepest,
+    effective_field,
+    extent,
+    first_filters,
+    save_fields,
+)
 from jaxcnn.config import Data, Experiment, Model, Optim, Train
 from jaxcnn.data import shapes
 from jaxcnn.data.augment import make_prepare
@@ -112,11 +118,29 @@ def test_the_effective_field_is_a_fraction_of_a_deep_networks():
 
 
 def test_the_first_filters_are_those_that_see_the_image():
-    _, variables, _ = applied("resnet20", (8, 8, 3), depth=8)
-    name, kernels = first_filters(variables["params"])
-    assert (name, kernels.shape) == ("conv1", (3, 3, 3, 16))
-    _, variables, _ = applied("mlp", (8, 8, 1))
-    assert first_filters(variables["params"]) is None
+    for name, shape, expected in (
+        ("convnet", (16, 16, 3), ("conv1", (3, 3, 3, 32))),
+        # Depthwise kernels have fewer input channels than the image.
+        ("mobilenet_v2", (32, 32, 3), ("features_0/0", (3, 3, 3, 32))),
+        ("mlp", (8, 8, 1), None),
+    ):
+        model = models.create_model(name, num_classes=10)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
+        params = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes["params"])
+        found = first_filters(params, summarize(model, shape))
+        assert (found and (found[0], found[1].shape)) == expected
+
+
+def test_the_deepest_maps_are_the_smallest_however_many_channels_they_have():
+    sizes = {"stage1": (8, 8, 1), "stage2": (4, 4, 2), "stage9": (4, 4, 2), "stage10": (4, 4, 64)}
+    maps = {name: jax.ShapeDtypeStruct((1, *size), jnp.float32) for name, size in sizes.items()}
+    assert deepest(maps) == "stage10"
+
+
+def test_a_field_of_zeros_is_drawn_without_a_box(tmp_path):
+    fields = {"dead": np.zeros((8, 8)), "alive": np.full((8, 8), 1 / 64)}
+    save_fields(fields, {"dead": (3, 3), "alive": (8, 8)}, tmp_path / "fields.png")
+    assert (tmp_path / "fields.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.slow
