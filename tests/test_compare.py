@@ -167,9 +167,12 @@ def test_bad_input_is_named(capsys, compared, tmp_path):
     experiment = "experiments/lenet5_digits.py"
     twins = (str(workdir / "conv" / "seed0"), str(foreign / "conv" / "seed1"), str(workdir))
     for args, named in (
-        (("compare", str(tmp_path / "none.py")), "no such file"),
+        (
+            ("compare", str(tmp_path / "none.py")),
+            f"comparison {tmp_path / 'none.py'}: no such file",
+        ),
         (("compare", experiment), "must return a jaxcnn.config.Comparison, returned Experiment"),
-        (("train", str(file)), "use `jaxcnn compare"),
+        (("train", str(file)), "returned Comparison; use `jaxcnn compare"),
         (("compare", str(other)), "data.name='mnist': must be 'digits', as in the first arm"),
         (("compare", str(file), "--seeds", "0"), "seeds=0: must be a positive whole number"),
         (("compare", str(wrong), "--workdir", str(workdir)), "optim.peak_lr was 0.1, now 0.2"),

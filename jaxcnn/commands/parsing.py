@@ -45,15 +45,7 @@ def load_experiment(path: Path) -> Experiment:
     Raises:
         InputError: no such file, or not an experiment.
     """
-    found = _load(path)
-    if isinstance(found, Comparison):
-        raise InputError(f"experiment {path}: holds a comparison; use `jaxcnn compare {path}`")
-    if not isinstance(found, Experiment):
-        raise InputError(
-            f"experiment {path}: config() must return a jaxcnn.config.Experiment, "
-            f"returned {type(found).__name__}"
-        )
-    return found
+    return _load(path, Experiment)
 
 
 def load_comparison(path: Path) -> Comparison:
@@ -62,31 +54,33 @@ def load_comparison(path: Path) -> Comparison:
     Raises:
         InputError: no such file, or not a comparison.
     """
-    found = _load(path)
-    if not isinstance(found, Comparison):
-        raise InputError(
-            f"comparison {path}: config() must return a jaxcnn.config.Comparison, "
-            f"returned {type(found).__name__}"
-        )
-    return found
+    return _load(path, Comparison)
 
 
-def _load(path: Path) -> object:
+def _load(path: Path, kind: type[T]) -> T:
     """What the ``config()`` of a Python file returns."""
+    what = f"{kind.__name__.lower()} {path}"
     if not path.is_file():
         near = difflib.get_close_matches(
             path.stem, [p.stem for p in path.parent.glob("*.py")], n=1, cutoff=0.5
         )
         hint = f"; did you mean {path.parent / near[0]}.py?" if near else ""
-        raise InputError(f"experiment {path}: no such file{hint}")
+        raise InputError(f"{what}: no such file{hint}")
     spec = importlib.util.spec_from_file_location("experiment", path)
     if spec is None or spec.loader is None:
-        raise InputError(f"experiment {path}: must be a Python file that defines config()")
+        raise InputError(f"{what}: must be a Python file that defines config()")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return module.config()
+        found = module.config()
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"experiment {path}: {type(error).__name__}: {error}") from error
+        raise InputError(f"{what}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, kind):
+        hint = f"; use `jaxcnn compare {path}`" if isinstance(found, Comparison) else ""
+        raise InputError(
+            f"{what}: config() must return a jaxcnn.config.{kind.__name__}, "
+            f"returned {type(found).__name__}{hint}"
+        )
+    return found
