@@ -22,6 +22,25 @@ class Job:
     workdir: Path
 
 
+def is_finished(job: Job) -> bool:
+    """Whether nothing is left to be trained.
+
+    Raises:
+        InputError: the folder holds a run of another config, finished or begun.
+    """
+    config = to_dict(job.experiment)
+    if folder.finished(job.workdir, config) is not None:
+        return True
+    if processes.on_first((job.workdir / "checkpoints" / "latest").is_dir):
+        begun = folder.checkpoints(job.workdir, "latest", read_only=True)
+        try:
+            if begun.steps():
+                folder.check_same(job.workdir, config)
+        finally:
+            begun.close()
+    return False
+
+
 def train_all(
     jobs: Sequence[Job], listener: run.Listener, after: Callable[[Job], object] = lambda job: None
 ) -> dict[Path, str]:
@@ -38,12 +57,12 @@ def train_all(
         For each run that diverged its folder, and at which step.
 
     Raises:
-        InputError: a folder holds another run (before anything is trained), or a fault in an
-            experiment or its data.
+        InputError: a folder holds a run of another config (before anything is trained), or a
+            fault in an experiment or its data.
         jaxcnn.train.loop.Stopped: a signal came; the state of the current run is saved.
     """
     for job in jobs:
-        folder.finished(job.workdir, to_dict(job.experiment))
+        is_finished(job)
     failed = {}
     with loop.StopRequest() as stop:
         for number, job in enumerate(jobs, start=1):

@@ -70,9 +70,7 @@ def train(
         if finished is not None:
             listener.message(f"{workdir} is finished: {finished['epochs']} epochs")
             return finished
-        dataset = sources.load(experiment.data)
-        model = build_model(experiment, dataset.classes, dataset.image_shape)
-        program = Program(experiment, dataset, model, mesh.make_mesh(experiment))
+        program = _program(experiment, sources.load(experiment.data))
         if profile is not None and profile[1] > program.plan.total_steps:
             raise InputError(
                 f"--profile {profile[0]}:{profile[1]}: must end within the run's "
@@ -87,6 +85,36 @@ def train(
         evaluate = program.compile_evaluate(state)
         steps = training.steps(state, evaluate, chunk.memory, chunk.waited, profile)
         return loop.drive(steps, chunk.run)
+
+
+def check(experiment: Experiment, dataset: sources.Dataset) -> None:
+    """Checks all that :func:`train` checks, but for the run folder; compiles and writes nothing.
+
+    Raises:
+        InputError: a fault in the experiment, or data that it does not fit.
+    """
+    program = _program(experiment, dataset)
+    if experiment.model.init_from is not None:
+        source = restore(Path(experiment.model.init_from))
+        _transferred(source, program, variables_of(program.shapes))
+
+
+def _program(experiment: Experiment, dataset: sources.Dataset) -> Program:
+    model = build_model(experiment, dataset.classes, dataset.image_shape)
+    return Program(experiment, dataset, model, mesh.make_mesh(experiment))
+
+
+def _transferred(
+    source: Trained, program: Program, variables: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The variables to start from, and the names of the parameters that start anew."""
+    classes = len(source.classes), len(program.dataset.classes)
+    folder = str(program.experiment.model.init_from)
+    old, found, fresh = jax.device_get(source.variables), {}, []
+    for kind in variables:
+        found[kind], anew = transfer(old.get(kind, {}), variables[kind], classes, folder)
+        fresh += anew
+    return found, fresh
 
 
 class Training:
@@ -140,7 +168,7 @@ class Training:
             self._compare_machines(program.environment)
         elif self.experiment.model.init_from is not None:
             self.source = restore(Path(self.experiment.model.init_from))
-            self._transferred(variables_of(program.shapes))
+            _transferred(self.source, program, variables_of(program.shapes))
 
     def _compare_machines(self, here: dict[str, Any]) -> None:
         before = processes.on_first(lambda: files.read_json(self.workdir / "env.json"))
@@ -152,24 +180,13 @@ class Training:
                 "of a run that was never interrupted"
             )
 
-    def _transferred(self, variables: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The variables to start from, and the names of the parameters that start anew."""
-        assert self.source is not None
-        classes = len(self.source.classes), len(self.program.dataset.classes)
-        folder = str(self.experiment.model.init_from)
-        old, found, fresh = jax.device_get(self.source.variables), {}, []
-        for kind in variables:
-            found[kind], anew = transfer(old.get(kind, {}), variables[kind], classes, folder)
-            fresh += anew
-        return found, fresh
-
     def first_state(self) -> TrainState:
         """Where the run goes on, or begins."""
         program, state = self.program, self.start
         if state is None:
             state = program.init(np.int32(self.experiment.train.seed))
         if self.source is not None:
-            variables, fresh = self._transferred(variables_of(state))
+            variables, fresh = _transferred(self.source, program, variables_of(state))
             state = program.init_from(variables, state.seed)
             anew = f"; {', '.join(fresh)} start anew" if fresh else ""
             self.listener.message(

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -155,7 +156,7 @@ def _split(base: Experiment, text: str) -> tuple[str, str]:
         raise InputError(f"{text!r}: must be FIELD=VALUES, as in optim.peak_lr=0.01,0.03")
     name = name.replace("-", "_")
     known = _fields(to_dict(base))
-    if name not in known and not name.startswith("model.options."):
+    if name not in known and re.fullmatch(r"model\.options\.\w+", name) is None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         same = [field for field in known if field.split(".")[-1] == name]
         hint = next(iter(same or near), None)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxcnn import cli, search
+from jaxcnn import cli, jobs, run, search
 from jaxcnn.config import Data, Experiment, InputError, Model, Optim, Schedule, Train
 
 BASE = Experiment(
@@ -84,6 +84,7 @@ def test_a_grid_gets_the_same_draws_at_every_point():
         (([], ["optim.peak_lr=0:1"], 0), "give how many, then the ranges"),
         (([], [], 3), "give how many, then the ranges"),
         (([],), "give --grid"),
+        ((["model.options.a.b=1"],), "model.options.a.b: no such field"),
     ],
 )
 def test_what_makes_no_trial_is_named(arguments, named):
@@ -118,6 +119,37 @@ def test_a_sweep_trains_shows_and_reuses(capsys, tmp_path):
         assert summary["test_top1"] == row["test_top1"]
         assert math.isfinite(row["test_loss"])
     assert (workdir / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_trial_that_cannot_be_trained_is_a_row_and_the_others_are_trained(capsys, tmp_path):
+    file, workdir = tmp_path / "base.py", tmp_path / "out"
+    file.write_text(FILE)
+    start = ("sweep", str(file), "--workdir", str(workdir), "--grid")
+    assert cli.main([*start, "model.name=lenet5,mlp", "data.batch_size=5000,256"]) == 0
+    captured = capsys.readouterr()
+    assert "run 1 of 1" in captured.out
+    rows = json.loads((workdir / "sweep.json").read_text())["trials"]
+    assert rows[0]["values"] == {"model.name": "mlp", "data.batch_size": 256}
+    refused = [row["refused"] for row in rows[1:]]
+    assert sum("at most the 1437 training examples" in reason for reason in refused) == 2
+    assert sum("has no option 'hidden'" in reason for reason in refused) == 1
+    assert all(reason in captured.err for reason in refused)
+    assert captured.out.count("refused") == 3
+
+
+def test_a_folder_of_another_run_is_refused_before_anything_is_trained(tmp_path):
+    """Also where that run has only begun."""
+    begun, free = tmp_path / "begun", tmp_path / "free"
+    (begun / "checkpoints" / "latest" / "5").mkdir(parents=True)
+    (begun / "checkpoints" / "latest" / "5" / "manifest.sha256").touch()
+    (begun / "config.json").write_text(json.dumps(search.to_dict(BASE)))
+    planned = [
+        jobs.Job(search.override(BASE, {"optim.peak_lr": rate}), path)
+        for rate, path in ((0.1, free), (0.2, begun))
+    ]
+    with pytest.raises(InputError, match=r"begun: belongs to another run.*peak_lr was 0.1, now 0"):
+        jobs.train_all(planned, run.Listener())
+    assert not free.exists()
 
 
 def test_bad_sweeps_end_in_one_line(capsys, tmp_path):

@@ -1,13 +1,17 @@
 """``jaxcnn sweep``: trains one experiment with many values of its fields."""
 
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import load_experiment, parse
 from jaxcnn.config import InputError
+
+if TYPE_CHECKING:
+    from jaxcnn import jobs
 
 
 def main(args: Sequence[str]) -> int:
@@ -23,8 +27,9 @@ def main(args: Sequence[str]) -> int:
     ) -> tuple[Path, tuple[str, ...], tuple[str, ...], int, Path]:
         """Train an experiment over a grid and random draws of its fields, best first.
 
-        Interrupted or widened, it reuses what is done. Writes sweep.json and sweep.png. The best
-        trial was chosen on the test set, so its figure is optimistic.
+        Interrupted or widened, it reuses what is done. Trials that cannot be trained are left
+        out and named. Writes sweep.json and sweep.png. The best trial was chosen on the test set,
+        so its figure is optimistic.
 
         Args:
             file: an experiment file.
@@ -40,26 +45,27 @@ def main(args: Sequence[str]) -> int:
     base = load_experiment(file)
     count, ranges = _count(random)
 
-    from jaxcnn import build, jobs, models, search
+    from jaxcnn import jobs, search
     from jaxcnn.train import files, loop
 
     trials = search.trials(base, grid, ranges, count, seed)
-    for trial in trials:
-        config = trial.experiment.model
-        with build.as_input_error():
-            models.create_model(config.name, num_classes=2, **config.options)
     planned = [jobs.Job(trial.experiment, workdir / trial.name) for trial in trials]
     with terminal.display() as listener:
         listener.message(f"{len(trials)} trials in {workdir}")
+        refused = _refused(planned)
+        if len(refused) == len(planned):
+            raise InputError(refused[planned[0].workdir])
         try:
-            failed = jobs.train_all(planned, listener)
+            failed = jobs.train_all([j for j in planned if j.workdir not in refused], listener)
         except loop.Stopped as stopped:
             listener.message(str(stopped))
             return 128 + stopped.signal
     rows: list[dict[str, Any]] = []
     for trial, job in zip(trials, planned, strict=True):
         row = {"trial": trial.name, "values": dict(trial.values)}
-        if job.workdir in failed:
+        if job.workdir in refused:
+            rows.append({**row, "refused": refused[job.workdir]})
+        elif job.workdir in failed:
             rows.append({**row, "diverged": failed[job.workdir]})
         else:
             result = files.read_json(job.workdir / "summary.json")
@@ -74,7 +80,7 @@ def main(args: Sequence[str]) -> int:
 
         parallel.save_sweep(done, workdir / "sweep.png", base.name)
     print(f"{workdir}: sweep.json, sweep.png")
-    for path, reason in failed.items():
+    for path, reason in (refused | failed).items():
         print(f"jaxcnn: {path}: {reason}", file=sys.stderr)
     return 0 if done else 1
 
@@ -85,6 +91,23 @@ def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:
     if not random[0].isdigit():
         raise InputError(f"--random {random[0]}: must begin with how many draws, as in --random 20")
     return int(random[0]), random[1:]
+
+
+def _refused(planned: "Sequence[jobs.Job]") -> dict[Path, str]:
+    """Of each trial that cannot be trained the folder, and why; before any is trained."""
+    from jaxcnn import jobs, run
+    from jaxcnn.data import sources
+
+    load = functools.lru_cache(maxsize=1)(sources.load)  # most trials share their data
+    found = {}
+    for job in planned:
+        if jobs.is_finished(job):
+            continue
+        try:
+            run.check(job.experiment, load(job.experiment.data))
+        except InputError as error:
+            found[job.workdir] = str(error)
+    return found
 
 
 def _show(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -103,6 +126,6 @@ def _show(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{row['seconds']:.1f} s",
             ]
         else:
-            figures = ["diverged", "", ""]
+            figures = ["refused" if "refused" in row else "diverged", "", ""]
         table.add_row(*(str(row["values"][f]) for f in fields), *figures, row["trial"])
     terminal.console().print(table)
