@@ -33,7 +33,8 @@ def as_input_error(what: str = "") -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, TypeError) as error:
-        raise InputError(": ".join(filter(None, [what, str(error).splitlines()[0]]))) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(": ".join(filter(None, [what, reason]))) from error
 
 
 def _require(holds: bool, name: str, value: object, accepted: str) -> None:
