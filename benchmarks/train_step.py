@@ -1,9 +1,10 @@
-"""Training LeNet-5: this project's step against stock Flax and PyTorch, in one process.
+"""What a training step costs: LeNet-5 against peers; a chunk of steps against one call per step.
 
     python -m benchmarks.train_step [--batch-size 64] [--steps 20] [--rounds 15]
 
-Every variant does the same work: forward, backward and SGD with momentum on LeNet-5 with 32x32x1
-images, in float32, from random data. ``jaxcnn chunk`` is the loop that `jaxcnn train` runs.
+Every variant of a network does the same work in one process, in turn: forward, backward and SGD
+with momentum, in float32, from random data. ``jaxcnn chunk`` is the loop that `jaxcnn train` runs.
+Stock Flax and PyTorch are compared on LeNet-5 with 32x32x1 images.
 """
 
 import argparse
@@ -22,6 +23,9 @@ from jaxcnn import models
 from jaxcnn.train import step
 from jaxcnn.train.loss import cross_entropy
 from jaxcnn.train.state import init_state
+
+CALLS = {"lenet5": (64, 20), "resnet20": (16, 10), "mobilenet_v2": (4, 4)}
+"""Networks whose chunk is compared with calls: images in a batch, and steps in a chunk."""
 
 
 class StockLeNet(nn.Module):
@@ -118,44 +122,90 @@ def check_same_loss(batches: dict[str, jax.Array]) -> None:
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def main() -> None:
-    """Measures, prints the table, writes the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=15)
-    args = parser.parse_args()
+def draw(steps: int, batch_size: int, shape: tuple[int, int, int]) -> dict[str, jax.Array]:
+    """Batches of random images and of labels of ten classes."""
     rng = np.random.default_rng(0)
-    batches = {
-        "image": jnp.asarray(
-            rng.normal(size=(args.steps, args.batch_size, 32, 32, 1)), jnp.float32
-        ),
-        "label": jnp.asarray(rng.integers(0, 10, (args.steps, args.batch_size)), jnp.int32),
+    return {
+        "image": jnp.asarray(rng.normal(size=(steps, batch_size, *shape)), jnp.float32),
+        "label": jnp.asarray(rng.integers(0, 10, (steps, batch_size)), jnp.int32),
     }
+
+
+def against_peers(batch_size: int, steps: int, rounds: int) -> list[dict[str, Any]]:
+    """LeNet-5 here, in stock Flax and in PyTorch; ``ratio`` is the time against our chunk."""
+    batches = draw(steps, batch_size, (32, 32, 1))
     check_same_loss(batches)
     variants = {
         **jax_variants("jaxcnn", models.create_model("lenet5", num_classes=10), batches),
         **jax_variants("stock Flax", StockLeNet(), batches),
         **torch_variant(batches),
     }
-    seconds = timing.interleaved(variants, args.rounds)
+    seconds = timing.interleaved(variants, rounds)
+    return [
+        {
+            "variant": name,
+            "ms_per_step": 1e3 * float(np.median(taken)) / steps,
+            "ratio": timing.median_ratio(taken, seconds["jaxcnn chunk"]),
+        }
+        for name, taken in seconds.items()
+    ]
+
+
+def against_calls(name: str, rounds: int) -> dict[str, Any]:
+    """A network's chunk of steps against one call for each; ``ratio`` is calls over chunk."""
+    batch_size, steps = CALLS[name]
+    shape = models.standard_input(name)
+    model = models.create_model(name, num_classes=10)
+    variants = jax_variants("", model, draw(steps, batch_size, shape))
+    seconds = timing.interleaved({k: variants[k] for k in (" chunk", " call per step")}, rounds)
+    chunk, calls = seconds.values()
+    return {
+        "model": name,
+        "image": list(shape),
+        "batch_size": batch_size,
+        "steps": steps,
+        "chunk_ms_per_step": 1e3 * float(np.median(chunk)) / steps,
+        "call_ms_per_step": 1e3 * float(np.median(calls)) / steps,
+        "ratio": timing.median_ratio(calls, chunk),
+    }
+
+
+def main() -> None:
+    """Measures, prints the tables, writes the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=15)
+    args = parser.parse_args()
+    peers = against_peers(args.batch_size, args.steps, args.rounds)
+    calls = [against_calls(name, args.rounds) for name in CALLS]
 
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(width=100)
     table = Table("variant", title=f"LeNet-5 training, batch {args.batch_size}, float32")
     for column in ("ms/step", "images/s", "time against jaxcnn chunk"):
         table.add_column(column, justify="right")
-    results = []
-    for name, taken in seconds.items():
-        per_step = float(np.median(taken)) / args.steps
-        ratio = timing.median_ratio(taken, seconds["jaxcnn chunk"])
-        results.append({"variant": name, "ms_per_step": 1e3 * per_step, "ratio": ratio})
+    for row in peers:
+        rate = 1e3 * args.batch_size / row["ms_per_step"]
         table.add_row(
-            name, f"{1e3 * per_step:.2f}", f"{args.batch_size / per_step:,.0f}", f"{ratio:.2f}x"
+            row["variant"], f"{row['ms_per_step']:.2f}", f"{rate:,.0f}", f"{row['ratio']:.2f}x"
         )
-    Console(width=100).print(table)
-    print(timing.write("train_step", results, **vars(args)))
+    console.print(table)
+    table = Table("model", "images", title="ms/step in a chunk of steps, and in one call per step")
+    for column in ("chunk", "call per step", "calls over chunk"):
+        table.add_column(column, justify="right")
+    for row in calls:
+        table.add_row(
+            row["model"],
+            "x".join(map(str, (row["batch_size"], *row["image"]))),
+            f"{row['chunk_ms_per_step']:.2f}",
+            f"{row['call_ms_per_step']:.2f}",
+            f"{row['ratio']:.3f}x",
+        )
+    console.print(table)
+    print(timing.write("train_step", {"peers": peers, "calls": calls}, **vars(args)))
 
 
 if __name__ == "__main__":
