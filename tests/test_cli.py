@@ -355,7 +355,8 @@ def test_bad_weights_are_refused(capsys, lenet_file, tmp_path):
         assert named in err
         assert err.count("\n") == 1
     assert not (tmp_path / "weights").exists()
-    code, _, err = call(capsys, "train", DIGITS, "--init-from", str(tmp_path / "weights"))
+    start = ("--init-from", str(tmp_path / "weights"), "--workdir", str(tmp_path / "a"))
+    code, _, err = call(capsys, "train", DIGITS, *start)
     assert code == 2
     assert "is " + str(tmp_path / "weights") + " a run folder" in err
 

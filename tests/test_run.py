@@ -3,11 +3,9 @@
 import json
 import logging
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import jax
@@ -404,44 +402,6 @@ def start(experiment, workdir):
     return subprocess.Popen(
         [*command, str(workdir)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path):
-    """kill -9, several times, at random moments after a checkpoint, the next one's included."""
-    experiment = tmp_path / "small.py"
-    experiment.write_text(EXPERIMENT_FILE)
-    whole = start(experiment, tmp_path / "whole")
-    _, errors = whole.communicate()
-    assert whole.returncode == 0, errors
-    rng = random.Random(0)
-    workdir = tmp_path / "killed"
-    kills = steps = 0
-    for _ in range(6):
-        process = start(experiment, workdir)
-        latest = workdir / "checkpoints" / "latest"
-        # Wait for a checkpoint more than last time, then strike at a random moment after it.
-        while process.poll() is None:
-            now = max((int(p.name) for p in latest.glob("[0-9]*") if p.name.isdigit()), default=0)
-            if now > steps:
-                steps = now
-                break
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.4))
-        process.kill()
-        _, errors = process.communicate()
-        if process.returncode != -signal.SIGKILL:
-            assert process.returncode == 0, errors
-            break
-        kills += 1
-        if kills == 2:  # tests/test_interrupted.py goes on to twenty
-            break
-    assert kills == 2
-    last = start(experiment, workdir)
-    _, errors = last.communicate()
-    assert last.returncode == 0, errors
-    a, b = (json.loads((tmp_path / n / "summary.json").read_text()) for n in ("whole", "killed"))
-    assert [a[k] for k in DIGESTS] == [b[k] for k in DIGESTS]
-    assert len(folder.read_metrics(workdir)) == 40
 
 
 def test_sigterm_saves_and_exits_143(tmp_path):

@@ -296,7 +296,7 @@ def _abstract_variables(module: nn.Module, image: Any) -> tuple[dict[str, Any], 
 
     with nn.intercept_methods(note):
         variables = jax.eval_shape(
-            lambda key, image: module.init(key, image, train=False), jax.random.key(0), image
+            lambda image: module.init(jax.random.key(0), image, train=False), image
         )
     return dict(variables), types
 

@@ -17,7 +17,7 @@ from tests.models.table import ROWS, build, variables
     "name",
     [
         "googlenet_2014",
-        "googlenet",
+        pytest.param("googlenet", marks=pytest.mark.slow),
         pytest.param("inception_v3", marks=pytest.mark.slow),  # 299x299
     ],
 )
