@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 if [[ -n ${JAXCNN_QUICK:-} ]]; then
   OUT=${OUT:-$(mktemp -d)}
   models='["lenet5"]' settings='bench.Settings("fp32", 4, 1, 2)'
-  train_step=(--batch-size 4 --steps 2 --rounds 1)
+  train_step=(--batch-size 4 --steps 2 --rounds 1 --calls lenet5)
   ops=(--select "Inception avg_pool" --quick --name ops)
   peers=(lenet5 --rounds 1 --batch-size 4)
   tests=(-k "avg_pool_agrees and shape0")
@@ -21,7 +21,7 @@ else
   OUT=${OUT:-benchmarks/results/gpu}
   models='["resnet50", "vgg16", "mobilenet_v2", "convnext_tiny", "lenet5"]'
   settings='bench.Settings("bf16", 256, 10, 40)'
-  train_step=(--batch-size 256)
+  train_step=(--batch-size 256 --calls lenet5 resnet20)
   ops=(--quick --name ops)
   peers=(resnet50 --dtype bf16)
   tests=()

@@ -1,6 +1,7 @@
 """What a training step costs: LeNet-5 against peers; a chunk of steps against one call per step.
 
     python -m benchmarks.train_step [--batch-size 64] [--steps 20] [--rounds 15]
+        [--calls lenet5 resnet20 mobilenet_v2]
 
 Every variant of a network does the same work in one process, in turn: forward, backward and SGD
 with momentum, in float32, from random data. ``jaxcnn chunk`` is the loop that `jaxcnn train` runs.
@@ -176,9 +177,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--calls", nargs="+", default=list(CALLS), choices=list(CALLS))
     args = parser.parse_args()
     peers = against_peers(args.batch_size, args.steps, args.rounds)
-    calls = [against_calls(name, args.rounds) for name in CALLS]
+    calls = [against_calls(name, args.rounds) for name in args.calls]
 
     from rich.console import Console
     from rich.table import Table
