@@ -92,9 +92,11 @@ def test_killed_at_one_half_a_pair_goes_on_and_ends_as_one_process_would(alone, 
     experiment, expected = alone
     workdir = tmp_path / "a"
     said, codes = after_epochs(start(experiment, workdir), 3, signal.SIGKILL, 1)
-    assert codes == [1, -signal.SIGKILL], said
-    assert "lost the others" in said[0]
-    assert "Traceback" not in said[0]
+    assert codes[1] == -signal.SIGKILL
+    if codes[0] != -signal.SIGABRT:  # JAX's client may notice first, and ends the process at once
+        assert codes[0] == 1, said
+        assert "lost the others" in said[0]
+        assert "Traceback" not in said[0]
     said = train_on(start(experiment, workdir), workdir, expected)
     assert "going on from step" in said[0]
     assert not any(line.startswith("epoch") for line in said[1].splitlines())
