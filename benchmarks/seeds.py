@@ -23,7 +23,7 @@ from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import SeedsMode
 from jaxcnn.data import sources
 from jaxcnn.program import Program
-from jaxcnn.seeds import make_together
+from jaxcnn.together import make_together
 from jaxcnn.train import mesh
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "lenet5_digits.py"
@@ -55,11 +55,12 @@ def main() -> None:
         parser.error(f"--steps: an epoch has {program.plan.steps_per_epoch}")
     given = program.given()
     states = tuple(program.init(np.int32(seed)) for seed in range(args.seeds))
+    rates = np.tile(program.rates, (args.seeds, 1))
     ends = np.full(args.seeds, args.steps, np.int32)
 
     single = jax.jit(program.chunk)
     variants: dict[str, Callable[[], Any]] = {
-        "single": lambda: [single(state, given, np.int32(args.steps)) for state in states]
+        "single": lambda: [single(state, given, rates[0], np.int32(args.steps)) for state in states]
     }
     for mode in args.modes:
         together = make_together(program.chunk, mode, jax.devices()[: args.seeds])
@@ -67,9 +68,9 @@ def main() -> None:
         held = given
         if mode == "devices":
             held = program.given(
-                mesh.replicated(mesh.in_a_row(jax.devices()[: args.seeds], "seeds"))
+                mesh.replicated(mesh.in_a_row(jax.devices()[: args.seeds], "runs"))
             )
-        variants[mode] = lambda run=run, held=held: run(states, held, ends)  # type: ignore[misc]
+        variants[mode] = lambda run=run, held=held: run(states, held, rates, ends)  # type: ignore[misc]
     seconds = timing.interleaved(variants, args.rounds)
 
     from rich.console import Console

@@ -1,6 +1,7 @@
 """All that a training computes, the same for every seed and every run folder."""
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, Sharding
 
 from jaxcnn.analysis.bench import planned_bytes
@@ -29,6 +31,9 @@ from jaxcnn.train import loop, mesh, metrics, optim, step
 from jaxcnn.train.state import TrainState, init_state, sha256, state_from, stream
 from jaxcnn.trained import Trained, restore
 
+RatedChunk = Callable[[TrainState, Any, Any, Any], TrainState]
+"""``(state, given, rates, end) -> state``: all steps up to ``end``, at these learning rates."""
+
 
 class Program:
     """The parts of a training that are compiled; building it checks everything, compiles nothing.
@@ -41,12 +46,12 @@ class Program:
 
     Attributes:
         plan: lengths in steps and epochs.
-        schedule: step to learning rate.
         teacher: the network that teaches, if any.
         shapes: of the state.
         init: seed to the state before the first step.
         init_from: variables and seed to the same.
-        chunk: state, :meth:`given` and step to the state at that step; not compiled.
+        chunk: state, :meth:`given`, :attr:`rates` and step to the state at that step; not compiled.
+            The rates are an argument, so that runs which differ in theirs share one program.
         about: what dataset.json holds.
         environment: what env.json holds.
     """
@@ -68,15 +73,9 @@ class Program:
             experiment.train.eval_every,
             experiment.train.checkpoint_every,
         )
-        self.schedule = optim.make_schedule(
-            experiment.schedule,
-            experiment.optim.peak_lr,
-            self.plan.steps_per_epoch,
-            self.plan.epochs,
-        )
         shape = network_shape(experiment, dataset.image_shape)
         layout = optimizer_layout(experiment, model, shape)
-        tx = optim.make_optimizer(experiment.optim, self.schedule, layout)
+        tx = optim.make_optimizer(experiment.optim, self._schedule(), layout)
         frozen = optim.frozen_paths(experiment.optim, layout)
         ema = experiment.train.ema_decay > 0
 
@@ -91,21 +90,46 @@ class Program:
             out_shardings=self.layout,
         )
         self.teacher = _teacher(experiment, dataset)
-        self.chunk = step.make_train_chunk(
-            step.make_train_step(
-                *(model, tx, experiment.train, experiment.optim, frozen),
-                mesh.make_gather(devices, self.shapes.params),
-            ),
-            lambda seed, step: shuffle.order(stream(seed, "order"), step),
-            mesh.split_batches(
-                devices,
-                functools.partial(_batch, experiment, dataset, shuffle, self.teacher),
-            ),
+        gather = mesh.make_gather(devices, self.shapes.params)
+        batch_of = mesh.split_batches(
+            devices, functools.partial(_batch, experiment, dataset, shuffle, self.teacher)
         )
+
+        def chunk(state: TrainState, given: Any, rates: jax.Array, end: jax.Array) -> TrainState:
+            rated = optim.make_optimizer(experiment.optim, lambda step: rates[step], layout)
+            run = step.make_train_chunk(
+                step.make_train_step(
+                    model, rated, experiment.train, experiment.optim, frozen, gather
+                ),
+                lambda seed, step: shuffle.order(stream(seed, "order"), step),
+                batch_of,
+            )
+            return run(state, given, end)
+
+        self.chunk = chunk
         self.about = describe(experiment, dataset)
         if self.teacher is not None:
             self.about["teacher_sha256"] = sha256(self.teacher.variables)
         self.environment = {**environment(), "mesh": dict(devices.shape)}
+
+    def shared_with(self, experiment: Experiment) -> "Program":
+        """The same program for an experiment of another name, seed, learning rate or schedule."""
+        other = copy.copy(self)
+        other.experiment = experiment
+        other.__dict__.pop("rates", None)  # computed from the experiment when asked for
+        return other
+
+    def _schedule(self) -> optax.Schedule:
+        config, plan = self.experiment, self.plan
+        return optim.make_schedule(
+            config.schedule, config.optim.peak_lr, plan.steps_per_epoch, plan.epochs
+        )
+
+    @functools.cached_property
+    def rates(self) -> np.ndarray:
+        """The learning rate of every step, (total_steps + 1,): some optimizers look one ahead."""
+        steps = np.arange(self.plan.total_steps + 1)
+        return np.asarray(jax.jit(jax.vmap(self._schedule()))(steps))
 
     def title(self) -> str:
         """What is trained on what, in one line."""
@@ -135,20 +159,24 @@ class Program:
         Data that are streamed are on their way from here on, until the stack is closed.
         """
         given = self.given()
+        rates = mesh.place(self.rates, mesh.replicated(self.devices))
         program = jax.jit(self.chunk, donate_argnums=0, out_shardings=self.layout)
         if not self.dataset.streamed:
-            compiled = program.lower(state, given, np.int32(0)).compile()
-            return Chunk(lambda state, end: compiled(state, given, end), planned_bytes(compiled))
+            compiled = program.lower(state, given, rates, np.int32(0)).compile()
+            return Chunk(
+                lambda state, end: compiled(state, given, rates, end), planned_bytes(compiled)
+            )
         first, stop = int(state.step), self.plan.total_steps
         if first == stop:  # nothing is left to be trained
             return Chunk(lambda state, end: state, None)
         stream = make_stream(self.experiment, self.dataset, self.devices.size)
         feed = Feed(stream, first, stop, self._put_block)
         closing.callback(feed.close)
-        compiled = program.lower(state, {**given, "train": feed.block}, np.int32(0)).compile()
+        held = {**given, "train": feed.block}
+        compiled = program.lower(state, held, rates, np.int32(0)).compile()
 
         def run(state: TrainState, block: Any, end: np.int32) -> TrainState:
-            return compiled(state, {**given, "train": block}, end)
+            return compiled(state, {**given, "train": block}, rates, end)
 
         return Chunk(functools.partial(feed.run, run), planned_bytes(compiled), lambda: feed.waited)
 

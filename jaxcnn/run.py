@@ -228,7 +228,7 @@ class Training:
                 state,
                 self.plan,
                 evaluate=evaluate,
-                learning_rate=self.program.schedule,
+                learning_rate=self.program.rates.__getitem__,
                 enough=self._enough,
                 data_wait=waited,
                 profile=loop.Profile(*profile, self.workdir / "profile") if profile else None,

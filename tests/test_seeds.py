@@ -65,8 +65,8 @@ def test_every_seed_gets_the_bits_that_it_gets_alone(alone, tmp_path, capsys):
     assert cli.main(["train", str(file), "--seeds", "2", "--workdir", str(workdir)]) == 0
     same_as(workdir, alone)
     out = capsys.readouterr().out
-    assert "2 seeds together (map)" in out
-    assert "seed 6  epoch    3  step     12" in out
+    assert "2 runs together (map)" in out
+    assert "seed6  epoch    3  step     12" in out
     result = json.loads((workdir / "seeds.json").read_text())
     assert result["seeds"] == [5, 6]
     top1 = [summary["test_top1"] for summary in summaries(alone)]
@@ -87,7 +87,9 @@ def test_every_seed_gets_the_bits_that_it_gets_alone(alone, tmp_path, capsys):
 def test_likewise_without_the_loop_and_on_devices(alone, tmp_path, mode):
     result, failed = seeds.train(in_mode(mode), tmp_path, 2)
     assert not failed
-    assert result["mode"] == mode
+    assert result["seeds"] == [5, 6]
+    modes = json.loads((tmp_path / "together.json").read_text())["modes"]
+    assert modes == {"seed5": mode, "seed6": mode}
     same_as(tmp_path, alone)
 
 
@@ -120,8 +122,8 @@ def test_stopped_or_killed_all_go_on_from_where_each_was(alone, tmp_path, monkey
     shutil.rmtree(tmp_path / "seed6" / "checkpoints" / "latest" / "6")
     ear = StopAt(None)
     seeds.train(SMALL, tmp_path, 2, ear)
-    assert "seed 5: going on from step 6 of 12" in ear.said
-    assert "seed 6: going on from step 4 of 12" in ear.said
+    assert "seed5: going on from step 6 of 12" in ear.said
+    assert "seed6: going on from step 4 of 12" in ear.said
     same_as(tmp_path, alone)
 
 

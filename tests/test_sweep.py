@@ -2,12 +2,14 @@
 
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
 
-from jaxcnn import cli, jobs, run, search
+from jaxcnn import cli, jobs, run, search, together
 from jaxcnn.config import Data, Experiment, InputError, Model, Optim, Schedule, Train
+from jaxcnn.train import loop
 
 BASE = Experiment(
     name="base",
@@ -137,6 +139,56 @@ def test_a_trial_that_cannot_be_trained_is_a_row_and_the_others_are_trained(caps
     assert captured.out.count("refused") == 3
 
 
+def test_trials_that_share_a_program_get_the_bits_that_they_get_alone(capsys, tmp_path):
+    """Learning rate, schedule and seed are arguments of the program; batch size is not."""
+    file, workdir = tmp_path / "base.py", tmp_path / "out"
+    file.write_text(FILE)
+    grid = (
+        "optim.peak_lr=0.3,0.03",
+        "schedule.name=constant,cosine",
+        "train.seed=0,1",
+        "data.batch_size=256,512",
+    )
+    assert cli.main(["sweep", str(file), "--workdir", str(workdir), "--grid", *grid]) == 0
+    assert capsys.readouterr().out.count("8 runs together (map)") == 2
+    trials = {trial.name: trial.experiment for trial in search.trials(BASE, grid)}
+    assert len(trials) == 16
+    modes = json.loads((workdir / "together.json").read_text())["modes"]
+    assert modes == dict.fromkeys(trials, "map")
+    digests = set()
+    for name, experiment in trials.items():
+        summary = json.loads((workdir / name / "summary.json").read_text())
+        digests.add(summary["state_sha256"])
+        if experiment.data.batch_size == 256 and experiment.schedule.name == "cosine":
+            alone = run.train(experiment, tmp_path / "alone" / name)
+            assert alone["state_sha256"] == summary["state_sha256"]
+    assert len(digests) == 16
+
+
+def test_a_stopped_sweep_goes_on_with_all_its_runs(tmp_path):
+    class Stopping(run.Listener):
+        heard = 0
+
+        def record(self, record):
+            self.heard += 1
+            if self.heard == 1:
+                signal.raise_signal(signal.SIGTERM)
+
+    longer = search.override(BASE, {"train.epochs": 2})
+    planned = [
+        jobs.Job(search.override(longer, {"optim.peak_lr": rate}), tmp_path / str(rate))
+        for rate in (0.1, 0.2, 1e30)
+    ]
+    with pytest.raises(loop.Stopped):
+        together.train_all(planned, tmp_path, Stopping())
+    failed = together.train_all(planned, tmp_path, run.Listener())
+    assert [path.name for path in failed] == ["1e+30"]
+    for job in planned[:2]:
+        found = json.loads((job.workdir / "summary.json").read_text())
+        whole = run.train(job.experiment, tmp_path / "whole" / job.workdir.name)
+        assert found["state_sha256"] == whole["state_sha256"]
+
+
 def test_a_folder_of_another_run_is_refused_before_anything_is_trained(tmp_path):
     """Also where that run has only begun."""
     begun, free = tmp_path / "begun", tmp_path / "free"
@@ -148,7 +200,7 @@ def test_a_folder_of_another_run_is_refused_before_anything_is_trained(tmp_path)
         for rate, path in ((0.1, free), (0.2, begun))
     ]
     with pytest.raises(InputError, match=r"begun: belongs to another run.*peak_lr was 0.1, now 0"):
-        jobs.train_all(planned, run.Listener())
+        together.train_all(planned, tmp_path, run.Listener())
     assert not free.exists()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from jaxcnn import jobs
+from jaxcnn import together
 from jaxcnn.analysis import charts, compare, report, runs, tables
 from jaxcnn.analysis.runs import Arm, Run
 from jaxcnn.analysis.statistics import Interval
@@ -69,7 +69,7 @@ def trained(comparison: Comparison, workdir: Path, listener: Listener) -> list[A
         jaxcnn.train.loop.Stopped: a signal came.
     """
     planned = planned_jobs(comparison, workdir)
-    for path, reason in jobs.train_all(planned, listener).items():
+    for path, reason in together.train_all(planned, workdir, listener).items():
         raise InputError(f"{path}: {reason}")
     return runs.group([runs.read(job.workdir) for job in planned])
 

@@ -45,7 +45,7 @@ def main(args: Sequence[str]) -> int:
     base = load_experiment(file)
     count, ranges = _count(random)
 
-    from jaxcnn import jobs, search
+    from jaxcnn import jobs, search, together
     from jaxcnn.train import files, loop
 
     trials = search.trials(base, grid, ranges, count, seed)
@@ -56,7 +56,8 @@ def main(args: Sequence[str]) -> int:
         if len(refused) == len(planned):
             raise InputError(refused[planned[0].workdir])
         try:
-            failed = jobs.train_all([j for j in planned if j.workdir not in refused], listener)
+            fit = [job for job in planned if job.workdir not in refused]
+            failed = together.train_all(fit, workdir, listener)
         except loop.Stopped as stopped:
             listener.message(str(stopped))
             return 128 + stopped.signal

@@ -24,9 +24,9 @@ def display() -> "Iterator[run.Listener]":
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
         def record(self, record: "loop.Record") -> None:
-            seed = f"seed {record['seed']}  " if "seed" in record else ""
+            run = f"{record['run']}  " if "run" in record else ""
             self.message(
-                f"{seed}epoch {record['epoch']:4d}  step {record['step']:6d}  "
+                f"{run}epoch {record['epoch']:4d}  step {record['step']:6d}  "
                 f"train loss {record['train_loss']:.4f} top-1 {record['train_top1']:7.2%}  "
                 f"test loss {record['test_loss']:.4f} top-1 {record['test_top1']:7.2%}  "
                 f"{record['images_per_sec']:9,.0f} images/s"
