@@ -133,7 +133,9 @@ def _evaluate_stream(
 
 def make_stream(experiment: Experiment, dataset: sources.Dataset, devices: int = 1) -> Stream:
     """The batches of a dataset that is streamed, or this process's part of them."""
-    data = experiment.data
+    data, workers = experiment.data, experiment.data.workers
+    if workers is None and jax.default_backend() == "cpu":
+        workers = 0  # processes would take the cores that train (benchmarks/results/input.json)
     eval_batch_size = min(data.eval_batch_size, len(dataset.test))
     return Stream(
         dataset.train,
@@ -142,7 +144,7 @@ def make_stream(experiment: Experiment, dataset: sources.Dataset, devices: int =
         data.batch_size,
         eval_batch_size + -eval_batch_size % devices,
         Faults(data.max_bad_images),
-        data.workers,
+        workers,
         jax.process_index(),
         jax.process_count(),
     )

@@ -108,7 +108,7 @@ class Data:
     which 2 GiB are held in memory. The order of the examples is another than in memory."""
     workers: int | None = None
     """Processes that read a stream, 0 to read in threads of the training process; None takes one
-    for each core. What is learned does not depend on it."""
+    for each core, or threads where the CPU itself trains. What is learned does not depend on it."""
     max_bad_images: int = 10
     """Files of a folder that may be unreadable; they are named and left out."""
 
