@@ -4,6 +4,7 @@ A trial is a value like any experiment, made before anything is trained, so that
 share their shapes can be told from the values alone.
 """
 
+import ast
 import difflib
 import hashlib
 import itertools
@@ -118,14 +119,14 @@ def override(base: Experiment, values: Mapping[str, Any]) -> Experiment:
 
 def _grid_axis(base: Experiment, text: str) -> tuple[str, list[Any]]:
     name, values = _split(base, text)
-    return name, [_value(part) for part in _parts(values)]
+    return name, [value(part) for part in _parts(values)]
 
 
 def _range(base: Experiment, text: str) -> Range:
     name, spread = _split(base, text)
     kind, *bounds = spread.split(":")
     if not bounds:
-        choices = [_value(part) for part in _parts(spread)]
+        choices = [value(part) for part in _parts(spread)]
         return Range(name, lambda rng: choices[int(rng.integers(len(choices)))])
     if kind not in ("log", "int"):
         kind, bounds = "uniform", spread.split(":")
@@ -187,13 +188,17 @@ def _parts(text: str) -> list[str]:
     return parts
 
 
-def _value(text: str) -> Any:
-    """A number, truth value, None, list or word, as JSON or Python would write it."""
-    text = text.strip().replace("(", "[").replace(")", "]")
-    words = {"True": True, "False": False, "None": None}
+def value(text: str) -> Any:
+    """A number, truth value, None, tuple or word, as Python or JSON would write it.
+
+    >>> value("0.1"), value("(8, 16)"), value("true"), value("relu")
+    (0.1, (8, 16), True, 'relu')
+    """
+    text = text.strip()
+    words = {"true": True, "false": False, "null": None}
     if text in words:
         return words[text]
     try:
-        return json.loads(text)
-    except ValueError:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
         return text

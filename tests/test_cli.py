@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn import cli
+from jaxcnn import cli, run
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.commands.train import _options_together
 from jaxcnn.config import InputError
@@ -381,6 +381,19 @@ def test_list_with_stats(capsys):
 def test_options_of_the_model_are_put_together(given, together):
     expected = together.split() if isinstance(together, str) else together
     assert _options_together(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("(8, 16)", (8, 16)), ("[8,16]", (8, 16)), ("(8,)", (8,))]
+)
+def test_an_option_of_the_model_can_be_a_tuple(capsys, tmp_path, monkeypatch, text, value):
+    def show(experiment, *_, **__):
+        raise InputError(repr(experiment.model.options))
+
+    monkeypatch.setattr(run, "train", show)
+    options = ("--model.name", "convnet", "--model.options.widths", text)
+    _, _, err = call(capsys, "train", DIGITS, *options, "--workdir", str(tmp_path))
+    assert repr({"widths": value}) in err
 
 
 @pytest.mark.parametrize("last", [False, True])

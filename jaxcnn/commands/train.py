@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from jaxcnn import search
 from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import load_experiment, parse
 from jaxcnn.config import Distributed, Experiment, InputError
@@ -56,9 +57,13 @@ def main(args: Sequence[str]) -> int:
 
     prog = f"train {files[0] if files else 'EXPERIMENT.py'}"
     experiment, workdir, profile, count, distributed = parse(parsed, args, prog)
-    if experiment.model.name == default.model.name:  # another network has other options
-        options = {**default.model.options, **experiment.model.options}
-        experiment = replace(experiment, model=replace(experiment.model, options=options))
+    # Tyro leaves tuples, as widths "(8, 16)", as text.
+    given = {
+        name: search.value(option) if isinstance(option, str) else option
+        for name, option in experiment.model.options.items()
+    }
+    kept = default.model.options if experiment.model.name == default.model.name else {}
+    experiment = search.override(experiment, {"model.options": {**kept, **given}})
 
     from jaxcnn import run, seeds
     from jaxcnn.train import loop, processes
