@@ -77,6 +77,8 @@ def torch_model(case: Case) -> Any:
     """
     from torch import nn
 
+    from tests.models.reference import import_torchvision
+
     if case.model == "lenet5":
         return nn.Sequential(
             *(nn.Conv2d(case.shape[2], 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
@@ -85,7 +87,7 @@ def torch_model(case: Case) -> Any:
             nn.Linear(84, case.classes),
         )
     try:
-        import torchvision
+        torchvision = import_torchvision()
     except ImportError:
         if case.model not in RESNETS:
             raise
