@@ -9,13 +9,12 @@ Target:    test top-1 59.3 % on the 50,000 validation images, averaged over ten 
            bvlc_alexnet); not run here
 
 Recipe: section 5: SGD with momentum 0.9, 128 images, lr 0.01 divided by 10 three times, weight
-decay 5e-4, about 90 epochs, shifts and mirror images; pixels in 0 ... 255 less their mean. The
-paper divides when the error stops falling; the epochs 20, 40 and 60 are bvlc_alexnet's.
+decay 5e-4, about 90 epochs, random crops and mirror images; pixels in 0 ... 255 less their mean.
+The paper divides when the error stops falling; the epochs 20, 40 and 60 are bvlc_alexnet's.
 
-Differs: weight decay spares biases; no change of the light (the paper's PCA of colours); images are
-read as the middle 224 of 256 pixels, so that shifts of up to 16 pixels bring in black where
-the paper's bring in the image. Caffe's authors found that the network did not start to learn
-with the paper's initial biases of 1, which are ours too, and took 0.1: look at the first epoch.
+Differs: weight decay spares biases; no change of the light (the paper's PCA of colours). Caffe's
+authors found that the network did not start to learn with the paper's initial biases of 1, which
+are ours too, and took 0.1: look at the first epoch.
 
 Data: ``tfds build imagenet2012 --file_format=array_record``, or folders train/CLASS and val/CLASS
 of images with ``--data.name folder --data.dir FOLDER``.
@@ -34,10 +33,11 @@ def config() -> Experiment:
             eval_batch_size=256,
             image_size=224,
             fit="crop",
+            read_size=256,
             mean=(0.482, 0.459, 0.408),
             std=(1 / 255,),
         ),
-        augment=Augment(flip=True, crop_padding=16),
+        augment=Augment(flip=True, random_crop=True),
         model=Model("alexnet_2012"),
         optim=Optim("sgd", peak_lr=0.01, nesterov=False, weight_decay=5e-4),
         schedule=Schedule("step", warmup_epochs=0, milestones=(20, 40, 60)),

@@ -11,7 +11,7 @@ divided by 10 after 30 and 60 of 90 epochs, weight decay 1e-4, random resized cr
 He et al. (2015, section 3.4) have the same but for the augmentation and the number of epochs.
 
 Differs: weight decay spares biases and normalisation; random resized crops are taken of the middle
-224 of 256 pixels, the size at which images are read, where torchvision takes them of whole images.
+square, which is read at 256 pixels, where torchvision takes them of whole images.
 
 Data: ``tfds build imagenet2012 --file_format=array_record``, or folders train/CLASS and val/CLASS
 of images with ``--data.name folder --data.dir FOLDER``.
@@ -30,6 +30,7 @@ def config() -> Experiment:
             eval_batch_size=256,
             image_size=224,
             fit="crop",
+            read_size=256,
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
         ),

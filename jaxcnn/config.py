@@ -91,6 +91,10 @@ class Data:
     fit: Literal["pad", "resize", "crop"] = "pad"
     """How an image of another size reaches image_size: zeros around it, bilinear resizing, or
     the middle, of 7/8 of the shorter side, resized bilinearly."""
+    read_size: int | None = None
+    """Side of the square in which images of different sizes are read, where it is another than
+    image_size: with fit "crop" the middle of the whole shorter side, so that 256 for an image_size
+    of 224 leaves random crops their margin."""
     mean: tuple[float, ...] = (0.0,)
     """Per channel, of pixels scaled to [0, 1]: x = (pixel / 255 - mean) / std."""
     std: tuple[float, ...] = (1.0,)
@@ -139,7 +143,7 @@ class Data:
             "1 or 3",
         )
         _require(_is_seed(self.seed), "data.seed", self.seed, "a whole number in [0, 2**31)")
-        for name in ("image_size", "train_limit"):
+        for name in ("image_size", "read_size", "train_limit"):
             value = getattr(self, name)
             _require(
                 value is None or _is_count(value),
@@ -148,6 +152,12 @@ class Data:
                 "a positive whole number or None",
             )
         _require_choice("data.fit", self.fit, "pad", "resize", "crop")
+        _require(
+            self.read_size is None or (self.image_size is not None and self.fit != "pad"),
+            "data.read_size",
+            self.read_size,
+            "None without data.image_size and data.fit='resize' or 'crop'",
+        )
         _require(
             self.streaming in (True, False, None),
             "data.streaming",
@@ -182,6 +192,9 @@ class Augment:
     """Mirrors left and right with probability 1/2."""
     crop_padding: int = 0
     """Pads by this many pixels of zeros and crops back at a random place."""
+    random_crop: bool = False
+    """Cuts image_size pixels out of the read_size that were read, at a random place, where
+    evaluation takes the middle (Krizhevsky et al. 2012)."""
     cutout: int = 0
     """Side of a square, at a random place, that is set to zero (DeVries & Taylor 2017)."""
     rotate: float = 0.0
@@ -220,7 +233,7 @@ class Augment:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name in ("flip", "trivial_augment"):
+        for name in ("flip", "random_crop", "trivial_augment"):
             value = getattr(self, name)
             _require(isinstance(value, bool), f"augment.{name}", value, "True or False")
         for name in ("crop_padding", "cutout", "rand_augment"):
@@ -606,6 +619,15 @@ class Experiment:
             self.train.accumulate,
             f"a divisor of data.batch_size={self.data.batch_size}",
         )
+        if self.augment.random_crop:
+            data, margin = self.data, (self.data.read_size or 0) > (self.data.image_size or 0)
+            _require(
+                data.fit == "crop" and margin and not self.augment.random_resized_crop,
+                "augment.random_crop",
+                True,
+                "False without data.fit='crop' and data.read_size above data.image_size, or with "
+                "augment.random_resized_crop",
+            )
         if self.optim.schedule_free:
             _require(
                 self.schedule.name == "constant",

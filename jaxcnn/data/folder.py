@@ -5,12 +5,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from jaxcnn.config import Data, InputError
-from jaxcnn.data.images import read_fitted
+from jaxcnn.data.images import Fit, read_fitted, reading
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -34,7 +33,7 @@ class Files:
     names: np.ndarray
     labels: np.ndarray
     image_shape: tuple[int, int, int]
-    fit: Literal["resize", "crop"]
+    fit: Fit
 
     def __len__(self) -> int:
         """Number of files."""
@@ -113,9 +112,10 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
             f"data.dir={config.dir!r}: {root / held_out / unknown[0]} is no class of "
             f"{root / 'train'}"
         )
-    shape = (config.image_size, config.image_size, config.channels)
+    side, fit = reading(config)
+    shape = (side, side, config.channels)
     train, test = (
-        Files(root / split, *_listed(root / split, classes), shape, config.fit)
+        Files(root / split, *_listed(root / split, classes), shape, fit)
         for split in ("train", held_out)
     )
     for name, count in zip(classes, np.bincount(train.labels, minlength=len(classes)), strict=True):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jaxcnn.config import InputError
+from jaxcnn.config import Data, InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -17,6 +17,18 @@ MAX_PIXELS = 2**26
 """Pillow itself only warns up to 179 million pixels, which need half a gigabyte."""
 CROP_RATIO = 0.875
 """Part of the shorter side that a central crop keeps: 224 pixels of 256."""
+Fit = Literal["resize", "crop", "square"]
+"""How a picture becomes a square of some side: in other proportions; the middle of it, as much as
+``CROP_RATIO`` of the shorter side; or as much as the whole shorter side."""
+
+
+def reading(config: Data) -> tuple[int, Fit]:
+    """Side and way in which images of different sizes are read."""
+    assert config.image_size is not None
+    assert config.fit != "pad"
+    if config.read_size is None:
+        return config.image_size, config.fit
+    return config.read_size, "square" if config.fit == "crop" else "resize"
 
 
 def read_image(path: Path, channels: int, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -38,7 +50,7 @@ def read_image(path: Path, channels: int, size: tuple[int, int] | None = None) -
     return _array(picture)
 
 
-def read_fitted(path: Path, channels: int, side: int, fit: Literal["resize", "crop"]) -> np.ndarray:
+def read_fitted(path: Path, channels: int, side: int, fit: Fit) -> np.ndarray:
     """Reads an image file as ``(side, side, channels)`` uint8.
 
     Raises:
@@ -51,7 +63,7 @@ def read_fitted(path: Path, channels: int, side: int, fit: Literal["resize", "cr
         raise InputError(f"{path}: {error}") from error
 
 
-def fit_array(image: np.ndarray, side: int, fit: Literal["resize", "crop"]) -> np.ndarray:
+def fit_array(image: np.ndarray, side: int, fit: Fit) -> np.ndarray:
     """Brings ``(h, w, c)`` uint8 to ``(side, side, c)``."""
     from PIL import Image
 
@@ -59,11 +71,11 @@ def fit_array(image: np.ndarray, side: int, fit: Literal["resize", "crop"]) -> n
     return _array(fitted(picture, side, fit))
 
 
-def fitted(picture: "Picture", side: int, fit: Literal["resize", "crop"]) -> "Picture":
+def fitted(picture: "Picture", side: int, fit: Fit) -> "Picture":
     """Brings a picture to ``side`` x ``side`` pixels, bilinearly; one of that size stays.
 
-    ``"resize"`` changes the proportions; ``"crop"`` brings the shorter side to
-    ``side / CROP_RATIO`` and cuts the middle out, as is usual for ImageNet.
+    ``"crop"`` brings the shorter side to ``side / CROP_RATIO`` before it cuts the middle out, as is
+    usual for ImageNet, ``"square"`` to ``side``.
     """
     from PIL import Image
 
@@ -71,7 +83,8 @@ def fitted(picture: "Picture", side: int, fit: Literal["resize", "crop"]) -> "Pi
         return picture
     if fit == "resize":
         return picture.resize((side, side), Image.Resampling.BILINEAR)
-    width, height = scaled_size(picture.width, picture.height, side)
+    short = side if fit == "square" else round(side / CROP_RATIO)
+    width, height = scaled_size(picture.width, picture.height, short)
     if width * height > MAX_PIXELS:  # a long and narrow one
         raise InputError(
             f"{picture.width}x{picture.height} pixels are {width}x{height} once the shorter side "
@@ -82,9 +95,8 @@ def fitted(picture: "Picture", side: int, fit: Literal["resize", "crop"]) -> "Pi
     return picture.crop((left, top, left + side, top + side))
 
 
-def scaled_size(a: int, b: int, side: int) -> tuple[int, int]:
-    """Sides, of an image of ``a`` by ``b``, before the middle ``side`` x ``side`` are cut out."""
-    short = round(side / CROP_RATIO)
+def scaled_size(a: int, b: int, short: int) -> tuple[int, int]:
+    """Sides of an image of ``a`` by ``b`` once the shorter one is ``short``."""
     return int(short * a / min(a, b)), int(short * b / min(a, b))
 
 

@@ -5,12 +5,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from jaxcnn.config import Data, InputError
-from jaxcnn.data.images import fit_array
+from jaxcnn.data.images import Fit, fit_array, reading
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Records:
     where: str
     about: str
     image_shape: tuple[int, int, int]
-    fit: Literal["resize", "crop"] | None
+    fit: Fit | None
     number: int
 
     def __len__(self) -> int:
@@ -124,10 +124,10 @@ def _records(builder: Any, split: str, config: Data, where: str) -> Records:
         "bytes": info.num_bytes,
     }
     h, w, c = builder.info.features["image"].shape
-    fit: Any = None
+    fit: Fit | None = None
     if None in (h, w):
-        h = w = config.image_size
-        fit = config.fit
+        side, fit = reading(config)
+        h = w = side
     source = builder.as_data_source(split=split)
     return Records(source, where, json.dumps(about), (h, w, c), fit, len(source))
 

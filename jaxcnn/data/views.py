@@ -36,9 +36,11 @@ def make_views(
 
     def enlarged(images: jax.Array, seen: tuple[int, int]) -> jax.Array:
         height, width = (math.ceil(side * 8 / 7) for side in seen)
-        if data.image_size is not None and data.fit == "resize":  # at once, from what is stored
-            return augment.make_prepare(replace(data, image_size=height))(images)
-        n, *_, c = images.shape
+        n, h, w, c = images.shape
+        margin = data.fit == "crop" and h == w > seen[0]
+        if data.image_size is not None and (data.fit == "resize" or margin):
+            whole = replace(data, image_size=height, read_size=None, fit="resize")
+            return augment.make_prepare(whole)(images)  # at once, from what is stored
         return jax.image.resize(prepare(images), (n, height, width, c), "bilinear")
 
     return prepared

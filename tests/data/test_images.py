@@ -90,6 +90,13 @@ def test_crops_are_those_of_torchvision(size, torchvision):
     bilinear = transforms.InterpolationMode.BILINEAR
     expected = transforms.CenterCrop(28)(transforms.Resize(32, bilinear)(picture))
     np.testing.assert_array_equal(got, np.asarray(expected))
+    # Read with a margin, which evaluation then leaves out.
+    margin = images.fitted(picture, 32, "square")
+    assert margin.size == (32, 32)
+    data = Data("x", image_size=28, fit="crop", read_size=32)
+    assert images.reading(data) == (32, "square")
+    seen = augment.fit(jnp.asarray(np.asarray(margin)[None], jnp.float32), data)[0]
+    np.testing.assert_array_equal(seen, np.asarray(expected))
 
 
 def test_a_picture_of_the_right_size_stays():

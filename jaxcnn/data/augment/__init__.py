@@ -18,13 +18,14 @@ from jaxcnn.data.augment.colour import color_jitter
 from jaxcnn.data.augment.erase import cutout, random_erasing
 from jaxcnn.data.augment.geometry import (
     pad_and_crop,
+    random_crop,
     random_flip,
     random_resized_crop,
     rotate_and_zoom,
 )
 from jaxcnn.data.augment.mix import mix
 from jaxcnn.data.augment.policies import rand_augment, trivial_augment
-from jaxcnn.data.images import scaled_size
+from jaxcnn.data.images import CROP_RATIO, scaled_size
 
 Batch = dict[str, jax.Array]
 
@@ -33,7 +34,7 @@ def make_prepare(data: Data, *, fitting: bool = True) -> Callable[..., jax.Array
     """Makes ``prepare(images, key=None, augment=None)``: uint8 to normalised float32 images.
 
     ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``. With a key,
-    the random changes of ``augment`` are applied: random resized crop, rotation and zoom,
+    the random changes of ``augment`` are applied: random (resized) crop, rotation and zoom,
     pad-and-crop, flip, RandAugment or TrivialAugment and colour jitter on the pixels, whose
     surroundings are black, then cutout and random erasing on the normalised image.
     ``fitting=False`` leaves the size as it is.
@@ -48,7 +49,7 @@ def make_prepare(data: Data, *, fitting: bool = True) -> Callable[..., jax.Array
         x = images.astype(jnp.float32) / 255.0
         if key is None or augment is None:
             return (fit(x, data) - mean) / std
-        x = resized_crop(x, jax.random.fold_in(key, 2), data, augment)
+        x = fitted_or_cropped(x, jax.random.fold_in(key, 2), data, augment)
         x = geometric(x, jax.random.fold_in(key, 0), augment)
         x = photometric(x, jax.random.fold_in(key, 3), augment)
         x = (x - mean) / std
@@ -114,7 +115,7 @@ def fit(x: Images, data: Data) -> Images:
     if data.fit == "resize":
         return jax.image.resize(x, (n, height, width, c), "bilinear")
     if data.fit == "crop":
-        rows, columns = scaled_size(h, w, height)
+        rows, columns = scaled_size(h, w, round(height / CROP_RATIO))
         x = jax.image.resize(x, (n, rows, columns, c), "bilinear")
         top, left = round((rows - height) / 2), round((columns - width) / 2)
         return x[:, top : top + height, left : left + width]
@@ -122,12 +123,14 @@ def fit(x: Images, data: Data) -> Images:
     return jnp.pad(x, ((0, 0), (top, height - h - top), (left, width - w - left), (0, 0)))
 
 
-def resized_crop(x: Images, key: Key, data: Data, augment: Augment) -> Images:
-    """Fits images; a random resized crop is taken of the stored pixels where it replaces resizing.
+def fitted_or_cropped(x: Images, key: Key, data: Data, augment: Augment) -> Images:
+    """Fits images; a random crop, resized or not, is taken of the stored pixels in place of that.
 
-    Where images are padded, it is taken of the padded image.
+    Where images are padded, a random resized crop is taken of the padded image.
     """
     _, h, w, _ = x.shape
+    if augment.random_crop:
+        return random_crop(x, key, fitted_size(h, w, data))
     if data.fit == "pad" or not augment.random_resized_crop:
         x = fit(x, data)
     if not augment.random_resized_crop:

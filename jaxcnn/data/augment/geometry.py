@@ -17,14 +17,21 @@ def random_flip(x: SameImages, key: Key) -> SameImages:
 
 def pad_and_crop(x: SameImages, key: Key, padding: int) -> SameImages:
     """Shifts each image by up to ``padding`` pixels either way; zeros come in."""
-    n, h, w, c = x.shape
+    _, h, w, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    corner = jax.random.randint(key, (n, 2), 0, 2 * padding + 1)
+    return random_crop(padded, key, (h, w))
+
+
+def random_crop(x: Images, key: Key, size: tuple[int, int]) -> Images:
+    """A window of each image, of one height and width, all places being equally likely."""
+    n, h, w, c = x.shape
+    room = jnp.broadcast_to(jnp.array([h - size[0], w - size[1]]), (n, 2))
+    corner = jax.random.randint(key, (n, 2), 0, room + 1)
 
     def crop(image: jax.Array, at: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(image, (at[0], at[1], 0), (h, w, c))
+        return jax.lax.dynamic_slice(image, (at[0], at[1], 0), (*size, c))
 
-    return jax.vmap(crop)(padded, corner)
+    return jax.vmap(crop)(x, corner)
 
 
 def random_boxes(

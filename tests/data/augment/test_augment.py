@@ -1,3 +1,5 @@
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +92,20 @@ def test_zoom_without_rotation_keeps_the_centre():
     x = jnp.zeros((8, 9, 9, 1)).at[:, 4, 4].set(1.0)
     got = geometry.rotate_and_zoom(x, KEY, 0.0, 0.5)
     np.testing.assert_allclose(got[:, 4, 4, 0], 1.0, atol=1e-6)
+
+
+def test_random_crops_are_windows_of_what_is_stored_and_reach_every_place():
+    x = jnp.arange(6 * 7, dtype=jnp.uint8).reshape(1, 6, 7, 1).repeat(300, 0)
+    data = Data(image_size=5, fit="crop", read_size=6)
+    prepare = augment.make_prepare(data)
+    got = np.asarray(prepare(x, KEY, Augment(random_crop=True)) * 255).round().astype(int)[..., 0]
+    windows = {
+        (i, j): np.asarray(x[0, i : i + 5, j : j + 5, 0]) for i in range(2) for j in range(3)
+    }
+    found = [at for one in got for at, window in windows.items() if (one == window).all()]
+    assert len(found) == 300
+    assert min(Counter(found).values()) > 25
+    assert set(found) == set(windows)
 
 
 EVERYTHING = Augment(
