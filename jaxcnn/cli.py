@@ -59,11 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] == "--version":
         print(__version__)
         return 0
+    return guarded(lambda: _named(args[0])(args[1:]))
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Runs a command; libraries are kept quiet, and its faults become a line and an exit code."""
     try:
-        command = _named(args[0])
         _quiet()
         _cache()
-        return command(args[1:])
+        return command()
     except InputError as error:
         print(f"jaxcnn: error: {error}", file=sys.stderr)
         return 2

@@ -152,5 +152,5 @@ def test_a_folder_of_other_runs_is_refused(capsys, monkeypatch, made):
     args = ["--workdir", str(made), "--quick", "--only", "translation"]
     assert textbook.main(args) == 2
     error = capsys.readouterr().err
-    assert error.startswith("textbook: ")
+    assert error.startswith("jaxcnn: error: ")
     assert "model.options.layers was 'dense-8', now 'dense-256 dense-128'" in error

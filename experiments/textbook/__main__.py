@@ -15,9 +15,9 @@ from typing import Any
 import jax
 
 from experiments.textbook.part import Measure, Part, html, of_comparison, title_and_claim
+from jaxcnn import cli
 from jaxcnn.analysis import report
 from jaxcnn.commands import terminal
-from jaxcnn.config import InputError
 from jaxcnn.run import Listener
 from jaxcnn.train import files, loop
 
@@ -86,18 +86,19 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
     given = parser.parse_args(args)
     workdir = given.workdir or Path("runs") / ("textbook_quick" if given.quick else "textbook")
-    # The seeds of a network share one program.
+    return cli.guarded(lambda: _measure(given.only, workdir, given.quick))
+
+
+def _measure(parts: Sequence[str], workdir: Path, quick: bool) -> int:
+    # Networks of one shape share their program, also with those of an earlier call.
     jax.config.update("jax_compilation_cache_dir", str((workdir / "xla").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     try:
         with terminal.display() as listener:
-            print(textbook(given.only, workdir, listener, given.quick))
+            print(textbook(parts, workdir, listener, quick))
     except loop.Stopped as stopped:
         print(stopped)
         return 128 + stopped.signal
-    except InputError as error:
-        print(f"textbook: {error}", file=sys.stderr)
-        return 2
     return 0
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
-from jaxcnn import together
+from jaxcnn import cli, together
 from jaxcnn.analysis import charts, compare, report, runs, tables
 from jaxcnn.analysis.runs import Arm, Run
 from jaxcnn.analysis.statistics import Interval
@@ -145,17 +145,22 @@ def setting(those: Sequence[Run]) -> str:
     )
 
 
-def show(measure: Measure, name: str) -> None:
+def show(measure: Measure, name: str) -> NoReturn:
     """Measures one part, from the command line, and prints its table."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.textbook.{name}")
     parser.add_argument("--workdir", type=Path, default=Path("runs/textbook") / name)
     parser.add_argument("--quick", action="store_true", help="one seed of digits")
     given = parser.parse_args()
-    with terminal.display() as listener:
-        part = measure(given.workdir, listener, given.quick)
-    from rich.table import Table
 
-    table = Table(*part.headers, caption=f"{part.found} {part.setting}")
-    for row in part.rows:
-        table.add_row(*row)
-    terminal.console().print(table)
+    def command() -> int:
+        with terminal.display() as listener:
+            part = measure(given.workdir, listener, given.quick)
+        from rich.table import Table
+
+        table = Table(*part.headers, caption=f"{part.found} {part.setting}")
+        for row in part.rows:
+            table.add_row(*row)
+        terminal.console().print(table)
+        return 0
+
+    raise SystemExit(cli.guarded(command))

@@ -2,8 +2,9 @@
 
 Command:   jaxcnn compare experiments/textbook/pooling.py
 Hardware:  1 core of an AMD EPYC (AVX-512), jax 0.10.2
-Time:      not yet measured
-Result:    not yet measured
+Time:      30.1 s of training in 12 runs; compiling and reading not counted
+Result:    test top-1, mean of three seeds, measured: max 86.08 %, average 85.01 %, stride 84.96 %,
+           stride_behind 85.54 %; p < 0.05 against max: average, stride
 
 Max pooling keeps that a pattern is there and forgets where, average pooling blurs it, and a
 strided convolution learns what to keep: in place of conv and pool it is cheaper, behind the conv
