@@ -69,8 +69,14 @@ def network_shape(
 ) -> tuple[int, int, int]:
     """Height, width and channels that the network sees."""
     h, w, c = image_shape
+    data = experiment.data
+    if experiment.augment.random_crop and (h, w) != (data.read_size, data.read_size):
+        raise InputError(
+            f"augment.random_crop=True: must be False for data.name={data.name!r}, whose images "
+            f"are {h}x{w}: data.read_size={data.read_size} is of images of different sizes"
+        )
     try:
-        return *augment.fitted_size(h, w, experiment.data), c
+        return *augment.fitted_size(h, w, data), c
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -135,7 +141,7 @@ def make_stream(experiment: Experiment, dataset: sources.Dataset, devices: int =
     """The batches of a dataset that is streamed, or this process's part of them."""
     data, workers = experiment.data, experiment.data.workers
     if workers is None and jax.default_backend() == "cpu":
-        workers = 0  # processes would take the cores that train (benchmarks/results/input.json)
+        workers = 0  # processes would take the cores that train: benchmarks/input.py, on 2 cores
     eval_batch_size = min(data.eval_batch_size, len(dataset.test))
     return Stream(
         dataset.train,
@@ -170,7 +176,8 @@ def _form(split: sources.Source, data: Data, *, rendered: bool) -> str:
     """What the identity of a split is of; two splits can only be told apart in the same form."""
     if rendered or not isinstance(split, sources.Split):
         return "rendered" if rendered else type(split).__name__.lower()
-    return f"{'x'.join(map(str, split.image_shape))} {data.fit}"  # as the files were decoded
+    fit = "square" if data.fit == "crop" and data.read_size else data.fit
+    return f"{'x'.join(map(str, split.image_shape))} {fit}"  # as the files were decoded
 
 
 def environment() -> dict[str, Any]:

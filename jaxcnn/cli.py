@@ -4,6 +4,7 @@ Everything heavy is imported where it is used, so that ``jaxcnn --help`` answers
 in what the user gave ends in one line on stderr and exit code 2.
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -80,6 +81,14 @@ def guarded(command: Callable[[], int]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        from jaxcnn.train import loop  # imports JAX, which is there if a training was stopped
+
+        if not isinstance(error, loop.Stopped):
+            raise
+        with contextlib.suppress(BrokenPipeError):
+            print(error)
+        return 128 + error.signal
 
 
 def _named(name: str) -> Callable[[Sequence[str]], int]:
@@ -101,11 +110,15 @@ def _quiet() -> None:
 def _cache() -> None:
     """Keeps compiled programs in the user's cache folder, unless JAXCNN_NO_CACHE is set.
 
-    JAX's own variable goes first; it is read when JAX is imported, which comes later.
+    JAX's own variable goes first; it is read when JAX is imported.
     """
-    if not os.environ.get("JAXCNN_NO_CACHE"):
-        home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(home) / "jaxcnn" / "xla"))
+    if os.environ.get("JAXCNN_NO_CACHE"):
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(home) / "jaxcnn" / "xla"))
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 
 Views = Literal["none", "flip", "five_crop", "ten_crop"]
 """Of a test image, for test-time augmentation."""
-SeedsMode = Literal["auto", "map", "unroll", "vmap", "devices"]
-"""How many seeds are computed together: see ``train.seeds_mode``."""
+SeedsMode = Literal["auto", "map", "unroll", "vmap", "devices", "alone"]
+"""How runs are computed together: see ``train.seeds_mode``."""
 Option = bool | int | float | str | tuple[int, ...]
 
 
@@ -193,8 +193,9 @@ class Augment:
     crop_padding: int = 0
     """Pads by this many pixels of zeros and crops back at a random place."""
     random_crop: bool = False
-    """Cuts image_size pixels out of the read_size that were read, at a random place, where
-    evaluation takes the middle (Krizhevsky et al. 2012)."""
+    """Cuts image_size pixels out of the read_size that were read, at a random place (Krizhevsky et
+    al. 2012). Evaluation takes the middle 7/8, at the same scale where read_size is 8/7 of
+    image_size, as 256 is of 224."""
     cutout: int = 0
     """Side of a square, at a random place, that is set to zero (DeVries & Taylor 2017)."""
     rotate: float = 0.0
@@ -492,8 +493,9 @@ class Train:
     checkpoint_every: int = 1
     """Epochs between checkpoints."""
     seeds_mode: SeedsMode = "auto"
-    """How `train --seeds` computes several seeds in one program: in a loop, one behind the other
-    without one, as one batch, or on several devices; auto takes the fastest for a few steps."""
+    """How several seeds, or trials of a sweep, are computed in one program: in a loop, one behind
+    the other without one, as one batch, or on several devices; auto takes the fastest for a few
+    steps. Or alone, each in its own program."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""

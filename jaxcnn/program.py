@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from jaxcnn.build import (
     network_shape,
     optimizer_layout,
 )
-from jaxcnn.config import Data, Experiment, InputError
+from jaxcnn.config import Data, Experiment, InputError, to_dict
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.feed import Feed, InBlocks
 from jaxcnn.train import loop, mesh, metrics, optim, step
@@ -113,7 +114,8 @@ class Program:
         self.environment = {**environment(), "mesh": dict(devices.shape)}
 
     def shared_with(self, experiment: Experiment) -> "Program":
-        """The same program for an experiment of another name, seed, learning rate or schedule."""
+        """The same program for an experiment with the same :func:`program_key`."""
+        assert program_key(experiment) == program_key(self.experiment)
         other = copy.copy(self)
         other.experiment = experiment
         other.__dict__.pop("rates", None)  # computed from the experiment when asked for
@@ -190,6 +192,16 @@ class Program:
         return compile_evaluate(
             self.experiment, self.model, self.dataset, state, devices=self.devices
         )
+
+
+def program_key(experiment: Experiment) -> str:
+    """The same for experiments that differ in no more than arguments of their program.
+
+    These are the seed, the learning rate and the schedule.
+    """
+    config = to_dict(experiment)
+    del config["name"], config["schedule"], config["optim"]["peak_lr"], config["train"]["seed"]
+    return json.dumps(config, sort_keys=True)
 
 
 @dataclass(frozen=True)

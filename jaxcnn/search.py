@@ -5,12 +5,14 @@ share their shapes can be told from the values alone.
 """
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import itertools
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -194,11 +196,13 @@ def value(text: str) -> Any:
     >>> value("0.1"), value("(8, 16)"), value("true"), value("relu")
     (0.1, (8, 16), True, 'relu')
     """
-    text = text.strip()
-    words = {"true": True, "false": False, "null": None}
-    if text in words:
-        return words[text]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    with warnings.catch_warnings(), contextlib.suppress(*NO_LITERAL):
+        warnings.simplefilter("ignore", SyntaxWarning)
+        return ast.literal_eval(text.strip())
+    return text.strip()
+
+
+NO_LITERAL = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+"""What :func:`ast.literal_eval` raises on other text."""

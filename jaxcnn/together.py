@@ -6,11 +6,11 @@ run, so runs that differ in nothing else share it.
 """
 
 import contextlib
-import json
+import functools
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,17 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn import jobs
 from jaxcnn.build import build_model
-from jaxcnn.config import Devices, Experiment, SeedsMode, to_dict
+from jaxcnn.config import Devices, Experiment, SeedsMode
 from jaxcnn.data import sources
-from jaxcnn.program import Program, RatedChunk
+from jaxcnn.program import Program, RatedChunk, program_key
 from jaxcnn.run import Listener, Training
 from jaxcnn.train import files, folder, loop, mesh
 from jaxcnn.train.state import TrainState
 
 AT_MOST = 8
-"""So many trials of a sweep are computed together: the states of all are held at once."""
+"""So many trials of a sweep are computed together."""
+STATES_BYTES = 2**32
+"""The states of runs that are computed together are held at once; at most this much."""
 
 States = tuple[TrainState, ...]
 Together = Callable[[States, Any, Any, Any], States]
@@ -52,31 +54,32 @@ def train_all(planned: Sequence[jobs.Job], workdir: Path, listener: Listener) ->
             fault in an experiment or its data.
         jaxcnn.train.loop.Stopped: a signal came; every state is saved.
     """
-    groups: dict[str, list[jobs.Job]] = {}
-    done = []
+    modes = Modes(workdir / "together.json")
+    alone: list[jobs.Job] = []
+    groups: dict[tuple[str, str | None], list[jobs.Job]] = {}
     for job in planned:
         if jobs.is_finished(job):
-            done.append(job)
+            alone.append(job)
         else:
-            groups.setdefault(program_key(job.experiment), []).append(job)
-    parts = [g[i : i + AT_MOST] for g in groups.values() for i in range(0, len(g), AT_MOST)]
-    alone = done + [part[0] for part in parts if len(part) == 1]
-    modes = Modes(workdir / "together.json")
+            key = program_key(job.experiment), modes.known(job)
+            groups.setdefault(key, []).append(job)
+    parts = []
+    for (_, mode), group in groups.items():
+        for part in (group[i : i + AT_MOST] for i in range(0, len(group), AT_MOST)):
+            # A few runs leave devices idle that a run alone would use.
+            many = len(part) > 1 and len(part) >= len(_devices(part[0].experiment))
+            if many if mode is None else mode != "alone":
+                parts.append(part)
+            else:
+                alone += part
+                modes.note(part, "alone")
     with loop.StopRequest() as stop:
         failed = jobs.train_all(alone, listener) if alone else {}
         for part in parts:
-            if len(part) > 1:
-                failed |= train(part, modes, listener)
             if stop.signal is not None:
-                raise loop.Stopped(stop.signal, 0)
+                raise loop.Stopped(stop.signal)
+            failed |= train(part, modes, listener)
     return failed
-
-
-def program_key(experiment: Experiment) -> str:
-    """The same for experiments that differ in no more than arguments of their program."""
-    config = to_dict(experiment)
-    del config["name"], config["schedule"], config["optim"]["peak_lr"], config["train"]["seed"]
-    return json.dumps(config, sort_keys=True)
 
 
 class Modes:
@@ -85,22 +88,22 @@ class Modes:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def before(self, runs: Sequence[jobs.Job]) -> SeedsMode:
-        """What an earlier call has chosen for one of the runs; else what is asked for."""
-        asked = runs[0].experiment.train.seeds_mode
-        if asked != "auto" or not self.path.exists():
-            return asked
-        known = files.read_json(self.path, "modes")["modes"]
-        return next((known[name] for name in self._names(runs) if name in known), asked)
+    def name(self, run: jobs.Job) -> str:
+        """Of a run: its folder, as seen from the file's."""
+        return os.path.relpath(run.workdir, self.path.parent)
 
-    def chosen(self, runs: Sequence[jobs.Job], mode: SeedsMode) -> None:
-        """Notes the mode of these runs."""
-        known = files.read_json(self.path, "modes")["modes"] if self.path.exists() else {}
-        files.write_json(self.path, {"modes": known | dict.fromkeys(self._names(runs), mode)})
+    def known(self, run: jobs.Job) -> SeedsMode | None:
+        """What an earlier call has chosen."""
+        return self._read().get(self.name(run))
 
-    def _names(self, runs: Sequence[jobs.Job]) -> list[str]:
-        """Their folders, as seen from the file's."""
-        return [os.path.relpath(run.workdir, self.path.parent) for run in runs]
+    def note(self, runs: Sequence[jobs.Job], mode: SeedsMode) -> None:
+        """Notes the mode of these runs, if there is a folder to go on with later."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        modes = self._read() | dict.fromkeys(map(self.name, runs), mode)
+        files.write_json(self.path, {"modes": modes})
+
+    def _read(self) -> dict[str, SeedsMode]:
+        return files.read_json(self.path, "modes")["modes"] if self.path.exists() else {}
 
 
 def train(runs: Sequence[jobs.Job], modes: Modes, listener: Listener) -> dict[Path, str]:
@@ -116,34 +119,64 @@ def train(runs: Sequence[jobs.Job], modes: Modes, listener: Listener) -> dict[Pa
         jaxcnn.train.loop.Stopped: a signal came; every state is saved.
     """
     first = runs[0].experiment
-    if jax.process_count() > 1 or _several(first.devices):
+    known = (mode for mode in map(modes.known, runs) if mode is not None)
+    asked: SeedsMode = next(known, first.train.seeds_mode)
+    if jax.process_count() > 1 or _several(first.devices) or asked == "alone":
         return jobs.train_all(runs, listener)
-    with loop.StopRequest() as stop, contextlib.ExitStack() as closing:
+    with loop.StopRequest() as stop:
         dataset = sources.load(first.data)
         if dataset.streamed:
             return jobs.train_all(runs, listener)
         model = build_model(first, dataset.classes, dataset.image_shape)
         program = Program(first, dataset, model, mesh.one_device())
         listener.message(program.title())
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.shapes))
+        most = max(1, STATES_BYTES // size)
+        failed: dict[Path, str] = {}
+        for part in (runs[i : i + most] for i in range(0, len(runs), most)):
+            if stop.signal is not None:
+                raise loop.Stopped(stop.signal)
+            failed |= _train_part(program, part, asked, modes, listener, stop)
+        return failed
+
+
+def _train_part(
+    program: Program,
+    runs: Sequence[jobs.Job],
+    asked: SeedsMode,
+    modes: Modes,
+    listener: Listener,
+    stop: loop.StopRequest,
+) -> dict[Path, str]:
+    """Runs whose states are held at once."""
+    active: dict[Path, loop.Chunks[dict[str, Any]]] = {}
+    with contextlib.ExitStack() as closing:
         trainings = []
         for job in runs:
             opened = folder.RunFolder(job.workdir)
             closing.callback(opened.close)
-            heard = _OneOfMany(listener, job.workdir.name, alone=job is runs[0])
+            leads = functools.partial(_is_first, active, job.workdir)
+            heard = _OneOfMany(listener, modes.name(job), leads)
             own = program.shared_with(job.experiment)
             trainings.append(Training(own, job.experiment, opened, heard, stop, closing))
         states = tuple(training.first_state() for training in trainings)
         rates = np.stack([training.program.rates for training in trainings])
-        mode, run = _chosen(program, states, rates, modes.before(runs))
-        modes.chosen(runs, mode)
-        listener.message(f"{len(runs)} runs together ({mode})")
+        mode, run = _chosen(program, states, rates, asked)
+        modes.note(runs, mode)
+        listener.message(f"{len(runs)} together ({mode})")
         evaluate = program.compile_evaluate(states[0])
-        active = [
-            training.steps(state, evaluate)
-            for training, state in zip(trainings, states, strict=True)
-        ]
-        folders = [job.workdir for job in runs]
-        return _drive(dict(zip(folders, active, strict=True)), states, run)
+        for training, state in zip(trainings, states, strict=True):
+            active[training.workdir] = training.steps(state, evaluate)
+        return _drive(active, states, run, listener)
+
+
+def _is_first(active: Mapping[Path, Any], path: Path) -> bool:
+    return next(iter(active), None) == path
+
+
+def _devices(experiment: Experiment) -> list[jax.Device]:
+    """Those that a run alone would use, of one process."""
+    return jax.devices()[: experiment.devices.data]
 
 
 def _several(config: Devices) -> bool:
@@ -153,14 +186,14 @@ def _several(config: Devices) -> bool:
 class _OneOfMany(Listener):
     """Passes on what one run has to say, under its name; one of them moves the display."""
 
-    def __init__(self, listener: Listener, name: str, *, alone: bool) -> None:
-        self._listener, self._name, self._alone = listener, name, alone
+    def __init__(self, listener: Listener, name: str, leads: Callable[[], bool]) -> None:
+        self._listener, self._name, self._leads = listener, name, leads
 
     def message(self, text: str) -> None:
         self._listener.message(f"{self._name}: {text}")
 
     def progress(self, progress: loop.Progress) -> None:
-        if self._alone:
+        if self._leads():
             self._listener.progress(progress)
 
     def record(self, record: loop.Record) -> None:
@@ -171,6 +204,7 @@ def _drive(
     active: dict[Path, loop.Chunks[dict[str, Any]]],
     states: States,
     run: Callable[[States, np.ndarray], States],
+    listener: Listener,
 ) -> dict[Path, str]:
     """Runs all trainings side by side; which diverged, and where.
 
@@ -189,6 +223,7 @@ def _drive(
         except StopIteration:
             ending = None
         except loop.Diverged as diverged:
+            listener.message(f"{path}: {diverged}")
             failed[path], ending = str(diverged), None
         except loop.Stopped as error:
             ending = error
@@ -280,7 +315,7 @@ def _chosen(
     program: Program, states: States, rates: np.ndarray, mode: SeedsMode
 ) -> tuple[SeedsMode, Callable[[States, np.ndarray], States]]:
     """The mode, and its compiled program; where it is left open, the fastest for a few steps."""
-    devices = jax.devices()[: len(states)]
+    devices = _devices(program.experiment)[: len(states)]
     candidates: list[SeedsMode] = [mode]
     if mode == "auto":
         # On CPUs the others gain nothing: vmap turns convolutions with other weights for each run

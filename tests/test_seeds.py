@@ -65,7 +65,7 @@ def test_every_seed_gets_the_bits_that_it_gets_alone(alone, tmp_path, capsys):
     assert cli.main(["train", str(file), "--seeds", "2", "--workdir", str(workdir)]) == 0
     same_as(workdir, alone)
     out = capsys.readouterr().out
-    assert "2 runs together (map)" in out
+    assert "2 together (map)" in out
     assert "seed6  epoch    3  step     12" in out
     result = json.loads((workdir / "seeds.json").read_text())
     assert result["seeds"] == [5, 6]

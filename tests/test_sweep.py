@@ -150,7 +150,7 @@ def test_trials_that_share_a_program_get_the_bits_that_they_get_alone(capsys, tm
         "data.batch_size=256,512",
     )
     assert cli.main(["sweep", str(file), "--workdir", str(workdir), "--grid", *grid]) == 0
-    assert capsys.readouterr().out.count("8 runs together (map)") == 2
+    assert capsys.readouterr().out.count("8 together (map)") == 2
     trials = {trial.name: trial.experiment for trial in search.trials(BASE, grid)}
     assert len(trials) == 16
     modes = json.loads((workdir / "together.json").read_text())["modes"]
@@ -165,23 +165,64 @@ def test_trials_that_share_a_program_get_the_bits_that_they_get_alone(capsys, tm
     assert len(digests) == 16
 
 
+class Ear(run.Listener):
+    """Keeps the messages; raises SIGTERM when it hears the record of that number."""
+
+    def __init__(self, stop_at=None):
+        self.stop_at, self.said, self.records = stop_at, [], 0
+
+    def message(self, text):
+        self.said.append(text)
+
+    def record(self, record):
+        self.records += 1
+        if self.records == self.stop_at:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_parts_are_small_and_what_began_alone_stays_so(tmp_path, monkeypatch):
+    """Five trials in parts of at most three: one of three, one of two; one has begun alone."""
+    monkeypatch.setattr(together, "AT_MOST", 3)
+    size = 4 * 2 * (64 * 16 + 16 + 16 * 10 + 10)  # parameters and momentum
+    planned = [
+        jobs.Job(search.override(BASE, {"optim.peak_lr": rate}), tmp_path / str(rate))
+        for rate in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    ]
+    together.Modes(tmp_path / "together.json").note(planned[:1], "alone")
+    ear = Ear()
+    assert not together.train_all(planned[:4], tmp_path, ear)
+    assert [line for line in ear.said if line.startswith("run ")] == [f"run 1 of 1: {tmp_path}/0.1"]
+    assert ear.said.count("3 together (map)") == 1
+    monkeypatch.setattr(together, "STATES_BYTES", int(1.5 * size))
+    ear = Ear()
+    assert not together.train_all(planned, tmp_path, ear)
+    assert ear.said.count("1 together (map)") == 2  # no room for a second state
+    assert sum("is finished" in line for line in ear.said) == 4
+    modes = json.loads((tmp_path / "together.json").read_text())["modes"]
+    assert modes == {str(rate): "map" for rate in (0.2, 0.3, 0.4, 0.5, 0.6)} | {"0.1": "alone"}
+
+
 def test_a_stopped_sweep_goes_on_with_all_its_runs(tmp_path):
-    class Stopping(run.Listener):
-        heard = 0
-
-        def record(self, record):
-            self.heard += 1
-            if self.heard == 1:
-                signal.raise_signal(signal.SIGTERM)
-
-    longer = search.override(BASE, {"train.epochs": 2})
+    ear = Ear(stop_at=1)
+    longer = search.override(BASE, {"train.epochs": 2, "train.seeds_mode": "unroll"})
     planned = [
         jobs.Job(search.override(longer, {"optim.peak_lr": rate}), tmp_path / str(rate))
         for rate in (0.1, 0.2, 1e30)
     ]
     with pytest.raises(loop.Stopped):
-        together.train_all(planned, tmp_path, Stopping())
-    failed = together.train_all(planned, tmp_path, run.Listener())
+        together.train_all(planned, tmp_path, ear)
+    assert "3 together (unroll)" in ear.said
+    assert any("1e+30: the loss" in line for line in ear.said)  # at once
+    ear = Ear()
+    # Now left open, the mode is the one that they began with; the third has nothing saved.
+    planned = [
+        jobs.Job(search.override(job.experiment, {"train.seeds_mode": "auto"}), job.workdir)
+        for job in planned
+    ]
+    failed = together.train_all(planned, tmp_path, ear)
+    assert "3 together (unroll)" in ear.said
+    assert "0.1: going on from step 5 of 10" in ear.said
+    assert "0.2: going on from step 5 of 10" in ear.said
     assert [path.name for path in failed] == ["1e+30"]
     for job in planned[:2]:
         found = json.loads((job.workdir / "summary.json").read_text())

@@ -147,8 +147,7 @@ def test_images_are_moved_in_four_directions(made):
     assert [kept[0], kept[3]] == found
 
 
-def test_a_folder_of_other_runs_is_refused(capsys, monkeypatch, made):
-    monkeypatch.setattr(textbook.jax.config, "update", lambda name, value: None)
+def test_a_folder_of_other_runs_is_refused(capsys, made):
     args = ["--workdir", str(made), "--quick", "--only", "translation"]
     assert textbook.main(args) == 2
     error = capsys.readouterr().err

@@ -12,14 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
-
 from experiments.textbook.part import Measure, Part, html, of_comparison, title_and_claim
 from jaxcnn import cli
 from jaxcnn.analysis import report
 from jaxcnn.commands import terminal
 from jaxcnn.run import Listener
-from jaxcnn.train import files, loop
+from jaxcnn.train import files
 
 PARTS = (
     "counts",
@@ -86,20 +84,13 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
     given = parser.parse_args(args)
     workdir = given.workdir or Path("runs") / ("textbook_quick" if given.quick else "textbook")
-    return cli.guarded(lambda: _measure(given.only, workdir, given.quick))
 
-
-def _measure(parts: Sequence[str], workdir: Path, quick: bool) -> int:
-    # Networks of one shape share their program, also with those of an earlier call.
-    jax.config.update("jax_compilation_cache_dir", str((workdir / "xla").absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    try:
+    def command() -> int:
         with terminal.display() as listener:
-            print(textbook(parts, workdir, listener, quick))
-    except loop.Stopped as stopped:
-        print(stopped)
-        return 128 + stopped.signal
-    return 0
+            print(textbook(given.only, workdir, listener, given.quick))
+        return 0
+
+    return cli.guarded(command)
 
 
 if __name__ == "__main__":

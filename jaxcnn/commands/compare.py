@@ -39,17 +39,12 @@ def main(args: Sequence[str]) -> int:
         comparison = dataclasses.replace(comparison, seeds=seeds)
 
     from jaxcnn import jobs, predictions
-    from jaxcnn.train import loop
 
     planned = planned_jobs(comparison, workdir)
     with terminal.display() as listener:
-        try:
-            failed = jobs.train_all(
-                planned, listener, after=lambda job: predictions.of_test_set(job.workdir)
-            )
-        except loop.Stopped as stopped:
-            listener.message(str(stopped))
-            return 128 + stopped.signal
+        failed = jobs.train_all(
+            planned, listener, after=lambda job: predictions.of_test_set(job.workdir)
+        )
     done = [job.workdir for job in planned if job.workdir not in failed]
     if not done:
         raise InputError(f"comparison {file}: every run diverged; lower optim.peak_lr")

@@ -46,7 +46,7 @@ def main(args: Sequence[str]) -> int:
     count, ranges = _count(random)
 
     from jaxcnn import jobs, search, together
-    from jaxcnn.train import files, loop
+    from jaxcnn.train import files
 
     trials = search.trials(base, grid, ranges, count, seed)
     planned = [jobs.Job(trial.experiment, workdir / trial.name) for trial in trials]
@@ -55,12 +55,8 @@ def main(args: Sequence[str]) -> int:
         refused = _refused(planned)
         if len(refused) == len(planned):
             raise InputError(refused[planned[0].workdir])
-        try:
-            fit = [job for job in planned if job.workdir not in refused]
-            failed = together.train_all(fit, workdir, listener)
-        except loop.Stopped as stopped:
-            listener.message(str(stopped))
-            return 128 + stopped.signal
+        fit = [job for job in planned if job.workdir not in refused]
+        failed = together.train_all(fit, workdir, listener)
     rows: list[dict[str, Any]] = []
     for trial, job in zip(trials, planned, strict=True):
         row = {"trial": trial.name, "values": dict(trial.values)}

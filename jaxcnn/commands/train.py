@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from jaxcnn import search
 from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import load_experiment, parse
 from jaxcnn.config import Distributed, Experiment, InputError
@@ -57,6 +56,9 @@ def main(args: Sequence[str]) -> int:
 
     prog = f"train {files[0] if files else 'EXPERIMENT.py'}"
     experiment, workdir, profile, count, distributed = parse(parsed, args, prog)
+    from jaxcnn import run, search, seeds
+    from jaxcnn.train import loop, processes
+
     # Tyro leaves tuples, as widths "(8, 16)", as text.
     given = {
         name: search.value(option) if isinstance(option, str) else option
@@ -64,9 +66,6 @@ def main(args: Sequence[str]) -> int:
     }
     kept = default.model.options if experiment.model.name == default.model.name else {}
     experiment = search.override(experiment, {"model.options": {**kept, **given}})
-
-    from jaxcnn import run, seeds
-    from jaxcnn.train import loop, processes
 
     processes.start(distributed)
     failed: dict[Path, str] = {}
@@ -77,9 +76,6 @@ def main(args: Sequence[str]) -> int:
                     result = run.train(experiment, workdir, listener, profile=profile)
                 else:
                     result, failed = seeds.train(experiment, workdir, count, listener)
-        except loop.Stopped as stopped:
-            listener.message(str(stopped))
-            return 128 + stopped.signal
         except loop.Diverged as diverged:
             print(f"jaxcnn: {workdir}: {diverged}", file=sys.stderr)
             return 1

@@ -1,4 +1,4 @@
-"""Batches of what does not fit into memory: read by worker processes, ahead of the training.
+"""Batches of what does not fit into memory, read by processes or threads ahead of the training.
 
 Which examples make a batch is a pure function of (seed, step), whoever reads them and wherever a
 run begins; a resumed run reads on from its step. Nothing here touches a device.

@@ -36,8 +36,9 @@ class Stopped(Exception):
         signal: its number.
     """
 
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(f"{signal.Signals(number).name} at step {step}; run again to go on")
+    def __init__(self, number: int, step: int | None = None) -> None:
+        at = "" if step is None else f" at step {step}"
+        super().__init__(f"{signal.Signals(number).name}{at}; run again to go on")
         self.signal = number
 
 

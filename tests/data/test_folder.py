@@ -1,13 +1,17 @@
 import os
 import struct
 import zlib
+from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.config import Data, InputError
-from jaxcnn.data import sources
+from jaxcnn import build
+from jaxcnn.config import Augment, Data, Experiment, InputError
+from jaxcnn.data import augment, sources
 
 BLUE = (20, 40, 200)
 
@@ -43,6 +47,45 @@ def test_classes_are_folders_in_natural_order(root):
     assert np.bincount(dataset.train.labels).tolist() == [3, 3]
     grey = sources.load(config(root, channels=1, fit="crop"))
     assert grey.image_shape == (8, 8, 1)
+
+
+def test_images_are_read_with_the_margin_that_random_crops_want(root):
+    data = config(root, fit="crop", read_size=10)
+    dataset = sources.load(data)
+    assert dataset.image_shape == (10, 10, 3)
+    experiment = Experiment(data=data, augment=Augment(random_crop=True))
+    assert build.network_shape(experiment, dataset.image_shape) == (8, 8, 3)
+    # What predict does: the size stays, whatever it is.
+    image = jnp.asarray(dataset.train.images[:1])
+    assert augment.make_prepare(data, fitting=False)(image).shape == image.shape
+    one, other = (
+        build.describe(experiment, sources.load(d))["test_form"]
+        for d in (data, config(root, fit="crop", image_size=10))
+    )
+    assert one == "10x10x3 square"
+    assert other.startswith("10x10x3")
+
+
+def test_random_crops_want_images_that_are_read_larger(root):
+    data = Data("digits", image_size=6, fit="crop", read_size=7)
+    experiment = Experiment(data=data, augment=Augment(random_crop=True))
+    with pytest.raises(InputError, match="'digits', whose images are 8x8"):
+        build.network_shape(experiment, sources.load(data).image_shape)
+    for changes, crop in (({"read_size": 8}, 0.0), ({"read_size": None}, 0.0), ({}, 0.5)):
+        with pytest.raises(InputError, match=r"augment\.random_crop=True"):
+            Experiment(
+                data=config(root, **{"fit": "crop", "read_size": 10} | changes),
+                augment=Augment(random_crop=True, random_resized_crop=crop),
+            )
+
+
+def test_on_a_cpu_threads_read(root, monkeypatch):
+    """There the processes would take the cores that train."""
+    data = config(root, streaming=True)
+    for asked, backend, workers in ((None, "cpu", 0), (2, "cpu", 2), (None, "gpu", None)):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        experiment = Experiment(data=replace(data, workers=asked))
+        assert build.make_stream(experiment, sources.load(data)).workers == workers
 
 
 def test_the_first_examples_are_of_all_classes(root):

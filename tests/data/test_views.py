@@ -47,3 +47,13 @@ def test_crops_of_a_resized_image_are_made_from_the_stored_pixels():
     images = jnp.asarray(np.random.default_rng(2).integers(0, 256, (1, 12, 12, 1)), jnp.uint8)
     got = views.make_views(Data(image_size=10, fit="resize"), "five_crop")(images)
     np.testing.assert_allclose(got[4, 0], images[0, 1:11, 1:11] / 255, atol=1e-6)
+
+
+def test_crops_of_an_image_with_a_margin_are_of_all_of_it():
+    """Ten crops of 224 of 256 stored pixels, as Krizhevsky et al. took them."""
+    images = jnp.asarray(np.random.default_rng(2).integers(0, 256, (1, 16, 16, 1)), jnp.uint8)
+    data = Data(image_size=14, fit="crop", read_size=16)
+    got = views.make_views(data, "five_crop")(images)
+    for view, (top, left) in zip(got, ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1)), strict=True):
+        window = images[0, top : top + 14, left : left + 14]
+        np.testing.assert_allclose(view[0], window / 255, atol=1e-6)

@@ -41,7 +41,7 @@ def make_prepare(data: Data, *, fitting: bool = True) -> Callable[..., jax.Array
     """
     mean, std = (jnp.array(v, jnp.float32).reshape(1, 1, 1, -1) for v in (data.mean, data.std))
     if not fitting:
-        data = replace(data, image_size=None)
+        data = replace(data, image_size=None, read_size=None)
 
     def prepare(
         images: UInt8[Array, "n h w c"], key: Key | None = None, augment: Augment | None = None
