@@ -2,8 +2,10 @@
 
 Command:   jaxcnn compare experiments/compare_fashion_mnist.py --seeds 3
 Hardware:  2 cores of an AMD EPYC (AVX-512), jax 0.10.2
-Time:      not yet measured; must end within 20 minutes
-Result:    not yet measured
+Time:      8 minutes, compiling and the report included
+Result:    test top-1, means of seeds 0 to 2 with their 95 % intervals, measured: mlp 85.20 % (84.80
+           to 85.61), lenet5 85.94 % (85.88 to 86.01), convnet 87.13 % (86.93 to 87.34), resnet8
+           86.57 % (85.99 to 87.14); all three differ from mlp with p < 0.02 after correction
 
 Trained on 12,000 images for 4 epochs so that it ends in that time: compare the arms with one
 another, not with the figures of the other experiments.
