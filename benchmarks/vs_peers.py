@@ -176,7 +176,7 @@ def save_plot(results: list[dict[str, Any]], names: list[str], path: Path) -> No
     axes.set(ylabel="speed, jaxcnn = 1", title=f"images/s, {results[0]['dtype']}")
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside lower center", ncols=len(names), fontsize="small")
     figure.savefig(path, dpi=120)
 
 

@@ -2,7 +2,7 @@
 
 Command:   make train, or jaxcnn train experiments/lenet5_digits.py
 Hardware:  2 cores of an AMD EPYC (AVX-512), jax 0.10.2
-Time:      8 s of training, 30 epochs
+Time:      6 s of training, 30 epochs
 Result:    test top-1 100.00 % (360 of 360 images) with seed 0 (measured)
 
 The split is random, so writers of test digits are known from training.

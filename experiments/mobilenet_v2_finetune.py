@@ -5,7 +5,7 @@ Command:   python -m experiments.weights.mobilenet_v2_cifar10 mobilenet_v2.safet
                --image-size 64 --dataset cifar10 --out weights/mobilenet_v2
            jaxcnn train experiments/mobilenet_v2_finetune.py --init-from weights/mobilenet_v2
 Hardware:  1 core of an AMD EPYC (AVX-512), beside other work, jax 0.10.2
-Time:      339 s of training, 5 epochs (100 s when the core was less shared)
+Time:      338 s of training, 5 epochs (100 s when the core was less shared)
 Result:    test top-1 49.00 % with seed 0 (measured); 39.52 % without --init-from; the weights
            as imported have 47.43 %, here (jaxcnn eval) as in PyTorch
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 import re
+import statistics
 from pathlib import Path
 
 import pytest
 
+from benchmarks import readme
 from jaxcnn.config import Distributed, Experiment
 
 ROOT = Path(__file__).parents[1]
@@ -33,3 +35,22 @@ def test_options_and_files_that_a_page_names_exist(page):
     modules = re.findall(r"python -m ((?:experiments|benchmarks)\.[\w.]+)", text)
     for path in (ROOT / name.replace(".", "/") for name in modules):
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), path
+
+
+def test_the_tables_are_those_that_the_measurements_give():
+    text = (ROOT / "README.md").read_text()
+    assert {name for name in readme.TABLES if f"<!-- table: {name} -->" in text} == set(
+        readme.TABLES
+    )
+    assert readme.filled(text) == text
+
+
+def test_headers_state_what_the_runs_reached():
+    for row in readme.read("experiments"):
+        header = (ROOT / "experiments" / f"{row['name']}.py").read_text().split('"""')[1]
+        assert f"{100 * statistics.mean(row['test_top1']):.2f} %" in header
+        header = " ".join(header.split())
+        assert re.search(rf"\b{row['epochs']} epochs\b", header)
+        assert re.search(rf"\b{row['seconds']:.0f} s of training\b", header)
+        cores = row["environment"]["cores"]
+        assert re.search(rf"\b{cores} core{'s' * (cores > 1)} of an AMD EPYC\b", header)

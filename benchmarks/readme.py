@@ -1,0 +1,148 @@
+"""Writes README's tables from the JSON in results/, each between two comments that name it.
+
+python -m benchmarks.readme
+"""
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).parent / "results"
+
+
+def read(name: str) -> Any:
+    """What a measurement has left in results/."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; all columns but the first are figures."""
+    rule = ["---", *["--:"] * (len(headers) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headers, rule, *rows))
+
+
+def times(ratio: float | None) -> str:
+    """A ratio, or nothing."""
+    return "" if ratio is None else f"{ratio:.2f}x"
+
+
+def experiments() -> str:
+    """The experiments that were trained with one seed, by ``benchmarks.experiments``."""
+    headers = ("experiment", "test top-1", "parameters", "epochs", "training time", "cores")
+    rows = [
+        [
+            row["name"],
+            f"{100 * statistics.mean(row['test_top1']):.2f} %",
+            f"{row['parameters']:,}",
+            str(row["epochs"]),
+            f"{row['seconds']:.0f} s",
+            str(row["environment"]["cores"]),
+        ]
+        for row in read("experiments")
+        if len(row["seeds"]) == 1
+    ]
+    return table(headers, rows)
+
+
+def train_step() -> str:
+    """A training step of LeNet-5, by ``benchmarks.train_step``."""
+    rows = [
+        [row["variant"], f"{row['ms_per_step']:.2f}", times(row["ratio"])]
+        for row in read("train_step")["results"]["peers"]
+    ]
+    return table(("variant", "ms/step", "time against ours"), rows)
+
+
+def train_step_calls() -> str:
+    """A chunk of steps against a call for each, by ``benchmarks.train_step``."""
+    rows = [
+        [
+            row["model"],
+            "x".join(map(str, (row["batch_size"], *row["image"]))),
+            f"{row['chunk_ms_per_step']:.2f}",
+            f"{row['call_ms_per_step']:.2f}",
+            times(row["ratio"]),
+        ]
+        for row in read("train_step")["results"]["calls"]
+    ]
+    headers = ("model", "batch", "ms/step, chunk", "ms/step, call per step", "calls over chunk")
+    return table(headers, rows)
+
+
+def models() -> str:
+    """Whole networks in one process, by ``benchmarks.models``."""
+    results = read("models")["results"]
+    rows: dict[str, list[str]] = {}
+    for row in results["models"]:
+        ratios = (row.get(f"speedup_over_{peer}") for peer in ("stock", "torch"))
+        rows.setdefault(row["model"], []).extend(map(times, ratios))
+    mean = results["geometric_mean"]
+    last = [mean[work][peer] for work in ("inference", "training") for peer in ("stock", "torch")]
+    headers = ("model", "inference, over stock", "over PyTorch", "training, over stock")
+    lines = [[name, *cells] for name, cells in rows.items()]
+    return table((*headers, "over PyTorch"), [*lines, ["geometric mean", *map(times, last)]])
+
+
+def vs_peers() -> str:
+    """Frameworks in a process each, by ``benchmarks/vs_peers.py``."""
+    results = read("vs_peers")["results"]
+    names = list(results[0]["images_per_s"])
+    rows = []
+    for row in results:
+        cells = []
+        for name in names:
+            speed = row["images_per_s"].get(name)
+            ratio = row["speedup_of_jaxcnn_over"].get(name)
+            cells.append(
+                "" if speed is None else f"{speed:,.0f}" + (f" ({times(ratio)})" if ratio else "")
+            )
+        rows.append([f"{row['model']}, {row['work']}", *cells])
+    return table(("images/s", *names), rows)
+
+
+def compare_fashion_mnist() -> str:
+    """Four networks over three seeds, by ``jaxcnn compare``."""
+    rows = []
+    for arm in read("compare_fashion_mnist")["results"]:
+        mean, low, high = (f"{100 * arm['accuracy'][name]:.2f}" for name in ("mean", "low", "high"))
+        difference = arm["difference"]
+        rows.append(
+            [
+                arm["name"],
+                f"{mean} % [{low}, {high}]",
+                f"{100 * difference['mean']:+.2f}" if difference else "",
+                f"{arm['p_adjusted']:.2g}" if difference else "",
+                f"{arm['parameters']:,}",
+                f"{arm['macs'] / 1e6:.2f}",
+                f"{arm['seconds']:.1f} s",
+                f"{arm['images_per_sec']:,.0f}",
+            ]
+        )
+    first = rows[0][0]
+    headers = ("arm", "test top-1 [95 % interval]", f"against {first}", "p", "parameters")
+    return table((*headers, "million MACs", "training time", "images/s"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    f.__name__: f
+    for f in (experiments, compare_fashion_mnist, train_step, train_step_calls, models, vs_peers)
+}
+
+
+def filled(text: str) -> str:
+    """README with every table made anew."""
+
+    def made(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}"
+
+    return re.sub(
+        r"(<!-- table: (\w+) -->)\n(?:(?!<!-- table).)*?(<!-- end -->)", made, text, flags=re.DOTALL
+    )
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
