@@ -109,6 +109,7 @@ class StopAt(run.Listener):
 
     def progress(self, progress):
         if progress.step == self.step:
+            self.step = None  # a second signal would end the process
             signal.raise_signal(signal.SIGTERM)
 
 

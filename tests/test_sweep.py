@@ -146,13 +146,12 @@ def test_trials_that_share_a_program_get_the_bits_that_they_get_alone(capsys, tm
     grid = (
         "optim.peak_lr=0.3,0.03",
         "schedule.name=constant,cosine",
-        "train.seed=0,1",
         "data.batch_size=256,512",
     )
     assert cli.main(["sweep", str(file), "--workdir", str(workdir), "--grid", *grid]) == 0
-    assert capsys.readouterr().out.count("8 together (map)") == 2
+    assert capsys.readouterr().out.count("4 together (map)") == 2
     trials = {trial.name: trial.experiment for trial in search.trials(BASE, grid)}
-    assert len(trials) == 16
+    assert len(trials) == 8
     modes = json.loads((workdir / "together.json").read_text())["modes"]
     assert modes == dict.fromkeys(trials, "map")
     digests = set()
@@ -162,7 +161,7 @@ def test_trials_that_share_a_program_get_the_bits_that_they_get_alone(capsys, tm
         if experiment.data.batch_size == 256 and experiment.schedule.name == "cosine":
             alone = run.train(experiment, tmp_path / "alone" / name)
             assert alone["state_sha256"] == summary["state_sha256"]
-    assert len(digests) == 16
+    assert len(digests) == 8
 
 
 class Ear(run.Listener):
