@@ -163,6 +163,7 @@ def test_stopping_after_any_chunk_changes_nothing(finished, tmp_path, number, st
     assert signal.getsignal(number) == handler
 
 
+@pytest.mark.slow
 def test_mixed_images_are_learnt_and_resumed_to_the_same_bits(tmp_path, monkeypatch):
     real, seen = train_step.cross_entropy, []
     monkeypatch.setattr(
@@ -223,8 +224,11 @@ class Killed(BaseException):
     """What kill -9 is to the code: nothing after it runs, but files stay as they are."""
 
 
+KILLS = [("best", 2), pytest.param("latest", 1, marks=pytest.mark.slow), ("latest", 3)]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("kind", "number"), [("best", 2), ("latest", 1), ("latest", 3)])
+@pytest.mark.parametrize(("kind", "number"), KILLS)
 def test_killed_around_any_checkpoint(finished, tmp_path, monkeypatch, kind, number, when):
     """Deterministic kills at the moments where the two kinds of checkpoint disagree."""
     _, summary = finished
@@ -453,6 +457,7 @@ STREAMED = replace(
 )
 
 
+@pytest.mark.slow
 def test_a_streamed_run_goes_on_with_the_same_bits(tmp_path, monkeypatch):
     """Whoever reads the data, however many batches a block holds, and wherever it was stopped."""
     whole = run.train(STREAMED, tmp_path / "whole")

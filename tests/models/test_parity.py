@@ -14,18 +14,31 @@ from tests.models.table import ROWS, TABLE, Row
 SHARED = [row for row in TABLE if row.torchvision]
 slow = pytest.mark.slow
 # Their forward and backward passes in float64 are compiled in the default run.
-QUICK_TO_COMPILE = {"alexnet", "mobilenet_v2", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1"}
+QUICK_TO_COMPILE = {"mobilenet_v2", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1"}
+
+
+# Their blocks are others than those of the network that stands for their family.
+OTHER_BLOCKS = {
+    *("efficientnet_v2_s", "regnet_x_400mf", "resnet50", "resnext50_32x4d", "squeezenet1_0"),
+    "vgg11",
+}
+
+
+def by_default(row: Row) -> bool:
+    """Whether the default run has it; the others differ in widths and depths alone."""
+    return row.representative or row.name in OTHER_BLOCKS
 
 
 def _param(row: Row) -> Any:
-    return pytest.param(row, id=row.name, marks=slow if row.giant else ())
+    marks = [] if by_default(row) else [slow]
+    return pytest.param(row, id=row.name, marks=[*marks, *[pytest.mark.giant] * row.giant])
 
 
 @pytest.mark.parametrize("row", SHARED, ids=lambda row: row.name)
 def test_names_shapes_and_counts_are_the_references(row: Row, torchvision: Any) -> None:
     theirs = reference(row.name, empty=True)
     assert sum(p.numel() for p in theirs.parameters()) == row.parameters
-    if row.giant:  # of the others, test_eval_logits moves the weights themselves
+    if not by_default(row):  # test_eval_logits moves the weights themselves, in the slow run
         zero = np.zeros((), np.float32)
         state = {name: np.broadcast_to(zero, t.shape) for name, t in theirs.state_dict().items()}
         assert models.from_torch(row.name, state).keys() <= {"params", "batch_stats"}
