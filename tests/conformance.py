@@ -30,8 +30,9 @@ def _families(fast: Callable[[Row], Any]) -> Any:
 
 
 FAMILIES = _families(lambda row: True)
-# Their gradients take 20 s and more to compile.
-SHALLOW = _families(lambda row: row.name not in {"inception_v3", "googlenet", "convnext_tiny"})
+# Their gradients take 10 s and more to compile.
+DEEP = {"inception_v3", "googlenet", "googlenet_2014", "convnext_tiny", "xception"}
+SHALLOW = _families(lambda row: row.name not in DEEP)
 SMALL = _families(lambda row: row.parameters < 1_000_000)  # compiles every operation by itself
 FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running here
 
@@ -201,7 +202,7 @@ def test_gradients(row: Row) -> None:
         assert np.any(new != old), "a running statistic did not move"
 
 
-@_families(lambda row: row.name in {"resnet18", "mobilenet_v2"})  # compiles twice
+@_families(lambda row: row.name == "resnet18")  # compiles twice
 def test_remat_changes_nothing(row: Row) -> None:
     if "remat" not in models.model_options(row.name):
         pytest.skip("the model is too small to have the option")
@@ -239,7 +240,7 @@ def test_init_for_many_seeds(row: Row) -> None:
     one = shapes(model, row.image)
     jax.tree.map(lambda m, o: (m.shape == (3, *o.shape)) or pytest.fail("vmap"), many, one)
     # Values, where drawing them takes no more than a moment.
-    if sum(leaf.size for leaf in jax.tree.leaves(one["params"])) < 100_000:
+    if sum(leaf.size for leaf in jax.tree.leaves(one["params"])) < 20_000:
         init = jax.jit(jax.vmap(model.init, in_axes=(0, None)), compiler_options=FAST)
         drawn = init(jax.random.split(jax.random.key(0), 3), jnp.zeros((1, *row.image)))
         for path, leaf in flatten_dict(drawn["params"], sep="/").items():

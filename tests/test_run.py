@@ -224,11 +224,17 @@ class Killed(BaseException):
     """What kill -9 is to the code: nothing after it runs, but files stay as they are."""
 
 
-KILLS = [("best", 2), pytest.param("latest", 1, marks=pytest.mark.slow), ("latest", 3)]
+KILLS = [("best", 2, "after"), ("latest", 3, "before")]
+MORE = [
+    ("best", 2, "before"),
+    ("latest", 1, "before"),
+    ("latest", 1, "after"),
+    ("latest", 3, "after"),
+]
+MORE_KILLS = [pytest.param(*kill, marks=pytest.mark.slow) for kill in MORE]
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("kind", "number"), KILLS)
+@pytest.mark.parametrize(("kind", "number", "when"), KILLS + MORE_KILLS)
 def test_killed_around_any_checkpoint(finished, tmp_path, monkeypatch, kind, number, when):
     """Deterministic kills at the moments where the two kinds of checkpoint disagree."""
     _, summary = finished
