@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import run
+from jaxcnn.analysis import plots
 from jaxcnn.build import compile_evaluate
 from jaxcnn.config import (
     Augment,
@@ -52,6 +53,13 @@ def longer(experiment, epochs):
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "a"
     return workdir, run.train(SMALL, workdir)
+
+
+@pytest.fixture(autouse=True)
+def _pictures_are_drawn_once(finished, monkeypatch):
+    """By the finished run: drawing takes a quarter of a run as small as these."""
+    monkeypatch.setattr(plots, "save_curves", lambda *args: None)
+    monkeypatch.setattr(plots, "save_confusion", lambda *args: None)
 
 
 def test_the_run_folder_holds_what_it_promises(finished):

@@ -34,11 +34,14 @@ def _param(row: Row) -> Any:
     return pytest.param(row, id=row.name, marks=[*marks, *[pytest.mark.giant] * row.giant])
 
 
-@pytest.mark.parametrize("row", SHARED, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, id=row.name, marks=slow if row.giant else ()) for row in SHARED],
+)
 def test_names_shapes_and_counts_are_the_references(row: Row, torchvision: Any) -> None:
     theirs = reference(row.name, empty=True)
     assert sum(p.numel() for p in theirs.parameters()) == row.parameters
-    if row.giant:  # test_eval_logits moves the weights of the others, by default or in CI
+    if row.giant:  # test_eval_logits moves the weights of the others
         zero = np.zeros((), np.float32)
         state = {name: np.broadcast_to(zero, t.shape) for name, t in theirs.state_dict().items()}
         assert models.from_torch(row.name, state).keys() <= {"params", "batch_stats"}
