@@ -2,7 +2,7 @@
 
 Command:   jaxcnn train experiments/mlp_fashion_mnist.py
 Hardware:  2 cores of an AMD EPYC (AVX-512), jax 0.10.2
-Time:      850 s of training, 20 epochs, beside other work; 60 s on one core without
+Time:      36 s of training, 20 epochs
 Result:    test top-1 89.95 % with seed 0 (measured)
 """
 
