@@ -4,9 +4,9 @@
 #     OUT=results bash benchmarks/gpu.sh
 #     JAXCNN_QUICK=1 bash benchmarks/gpu.sh    # on a CPU: does the script work?
 #
-# Needs jax, flax (and with it rich), optax, orbax, numpy and torch, and nothing else. Results, logs and a line for
-# each step (name, exit code, seconds) go to the folder $OUT. A step that fails or takes too long
-# does not keep the others from running; the exit code says whether all went well.
+# Needs jax, flax (and with it rich), optax, orbax, numpy and torch, and nothing else. Results,
+# logs and a line for each step (name, exit code, seconds) go to the folder $OUT. A step that fails
+# or takes too long does not keep the others from running; the exit code says whether all went well.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -46,7 +46,7 @@ step bench 180 python -c "
 from pathlib import Path
 from jaxcnn.analysis import bench
 problems = bench.run($models, ['infer', 'train'], Path('$OUT/bench.csv'), $settings)
-raise SystemExit('; '.join(problems))"
+raise SystemExit('; '.join(problems) or None)"
 step vs_peers 180 python -m benchmarks.vs_peers "${peers[@]}"
 step train_step 60 python -m benchmarks.train_step "${train_step[@]}"
 step ops 60 python -m benchmarks.ops --no-torch "${ops[@]}"
