@@ -38,7 +38,7 @@ step() { # NAME LIMIT_IN_SECONDS COMMAND...
   shift 2
   timeout --kill-after=5 "$limit" "$@" >"$OUT/$name.log" 2>&1 || code=$?
   echo "$name exit $code after $((SECONDS - start)) s" | tee -a "$OUT/steps.txt"
-  ((code == 0)) || failed=1
+  ((code == 0)) || { failed=1; tail -n 20 "$OUT/$name.log"; }
 }
 
 # The limits add up to 525 s. What matters most comes first.

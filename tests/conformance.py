@@ -239,11 +239,21 @@ def test_init_for_many_seeds(row: Row) -> None:
     many = jax.eval_shape(jax.vmap(model.init, in_axes=(0, None)), keys, x)
     one = shapes(model, row.image)
     jax.tree.map(lambda m, o: (m.shape == (3, *o.shape)) or pytest.fail("vmap"), many, one)
-    # Values, where drawing them takes no more than a moment.
-    if sum(leaf.size for leaf in jax.tree.leaves(one["params"])) < 20_000:
-        init = jax.jit(jax.vmap(model.init, in_axes=(0, None)), compiler_options=FAST)
-        drawn = init(jax.random.split(jax.random.key(0), 3), jnp.zeros((1, *row.image)))
-        for path, leaf in flatten_dict(drawn["params"], sep="/").items():
-            assert np.isfinite(leaf).all(), path
-            if path.endswith("kernel"):
-                assert np.any(leaf[0] != leaf[1]), f"{path} is the same for two seeds"
+
+
+DRAWN = ["mobilenet_v1", "lenet5"]
+DRAWN_SLOWLY = ["resnet20", "mobilenet_v2", "mnasnet0_5", "efficientnet_b0", "shufflenet_v2_x0_5"]
+
+
+@pytest.mark.parametrize(
+    "name", [*DRAWN, *(pytest.param(name, marks=pytest.mark.slow) for name in DRAWN_SLOWLY)]
+)
+def test_every_seed_draws_other_values(name: str) -> None:
+    row = ROWS[name]
+    model = build(row, **row.slim)
+    init = jax.jit(jax.vmap(model.init, in_axes=(0, None)), compiler_options=FAST)
+    drawn = init(jax.random.split(jax.random.key(0), 3), jnp.zeros((1, *row.image)))
+    for path, leaf in flatten_dict(drawn["params"], sep="/").items():
+        assert np.isfinite(leaf).all(), path
+        if path.endswith("kernel"):
+            assert np.any(leaf[0] != leaf[1]), f"{path} is the same for two seeds"

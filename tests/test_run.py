@@ -56,10 +56,13 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _pictures_are_drawn_once(finished, monkeypatch):
-    """By the finished run: drawing takes a quarter of a run as small as these."""
-    monkeypatch.setattr(plots, "save_curves", lambda *args: None)
-    monkeypatch.setattr(plots, "save_confusion", lambda *args: None)
+def _pictures_are_not_drawn(finished, request):
+    """But by the finished run and the slow tests: they take a quarter of a run this small."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.get_closest_marker("slow"):
+            patch.setattr(plots, "save_curves", lambda *args: None)
+            patch.setattr(plots, "save_confusion", lambda *args: None)
+        yield
 
 
 def test_the_run_folder_holds_what_it_promises(finished):

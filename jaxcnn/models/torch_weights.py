@@ -109,8 +109,8 @@ def from_torch(
             of = f"{np.shape(value)} and the dtype {np.asarray(value).dtype}"
             misshapen.append(f"{key} has the shape {of}, expected {expected} of numbers")
         else:
-            # A copy, and not `jnp.array`, which compiles a program for every shape.
-            found[path] = jax.device_put(array, may_alias=False)
+            # May be held in place, not copied again; `jnp.asarray` compiles for every shape.
+            found[path] = jax.device_put(array)
     missing = [
         f"{name} (here {'/'.join(path)})" for name, (path, _) in wanted.items() if name not in given
     ]
@@ -207,8 +207,8 @@ def _to_ours(array: np.ndarray, target: tuple[int, ...]) -> np.ndarray | None:
         array = array.reshape(shape)
     if array.dtype.kind in "OSUMmc":
         return None
-    array = array.astype(np.float32, copy=False)
-    return np.moveaxis(array, (0, 1), (-1, -2)) if len(shape) > 1 else array
+    array = np.moveaxis(array, (0, 1), (-1, -2)) if len(shape) > 1 else array
+    return np.array(array, np.float32, order="C")  # always a copy: the caller's may change
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -50,6 +50,24 @@ def test_layouts() -> None:
     assert {leaf.dtype for leaf in jax.tree.leaves(again)} == {jnp.dtype("float32")}
 
 
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy at an address that a CPU device would take over without copying."""
+    raw = np.zeros(array.nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    found = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    found[:] = array
+    return found
+
+
+def test_what_becomes_of_the_state_dict_does_not_matter() -> None:
+    shapes = {"fc1.weight": (64, 1), "fc1.bias": (64,), "fc2.weight": (32, 64), "fc2.bias": (32,)}
+    state = {name: aligned(np.ones(shape, np.float32)) for name, shape in shapes.items()}
+    variables = models.from_torch("mlp", state, num_classes=32, input_shape=(1, 1, 1), hidden=(64,))
+    for array in state.values():
+        array[:] = 7
+    assert all((leaf == 1).all() for leaf in jax.tree.leaves(variables))
+
+
 def test_wrong_state_dicts_are_named() -> None:
     state = squeezenet_state()
     bias = state.pop("features.9.squeeze.bias")
