@@ -56,8 +56,8 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _pictures_are_not_drawn(finished, request):
-    """But by the finished run and the slow tests: they take a quarter of a run this small."""
+def _pictures_are_not_drawn(request):
+    """But by ``finished``, made before, and slow tests: they take a quarter of a run this small."""
     with pytest.MonkeyPatch.context() as patch:
         if not request.node.get_closest_marker("slow"):
             patch.setattr(plots, "save_curves", lambda *args: None)
@@ -235,17 +235,17 @@ class Killed(BaseException):
     """What kill -9 is to the code: nothing after it runs, but files stay as they are."""
 
 
-KILLS = [("best", 2, "after"), ("latest", 3, "before")]
-MORE = [
-    ("best", 2, "before"),
-    ("latest", 1, "before"),
-    ("latest", 1, "after"),
-    ("latest", 3, "after"),
+KILLS = [
+    ("best", 2, "after"),
+    ("latest", 3, "before"),
+    pytest.param("best", 2, "before", marks=pytest.mark.slow),
+    pytest.param("latest", 1, "before", marks=pytest.mark.slow),
+    pytest.param("latest", 1, "after", marks=pytest.mark.slow),
+    pytest.param("latest", 3, "after", marks=pytest.mark.slow),
 ]
-MORE_KILLS = [pytest.param(*kill, marks=pytest.mark.slow) for kill in MORE]
 
 
-@pytest.mark.parametrize(("kind", "number", "when"), KILLS + MORE_KILLS)
+@pytest.mark.parametrize(("kind", "number", "when"), KILLS)
 def test_killed_around_any_checkpoint(finished, tmp_path, monkeypatch, kind, number, when):
     """Deterministic kills at the moments where the two kinds of checkpoint disagree."""
     _, summary = finished

@@ -15,23 +15,22 @@ SHARED = [row for row in TABLE if row.torchvision]
 slow = pytest.mark.slow
 # Their forward and backward passes in float64 are compiled in the default run.
 QUICK_TO_COMPILE = {"mobilenet_v2", "resnet18", "squeezenet1_1"}
-
-
 # Their blocks are others than those of the network that stands for their family.
 OTHER_BLOCKS = {
-    *("efficientnet_v2_s", "regnet_x_400mf", "resnet50", "resnext50_32x4d", "squeezenet1_0"),
+    "efficientnet_v2_s",
+    "regnet_x_400mf",
+    "resnet50",
+    "resnext50_32x4d",
+    "squeezenet1_0",
     "vgg11",
 }
 
 
-def by_default(row: Row) -> bool:
-    """Whether the default run has it; the others differ in widths and depths alone."""
-    return row.representative or row.name in OTHER_BLOCKS
-
-
 def _param(row: Row) -> Any:
-    marks = [] if by_default(row) else [slow]
-    return pytest.param(row, id=row.name, marks=[*marks, *[pytest.mark.giant] * row.giant])
+    """Slow where it differs in widths and depths alone from what the default run has."""
+    by_default = row.representative or row.name in OTHER_BLOCKS
+    marks = [slow] * (not by_default) + [pytest.mark.giant] * row.giant
+    return pytest.param(row, id=row.name, marks=marks)
 
 
 @pytest.mark.parametrize(
