@@ -62,8 +62,8 @@ class Records:
         }
 
     def fault(self, index: int) -> str:
-        """Records can all be read, or none."""
-        raise NotImplementedError
+        """There is none to name: records can all be read, or none (see :meth:`read`)."""
+        raise ValueError(f"index={index}: no record is damaged by itself")
 
     def identity(self) -> list[np.ndarray]:
         """What tells this split from another one."""

@@ -48,8 +48,8 @@ class Split:
         return {"image": self.images[index], "label": self.labels[index], "ok": ok}
 
     def fault(self, index: int) -> str:
-        """All can be read."""
-        raise NotImplementedError
+        """There is none to name: what lies in memory can be read."""
+        raise ValueError(f"index={index}: an example in memory has no fault")
 
     def identity(self) -> list[np.ndarray]:
         """What tells this split from another one."""
