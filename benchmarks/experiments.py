@@ -14,9 +14,10 @@ from typing import Any
 
 from benchmarks import timing
 from jaxcnn import cli
-from jaxcnn.analysis import runs
+from jaxcnn.analysis import arms as runs
 from jaxcnn.commands.parsing import load_experiment
-from jaxcnn.config import RESUME_MAY_CHANGE, InputError, differences, to_dict
+from jaxcnn.config import RESUME_MAY_CHANGE, differences, to_dict
+from jaxcnn.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 PATH = timing.RESULTS / "experiments.json"

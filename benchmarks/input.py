@@ -25,10 +25,10 @@ from PIL import Image
 
 from benchmarks import timing
 from jaxcnn import models
-from jaxcnn.build import make_stream
 from jaxcnn.config import Data, Experiment
 from jaxcnn.data import augment, pipeline, shapes, sources
 from jaxcnn.data.feed import Feed, InBlocks
+from jaxcnn.runs.build import make_stream
 from jaxcnn.train import step
 from jaxcnn.train.state import init_state, stream
 

@@ -18,12 +18,12 @@ import jax
 import numpy as np
 
 from benchmarks import timing
-from jaxcnn.build import build_model
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import SeedsMode
 from jaxcnn.data import sources
-from jaxcnn.program import Program
-from jaxcnn.together import make_together
+from jaxcnn.runs.build import build_model
+from jaxcnn.runs.group import make_together
+from jaxcnn.runs.program import Program
 from jaxcnn.train import mesh
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "lenet5_digits.py"

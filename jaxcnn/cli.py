@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxcnn import __version__
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError, Stopped
 
 USAGE = f"""\
 jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
@@ -81,14 +81,10 @@ def guarded(command: Callable[[], int]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
-        from jaxcnn.train import loop  # imports JAX, which is there if a training was stopped
-
-        if not isinstance(error, loop.Stopped):
-            raise
+    except Stopped as stopped:
         with contextlib.suppress(BrokenPipeError):
-            print(error)
-        return 128 + error.signal
+            print(stopped)
+        return 128 + stopped.signal
 
 
 def _named(name: str) -> Callable[[Sequence[str]], int]:

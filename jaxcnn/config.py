@@ -6,35 +6,20 @@ from the command line (``--optim.peak-lr 0.2``), and the resolved value is writt
 folder as config.json, from which :func:`from_dict` builds the same value again.
 """
 
-import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+from jaxcnn.errors import InputError
 
 Views = Literal["none", "flip", "five_crop", "ten_crop"]
 """Of a test image, for test-time augmentation."""
 SeedsMode = Literal["auto", "map", "unroll", "vmap", "devices", "alone"]
 """How runs are computed together: see ``train.seeds_mode``."""
 Option = bool | int | float | str | tuple[int, ...]
-
-
-class InputError(ValueError):
-    """A fault in what the user gave: one line with the field or file, its value, and the remedy."""
-
-
-@contextlib.contextmanager
-def as_input_error(what: str = "") -> Iterator[None]:
-    """Turns the shape and value errors of tracing into one line that says where they come from."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, TypeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(": ".join(filter(None, [what, reason]))) from error
 
 
 def _require(holds: bool, name: str, value: object, accepted: str) -> None:

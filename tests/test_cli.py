@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn import cli, run
+from jaxcnn import cli
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.commands.train import _options_together
-from jaxcnn.config import InputError
-from jaxcnn.trained import evaluate, restore, transfer
+from jaxcnn.errors import InputError
+from jaxcnn.runs import training as run
+from jaxcnn.runs.trained import evaluate, restore, transfer
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "experiments" / "lenet5_digits.py")

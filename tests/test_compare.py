@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn import cli, predictions
-from jaxcnn.analysis import compare, runs
-from jaxcnn.build import build_model
+from jaxcnn import cli
+from jaxcnn.analysis import arms as runs
+from jaxcnn.analysis import compare
 from jaxcnn.commands.parsing import load_comparison
-from jaxcnn.train import folder
+from jaxcnn.runs import predictions
+from jaxcnn.runs.build import build_model
+from jaxcnn.train import run_folder as folder
 
 FILE = """
 from jaxcnn.config import *

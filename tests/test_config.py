@@ -5,17 +5,8 @@ from pathlib import Path
 import pytest
 
 from jaxcnn import config
-from jaxcnn.config import (
-    Augment,
-    Comparison,
-    Data,
-    Experiment,
-    InputError,
-    Model,
-    Optim,
-    Schedule,
-    Train,
-)
+from jaxcnn.config import Augment, Comparison, Data, Experiment, Model, Optim, Schedule, Train
+from jaxcnn.errors import InputError
 
 BAD = [
     (Data, {"name": ""}, "data.name"),

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcnn.build import build_model
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.data import records, sources
-from jaxcnn.program import Program
+from jaxcnn.runs.build import build_model
+from jaxcnn.runs.program import Program
 from jaxcnn.train import mesh
 
 FILES = sorted(

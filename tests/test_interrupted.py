@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
-from jaxcnn.train import folder
+from jaxcnn.train import run_folder as folder
 from jaxcnn.train.checkpoint import MANIFEST
 
 pytestmark = pytest.mark.slow

@@ -10,10 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from jaxcnn import run
 from jaxcnn.commands.parsing import load_experiment
-from jaxcnn.config import Distributed, InputError
-from jaxcnn.train import folder
+from jaxcnn.config import Distributed
+from jaxcnn.errors import InputError
+from jaxcnn.runs import training as run
+from jaxcnn.train import run_folder as folder
 from jaxcnn.train.processes import in_cluster
 
 EXPERIMENT = """

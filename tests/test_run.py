@@ -12,25 +12,17 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn import run
 from jaxcnn.analysis import plots
-from jaxcnn.build import compile_evaluate
-from jaxcnn.config import (
-    Augment,
-    Data,
-    Experiment,
-    InputError,
-    Model,
-    Optim,
-    Schedule,
-    Train,
-    to_dict,
-)
+from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.data import feed, sources
-from jaxcnn.train import folder, loop, metrics
+from jaxcnn.errors import Diverged, InputError, Stopped
+from jaxcnn.runs import training as run
+from jaxcnn.runs.build import compile_evaluate
+from jaxcnn.runs.trained import evaluate, predict, restore
+from jaxcnn.train import loop, metrics
+from jaxcnn.train import run_folder as folder
 from jaxcnn.train import step as train_step
 from jaxcnn.train.checkpoint import Checkpoints
-from jaxcnn.trained import evaluate, predict, restore
 
 # Dropout, augmentation and batch statistics: all that a resumed run could get wrong.
 SMALL = Experiment(
@@ -160,7 +152,7 @@ def test_stopping_after_any_chunk_changes_nothing(finished, tmp_path, number, st
     done, summary = finished
     workdir, handler = tmp_path / "a", signal.getsignal(number)
     for step in steps:
-        with pytest.raises(loop.Stopped) as stopped:
+        with pytest.raises(Stopped) as stopped:
             run.train(SMALL, workdir, StopAt(step, number))
         assert stopped.value.signal == number
     resumed = run.train(SMALL, workdir)
@@ -185,7 +177,7 @@ def test_mixed_images_are_learnt_and_resumed_to_the_same_bits(tmp_path, monkeypa
     mixed = Augment(trivial_augment=True, random_erasing=0.5, mixup=0.2, cutmix=1.0)
     experiment = replace(longer(SMALL, 2), augment=mixed)
     whole = run.train(experiment, tmp_path / "whole")
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(experiment, tmp_path / "a", StopAt(11, signal.SIGTERM))
     resumed = run.train(experiment, tmp_path / "a")
     assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
@@ -220,7 +212,7 @@ def test_a_folder_of_another_run_is_refused_by_field(finished, change, named):
 
 def test_other_data_under_the_same_name_are_refused(tmp_path, monkeypatch):
     workdir = tmp_path / "a"
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(SMALL, workdir, StopAt(11, signal.SIGTERM))
     real = sources.load(SMALL.data)
     other = replace(real, test=sources.Split(255 - real.test.images, real.test.labels))
@@ -293,7 +285,7 @@ def test_the_best_that_a_checkpoint_names_outlives_a_better_one(tmp_path, monkey
 
 def test_made_shorter_the_summary_belongs_to_the_last_step(tmp_path):
     rare = replace(SMALL, train=Train(epochs=9, eval_every=5))
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(rare, tmp_path / "a", StopAt(33, signal.SIGTERM))
     at = max(int(p.name) for p in (tmp_path / "a/checkpoints/latest").iterdir()) // 11
     with pytest.raises(InputError, match=f"train.epochs=1: .* has done {at} epochs already"):
@@ -318,17 +310,17 @@ def test_another_machine_is_mentioned(tmp_path):
         def message(self, text):
             said.append(text)
 
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(SMALL, tmp_path / "a", Ear(11, signal.SIGTERM))
     env = json.loads((tmp_path / "a" / "env.json").read_text())
     (tmp_path / "a" / "env.json").write_text(json.dumps({**env, "cores": 64}))
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(SMALL, tmp_path / "a", Ear(22, signal.SIGTERM))
     assert any("cores was 64, now" in text for text in said)
 
 
 def test_checkpoints_without_their_config_are_refused(tmp_path):
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(SMALL, tmp_path / "a", StopAt(11, signal.SIGTERM))
     (tmp_path / "a" / "config.json").unlink()
     with pytest.raises(InputError, match=r"config\.json: no such file"):
@@ -336,7 +328,7 @@ def test_checkpoints_without_their_config_are_refused(tmp_path):
 
 
 def test_a_config_from_before_a_field_existed_still_fits(tmp_path):
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(SMALL, tmp_path / "a", StopAt(11, signal.SIGTERM))
     path = tmp_path / "a" / "config.json"
     config = json.loads(path.read_text())
@@ -360,7 +352,7 @@ def test_divergence_stops_the_run_and_is_never_saved(tmp_path, batch_size):
         optim=Optim("sgd", peak_lr=1e30),
         schedule=Schedule("constant", 0),
     )
-    with pytest.raises(loop.Diverged, match="not finite"):
+    with pytest.raises(Diverged, match="not finite"):
         run.train(wild, tmp_path / "a")
     for kind in ("latest", "best"):
         assert not list((tmp_path / "a" / "checkpoints" / kind).iterdir())
@@ -372,7 +364,7 @@ def test_divergence_stops_the_run_and_is_never_saved(tmp_path, batch_size):
 def test_a_damaged_latest_checkpoint_is_replaced_by_the_one_before(finished, tmp_path, caplog):
     workdir = tmp_path / "a"
     _, whole = finished
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(SMALL, workdir, StopAt(30, signal.SIGTERM))
     latest = max((workdir / "checkpoints" / "latest").glob("[0-9]*"), key=lambda p: int(p.name))
     victim = max((p for p in latest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
@@ -449,7 +441,8 @@ import sys
 for name in ("tensorflow_datasets", "grain", "tyro", "tensorboardX"):
     sys.modules[name] = None
 from pathlib import Path
-from jaxcnn import config, run
+from jaxcnn import config
+from jaxcnn.runs import training as run
 experiment = config.from_dict({to_dict(longer(SMALL, 1))!r})
 print(run.train(experiment, Path({str(tmp_path / "a")!r}))["test_top1"])
 """
@@ -488,7 +481,7 @@ def test_a_streamed_run_goes_on_with_the_same_bits(tmp_path, monkeypatch):
             if progress.step >= 4:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(STREAMED, tmp_path / "stopped", StopAt())
     resumed = run.train(workers, tmp_path / "stopped")
     assert resumed["data_wait"] > 0

@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import program, run
-from jaxcnn.config import Augment, Data, Experiment, InputError, Model, Optim, Schedule, Train
-from jaxcnn.train import folder, loop, optim
+from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
+from jaxcnn.errors import InputError, Stopped
+from jaxcnn.runs import program
+from jaxcnn.runs import training as run
+from jaxcnn.runs.trained import evaluate, restore
+from jaxcnn.train import loop, optim
+from jaxcnn.train import run_folder as folder
 from jaxcnn.train.state import sha256, state_from
-from jaxcnn.trained import evaluate, restore
 
 DATA = Data("digits", train_limit=256, batch_size=64, eval_batch_size=180, mean=(0.3,), std=(0.4,))
 MLP = Experiment(
@@ -57,7 +60,7 @@ def test_a_run_with_much_of_it_on(teacher, tmp_path, monkeypatch):
         train=Train(epochs=2, ema_decay=0.9, accumulate=2, distill_from=str(teacher)),
     )
     whole = run.train(experiment, tmp_path / "whole", profile=(2, 6))
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(experiment, tmp_path / "a", Stop(5))
     resumed = run.train(experiment, tmp_path / "a")
     assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
@@ -104,7 +107,7 @@ def test_another_teacher_is_not_taken_up_half_way(teacher, tmp_path):
     own = tmp_path / "teacher"
     shutil.copytree(teacher, own)
     student = replace(MLP, train=Train(epochs=2, distill_from=str(own)))
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         run.train(student, tmp_path / "a", Stop(4))
     shutil.rmtree(own / "checkpoints" / "latest" / "8")  # an older state of it
     with pytest.raises(InputError, match="teacher_sha256 was"):

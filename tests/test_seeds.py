@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxcnn import cli, run, seeds
+from jaxcnn import cli
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
-from jaxcnn.train import folder, loop
-from jaxcnn.trained import evaluate
+from jaxcnn.errors import Stopped
+from jaxcnn.runs import seeds
+from jaxcnn.runs import training as run
+from jaxcnn.runs.trained import evaluate
+from jaxcnn.train import loop
+from jaxcnn.train import run_folder as folder
 
 SMALL = Experiment(
     name="small",
@@ -115,7 +119,7 @@ class StopAt(run.Listener):
 
 def test_stopped_or_killed_all_go_on_from_where_each_was(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         seeds.train(SMALL, tmp_path, 2, StopAt(6))
     saved = [sorted(int(p.name) for p in tmp_path.glob(f"seed{n}/*/latest/*")) for n in (5, 6)]
     assert saved == [[4, 6], [4, 6]]

@@ -7,9 +7,12 @@ import signal
 import numpy as np
 import pytest
 
-from jaxcnn import cli, jobs, run, search, together
-from jaxcnn.config import Data, Experiment, InputError, Model, Optim, Schedule, Train
-from jaxcnn.train import loop
+from jaxcnn import cli
+from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train
+from jaxcnn.errors import InputError, Stopped
+from jaxcnn.runs import group as together
+from jaxcnn.runs import jobs, search
+from jaxcnn.runs import training as run
 
 BASE = Experiment(
     name="base",
@@ -208,7 +211,7 @@ def test_a_stopped_sweep_goes_on_with_all_its_runs(tmp_path):
         jobs.Job(search.override(longer, {"optim.peak_lr": rate}), tmp_path / str(rate))
         for rate in (0.1, 0.2, 1e30)
     ]
-    with pytest.raises(loop.Stopped):
+    with pytest.raises(Stopped):
         together.train_all(planned, tmp_path, ear)
     assert "3 together (unroll)" in ear.said
     assert any("1e+30: the loss" in line for line in ear.said)  # at once

@@ -21,13 +21,13 @@ from experiments.textbook import (
     sample_efficiency,
     translation,
 )
-from jaxcnn import trained
-from jaxcnn.build import build_model
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.config import Comparison
 from jaxcnn.data import sources
-from jaxcnn.run import Listener
-from jaxcnn.train import folder
+from jaxcnn.runs import trained
+from jaxcnn.runs.build import build_model
+from jaxcnn.runs.training import Listener
+from jaxcnn.train import run_folder as folder
 from tests.test_compare import browse, needs_browser
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "textbook"

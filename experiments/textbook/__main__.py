@@ -16,7 +16,7 @@ from experiments.textbook.part import Measure, Part, html, of_comparison, title_
 from jaxcnn import cli
 from jaxcnn.analysis import report
 from jaxcnn.commands import terminal
-from jaxcnn.run import Listener
+from jaxcnn.runs.training import Listener
 from jaxcnn.train import files
 
 PARTS = (

@@ -22,11 +22,11 @@ import numpy as np
 from experiments.textbook import recipe
 from experiments.textbook.auxiliary_classifiers import gradient_norms
 from experiments.textbook.part import Part, of_comparison
-from jaxcnn import build
 from jaxcnn.analysis import charts
 from jaxcnn.config import Comparison, Experiment
 from jaxcnn.data import augment, sources
-from jaxcnn.run import Listener
+from jaxcnn.runs import build
+from jaxcnn.runs.training import Listener
 
 LAYERS = tuple(f"conv{i}" for i in range(1, 14))
 

@@ -8,14 +8,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from jaxcnn import cli, together
-from jaxcnn.analysis import charts, compare, report, runs, tables
-from jaxcnn.analysis.runs import Arm, Run
+from jaxcnn import cli
+from jaxcnn.analysis import arms as runs
+from jaxcnn.analysis import charts, compare, report, tables
+from jaxcnn.analysis.arms import Arm, Run
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.commands import terminal
 from jaxcnn.commands.compare import planned_jobs
-from jaxcnn.config import Comparison, InputError
-from jaxcnn.run import Listener
+from jaxcnn.config import Comparison
+from jaxcnn.errors import InputError
+from jaxcnn.runs import group as together
+from jaxcnn.runs.training import Listener
 
 Measure = Callable[[Path, Listener, bool], "Part"]
 """Folder of the runs, who hears of them, and whether it is to be quick, to a part."""
@@ -66,7 +69,7 @@ def trained(comparison: Comparison, workdir: Path, listener: Listener) -> list[A
 
     Raises:
         InputError: a run diverged.
-        jaxcnn.train.loop.Stopped: a signal came.
+        jaxcnn.errors.Stopped: a signal came.
     """
     planned = planned_jobs(comparison, workdir)
     for path, reason in together.train_all(planned, workdir, listener).items():

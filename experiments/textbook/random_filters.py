@@ -16,10 +16,11 @@ from pathlib import Path
 
 from experiments.textbook import recipe
 from experiments.textbook.part import Part, of_comparison
-from jaxcnn import trained
-from jaxcnn.analysis import report, runs, visualize
+from jaxcnn.analysis import arms as runs
+from jaxcnn.analysis import report, visualize
 from jaxcnn.config import Comparison
-from jaxcnn.run import Listener
+from jaxcnn.runs import trained
+from jaxcnn.runs.training import Listener
 
 
 def config(quick: bool = False) -> Comparison:

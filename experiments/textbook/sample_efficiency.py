@@ -16,10 +16,10 @@ from pathlib import Path
 from experiments.textbook import recipe
 from experiments.textbook.part import Part, setting, show, trained
 from jaxcnn.analysis import charts
-from jaxcnn.analysis.runs import Arm
+from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.statistics import Interval, mean_interval
 from jaxcnn.config import Comparison
-from jaxcnn.run import Listener
+from jaxcnn.runs.training import Listener
 
 NETWORKS = {
     "dense": "dense-256 dense-128",

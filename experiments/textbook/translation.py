@@ -23,11 +23,11 @@ import numpy as np
 from experiments.textbook import recipe
 from experiments.textbook.part import Part, setting, show
 from experiments.textbook.part import trained as train
-from jaxcnn import trained
 from jaxcnn.analysis import charts
 from jaxcnn.config import Comparison
 from jaxcnn.data import augment, sources
-from jaxcnn.run import Listener
+from jaxcnn.runs import trained
+from jaxcnn.runs.training import Listener
 
 NETWORKS = {
     "dense": "dense-256 dense-128",

@@ -21,7 +21,7 @@ import optax
 
 from jaxcnn import models
 from jaxcnn.analysis import summary
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 from jaxcnn.train.state import state_from
 from jaxcnn.train.step import make_train_step
 

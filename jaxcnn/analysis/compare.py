@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxcnn.analysis import statistics, summary
-from jaxcnn.analysis.runs import Arm
+from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.statistics import Interval, Paired
 
 Predictions = Mapping[Path, Mapping[str, np.ndarray]]
-"""Of each run folder, what :func:`jaxcnn.predictions.of_test_set` gives."""
+"""Of each run folder, what :func:`jaxcnn.runs.predictions.of_test_set` gives."""
 
 
 @dataclass(frozen=True)

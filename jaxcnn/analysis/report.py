@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.analysis import charts, compare, runs, tables
+from jaxcnn.analysis import arms as runs
+from jaxcnn.analysis import charts, compare, tables
+from jaxcnn.analysis.arms import Arm, Run
 from jaxcnn.analysis.compare import Comparison, Predictions
-from jaxcnn.analysis.runs import Arm, Run
 from jaxcnn.analysis.summary import Summary
 from jaxcnn.config import to_dict
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxcnn.analysis.gradcam import Apply
 from jaxcnn.analysis.plots import new_figure
 from jaxcnn.analysis.summary import Summary
-from jaxcnn.data.folder import natural
+from jaxcnn.data.image_folder import natural
 from jaxcnn.ops import filters
 
 MOST_TILES = 64

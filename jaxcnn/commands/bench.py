@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxcnn.commands.parsing import parse
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 
 
 def main(args: Sequence[str]) -> int:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from jaxcnn.commands import pages, terminal
 from jaxcnn.commands.parsing import load_comparison, parse
-from jaxcnn.config import Comparison, InputError
+from jaxcnn.config import Comparison
+from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxcnn.jobs import Job
+    from jaxcnn.runs.jobs import Job
 
 
 def main(args: Sequence[str]) -> int:
@@ -38,7 +39,7 @@ def main(args: Sequence[str]) -> int:
     if seeds is not None:
         comparison = dataclasses.replace(comparison, seeds=seeds)
 
-    from jaxcnn import jobs, predictions
+    from jaxcnn.runs import jobs, predictions
 
     planned = planned_jobs(comparison, workdir)
     with terminal.display() as listener:
@@ -60,7 +61,7 @@ def planned_jobs(comparison: Comparison, workdir: Path) -> "list[Job]":
 
     Interrupted at any time, what is done can be compared in pairs.
     """
-    from jaxcnn import jobs
+    from jaxcnn.runs import jobs
 
     return [
         jobs.Job(

@@ -30,7 +30,7 @@ def main(args: Sequence[str]) -> int:
         return workdir, checkpoint, data_dir, tta
 
     workdir, checkpoint, data_dir, tta = parse(parsed, args, "eval")
-    from jaxcnn import trained
+    from jaxcnn.runs import trained
 
     result = trained.evaluate(workdir, checkpoint, data_dir, tta)
     print(

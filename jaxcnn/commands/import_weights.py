@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxcnn.commands.parsing import parse
-from jaxcnn.config import Data, Experiment, InputError, Model, as_input_error
+from jaxcnn.config import Data, Experiment, Model
+from jaxcnn.errors import InputError, as_input_error
 
 Pixels = tuple[float, ...] | None
 Options = tuple[Path, str, Path, int, Path | None, int | None, str, Pixels, Pixels]
@@ -47,7 +48,8 @@ def main(args: Sequence[str]) -> int:
     path, name, out, num_classes, class_file, size, dataset, mean, std = parse(
         parsed, args, "import"
     )
-    from jaxcnn import models, trained
+    from jaxcnn import models
+    from jaxcnn.runs import trained
 
     with as_input_error():
         height, width, channels = models.standard_input(name)

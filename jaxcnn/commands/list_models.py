@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import parse
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 
 
 def main(args: Sequence[str]) -> int:

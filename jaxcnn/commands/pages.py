@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.commands import terminal
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 
 
 def write_comparison(
@@ -19,8 +19,9 @@ def write_comparison(
         folder: where report.html, comparison.json and comparison.png go.
         problems: runs that are left out, one line each.
     """
-    from jaxcnn import predictions
-    from jaxcnn.analysis import compare, plots, runs, tables
+    from jaxcnn.analysis import arms as runs
+    from jaxcnn.analysis import compare, plots, tables
+    from jaxcnn.runs import predictions
     from jaxcnn.train import files
 
     arms = runs.group([runs.read(path) for path in paths])
@@ -42,7 +43,7 @@ def write_page(
 
     Args:
         title: its heading.
-        arms: as :func:`jaxcnn.analysis.runs.group` gives them.
+        arms: as :func:`jaxcnn.analysis.arms.group` gives them.
         held: predictions of the runs, as far as they are at hand.
         out: the HTML file.
         problems: what is left out, one line each.

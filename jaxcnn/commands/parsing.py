@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from jaxcnn.config import Comparison, Experiment, InputError
+from jaxcnn.config import Comparison, Experiment
+from jaxcnn.errors import InputError
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxcnn.commands.parsing import parse
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 
 
 def main(args: Sequence[str]) -> int:
@@ -31,7 +31,7 @@ def main(args: Sequence[str]) -> int:
     images, workdir, checkpoint, resize = parse(parsed, args, "predict")
     if not images:
         raise InputError("predict: give at least one image file")
-    from jaxcnn import trained
+    from jaxcnn.runs import trained
 
     for found in trained.predict(workdir, images, checkpoint=checkpoint, resize=resize):
         print(f"{found.path}: {found.label} {found.probability:.4f}")

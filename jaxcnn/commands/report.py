@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxcnn.commands import pages
 from jaxcnn.commands.parsing import parse
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 
 
 def main(args: Sequence[str]) -> int:
@@ -33,8 +33,8 @@ def main(args: Sequence[str]) -> int:
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder; give the name of an HTML file")
 
-    from jaxcnn import predictions
-    from jaxcnn.analysis import runs
+    from jaxcnn.analysis import arms as runs
+    from jaxcnn.runs import predictions
 
     read, problems = runs.read_all(runs.find(paths))
     for problem in problems:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import parse
-from jaxcnn.config import as_input_error
+from jaxcnn.errors import as_input_error
 
 
 def main(args: Sequence[str]) -> int:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import load_experiment, parse
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxcnn import jobs
+    from jaxcnn.runs import jobs
 
 
 def main(args: Sequence[str]) -> int:
@@ -45,7 +45,8 @@ def main(args: Sequence[str]) -> int:
     base = load_experiment(file)
     count, ranges = _count(random)
 
-    from jaxcnn import jobs, search, together
+    from jaxcnn.runs import group as together
+    from jaxcnn.runs import jobs, search
     from jaxcnn.train import files
 
     trials = search.trials(base, grid, ranges, count, seed)
@@ -92,8 +93,9 @@ def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:
 
 def _refused(planned: "Sequence[jobs.Job]") -> dict[Path, str]:
     """Of each trial that cannot be trained the folder, and why; before any is trained."""
-    from jaxcnn import jobs, run
     from jaxcnn.data import sources
+    from jaxcnn.runs import jobs
+    from jaxcnn.runs import training as run
 
     load = functools.lru_cache(maxsize=1)(sources.load)  # most trials share their data
     found = {}

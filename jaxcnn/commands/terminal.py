@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxcnn import run
+    from jaxcnn.runs import training as run
     from jaxcnn.train import loop
 
 
 @contextlib.contextmanager
 def display() -> "Iterator[run.Listener]":
     """A live display on a terminal, plain lines when piped."""
-    from jaxcnn import run
+    from jaxcnn.runs import training as run
 
     class Lines(run.Listener):
         def message(self, text: str) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import load_experiment, parse
-from jaxcnn.config import Distributed, Experiment, InputError
+from jaxcnn.config import Distributed, Experiment
+from jaxcnn.errors import Diverged, InputError
 
 ALONE = Distributed()
 
@@ -56,8 +57,9 @@ def main(args: Sequence[str]) -> int:
 
     prog = f"train {files[0] if files else 'EXPERIMENT.py'}"
     experiment, workdir, profile, count, distributed = parse(parsed, args, prog)
-    from jaxcnn import run, search, seeds
-    from jaxcnn.train import loop, processes
+    from jaxcnn.runs import search, seeds
+    from jaxcnn.runs import training as run
+    from jaxcnn.train import processes
 
     # Tyro leaves tuples, as widths "(8, 16)", as text.
     given = {
@@ -76,7 +78,7 @@ def main(args: Sequence[str]) -> int:
                     result = run.train(experiment, workdir, listener, profile=profile)
                 else:
                     result, failed = seeds.train(experiment, workdir, count, listener)
-        except loop.Diverged as diverged:
+        except Diverged as diverged:
             print(f"jaxcnn: {workdir}: {diverged}", file=sys.stderr)
             return 1
     if processes.is_first():

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxcnn.commands.parsing import parse
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
     import jax
 
-    from jaxcnn.trained import Trained
+    from jaxcnn.runs.trained import Trained
 
 SHOWN = 5
 """Images that Grad-CAM explains where none is given: the first of the test set."""
@@ -44,8 +44,8 @@ def main(args: Sequence[str]) -> int:
     if not paths:
         raise InputError("viz: give at least one run folder")
 
-    from jaxcnn import trained
-    from jaxcnn.analysis import runs
+    from jaxcnn.analysis import arms as runs
+    from jaxcnn.runs import trained
 
     failed = 0
     for path in runs.find(paths):
@@ -66,10 +66,10 @@ def _draw(
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxcnn import build, trained
     from jaxcnn.analysis import gradcam, summary, visualize
     from jaxcnn.data import augment
     from jaxcnn.data.images import read_image
+    from jaxcnn.runs import build, trained
 
     height, width, channels = network.image_shape
     if image_files:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
     from jaxcnn.data.sources import Source

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jaxcnn.config import Data, InputError
+from jaxcnn.config import Data
+from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.config import Data, InputError
+from jaxcnn.config import Data
 from jaxcnn.data.images import Fit, fit_array, reading
+from jaxcnn.errors import InputError
 
 
 @dataclass(frozen=True)

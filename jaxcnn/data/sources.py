@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcnn.config import Data, InputError
-from jaxcnn.data import folder, records
+from jaxcnn.config import Data
+from jaxcnn.data import image_folder as folder
+from jaxcnn.data import records
 from jaxcnn.data.faults import Faults
+from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
     import jax

@@ -18,9 +18,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxcnn.config import InputError
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.sources import Source
+from jaxcnn.errors import InputError
 
 HostBatch = dict[str, np.ndarray]
 """``image`` (n, h, w, c) uint8, ``label`` (n,) int32 and, in evaluation, ``mask`` (n,) bool."""

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 from jaxcnn.train import processes
 from jaxcnn.train.files import write_text
 

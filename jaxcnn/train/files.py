@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:

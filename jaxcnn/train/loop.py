@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.errors import Diverged, Stopped
 from jaxcnn.train import mesh, metrics, processes
 from jaxcnn.train.state import TrainState, zero_sums
 
@@ -23,23 +24,6 @@ SECONDS_PER_CHUNK = 0.5
 
 Record = dict[str, Any]
 T = TypeVar("T")
-
-
-class Diverged(Exception):
-    """The loss or a parameter is no longer finite; says at which step."""
-
-
-class Stopped(Exception):
-    """A signal ended the run after its state was saved.
-
-    Attributes:
-        signal: its number.
-    """
-
-    def __init__(self, number: int, step: int | None = None) -> None:
-        at = "" if step is None else f" at step {step}"
-        super().__init__(f"{signal.Signals(number).name}{at}; run again to go on")
-        self.signal = number
 
 
 @dataclass

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
-from jaxcnn.config import Devices, Experiment, InputError
+from jaxcnn.config import Devices, Experiment
+from jaxcnn.errors import InputError
 
 AXES = ("data", "fsdp")
 """Both split the batch; ``fsdp`` also splits large arrays of the state."""

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from jaxcnn.config import InputError, Optim, Schedule
+from jaxcnn.config import Optim, Schedule
+from jaxcnn.errors import InputError
 
 ONE_CYCLE_RISE = 25.0
 """A one-cycle schedule starts at this fraction of its peak (Smith & Topin 2019)."""

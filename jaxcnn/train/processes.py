@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from jaxcnn.config import Distributed, InputError
+from jaxcnn.config import Distributed
+from jaxcnn.errors import InputError
 
 T = TypeVar("T")
 

@@ -8,15 +8,18 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxcnn import predictions
-from jaxcnn.analysis import compare, report, runs, tables
-from jaxcnn.build import build_model, describe
-from jaxcnn.config import Data, Experiment, InputError, Model, Schedule, Train, to_dict
+from jaxcnn.analysis import arms as runs
+from jaxcnn.analysis import compare, report, tables
+from jaxcnn.config import Data, Experiment, Model, Schedule, Train, to_dict
 from jaxcnn.data import sources
-from jaxcnn.search import override
-from jaxcnn.train import files, folder
+from jaxcnn.errors import InputError
+from jaxcnn.runs import predictions
+from jaxcnn.runs.build import build_model, describe
+from jaxcnn.runs.search import override
+from jaxcnn.runs.trained import Trained
+from jaxcnn.train import files
+from jaxcnn.train import run_folder as folder
 from jaxcnn.train.state import init_state
-from jaxcnn.trained import Trained
 
 BASE = Experiment(
     name="base",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import models, run
+from jaxcnn import models
 from jaxcnn.analysis.gradcam import grad_cam, tap
 from jaxcnn.analysis.summary import endpoint_fields, summarize
 from jaxcnn.analysis.visualize import (
@@ -19,7 +19,8 @@ from jaxcnn.config import Data, Experiment, Model, Optim, Train
 from jaxcnn.data import shapes
 from jaxcnn.data.augment import make_prepare
 from jaxcnn.ops import geometry
-from jaxcnn.trained import restore
+from jaxcnn.runs import training as run
+from jaxcnn.runs.trained import restore
 
 
 def applied(name, shape, **options):

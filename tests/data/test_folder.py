@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn import build
-from jaxcnn.config import Augment, Data, Experiment, InputError
+from jaxcnn.config import Augment, Data, Experiment
 from jaxcnn.data import augment, sources
+from jaxcnn.errors import InputError
+from jaxcnn.runs import build
 
 BLUE = (20, 40, 200)
 

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.config import Data, InputError
+from jaxcnn.config import Data
 from jaxcnn.data import augment, images
+from jaxcnn.errors import InputError
 
 
 class TestReadImage:

@@ -2,8 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.config import Data, InputError
+from jaxcnn.config import Data
 from jaxcnn.data import shapes, sources
+from jaxcnn.errors import InputError
 
 SIDE = 96
 

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxcnn.config import Data, InputError
+from jaxcnn.config import Data
 from jaxcnn.data import records, sources
+from jaxcnn.errors import InputError
 
 
 def test_digits_are_scikit_learns_scans_split_once():

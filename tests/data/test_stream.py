@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcnn.config import Data, InputError
+from jaxcnn.config import Data
 from jaxcnn.data import sources
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.stream import Stream
+from jaxcnn.errors import InputError
 
 
 def numbered(n):

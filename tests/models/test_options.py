@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import pytest
 
 from jaxcnn import models
-from jaxcnn.build import build_model
-from jaxcnn.config import Data, Experiment, InputError, Model
+from jaxcnn.config import Data, Experiment, Model
+from jaxcnn.errors import InputError
+from jaxcnn.runs.build import build_model
 from tests.models.table import shapes
 
 CLASSES = [str(i) for i in range(10)]

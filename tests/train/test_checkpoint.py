@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.config import InputError
+from jaxcnn.errors import InputError
 from jaxcnn.train import checkpoint
 from jaxcnn.train.checkpoint import MANIFEST, Checkpoints
 from jaxcnn.train.state import sha256

@@ -16,13 +16,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcnn import build, run
-from jaxcnn.config import (
-    Augment, Data, Devices, Experiment, InputError, Model, Optim, Schedule, Train
-)
+from jaxcnn.runs import build, training as run
+from jaxcnn.config import Augment, Data, Devices, Experiment, Model, Optim, Schedule, Train
+from jaxcnn.errors import InputError, Stopped
 from jaxcnn.data import sources
 from jaxcnn.train import loop, mesh
-from jaxcnn.trained import evaluate, restore
+from jaxcnn.runs.trained import evaluate, restore
 
 mesh.LARGE = 64  # so that the arrays of a tiny network count as large
 loop.SECONDS_PER_CHUNK = 1e-9  # one step per chunk: a loss for every step
@@ -64,7 +63,7 @@ def stopping(name, *stops):
         ear.stop_at = stop_at
         try:
             run.train(on(*where), workdir / name, ear)
-        except loop.Stopped:
+        except Stopped:
             pass
     return outcome(name, ear)
 

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from jaxcnn import models
-from jaxcnn.config import InputError, Optim, Schedule
+from jaxcnn.config import Optim, Schedule
+from jaxcnn.errors import InputError
 from jaxcnn.train import optim
 from jaxcnn.train.optim import Layout
 from jaxcnn.train.state import eval_variables, state_from

@@ -12,6 +12,7 @@ import pytest
 from jaxcnn import models
 from jaxcnn.config import Augment, Data, Optim, Train
 from jaxcnn.data import augment, pipeline
+from jaxcnn.errors import Stopped
 from jaxcnn.train import loop, optim, step
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.loss import distillation
@@ -231,7 +232,7 @@ def test_stopped_after_every_step_it_ends_with_the_same_bits(tmp_path, monkeypat
                 stop=stop,
             )
             return loop.drive(training, lambda state, end: chunk(state, arrays, end))
-        except loop.Stopped:
+        except Stopped:
             return saved.restore(state)[0]
         finally:
             saved.close()

@@ -17,7 +17,11 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from jaxcnn.analysis.bench import planned_bytes
-from jaxcnn.build import (
+from jaxcnn.config import Data, Experiment, to_dict
+from jaxcnn.data import augment, pipeline, sources
+from jaxcnn.data.feed import Feed, InBlocks
+from jaxcnn.errors import InputError
+from jaxcnn.runs.build import (
     compile_evaluate,
     describe,
     environment,
@@ -25,12 +29,9 @@ from jaxcnn.build import (
     network_shape,
     optimizer_layout,
 )
-from jaxcnn.config import Data, Experiment, InputError, to_dict
-from jaxcnn.data import augment, pipeline, sources
-from jaxcnn.data.feed import Feed, InBlocks
+from jaxcnn.runs.trained import Trained, restore
 from jaxcnn.train import loop, mesh, metrics, optim, step
 from jaxcnn.train.state import TrainState, init_state, sha256, state_from, stream
-from jaxcnn.trained import Trained, restore
 
 RatedChunk = Callable[[TrainState, Any, Any, Any], TrainState]
 """``(state, given, rates, end) -> state``: all steps up to ``end``, at these learning rates."""

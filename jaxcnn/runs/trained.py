@@ -11,7 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import models
-from jaxcnn.build import (
+from jaxcnn.config import Experiment, Views, from_dict, to_dict
+from jaxcnn.data import augment, sources, views
+from jaxcnn.data.images import read_image
+from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.runs.build import (
     build_model,
     compile_evaluate,
     describe,
@@ -19,10 +23,8 @@ from jaxcnn.build import (
     network_shape,
     optimizer_layout,
 )
-from jaxcnn.config import Experiment, InputError, Views, as_input_error, from_dict, to_dict
-from jaxcnn.data import augment, sources, views
-from jaxcnn.data.images import read_image
-from jaxcnn.train import files, folder, mesh, metrics, optim
+from jaxcnn.train import files, mesh, metrics, optim
+from jaxcnn.train import run_folder as folder
 from jaxcnn.train.state import TrainState, eval_variables, init_state, state_from
 
 

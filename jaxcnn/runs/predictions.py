@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn.build import make_stream
 from jaxcnn.config import Data
 from jaxcnn.data import augment, pipeline, sources
+from jaxcnn.runs.build import make_stream
+from jaxcnn.runs.trained import Trained, data_of, restore
 from jaxcnn.train import files
-from jaxcnn.trained import Trained, data_of, restore
 
 FIELDS = ("index", "label", "predicted", "probability", "label_probability")
 

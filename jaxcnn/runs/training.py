@@ -13,15 +13,17 @@ import jax
 import numpy as np
 
 from jaxcnn.analysis import plots
-from jaxcnn.build import (
+from jaxcnn.config import Experiment, differences, to_dict
+from jaxcnn.data import sources
+from jaxcnn.errors import InputError
+from jaxcnn.runs.build import (
     build_model,
 )
-from jaxcnn.config import Experiment, InputError, differences, to_dict
-from jaxcnn.data import sources
-from jaxcnn.program import Program
-from jaxcnn.train import files, folder, loop, mesh, metrics, processes
+from jaxcnn.runs.program import Program
+from jaxcnn.runs.trained import Trained, restore, transfer
+from jaxcnn.train import files, loop, mesh, metrics, processes
+from jaxcnn.train import run_folder as folder
 from jaxcnn.train.state import TrainState, sha256, variables_of
-from jaxcnn.trained import Trained, restore, transfer
 
 
 class Listener:
@@ -59,8 +61,8 @@ def train(
 
     Raises:
         InputError: a fault in the experiment, the data or the folder.
-        jaxcnn.train.loop.Diverged: the loss is no longer finite.
-        jaxcnn.train.loop.Stopped: a signal came; the state is saved.
+        jaxcnn.errors.Diverged: the loss is no longer finite.
+        jaxcnn.errors.Stopped: a signal came; the state is saved.
     """
     if listener is None or not processes.is_first():
         listener = Listener()

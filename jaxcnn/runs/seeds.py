@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jaxcnn import jobs, together
 from jaxcnn.analysis.statistics import mean_interval
 from jaxcnn.config import Experiment, to_dict
-from jaxcnn.run import Listener
-from jaxcnn.train import files, folder, processes
+from jaxcnn.runs import group as together
+from jaxcnn.runs import jobs
+from jaxcnn.runs.training import Listener
+from jaxcnn.train import files, processes
+from jaxcnn.train import run_folder as folder
 
 
 def train(
@@ -32,7 +34,7 @@ def train(
 
     Raises:
         InputError: a fault in the experiment, the data or a folder.
-        jaxcnn.train.loop.Stopped: a signal came; every state is saved.
+        jaxcnn.errors.Stopped: a signal came; every state is saved.
     """
     listener = listener or Listener()
     first = experiment.train.seed

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcnn.config import Data, InputError
+from jaxcnn.config import Data
 from jaxcnn.data.images import Fit, read_fitted, reading
+from jaxcnn.errors import InputError
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}

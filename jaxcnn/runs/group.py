@@ -19,13 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxcnn import jobs
-from jaxcnn.build import build_model
 from jaxcnn.config import Devices, Experiment, SeedsMode
 from jaxcnn.data import sources
-from jaxcnn.program import Program, RatedChunk, program_key
-from jaxcnn.run import Listener, Training
-from jaxcnn.train import files, folder, loop, mesh
+from jaxcnn.errors import Diverged, Stopped
+from jaxcnn.runs import jobs
+from jaxcnn.runs.build import build_model
+from jaxcnn.runs.program import Program, RatedChunk, program_key
+from jaxcnn.runs.training import Listener, Training
+from jaxcnn.train import files, loop, mesh
+from jaxcnn.train import run_folder as folder
 from jaxcnn.train.state import TrainState
 
 AT_MOST = 8
@@ -39,7 +41,7 @@ Together = Callable[[States, Any, Any, Any], States]
 
 
 def train_all(planned: Sequence[jobs.Job], workdir: Path, listener: Listener) -> dict[Path, str]:
-    """As :func:`jaxcnn.jobs.train_all`; runs that share their program are trained together.
+    """As :func:`jaxcnn.runs.jobs.train_all`; runs that share their program are trained together.
 
     Args:
         planned: any runs.
@@ -52,7 +54,7 @@ def train_all(planned: Sequence[jobs.Job], workdir: Path, listener: Listener) ->
     Raises:
         InputError: a folder holds a run of another config (before anything is trained), or a
             fault in an experiment or its data.
-        jaxcnn.train.loop.Stopped: a signal came; every state is saved.
+        jaxcnn.errors.Stopped: a signal came; every state is saved.
     """
     modes = Modes(workdir / "together.json")
     alone: list[jobs.Job] = []
@@ -77,7 +79,7 @@ def train_all(planned: Sequence[jobs.Job], workdir: Path, listener: Listener) ->
         failed = jobs.train_all(alone, listener) if alone else {}
         for part in parts:
             if stop.signal is not None:
-                raise loop.Stopped(stop.signal)
+                raise Stopped(stop.signal)
             failed |= train(part, modes, listener)
     return failed
 
@@ -116,7 +118,7 @@ def train(runs: Sequence[jobs.Job], modes: Modes, listener: Listener) -> dict[Pa
 
     Raises:
         InputError: a fault in the experiment, the data or a folder.
-        jaxcnn.train.loop.Stopped: a signal came; every state is saved.
+        jaxcnn.errors.Stopped: a signal came; every state is saved.
     """
     first = runs[0].experiment
     known = (mode for mode in map(modes.known, runs) if mode is not None)
@@ -135,7 +137,7 @@ def train(runs: Sequence[jobs.Job], modes: Modes, listener: Listener) -> dict[Pa
         failed: dict[Path, str] = {}
         for part in (runs[i : i + most] for i in range(0, len(runs), most)):
             if stop.signal is not None:
-                raise loop.Stopped(stop.signal)
+                raise Stopped(stop.signal)
             failed |= _train_part(program, part, asked, modes, listener, stop)
         return failed
 
@@ -213,19 +215,19 @@ def _drive(
     failed: dict[Path, str] = {}
     held = dict(zip(active, states, strict=True))
     ends = {path: np.int32(state.step) for path, state in held.items()}
-    stopped: loop.Stopped | None = None
+    stopped: Stopped | None = None
 
-    def resume(path: Path, value: Any) -> loop.Stopped | None:
+    def resume(path: Path, value: Any) -> Stopped | None:
         """Sends a training what it waits for, and notes what it asks for next, or how it ends."""
         try:
             held[path], ends[path] = active[path].send(value)
             return None
         except StopIteration:
             ending = None
-        except loop.Diverged as diverged:
+        except Diverged as diverged:
             listener.message(f"{path}: {diverged}")
             failed[path], ending = str(diverged), None
-        except loop.Stopped as error:
+        except Stopped as error:
             ending = error
         del active[path]
         return ending

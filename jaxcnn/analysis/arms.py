@@ -10,17 +10,11 @@ import numpy as np
 
 from jaxcnn import models
 from jaxcnn.analysis import summary
-from jaxcnn.config import (
-    RESUME_MAY_CHANGE,
-    Experiment,
-    InputError,
-    as_input_error,
-    differences,
-    from_dict,
-    to_dict,
-)
+from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, from_dict, to_dict
 from jaxcnn.data import augment
-from jaxcnn.train import files, folder
+from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.train import files
+from jaxcnn.train import run_folder as folder
 
 
 @dataclass(frozen=True)

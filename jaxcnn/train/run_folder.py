@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from jaxcnn.config import RESUME_MAY_CHANGE, InputError, differences, from_dict, to_dict
+from jaxcnn.config import RESUME_MAY_CHANGE, differences, from_dict, to_dict
+from jaxcnn.errors import InputError
 from jaxcnn.train import processes
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.files import read_json, write_json, write_text

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxcnn import run
 from jaxcnn.config import Experiment, to_dict
-from jaxcnn.train import folder, loop, processes
+from jaxcnn.errors import Diverged, Stopped
+from jaxcnn.runs import training as run
+from jaxcnn.train import loop, processes
+from jaxcnn.train import run_folder as folder
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def train_all(
     Raises:
         InputError: a folder holds a run of another config (before anything is trained), or a
             fault in an experiment or its data.
-        jaxcnn.train.loop.Stopped: a signal came; the state of the current run is saved.
+        jaxcnn.errors.Stopped: a signal came; the state of the current run is saved.
     """
     for job in jobs:
         is_finished(job)
@@ -69,7 +71,7 @@ def train_all(
             listener.message(f"run {number} of {len(jobs)}: {job.workdir}")
             try:
                 run.train(job.experiment, job.workdir, listener)
-            except loop.Diverged as diverged:
+            except Diverged as diverged:
                 listener.message(f"{job.workdir}: {diverged}")
                 failed[job.workdir] = str(diverged)
             else:
@@ -77,5 +79,5 @@ def train_all(
             stopping, _ = processes.agree(number, stop.signal, 0)
             if stopping is not None:
                 records = folder.read_metrics(job.workdir)
-                raise loop.Stopped(stopping, records[-1]["step"] if records else 0)
+                raise Stopped(stopping, records[-1]["step"] if records else 0)
     return failed

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.config import Experiment, InputError, from_dict, to_dict
+from jaxcnn.config import Experiment, from_dict, to_dict
+from jaxcnn.errors import InputError
 
 
 @dataclass(frozen=True)

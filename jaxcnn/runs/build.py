@@ -16,10 +16,11 @@ import numpy as np
 from jax.sharding import Mesh, Sharding
 
 from jaxcnn import models
-from jaxcnn.config import Data, Experiment, InputError, as_input_error
+from jaxcnn.config import Data, Experiment
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.stream import Stream
+from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.train import mesh, metrics, optim, step
 from jaxcnn.train.state import TrainState, sha256
 
