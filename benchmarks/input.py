@@ -25,10 +25,9 @@ from PIL import Image
 
 from benchmarks import timing
 from jaxcnn import models
-from jaxcnn.config import Data, Experiment
+from jaxcnn.config import Data
 from jaxcnn.data import augment, pipeline, shapes, sources
 from jaxcnn.data.feed import Feed, InBlocks
-from jaxcnn.runs.build import make_stream
 from jaxcnn.train import step
 from jaxcnn.train.state import init_state, stream
 
@@ -110,7 +109,7 @@ def training(
     streamed = program(InBlocks(shuffle.steps_per_epoch))
     for count in workers:
         changed = replace(data, streaming=True, workers=count)
-        source = make_stream(Experiment(data=changed), sources.load(changed))
+        source = open_stream(sources.load(changed), changed, seed=0)
         feed = Feed(source, 0, (rounds + 1) * steps)
         feeds.append(feed)
 

@@ -21,9 +21,8 @@ from benchmarks import timing
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import SeedsMode
 from jaxcnn.data import sources
-from jaxcnn.runs.build import build_model
-from jaxcnn.runs.group import make_together
 from jaxcnn.runs.program import Program
+from jaxcnn.runs.together import make_together
 from jaxcnn.train import mesh
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "lenet5_digits.py"
@@ -49,13 +48,12 @@ def main() -> None:
         data=replace(experiment.data, batch_size=args.batch_size),
     )
     dataset = sources.load(experiment.data)
-    model = build_model(experiment, dataset.classes, dataset.image_shape)
-    program = Program(experiment, dataset, model, mesh.one_device())
-    if args.steps > program.plan.steps_per_epoch:
-        parser.error(f"--steps: an epoch has {program.plan.steps_per_epoch}")
+    program = Program(experiment, dataset, mesh.one_device())
+    if args.steps > program.steps_per_epoch:
+        parser.error(f"--steps: an epoch has {program.steps_per_epoch}")
     given = program.given()
     states = tuple(program.init(np.int32(seed)) for seed in range(args.seeds))
-    rates = np.tile(program.rates, (args.seeds, 1))
+    rates = np.tile(program.rates(experiment), (args.seeds, 1))
     ends = np.full(args.seeds, args.steps, np.int32)
 
     single = jax.jit(program.chunk)

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn.runs.build import environment
+from jaxcnn.train.run_folder import environment
 
 RESULTS = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
 """Where results go: the folder that the variable OUT names, or ``benchmarks/results``."""

@@ -19,6 +19,10 @@ Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 Initializer = Callable[..., jax.Array]
 Activation = Callable[[jax.Array], jax.Array]
 
+he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""Initialisers of He et al. 2015, from a normal distribution without Flax's truncation."""
+
 ACTIVATIONS: dict[str, Activation] = {
     "relu": nn.relu,
     "leaky_relu": nn.leaky_relu,

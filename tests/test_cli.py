@@ -14,8 +14,8 @@ from jaxcnn import cli
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.commands.train import _options_together
 from jaxcnn.errors import InputError
-from jaxcnn.runs import training as run
-from jaxcnn.runs.trained import evaluate, restore, transfer
+from jaxcnn.runs.evaluation import evaluate
+from jaxcnn.runs.trained import restore, transfer
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "experiments" / "lenet5_digits.py")

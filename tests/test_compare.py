@@ -18,8 +18,7 @@ from jaxcnn import cli
 from jaxcnn.analysis import arms as runs
 from jaxcnn.analysis import compare
 from jaxcnn.commands.parsing import load_comparison
-from jaxcnn.runs import predictions
-from jaxcnn.runs.build import build_model
+from jaxcnn.runs import evaluation, network
 from jaxcnn.train import run_folder as folder
 
 FILE = """
@@ -48,17 +47,17 @@ def compared(tmp_path_factory):
     root = tmp_path_factory.mktemp("compared")
     file, workdir = root / "two_arms.py", root / "out"
     file.write_text(FILE)
-    of_test_set = predictions.of_test_set
+    finish = training.Training.finish
     seen = []
 
-    def interrupted(path):
-        seen.append(path)
+    def interrupted(self, *args):
+        seen.append(self.folder)
         if len(seen) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return of_test_set(path)
+        return finish(self, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictions, "of_test_set", interrupted)
+        patch.setattr(training.Training, "finish", interrupted)
         assert cli.main(["compare", str(file), "--workdir", str(workdir)]) == 128 + signal.SIGTERM
     assert len(seen) == 2
     assert not (workdir / "report.html").exists()
@@ -77,7 +76,7 @@ def test_figures_are_those_of_the_runs(compared):
         assert result["accuracy"]["mean"] == pytest.approx(np.mean(result["top1"]))
         assert result["seconds"] == pytest.approx(np.mean([r["seconds"] for r in last]))
         # Every class's errors, weighted by its images, are the error rate of the whole.
-        kept = [predictions.of_test_set(workdir / result["name"] / f"seed{s}") for s in (0, 1)]
+        kept = [evaluation.predict_test_set(workdir / result["name"] / f"seed{s}") for s in (0, 1)]
         weights = np.bincount(kept[0]["label"], minlength=10) / 360
         error = 1 - result["accuracy"]["mean"]
         assert np.dot(result["class_errors"], weights) == pytest.approx(error)
@@ -108,7 +107,7 @@ def test_single_runs_are_compared_over_test_images(compared):
     _, workdir = compared
     paths = [workdir / arm / "seed0" for arm in ("dense", "conv")]
     arms = runs.group([runs.read(path) for path in paths])
-    held = {path: predictions.of_test_set(path) for path in paths}
+    held = {path: evaluation.predict_test_set(path) for path in paths}
     found = compare.compare(arms, held)
     assert found.test == "McNemar"
     assert 0 <= found.results[1].p_adjusted <= 1
@@ -254,4 +253,4 @@ def test_the_comparisons_at_hand_state_their_cost_and_build():
         comparison = load_comparison(path)
         side = 8 if comparison.arms[0].data.name == "digits" else 28
         for arm in comparison.arms:
-            build_model(arm, ["x"] * 10, (side, side, 1))
+            network.build(arm, ["x"] * 10, (side, side, 1))

@@ -9,7 +9,6 @@ import pytest
 
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.data import records, sources
-from jaxcnn.runs.build import build_model
 from jaxcnn.runs.program import Program
 from jaxcnn.train import mesh
 
@@ -76,8 +75,8 @@ def test_everything_is_in_order_before_anything_is_compiled(path, monkeypatch):
 
     monkeypatch.setattr(records, "find", black)
     dataset = sources.load(experiment.data)
-    model = build_model(experiment, dataset.classes, dataset.image_shape)
-    program = Program(experiment, dataset, model, mesh.one_device())
-    assert program.plan.total_steps > 0
-    assert len(program.rates) == program.plan.total_steps + 1
-    assert 0 <= program.rates[-2] < 0.2 * experiment.optim.peak_lr
+    program = Program(experiment, dataset, mesh.one_device())
+    assert program.total_steps > 0
+    rates = program.rates(experiment)
+    assert len(rates) == program.total_steps + 1
+    assert 0 <= rates[-2] < 0.2 * experiment.optim.peak_lr

@@ -13,7 +13,7 @@ import pytest
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import Distributed
 from jaxcnn.errors import InputError
-from jaxcnn.runs import training as run
+from jaxcnn.runs import group
 from jaxcnn.train import run_folder as folder
 from jaxcnn.train.processes import in_cluster
 
@@ -37,7 +37,7 @@ def alone(tmp_path_factory):
     """The experiment's file, and its records when one process trains it."""
     path = tmp_path_factory.mktemp("pair") / "pair.py"
     path.write_text(EXPERIMENT)
-    run.train(load_experiment(path), path.parent / "alone")
+    group.train_one(load_experiment(path), path.parent / "alone")
     return path, folder.read_metrics(path.parent / "alone")
 
 

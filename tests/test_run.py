@@ -16,10 +16,10 @@ from jaxcnn.analysis import plots
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.data import feed, sources
 from jaxcnn.errors import Diverged, InputError, Stopped
-from jaxcnn.runs import training as run
-from jaxcnn.runs.build import compile_evaluate
-from jaxcnn.runs.trained import evaluate, predict, restore
-from jaxcnn.train import loop, metrics
+from jaxcnn.runs import display, group
+from jaxcnn.runs.evaluation import compile_evaluate, evaluate
+from jaxcnn.runs.trained import predict, restore
+from jaxcnn.train import metrics
 from jaxcnn.train import run_folder as folder
 from jaxcnn.train import step as train_step
 from jaxcnn.train.checkpoint import Checkpoints
@@ -44,7 +44,7 @@ def longer(experiment, epochs):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "a"
-    return workdir, run.train(SMALL, workdir)
+    return workdir, group.train_one(SMALL, workdir)
 
 
 @pytest.fixture(autouse=True)
@@ -104,12 +104,12 @@ def test_a_finished_run_says_so_and_changes_nothing(finished):
     workdir, summary = finished
     said = []
 
-    class Ear(run.Listener):
+    class Ear(display.Listener):
         def message(self, text):
             said.append(text)
 
     before = (workdir / "metrics.jsonl").read_text()
-    assert run.train(SMALL, workdir, Ear()) == summary
+    assert group.train_one(SMALL, workdir, Ear()) == summary
     assert (workdir / "metrics.jsonl").read_text() == before
     assert said == [f"{workdir} is finished: 4 epochs"]
 
@@ -117,7 +117,7 @@ def test_a_finished_run_says_so_and_changes_nothing(finished):
 def test_train_and_eval_compile_once_each(tmp_path, caplog):
     """Also with a last evaluation batch of 60, and chunks of every length."""
     with jax.log_compiles(True), caplog.at_level(logging.WARNING):
-        run.train(longer(SMALL, 3), tmp_path / "a")
+        group.train_one(longer(SMALL, 3), tmp_path / "a")
     compiled = [r.getMessage() for r in caplog.records if "Compiling jit(" in r.getMessage()]
     for program in ("chunk", "evaluate"):
         assert sum(f"jit({program})" in line for line in compiled) == 1, compiled
@@ -125,13 +125,13 @@ def test_train_and_eval_compile_once_each(tmp_path, caplog):
 
 def test_same_seed_same_bits_other_seed_other_bits(finished, tmp_path):
     _, summary = finished
-    again = run.train(SMALL, tmp_path / "again")
+    again = group.train_one(SMALL, tmp_path / "again")
     assert [again[k] for k in DIGESTS] == [summary[k] for k in DIGESTS]
-    other = run.train(replace(SMALL, train=replace(SMALL.train, seed=1)), tmp_path / "other")
+    other = group.train_one(replace(SMALL, train=replace(SMALL.train, seed=1)), tmp_path / "other")
     assert other["params_sha256"] != summary["params_sha256"]
 
 
-class StopAt(run.Listener):
+class StopAt(display.Listener):
     """Sends this process a signal once training has come so far."""
 
     def __init__(self, step, number):
@@ -148,14 +148,14 @@ class StopAt(run.Listener):
 )
 def test_stopping_after_any_chunk_changes_nothing(finished, tmp_path, number, steps, monkeypatch):
     """Stopped and resumed within and between epochs: same state, same metrics."""
-    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
+    monkeypatch.setattr(group, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
     done, summary = finished
     workdir, handler = tmp_path / "a", signal.getsignal(number)
     for step in steps:
         with pytest.raises(Stopped) as stopped:
-            run.train(SMALL, workdir, StopAt(step, number))
+            group.train_one(SMALL, workdir, StopAt(step, number))
         assert stopped.value.signal == number
-    resumed = run.train(SMALL, workdir)
+    resumed = group.train_one(SMALL, workdir)
     assert [resumed[k] for k in DIGESTS] == [summary[k] for k in DIGESTS]
 
     def timeless(path):
@@ -176,10 +176,10 @@ def test_mixed_images_are_learnt_and_resumed_to_the_same_bits(tmp_path, monkeypa
     )
     mixed = Augment(trivial_augment=True, random_erasing=0.5, mixup=0.2, cutmix=1.0)
     experiment = replace(longer(SMALL, 2), augment=mixed)
-    whole = run.train(experiment, tmp_path / "whole")
+    whole = group.train_one(experiment, tmp_path / "whole")
     with pytest.raises(Stopped):
-        run.train(experiment, tmp_path / "a", StopAt(11, signal.SIGTERM))
-    resumed = run.train(experiment, tmp_path / "a")
+        group.train_one(experiment, tmp_path / "a", StopAt(11, signal.SIGTERM))
+    resumed = group.train_one(experiment, tmp_path / "a")
     assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
     assert (128, 10) in seen  # soft targets in training
     assert (100,) in seen  # labels in evaluation
@@ -188,9 +188,9 @@ def test_mixed_images_are_learnt_and_resumed_to_the_same_bits(tmp_path, monkeypa
 def test_a_finished_run_can_be_made_longer(tmp_path):
     """With a constant rate the longer run is the one that was long from the start."""
     flat = replace(SMALL, schedule=Schedule("constant", warmup_epochs=1))
-    run.train(longer(flat, 2), tmp_path / "a")
-    resumed = run.train(longer(flat, 3), tmp_path / "a")
-    whole = run.train(longer(flat, 3), tmp_path / "b")
+    group.train_one(longer(flat, 2), tmp_path / "a")
+    resumed = group.train_one(longer(flat, 3), tmp_path / "a")
+    whole = group.train_one(longer(flat, 3), tmp_path / "b")
     assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
 
 
@@ -206,19 +206,19 @@ def test_a_finished_run_can_be_made_longer(tmp_path):
 def test_a_folder_of_another_run_is_refused_by_field(finished, change, named):
     workdir, _ = finished
     with pytest.raises(InputError, match="belongs to another run") as error:
-        run.train(replace(SMALL, **change), workdir)
+        group.train_one(replace(SMALL, **change), workdir)
     assert named in str(error.value)
 
 
 def test_other_data_under_the_same_name_are_refused(tmp_path, monkeypatch):
     workdir = tmp_path / "a"
     with pytest.raises(Stopped):
-        run.train(SMALL, workdir, StopAt(11, signal.SIGTERM))
+        group.train_one(SMALL, workdir, StopAt(11, signal.SIGTERM))
     real = sources.load(SMALL.data)
     other = replace(real, test=sources.Split(255 - real.test.images, real.test.labels))
     monkeypatch.setattr(sources, "load", lambda config: other)
     with pytest.raises(InputError, match=r"dataset\.json: sha256 was"):
-        run.train(SMALL, workdir)
+        group.train_one(SMALL, workdir)
     with pytest.raises(InputError, match="not the data that"):
         evaluate(workdir)
 
@@ -256,9 +256,9 @@ def test_killed_around_any_checkpoint(finished, tmp_path, monkeypatch, kind, num
 
     monkeypatch.setattr(Checkpoints, "save", strike)
     with pytest.raises(Killed):
-        run.train(SMALL, tmp_path / "a")
+        group.train_one(SMALL, tmp_path / "a")
     monkeypatch.undo()
-    resumed = run.train(SMALL, tmp_path / "a")
+    resumed = group.train_one(SMALL, tmp_path / "a")
     assert [resumed[k] for k in DIGESTS] == [summary[k] for k in DIGESTS]
     for name, kept in (("latest", {2}), ("best", {1, 2})):
         assert len(list((tmp_path / "a" / "checkpoints" / name).iterdir())) in kept
@@ -275,31 +275,31 @@ def test_the_best_that_a_checkpoint_names_outlives_a_better_one(tmp_path, monkey
 
     monkeypatch.setattr(Checkpoints, "save", strike)
     with pytest.raises(Killed):
-        run.train(experiment, tmp_path / "a")
+        group.train_one(experiment, tmp_path / "a")
     monkeypatch.undo()
     top1 = [record["test_top1"] for record in folder.read_metrics(tmp_path / "a")]
     assert max(top1[:2]) < max(top1)
-    ended = run.train(replace(experiment, train=Train(epochs=2)), tmp_path / "a")
+    ended = group.train_one(replace(experiment, train=Train(epochs=2)), tmp_path / "a")
     assert evaluate(tmp_path / "a", "best")["test_top1"] == ended["best_test_top1"] == max(top1[:2])
 
 
 def test_made_shorter_the_summary_belongs_to_the_last_step(tmp_path):
     rare = replace(SMALL, train=Train(epochs=9, eval_every=5))
     with pytest.raises(Stopped):
-        run.train(rare, tmp_path / "a", StopAt(33, signal.SIGTERM))
+        group.train_one(rare, tmp_path / "a", StopAt(33, signal.SIGTERM))
     at = max(int(p.name) for p in (tmp_path / "a/checkpoints/latest").iterdir()) // 11
     with pytest.raises(InputError, match=f"train.epochs=1: .* has done {at} epochs already"):
-        run.train(replace(rare, train=Train(epochs=1, eval_every=5)), tmp_path / "a")
-    short = run.train(replace(rare, train=Train(epochs=at, eval_every=5)), tmp_path / "a")
+        group.train_one(replace(rare, train=Train(epochs=1, eval_every=5)), tmp_path / "a")
+    short = group.train_one(replace(rare, train=Train(epochs=at, eval_every=5)), tmp_path / "a")
     assert (short["epochs"], short["step"]) == (at, 11 * at)
     assert evaluate(tmp_path / "a")["test_loss"] == short["test_loss"]
 
 
 def test_lost_metrics_do_not_stop_a_run_from_ending(tmp_path):
-    run.train(longer(SMALL, 1), tmp_path / "a")
+    group.train_one(longer(SMALL, 1), tmp_path / "a")
     (tmp_path / "a" / "metrics.jsonl").unlink()
     (tmp_path / "a" / "summary.json").unlink()
-    again = run.train(longer(SMALL, 1), tmp_path / "a")
+    again = group.train_one(longer(SMALL, 1), tmp_path / "a")
     assert again["test_top1"] == evaluate(tmp_path / "a")["test_top1"]
 
 
@@ -311,36 +311,36 @@ def test_another_machine_is_mentioned(tmp_path):
             said.append(text)
 
     with pytest.raises(Stopped):
-        run.train(SMALL, tmp_path / "a", Ear(11, signal.SIGTERM))
+        group.train_one(SMALL, tmp_path / "a", Ear(11, signal.SIGTERM))
     env = json.loads((tmp_path / "a" / "env.json").read_text())
     (tmp_path / "a" / "env.json").write_text(json.dumps({**env, "cores": 64}))
     with pytest.raises(Stopped):
-        run.train(SMALL, tmp_path / "a", Ear(22, signal.SIGTERM))
+        group.train_one(SMALL, tmp_path / "a", Ear(22, signal.SIGTERM))
     assert any("cores was 64, now" in text for text in said)
 
 
 def test_checkpoints_without_their_config_are_refused(tmp_path):
     with pytest.raises(Stopped):
-        run.train(SMALL, tmp_path / "a", StopAt(11, signal.SIGTERM))
+        group.train_one(SMALL, tmp_path / "a", StopAt(11, signal.SIGTERM))
     (tmp_path / "a" / "config.json").unlink()
     with pytest.raises(InputError, match=r"config\.json: no such file"):
-        run.train(SMALL, tmp_path / "a")
+        group.train_one(SMALL, tmp_path / "a")
 
 
 def test_a_config_from_before_a_field_existed_still_fits(tmp_path):
     with pytest.raises(Stopped):
-        run.train(SMALL, tmp_path / "a", StopAt(11, signal.SIGTERM))
+        group.train_one(SMALL, tmp_path / "a", StopAt(11, signal.SIGTERM))
     path = tmp_path / "a" / "config.json"
     config = json.loads(path.read_text())
     del config["optim"]["nesterov"]
     path.write_text(json.dumps(config))
-    run.train(SMALL, tmp_path / "a")
+    group.train_one(SMALL, tmp_path / "a")
 
 
 def test_one_writer_per_folder(tmp_path):
     held = folder.RunFolder(tmp_path / "a")
     with pytest.raises(InputError, match="another process is writing"):
-        run.train(SMALL, tmp_path / "a")
+        group.train_one(SMALL, tmp_path / "a")
     held.close()
 
 
@@ -353,23 +353,23 @@ def test_divergence_stops_the_run_and_is_never_saved(tmp_path, batch_size):
         schedule=Schedule("constant", 0),
     )
     with pytest.raises(Diverged, match="not finite"):
-        run.train(wild, tmp_path / "a")
+        group.train_one(wild, tmp_path / "a")
     for kind in ("latest", "best"):
         assert not list((tmp_path / "a" / "checkpoints" / kind).iterdir())
     # Nothing was trained here, so the folder is free for a better learning rate.
     calm = replace(wild, optim=Optim("sgd", peak_lr=1e-3), train=Train(epochs=1))
-    assert run.train(calm, tmp_path / "a")["epochs"] == 1
+    assert group.train_one(calm, tmp_path / "a")["epochs"] == 1
 
 
 def test_a_damaged_latest_checkpoint_is_replaced_by_the_one_before(finished, tmp_path, caplog):
     workdir = tmp_path / "a"
     _, whole = finished
     with pytest.raises(Stopped):
-        run.train(SMALL, workdir, StopAt(30, signal.SIGTERM))
+        group.train_one(SMALL, workdir, StopAt(30, signal.SIGTERM))
     latest = max((workdir / "checkpoints" / "latest").glob("[0-9]*"), key=lambda p: int(p.name))
     victim = max((p for p in latest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     victim.write_bytes(b"\0" + victim.read_bytes()[1:])
-    resumed = run.train(SMALL, workdir)
+    resumed = group.train_one(SMALL, workdir)
     assert f"{latest} is damaged" in caplog.text
     assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
 
@@ -386,21 +386,6 @@ def test_predictions_are_those_of_the_test_set(finished, tmp_path):
     right = [p.label == str(y) for p, y in zip(found, test.labels, strict=False)]
     assert np.mean(right) == pytest.approx(summary["test_top1"], abs=0.1)
     assert all(0.1 <= p.probability <= 1 for p in found)
-
-
-def test_an_image_that_the_network_cannot_take_is_refused_before_any_is_classified(
-    finished, tmp_path
-):
-    from PIL import Image
-
-    workdir, _ = finished
-    for side in (8, 40):
-        Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
-    with pytest.raises(InputError) as error:
-        predict(workdir, [tmp_path / "8.png", tmp_path / "40.png"])
-    assert "40.png: an image of 40x40x1 into a convnet trained at 8x8x1" in str(error.value)
-    assert "expects 32 features, got 800" in str(error.value)
-    assert len(predict(workdir, [tmp_path / "40.png"], resize=True)) == 1
 
 
 EXPERIMENT_FILE = f"""
@@ -442,9 +427,9 @@ for name in ("tensorflow_datasets", "grain", "tyro", "tensorboardX"):
     sys.modules[name] = None
 from pathlib import Path
 from jaxcnn import config
-from jaxcnn.runs import training as run
+from jaxcnn.runs import display, group
 experiment = config.from_dict({to_dict(longer(SMALL, 1))!r})
-print(run.train(experiment, Path({str(tmp_path / "a")!r}))["test_top1"])
+print(group.train_one(experiment, Path({str(tmp_path / "a")!r}))["test_top1"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -455,7 +440,7 @@ def test_a_rendered_set_is_trained_on_and_evaluated(tmp_path):
     data = Data("shapes", batch_size=32, eval_batch_size=40, image_size=12, examples=(96, 60))
     model = Model("mlp", {"hidden": (8,)})
     experiment = Experiment("shapes", data, model=model, train=Train(epochs=2))
-    summary = run.train(experiment, tmp_path / "a")
+    summary = group.train_one(experiment, tmp_path / "a")
     assert summary["test_top1"] == evaluate(tmp_path / "a")["test_top1"]
     assert summary["step"] == 6
 
@@ -470,20 +455,20 @@ STREAMED = replace(
 @pytest.mark.slow
 def test_a_streamed_run_goes_on_with_the_same_bits(tmp_path, monkeypatch):
     """Whoever reads the data, however many batches a block holds, and wherever it was stopped."""
-    whole = run.train(STREAMED, tmp_path / "whole")
+    whole = group.train_one(STREAMED, tmp_path / "whole")
     assert whole["step"] == 9
     assert whole["test_loss"] == evaluate(tmp_path / "whole")["test_loss"]
     monkeypatch.setattr(feed, "BLOCK_STEPS", 2)
     workers = replace(STREAMED, data=replace(STREAMED.data, workers=1))
 
-    class StopAt(run.Listener):
+    class StopAt(display.Listener):
         def progress(self, progress):
             if progress.step >= 4:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped):
-        run.train(STREAMED, tmp_path / "stopped", StopAt())
-    resumed = run.train(workers, tmp_path / "stopped")
+        group.train_one(STREAMED, tmp_path / "stopped", StopAt())
+    resumed = group.train_one(workers, tmp_path / "stopped")
     assert resumed["data_wait"] > 0
     for digest in DIGESTS:
         assert resumed[digest] == whole[digest]
@@ -491,11 +476,9 @@ def test_a_streamed_run_goes_on_with_the_same_bits(tmp_path, monkeypatch):
 
 def test_a_stream_holds_the_examples_of_the_set_in_memory(tmp_path):
     held = replace(STREAMED, data=replace(STREAMED.data, streaming=False))
-    run.train(replace(held, train=Train(epochs=1)), tmp_path / "held")
+    group.train_one(replace(held, train=Train(epochs=1)), tmp_path / "held")
     restored = restore(tmp_path / "held")
-    streamed = compile_evaluate(
-        STREAMED, restored.model, sources.load(STREAMED.data), restored.state
-    )
+    streamed = compile_evaluate(restored, sources.load(STREAMED.data), restored.state)
     sums = metrics.means(jax.device_get(streamed(restored.state)), "test")
     result = evaluate(tmp_path / "held")
     assert {name: result[name] for name in sums} == pytest.approx(sums, rel=1e-6)

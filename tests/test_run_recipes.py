@@ -11,10 +11,10 @@ import pytest
 
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
 from jaxcnn.errors import InputError, Stopped
-from jaxcnn.runs import program
-from jaxcnn.runs import training as run
-from jaxcnn.runs.trained import evaluate, restore
-from jaxcnn.train import loop, optim
+from jaxcnn.runs import display, group, program
+from jaxcnn.runs.evaluation import evaluate
+from jaxcnn.runs.trained import restore
+from jaxcnn.train import optim
 from jaxcnn.train import run_folder as folder
 from jaxcnn.train.state import sha256, state_from
 
@@ -30,7 +30,7 @@ MLP = Experiment(
 DIGESTS = ("params_sha256", "state_sha256")
 
 
-class Stop(run.Listener):
+class Stop(display.Listener):
     """Stops the run at a step, as a signal would."""
 
     def __init__(self, step):
@@ -44,13 +44,13 @@ class Stop(run.Listener):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "teacher"
-    run.train(replace(MLP, data=replace(DATA, mean=(0.0,), std=(1.0,))), workdir)
+    group.train_one(replace(MLP, data=replace(DATA, mean=(0.0,), std=(1.0,))), workdir)
     return workdir
 
 
 def test_a_run_with_much_of_it_on(teacher, tmp_path, monkeypatch):
     """Stopped within an epoch it ends with the same bits, and its averages are what counts."""
-    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
+    monkeypatch.setattr(group, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
     net = {"hidden": (8,), "dropout": 0.1, "activation": "tanh"}
     experiment = replace(
         MLP,
@@ -59,10 +59,10 @@ def test_a_run_with_much_of_it_on(teacher, tmp_path, monkeypatch):
         optim=Optim("adamw", peak_lr=0.01, layer_decay=0.8, freeze=("fc1/bias",)),
         train=Train(epochs=2, ema_decay=0.9, accumulate=2, distill_from=str(teacher)),
     )
-    whole = run.train(experiment, tmp_path / "whole", profile=(2, 6))
+    whole = group.train_one(experiment, tmp_path / "whole", profile=(2, 6))
     with pytest.raises(Stopped):
-        run.train(experiment, tmp_path / "a", Stop(5))
-    resumed = run.train(experiment, tmp_path / "a")
+        group.train_one(experiment, tmp_path / "a", Stop(5))
+    resumed = group.train_one(experiment, tmp_path / "a")
     assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
     assert evaluate(tmp_path / "a")["test_loss"] == whole["test_loss"]
     assert evaluate(tmp_path / "a", "best")["test_top1"] == whole["best_test_top1"]
@@ -90,7 +90,7 @@ def test_a_teacher_that_does_not_fit_is_refused(teacher, tmp_path):
     ):
         student = replace(MLP, train=Train(distill_from=str(teacher)))
         with pytest.raises(InputError) as error:
-            run.train(replace(student, **change), tmp_path / "a")
+            group.train_one(replace(student, **change), tmp_path / "a")
         assert named in str(error.value)
     assert not (tmp_path / "a").exists()
 
@@ -108,10 +108,10 @@ def test_another_teacher_is_not_taken_up_half_way(teacher, tmp_path):
     shutil.copytree(teacher, own)
     student = replace(MLP, train=Train(epochs=2, distill_from=str(own)))
     with pytest.raises(Stopped):
-        run.train(student, tmp_path / "a", Stop(4))
+        group.train_one(student, tmp_path / "a", Stop(4))
     shutil.rmtree(own / "checkpoints" / "latest" / "8")  # an older state of it
     with pytest.raises(InputError, match="teacher_sha256 was"):
-        run.train(student, tmp_path / "a")
+        group.train_one(student, tmp_path / "a")
 
 
 def test_patience_ends_a_run_that_no_longer_gains(tmp_path):
@@ -120,20 +120,20 @@ def test_patience_ends_a_run_that_no_longer_gains(tmp_path):
         optim=Optim("sgd", peak_lr=1e-12),
         train=Train(epochs=9, patience=2, checkpoint_every=5),
     )
-    summary = run.train(still, tmp_path / "a")
+    summary = group.train_one(still, tmp_path / "a")
     assert (summary["epochs"], summary["best_epoch"], summary["stopped_early"]) == (3, 1, True)
     assert evaluate(tmp_path / "a")["step"] == summary["step"] == 12
-    assert run.train(still, tmp_path / "a") == summary  # finished, as it says
+    assert group.train_one(still, tmp_path / "a") == summary  # finished, as it says
     (tmp_path / "a" / "summary.json").unlink()  # killed just before the end
-    again = run.train(still, tmp_path / "a")
+    again = group.train_one(still, tmp_path / "a")
     assert again == summary
     longer = replace(still, train=replace(still.train, patience=4))
-    assert run.train(longer, tmp_path / "a")["epochs"] == 5
+    assert group.train_one(longer, tmp_path / "a")["epochs"] == 5
 
 
 def test_a_schedule_free_average_is_evaluated_and_handed_on(tmp_path):
     free = replace(MLP, optim=Optim("adamw", peak_lr=0.02, schedule_free=True, freeze=("fc1",)))
-    summary = run.train(free, tmp_path / "a")
+    summary = group.train_one(free, tmp_path / "a")
     trained = restore(tmp_path / "a")
     moved = jax.tree.map(lambda x, y: bool((x != y).any()), trained.variables["params"],
                          trained.state.params)  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_schedule_free_average_is_evaluated_and_handed_on(tmp_path):
         optim=Optim("adamw", peak_lr=1e-9, schedule_free=True),
         train=Train(epochs=1),
     )
-    summary = run.train(tuned, tmp_path / "b")
+    summary = group.train_one(tuned, tmp_path / "b")
     assert summary["test_loss"] == pytest.approx(evaluate(tmp_path / "a")["test_loss"], rel=1e-3)
 
 

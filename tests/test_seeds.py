@@ -12,10 +12,8 @@ from scipy import stats
 from jaxcnn import cli
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.errors import Stopped
-from jaxcnn.runs import seeds
-from jaxcnn.runs import training as run
-from jaxcnn.runs.trained import evaluate
-from jaxcnn.train import loop
+from jaxcnn.runs import display, group, plan, together
+from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.train import run_folder as folder
 
 SMALL = Experiment(
@@ -28,6 +26,14 @@ SMALL = Experiment(
     train=Train(epochs=3, seed=5),
 )
 DIGESTS = ("params_sha256", "state_sha256", "test_loss", "best_test_top1")
+
+
+def train_two(experiment, workdir, listener=None):
+    """As `jaxcnn train --seeds 2`: what seeds.json holds, and which seeds diverged."""
+    runs = plan.seeds(experiment, workdir, 2)
+    modes = together.Modes(workdir / "together.json")
+    outcome = group.train(runs, listener, modes=modes, even_few=True)
+    return plan.write_seeds(experiment.name, outcome.results.values(), workdir), outcome.diverged
 
 
 def summaries(workdir):
@@ -44,7 +50,7 @@ def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone")
     for seed in (5, 6):
         experiment = replace(SMALL, train=replace(SMALL.train, seed=seed))
-        run.train(experiment, workdir / f"seed{seed}")
+        group.train_one(experiment, workdir / f"seed{seed}")
     return workdir
 
 
@@ -77,7 +83,7 @@ def test_every_seed_gets_the_bits_that_it_gets_alone(alone, tmp_path, capsys):
     assert f"test top-1 {np.mean(top1):.2%}, standard deviation {np.std(top1, ddof=1):.2%}" in out
     # The folders are ordinary ones, and stay so.
     assert evaluate(workdir / "seed6")["test_loss"] == summaries(alone)[1]["test_loss"]
-    assert run.train(SMALL, workdir / "seed5") == summaries(workdir)[0]
+    assert group.train_one(SMALL, workdir / "seed5") == summaries(workdir)[0]
     # Given again, it reuses what is finished.
     before = (workdir / "seed5" / "metrics.jsonl").read_text()
     assert cli.main(["train", str(file), "--seeds", "2", "--workdir", str(workdir)]) == 0
@@ -89,7 +95,7 @@ def test_every_seed_gets_the_bits_that_it_gets_alone(alone, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["unroll", "devices"])
 def test_likewise_without_the_loop_and_on_devices(alone, tmp_path, mode):
-    result, failed = seeds.train(in_mode(mode), tmp_path, 2)
+    result, failed = train_two(in_mode(mode), tmp_path)
     assert not failed
     assert result["seeds"] == [5, 6]
     modes = json.loads((tmp_path / "together.json").read_text())["modes"]
@@ -99,12 +105,12 @@ def test_likewise_without_the_loop_and_on_devices(alone, tmp_path, mode):
 
 @pytest.mark.slow
 def test_as_one_batch_the_seeds_differ_by_rounding_alone(alone, tmp_path):
-    seeds.train(in_mode("vmap"), tmp_path, 2)
+    train_two(in_mode("vmap"), tmp_path)
     for found, expected in zip(summaries(tmp_path), summaries(alone), strict=True):
         assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
 
 
-class StopAt(run.Listener):
+class StopAt(display.Listener):
     def __init__(self, step):
         self.step, self.said = step, []
 
@@ -118,15 +124,15 @@ class StopAt(run.Listener):
 
 
 def test_stopped_or_killed_all_go_on_from_where_each_was(alone, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
+    monkeypatch.setattr(group, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
     with pytest.raises(Stopped):
-        seeds.train(SMALL, tmp_path, 2, StopAt(6))
+        train_two(SMALL, tmp_path, StopAt(6))
     saved = [sorted(int(p.name) for p in tmp_path.glob(f"seed{n}/*/latest/*")) for n in (5, 6)]
     assert saved == [[4, 6], [4, 6]]
     # As if killed between the two last checkpoints.
     shutil.rmtree(tmp_path / "seed6" / "checkpoints" / "latest" / "6")
     ear = StopAt(None)
-    seeds.train(SMALL, tmp_path, 2, ear)
+    train_two(SMALL, tmp_path, ear)
     assert "seed5: going on from step 6 of 12" in ear.said
     assert "seed6: going on from step 4 of 12" in ear.said
     same_as(tmp_path, alone)
@@ -134,13 +140,13 @@ def test_stopped_or_killed_all_go_on_from_where_each_was(alone, tmp_path, monkey
 
 def test_the_spread_is_that_of_a_normal_sample():
     values = [0.91, 0.92, 0.94, 0.9, 0.95]
-    found = seeds.spread(values)
+    found = plan.spread(values)
     low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
     assert found["std"] == pytest.approx(np.std(values, ddof=1))
     assert (found["mean"], found["low"], found["high"]) == pytest.approx(
         (np.mean(values), low, high)
     )
-    assert seeds.spread([0.5]) == {
+    assert plan.spread([0.5]) == {
         "mean": 0.5,
         "std": None,
         "low": None,
@@ -152,7 +158,7 @@ def test_the_spread_is_that_of_a_normal_sample():
 @pytest.mark.slow
 def test_seeds_that_diverge_are_named(tmp_path):
     wild = replace(SMALL, optim=Optim("sgd", peak_lr=1e30))
-    result, failed = seeds.train(wild, tmp_path, 2)
+    result, failed = train_two(wild, tmp_path)
     assert [path.name for path in failed] == ["seed5", "seed6"]
     assert all("not finite" in reason for reason in failed.values())
     assert "test_top1" not in result

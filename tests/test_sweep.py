@@ -10,9 +10,8 @@ import pytest
 from jaxcnn import cli
 from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train
 from jaxcnn.errors import InputError, Stopped
-from jaxcnn.runs import group as together
-from jaxcnn.runs import jobs, search
-from jaxcnn.runs import training as run
+from jaxcnn.runs import display, group, search, together
+from jaxcnn.runs.training import Run
 
 BASE = Experiment(
     name="base",
@@ -132,7 +131,7 @@ def test_a_trial_that_cannot_be_trained_is_a_row_and_the_others_are_trained(caps
     start = ("sweep", str(file), "--workdir", str(workdir), "--grid")
     assert cli.main([*start, "model.name=lenet5,mlp", "data.batch_size=5000,256"]) == 0
     captured = capsys.readouterr()
-    assert "run 1 of 1" in captured.out
+    assert "run 4 of 4" in captured.out
     rows = json.loads((workdir / "sweep.json").read_text())["trials"]
     assert rows[0]["values"] == {"model.name": "mlp", "data.batch_size": 256}
     refused = [row["refused"] for row in rows[1:]]
@@ -162,12 +161,16 @@ def test_trials_that_share_a_program_get_the_bits_that_they_get_alone(capsys, tm
         summary = json.loads((workdir / name / "summary.json").read_text())
         digests.add(summary["state_sha256"])
         if experiment.data.batch_size == 256 and experiment.schedule.name == "cosine":
-            alone = run.train(experiment, tmp_path / "alone" / name)
+            alone = group.train_one(experiment, tmp_path / "alone" / name)
             assert alone["state_sha256"] == summary["state_sha256"]
     assert len(digests) == 8
 
 
-class Ear(run.Listener):
+def train(runs, workdir, listener):
+    return group.train(runs, listener, modes=together.Modes(workdir / "together.json"))
+
+
+class Ear(display.Listener):
     """Keeps the messages; raises SIGTERM when it hears the record of that number."""
 
     def __init__(self, stop_at=None):
@@ -184,20 +187,20 @@ class Ear(run.Listener):
 
 def test_parts_are_small_and_what_began_alone_stays_so(tmp_path, monkeypatch):
     """Five trials in parts of at most three: one of three, one of two; one has begun alone."""
-    monkeypatch.setattr(together, "AT_MOST", 3)
+    monkeypatch.setattr(group, "AT_MOST", 3)
     size = 4 * 2 * (64 * 16 + 16 + 16 * 10 + 10)  # parameters and momentum
     planned = [
-        jobs.Job(search.override(BASE, {"optim.peak_lr": rate}), tmp_path / str(rate))
+        Run(search.override(BASE, {"optim.peak_lr": rate}), tmp_path / str(rate))
         for rate in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     ]
-    together.Modes(tmp_path / "together.json").note(planned[:1], "alone")
+    together.Modes(tmp_path / "together.json").note([planned[0].folder], "alone")
     ear = Ear()
-    assert not together.train_all(planned[:4], tmp_path, ear)
-    assert [line for line in ear.said if line.startswith("run ")] == [f"run 1 of 1: {tmp_path}/0.1"]
+    assert not train(planned[:4], tmp_path, ear).diverged
+    assert [line for line in ear.said if line.startswith("run ")] == [f"run 1 of 4: {tmp_path}/0.1"]
     assert ear.said.count("3 together (map)") == 1
-    monkeypatch.setattr(together, "STATES_BYTES", int(1.5 * size))
+    monkeypatch.setattr(group, "STATES_BYTES", int(1.5 * size))
     ear = Ear()
-    assert not together.train_all(planned, tmp_path, ear)
+    assert not train(planned, tmp_path, ear).diverged
     assert ear.said.count("1 together (map)") == 2  # no room for a second state
     assert sum("is finished" in line for line in ear.said) == 4
     modes = json.loads((tmp_path / "together.json").read_text())["modes"]
@@ -208,27 +211,27 @@ def test_a_stopped_sweep_goes_on_with_all_its_runs(tmp_path):
     ear = Ear(stop_at=1)
     longer = search.override(BASE, {"train.epochs": 2, "train.seeds_mode": "unroll"})
     planned = [
-        jobs.Job(search.override(longer, {"optim.peak_lr": rate}), tmp_path / str(rate))
+        Run(search.override(longer, {"optim.peak_lr": rate}), tmp_path / str(rate))
         for rate in (0.1, 0.2, 1e30)
     ]
     with pytest.raises(Stopped):
-        together.train_all(planned, tmp_path, ear)
+        train(planned, tmp_path, ear)
     assert "3 together (unroll)" in ear.said
     assert any("1e+30: the loss" in line for line in ear.said)  # at once
     ear = Ear()
     # Now left open, the mode is the one that they began with; the third has nothing saved.
     planned = [
-        jobs.Job(search.override(job.experiment, {"train.seeds_mode": "auto"}), job.workdir)
-        for job in planned
+        Run(search.override(run.experiment, {"train.seeds_mode": "auto"}), run.folder)
+        for run in planned
     ]
-    failed = together.train_all(planned, tmp_path, ear)
+    failed = train(planned, tmp_path, ear).diverged
     assert "3 together (unroll)" in ear.said
     assert "0.1: going on from step 5 of 10" in ear.said
     assert "0.2: going on from step 5 of 10" in ear.said
     assert [path.name for path in failed] == ["1e+30"]
-    for job in planned[:2]:
-        found = json.loads((job.workdir / "summary.json").read_text())
-        whole = run.train(job.experiment, tmp_path / "whole" / job.workdir.name)
+    for run in planned[:2]:
+        found = json.loads((run.folder / "summary.json").read_text())
+        whole = group.train_one(run.experiment, tmp_path / "whole" / run.folder.name)
         assert found["state_sha256"] == whole["state_sha256"]
 
 
@@ -239,11 +242,11 @@ def test_a_folder_of_another_run_is_refused_before_anything_is_trained(tmp_path)
     (begun / "checkpoints" / "latest" / "5" / "manifest.sha256").touch()
     (begun / "config.json").write_text(json.dumps(search.to_dict(BASE)))
     planned = [
-        jobs.Job(search.override(BASE, {"optim.peak_lr": rate}), path)
+        Run(search.override(BASE, {"optim.peak_lr": rate}), path)
         for rate, path in ((0.1, free), (0.2, begun))
     ]
     with pytest.raises(InputError, match=r"begun: belongs to another run.*peak_lr was 0.1, now 0"):
-        together.train_all(planned, tmp_path, run.Listener())
+        train(planned, tmp_path, display.Listener())
     assert not free.exists()
 
 

@@ -24,9 +24,8 @@ from experiments.textbook import (
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.config import Comparison
 from jaxcnn.data import sources
-from jaxcnn.runs import trained
-from jaxcnn.runs.build import build_model
-from jaxcnn.runs.training import Listener
+from jaxcnn.runs import network, trained
+from jaxcnn.runs.display import Listener
 from jaxcnn.train import run_folder as folder
 from tests.test_compare import browse, needs_browser
 
@@ -58,7 +57,7 @@ def test_every_part_states_its_cost_and_builds(monkeypatch, tmp_path):
                 "digits" if quick else "mnist" if name == "translation" else "fashion_mnist"
             )
             for arm in comparison.arms:
-                build_model(arm, ["x"] * 10, (side, side, 1))
+                network.build(arm, ["x"] * 10, (side, side, 1))
     assert set(textbook.PARTS) == {
         path.stem for path in FOLDER.glob("*.py") if "def config" in path.read_text()
     } | {"counts"}

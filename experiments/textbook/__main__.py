@@ -15,8 +15,8 @@ from typing import Any
 from experiments.textbook.part import Measure, Part, html, of_comparison, title_and_claim
 from jaxcnn import cli
 from jaxcnn.analysis import report
-from jaxcnn.commands import terminal
-from jaxcnn.runs.training import Listener
+from jaxcnn.runs import display
+from jaxcnn.runs.display import Listener
 from jaxcnn.train import files
 
 PARTS = (
@@ -86,7 +86,7 @@ def main(args: Sequence[str] | None = None) -> int:
     workdir = given.workdir or Path("runs") / ("textbook_quick" if given.quick else "textbook")
 
     def command() -> int:
-        with terminal.display() as listener:
+        with display.display() as listener:
             print(textbook(given.only, workdir, listener, given.quick))
         return 0
 

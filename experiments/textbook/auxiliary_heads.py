@@ -24,9 +24,9 @@ from experiments.textbook.auxiliary_classifiers import gradient_norms
 from experiments.textbook.part import Part, of_comparison
 from jaxcnn.analysis import charts
 from jaxcnn.config import Comparison, Experiment
-from jaxcnn.data import augment, sources
-from jaxcnn.runs import build
-from jaxcnn.runs.training import Listener
+from jaxcnn.data import sources
+from jaxcnn.runs import network
+from jaxcnn.runs.display import Listener
 
 LAYERS = tuple(f"conv{i}" for i in range(1, 14))
 
@@ -49,10 +49,10 @@ def gradients(experiment: Experiment, seeds: int = 3) -> dict[str, list[float]]:
     The loss is that of the first batch of training images.
     """
     data = sources.load(experiment.data)
-    model = build.build_model(experiment, data.classes, data.image_shape)
+    built = network.build(experiment, data.classes, data.image_shape)
     batch = data.train.read(np.arange(experiment.data.batch_size))
-    images = augment.make_prepare(experiment.data)(jax.numpy.asarray(batch["image"]))
-    init, norms = jax.jit(model.init), jax.jit(gradient_norms(model, LAYERS))
+    images = built.prepare(jax.numpy.asarray(batch["image"]))
+    init, norms = jax.jit(built.model.init), jax.jit(gradient_norms(built.model, LAYERS))
     found: dict[str, list[float]] = {layer: [] for layer in LAYERS}
     for seed in range(seeds):
         variables = init(jax.random.key(seed), images)

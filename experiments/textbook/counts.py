@@ -20,7 +20,7 @@ from experiments.textbook.part import Part, show
 from jaxcnn.analysis import charts
 from jaxcnn.analysis.summary import Row, Summary, summarize
 from jaxcnn.models import create_model, standard_input
-from jaxcnn.runs.training import Listener
+from jaxcnn.runs.display import Listener
 
 
 class Example(NamedTuple):

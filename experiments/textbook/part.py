@@ -9,16 +9,13 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from jaxcnn import cli
-from jaxcnn.analysis import arms as runs
-from jaxcnn.analysis import charts, compare, report, tables
+from jaxcnn.analysis import arms, charts, compare, report, tables
 from jaxcnn.analysis.arms import Arm, Run
 from jaxcnn.analysis.statistics import Interval
-from jaxcnn.commands import terminal
-from jaxcnn.commands.compare import planned_jobs
 from jaxcnn.config import Comparison
 from jaxcnn.errors import InputError
-from jaxcnn.runs import group as together
-from jaxcnn.runs.training import Listener
+from jaxcnn.runs import display, group, plan, together
+from jaxcnn.runs.display import Listener
 
 Measure = Callable[[Path, Listener, bool], "Part"]
 """Folder of the runs, who hears of them, and whether it is to be quick, to a part."""
@@ -71,10 +68,11 @@ def trained(comparison: Comparison, workdir: Path, listener: Listener) -> list[A
         InputError: a run diverged.
         jaxcnn.errors.Stopped: a signal came.
     """
-    planned = planned_jobs(comparison, workdir)
-    for path, reason in together.train_all(planned, workdir, listener).items():
+    planned = plan.comparison(comparison, workdir)
+    outcome = group.train(planned, listener, modes=together.Modes(workdir / "together.json"))
+    for path, reason in outcome.diverged.items():
         raise InputError(f"{path}: {reason}")
-    return runs.group([runs.read(job.workdir) for job in planned])
+    return arms.group([arms.read(run.folder) for run in planned])
 
 
 def of_comparison(comparison: Comparison, workdir: Path, listener: Listener) -> Part:
@@ -156,14 +154,14 @@ def show(measure: Measure, name: str) -> NoReturn:
     given = parser.parse_args()
 
     def command() -> int:
-        with terminal.display() as listener:
+        with display.display() as listener:
             part = measure(given.workdir, listener, given.quick)
         from rich.table import Table
 
         table = Table(*part.headers, caption=f"{part.found} {part.setting}")
         for row in part.rows:
             table.add_row(*row)
-        terminal.console().print(table)
+        display.console().print(table)
         return 0
 
     raise SystemExit(cli.guarded(command))

@@ -20,7 +20,7 @@ from jaxcnn.analysis import arms as runs
 from jaxcnn.analysis import report, visualize
 from jaxcnn.config import Comparison
 from jaxcnn.runs import trained
-from jaxcnn.runs.training import Listener
+from jaxcnn.runs.display import Listener
 
 
 def config(quick: bool = False) -> Comparison:

@@ -19,7 +19,7 @@ from jaxcnn.analysis import charts
 from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.statistics import Interval, mean_interval
 from jaxcnn.config import Comparison
-from jaxcnn.runs.training import Listener
+from jaxcnn.runs.display import Listener
 
 NETWORKS = {
     "dense": "dense-256 dense-128",

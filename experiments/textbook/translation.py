@@ -27,7 +27,7 @@ from jaxcnn.analysis import charts
 from jaxcnn.config import Comparison
 from jaxcnn.data import augment, sources
 from jaxcnn.runs import trained
-from jaxcnn.runs.training import Listener
+from jaxcnn.runs.display import Listener
 
 NETWORKS = {
     "dense": "dense-256 dense-128",

@@ -4,15 +4,10 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from jaxcnn.commands import pages, terminal
+from jaxcnn.commands import pages
 from jaxcnn.commands.parsing import load_comparison, parse
-from jaxcnn.config import Comparison
 from jaxcnn.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxcnn.runs.jobs import Job
 
 
 def main(args: Sequence[str]) -> int:
@@ -39,35 +34,16 @@ def main(args: Sequence[str]) -> int:
     if seeds is not None:
         comparison = dataclasses.replace(comparison, seeds=seeds)
 
-    from jaxcnn.runs import jobs, predictions
+    from jaxcnn.runs import display, group, plan, together
 
-    planned = planned_jobs(comparison, workdir)
-    with terminal.display() as listener:
-        failed = jobs.train_all(
-            planned, listener, after=lambda job: predictions.of_test_set(job.workdir)
-        )
-    done = [job.workdir for job in planned if job.workdir not in failed]
-    if not done:
+    runs = plan.comparison(comparison, workdir)
+    with display.display() as listener:
+        outcome = group.train(runs, listener, modes=together.Modes(workdir / "together.json"))
+    if not outcome.results:
         raise InputError(f"comparison {file}: every run diverged; lower optim.peak_lr")
-    problems = [f"{path}: {reason}" for path, reason in failed.items()]
+    problems = [f"{path}: {reason}" for path, reason in outcome.diverged.items()]
+    done = [run.folder for run in runs if run.folder in outcome.results]
     pages.write_comparison(file.stem, done, workdir, problems)
     for problem in problems:
         print(f"jaxcnn: {problem}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def planned_jobs(comparison: Comparison, workdir: Path) -> "list[Job]":
-    """Every arm and seed in a folder of its own; one seed of all arms comes before the next.
-
-    Interrupted at any time, what is done can be compared in pairs.
-    """
-    from jaxcnn.runs import jobs
-
-    return [
-        jobs.Job(
-            dataclasses.replace(arm, train=dataclasses.replace(arm.train, seed=seed)),
-            workdir / arm.name / f"seed{seed}",
-        )
-        for seed in range(comparison.seeds)
-        for arm in comparison.arms
-    ]
+    return 1 if problems else 0

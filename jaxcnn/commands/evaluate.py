@@ -30,9 +30,9 @@ def main(args: Sequence[str]) -> int:
         return workdir, checkpoint, data_dir, tta
 
     workdir, checkpoint, data_dir, tta = parse(parsed, args, "eval")
-    from jaxcnn.runs import trained
+    from jaxcnn.runs import evaluation
 
-    result = trained.evaluate(workdir, checkpoint, data_dir, tta)
+    result = evaluation.evaluate(workdir, checkpoint, data_dir, tta)
     print(
         f"{workdir} step {result['step']}: test top-1 {result['test_top1']:.2%}, "
         f"top-5 {result['test_top5']:.2%}, loss {result['test_loss']:.4f} "

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import parse
 from jaxcnn.errors import InputError
+from jaxcnn.runs import display
 
 
 def main(args: Sequence[str]) -> int:
@@ -29,7 +29,7 @@ def main(args: Sequence[str]) -> int:
     if stats:
         from jaxcnn.analysis import summary
 
-        terminal.console().print(summary.render_stats(map(summary.model_stats, names)))
+        display.console().print(summary.render_stats(map(summary.model_stats, names)))
     else:
         print("\n".join(names))
     return 0

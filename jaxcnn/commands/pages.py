@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcnn.commands import terminal
 from jaxcnn.errors import InputError
+from jaxcnn.runs import display
 
 
 def write_comparison(
@@ -21,13 +21,13 @@ def write_comparison(
     """
     from jaxcnn.analysis import arms as runs
     from jaxcnn.analysis import compare, plots, tables
-    from jaxcnn.runs import predictions
+    from jaxcnn.runs import evaluation
     from jaxcnn.train import files
 
     arms = runs.group([runs.read(path) for path in paths])
-    held = {run.path: predictions.of_test_set(run.path) for arm in arms for run in arm.runs}
+    held = {run.path: evaluation.predict_test_set(run.path) for arm in arms for run in arm.runs}
     found = compare.compare(arms, held)
-    console = terminal.console()
+    console = display.console()
     console.print(tables.render(found))
     console.print(tables.render_errors(found))
     files.write_json(folder / "comparison.json", compare.to_json(found))

@@ -28,11 +28,11 @@ def main(args: Sequence[str]) -> int:
         """
         return images, workdir, checkpoint, resize
 
-    images, workdir, checkpoint, resize = parse(parsed, args, "predict")
+    images, workdir, checkpoint, _ = parse(parsed, args, "predict")
     if not images:
         raise InputError("predict: give at least one image file")
     from jaxcnn.runs import trained
 
-    for found in trained.predict(workdir, images, checkpoint=checkpoint, resize=resize):
+    for found in trained.predict(workdir, images, checkpoint=checkpoint):
         print(f"{found.path}: {found.label} {found.probability:.4f}")
     return 0

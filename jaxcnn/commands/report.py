@@ -34,7 +34,7 @@ def main(args: Sequence[str]) -> int:
         raise InputError(f"--out {out}: is a folder; give the name of an HTML file")
 
     from jaxcnn.analysis import arms as runs
-    from jaxcnn.runs import predictions
+    from jaxcnn.runs import evaluation
 
     read, problems = runs.read_all(runs.find(paths))
     for problem in problems:
@@ -45,7 +45,7 @@ def main(args: Sequence[str]) -> int:
     held = {}
     for run in read:
         try:
-            held[run.path] = predictions.of_test_set(run.path)
+            held[run.path] = evaluation.predict_test_set(run.path)
         except InputError as error:
             problems.append(f"predictions of {run.path} ({error})")
             print(f"jaxcnn: left out: {problems[-1]}", file=sys.stderr)

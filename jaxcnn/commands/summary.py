@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import parse
 from jaxcnn.errors import as_input_error
+from jaxcnn.runs import display
 
 
 def main(args: Sequence[str]) -> int:
@@ -35,5 +35,5 @@ def main(args: Sequence[str]) -> int:
         model = models.create_model(name, num_classes=classes)
     with as_input_error(f"--input {' '.join(map(str, shape))}"):
         found = summary.summarize(model, shape)
-    terminal.console().print(summary.render(found))
+    display.console().print(summary.render(found))
     return 0

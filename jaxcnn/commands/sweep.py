@@ -1,17 +1,12 @@
 """``jaxcnn sweep``: trains one experiment with many values of its fields."""
 
-import functools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import load_experiment, parse
 from jaxcnn.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxcnn.runs import jobs
 
 
 def main(args: Sequence[str]) -> int:
@@ -45,30 +40,29 @@ def main(args: Sequence[str]) -> int:
     base = load_experiment(file)
     count, ranges = _count(random)
 
-    from jaxcnn.runs import group as together
-    from jaxcnn.runs import jobs, search
+    from jaxcnn.runs import display, group, search, together
+    from jaxcnn.runs.training import Run
     from jaxcnn.train import files
 
     trials = search.trials(base, grid, ranges, count, seed)
-    planned = [jobs.Job(trial.experiment, workdir / trial.name) for trial in trials]
-    with terminal.display() as listener:
+    runs = [Run(trial.experiment, workdir / trial.name) for trial in trials]
+    with display.display() as listener:
         listener.message(f"{len(trials)} trials in {workdir}")
-        refused = _refused(planned)
-        if len(refused) == len(planned):
-            raise InputError(refused[planned[0].workdir])
-        fit = [job for job in planned if job.workdir not in refused]
-        failed = together.train_all(fit, workdir, listener)
+        modes = together.Modes(workdir / "together.json")
+        outcome = group.train(runs, listener, modes=modes, skip_unfit=True)
+    if len(outcome.refused) == len(runs):
+        raise InputError(outcome.refused[runs[0].folder])
     rows: list[dict[str, Any]] = []
-    for trial, job in zip(trials, planned, strict=True):
-        row = {"trial": trial.name, "values": dict(trial.values)}
-        if job.workdir in refused:
-            rows.append({**row, "refused": refused[job.workdir]})
-        elif job.workdir in failed:
-            rows.append({**row, "diverged": failed[job.workdir]})
+    for trial, run in zip(trials, runs, strict=True):
+        row: dict[str, Any] = {"trial": trial.name, "values": dict(trial.values)}
+        if run.folder in outcome.refused:
+            row["refused"] = outcome.refused[run.folder]
+        elif run.folder in outcome.diverged:
+            row["diverged"] = outcome.diverged[run.folder]
         else:
-            result = files.read_json(job.workdir / "summary.json")
             kept = ("test_top1", "test_loss", "seconds", "parameters")
-            rows.append({**row, **{k: result[k] for k in kept}})
+            row |= {name: outcome.results[run.folder][name] for name in kept}
+        rows.append(row)
     rows.sort(key=lambda row: -row.get("test_top1", -1.0))
     files.write_json(workdir / "sweep.json", {"experiment": base.name, "trials": rows})
     _show(base.name, rows)
@@ -78,7 +72,7 @@ def main(args: Sequence[str]) -> int:
 
         parallel.save_sweep(done, workdir / "sweep.png", base.name)
     print(f"{workdir}: sweep.json, sweep.png")
-    for path, reason in (refused | failed).items():
+    for path, reason in (outcome.refused | outcome.diverged).items():
         print(f"jaxcnn: {path}: {reason}", file=sys.stderr)
     return 0 if done else 1
 
@@ -91,26 +85,10 @@ def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:
     return int(random[0]), random[1:]
 
 
-def _refused(planned: "Sequence[jobs.Job]") -> dict[Path, str]:
-    """Of each trial that cannot be trained the folder, and why; before any is trained."""
-    from jaxcnn.data import sources
-    from jaxcnn.runs import jobs
-    from jaxcnn.runs import training as run
-
-    load = functools.lru_cache(maxsize=1)(sources.load)  # most trials share their data
-    found = {}
-    for job in planned:
-        if jobs.is_finished(job):
-            continue
-        try:
-            run.check(job.experiment, load(job.experiment.data))
-        except InputError as error:
-            found[job.workdir] = str(error)
-    return found
-
-
 def _show(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
+
+    from jaxcnn.runs import display
 
     table = Table(title=f"{name}: {len(rows)} trials")
     fields = list(rows[0]["values"])
@@ -127,4 +105,4 @@ def _show(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         else:
             figures = ["refused" if "refused" in row else "diverged", "", ""]
         table.add_row(*(str(row["values"][f]) for f in fields), *figures, row["trial"])
-    terminal.console().print(table)
+    display.console().print(table)

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from jaxcnn.commands import terminal
 from jaxcnn.commands.parsing import load_experiment, parse
 from jaxcnn.config import Distributed, Experiment
-from jaxcnn.errors import Diverged, InputError
+from jaxcnn.errors import InputError
 
 ALONE = Distributed()
 
@@ -57,8 +56,7 @@ def main(args: Sequence[str]) -> int:
 
     prog = f"train {files[0] if files else 'EXPERIMENT.py'}"
     experiment, workdir, profile, count, distributed = parse(parsed, args, prog)
-    from jaxcnn.runs import search, seeds
-    from jaxcnn.runs import training as run
+    from jaxcnn.runs import display, group, plan, search, together
     from jaxcnn.train import processes
 
     # Tyro leaves tuples, as widths "(8, 16)", as text.
@@ -70,22 +68,22 @@ def main(args: Sequence[str]) -> int:
     experiment = search.override(experiment, {"model.options": {**kept, **given}})
 
     processes.start(distributed)
-    failed: dict[Path, str] = {}
-    with terminal.display() as listener:
-        try:
-            with processes.ending_together():
-                if count is None:
-                    result = run.train(experiment, workdir, listener, profile=profile)
-                else:
-                    result, failed = seeds.train(experiment, workdir, count, listener)
-        except Diverged as diverged:
-            print(f"jaxcnn: {workdir}: {diverged}", file=sys.stderr)
-            return 1
-    if processes.is_first():
-        print(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
-    for path, reason in failed.items():
+    with display.display() as listener, processes.ending_together():
+        if count is None:
+            runs = [group.Run(experiment, workdir)]
+            outcome = group.train(runs, listener, profile=profile)
+        else:
+            modes = together.Modes(workdir / "together.json")
+            runs = plan.seeds(experiment, workdir, count)
+            outcome = group.train(runs, listener, modes=modes, even_few=True)
+    summaries = [outcome.results[run.folder] for run in runs if run.folder in outcome.results]
+    if count is not None:
+        spread = plan.write_seeds(experiment.name, summaries, workdir)
+    if processes.is_first() and summaries:
+        print(_of_one(summaries[0], workdir) if count is None else _of_seeds(spread, workdir))
+    for path, reason in outcome.diverged.items():
         print(f"jaxcnn: {path}: {reason}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if outcome.diverged else 0
 
 
 def _options_together(args: Sequence[str]) -> list[str]:

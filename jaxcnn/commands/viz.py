@@ -68,20 +68,17 @@ def _draw(
 
     from jaxcnn.analysis import gradcam, summary, visualize
     from jaxcnn.data import augment
-    from jaxcnn.data.images import read_image
-    from jaxcnn.runs import build, trained
 
-    height, width, channels = network.image_shape
     if image_files:
-        pixels = np.stack([read_image(file, channels, (height, width)) for file in image_files])
+        pixels = np.stack([network.read(file) for file in image_files])
         truth = [file.name for file in image_files]
     else:
-        dataset = trained.data_of(workdir, network)
+        dataset = network.dataset()
         examples = dataset.test.read(np.arange(min(SHOWN, len(dataset.test))))
         pixels = np.asarray(dataset.rendered(jnp.asarray(examples["image"])))
         truth = [network.classes[label] for label in examples["label"]]
     apply = applied(network)
-    shape = build.network_shape(network.experiment, network.image_shape)
+    shape = network.input_shape
     shapes = jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *shape), jnp.float32))[1]
     spatial = [name for name, value in shapes.items() if value.ndim == 4]
     if endpoint is not None and endpoint not in spatial:
@@ -90,7 +87,7 @@ def _draw(
             f"{', '.join(spatial) or 'none'}"
         )
 
-    seen = augment.make_prepare(network.experiment.data)(jnp.asarray(pixels))
+    seen = network.prepare(jnp.asarray(pixels))
     logits, ends = jax.jit(apply)(seen)
     folder = workdir / "viz"
     folder.mkdir(exist_ok=True)

@@ -3,33 +3,30 @@
 import logging
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxcnn.data.sources import Source
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Faults:
-    """Counts what could not be read.
+    """Counts the examples that could not be read.
 
     Attributes:
         limit: ``data.max_bad_images``.
-        found: one line about each.
+        found: a line about each of them.
     """
 
     limit: int
     found: dict[tuple[int, int], str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, source: "Source", index: np.ndarray) -> None:
-        """Takes down examples of a split that could not be read.
+    def note(self, source: Source, index: np.ndarray) -> None:
+        """Notes examples of a split that could not be read, and warns of each once.
 
         Raises:
             InputError: more than the limit by now; names the first ones.

@@ -1,4 +1,4 @@
-"""Blocks of streamed batches on the device, each moved there while the steps before it run."""
+"""Streams of batches carried to the device in blocks, each while the steps before it run."""
 
 import itertools
 import time
@@ -9,7 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.config import Data
+from jaxcnn.data.faults import Faults
 from jaxcnn.data.pipeline import Batch
+from jaxcnn.data.sources import Dataset
 from jaxcnn.data.stream import Stream
 
 BLOCK_BYTES = 2**26
@@ -31,6 +34,32 @@ class InBlocks:
         """The batch of ``step`` from the block that holds it."""
         at = step - block["first"]
         return {name: array[at] for name, array in block.items() if name != "first"}
+
+
+def open_stream(dataset: Dataset, data: Data, seed: int, devices: int = 1) -> Stream:
+    """Returns the batches of a dataset that is streamed, or this process's part of them.
+
+    Args:
+        dataset: its splits are read when they are asked for.
+        data: sizes of the batches, workers, and how many faults are tolerated.
+        seed: of the order of the training examples.
+        devices: those that share a batch; the evaluation's is rounded up to a multiple.
+    """
+    workers = data.workers
+    if workers is None and jax.default_backend() == "cpu":
+        workers = 0  # processes would take the cores that train: benchmarks/input.py, on 2 cores
+    eval_batch_size = min(data.eval_batch_size, len(dataset.test))
+    return Stream(
+        dataset.train,
+        dataset.test,
+        seed,
+        data.batch_size,
+        eval_batch_size + -eval_batch_size % devices,
+        Faults(data.max_bad_images),
+        workers,
+        jax.process_index(),
+        jax.process_count(),
+    )
 
 
 class Feed:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxcnn.config import Data
-from jaxcnn.data.images import Fit, read_fitted, reading
+from jaxcnn.data.images import Fit, read_image, reading
 from jaxcnn.errors import InputError
 
 SUFFIXES = frozenset(
@@ -50,21 +50,19 @@ class Files:
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads files: ``image``, ``label`` and ``ok``, which is False where none can be read."""
-        side, _, channels = self.image_shape
         images = np.zeros((len(index), *self.image_shape), np.uint8)
         ok = np.ones(len(index), bool)
         for row, i in enumerate(index.tolist()):
             try:
-                images[row] = read_fitted(self.path(i), channels, side, self.fit)
+                images[row] = read_image(self.path(i), self.image_shape, self.fit)
             except InputError:
                 ok[row] = False
         return {"image": images, "label": self.labels[index], "ok": ok}
 
     def fault(self, index: int) -> str:
         """Why a file cannot be read, in one line that names it."""
-        side, _, channels = self.image_shape
         try:
-            read_fitted(self.path(index), channels, side, self.fit)
+            read_image(self.path(index), self.image_shape, self.fit)
         except InputError as error:
             return " ".join(str(error).split())
         return f"{self.path(index)}: could not be read for a while"

@@ -1,4 +1,4 @@
-"""An image file to an array: any format and colour mode, turned, scaled; nothing is executed."""
+"""Reads image files as arrays: any format and colour mode, turned and scaled; executes nothing."""
 
 import warnings
 from pathlib import Path
@@ -17,14 +17,14 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 2**26
 """Pillow itself only warns up to 179 million pixels, which need half a gigabyte."""
 CROP_RATIO = 0.875
-"""Part of the shorter side that a central crop keeps: 224 pixels of 256."""
+"""The part of the shorter side that a central crop keeps: 224 pixels of 256."""
 Fit = Literal["resize", "crop", "square"]
-"""How a picture becomes a square of some side: in other proportions; the middle of it, as much as
-``CROP_RATIO`` of the shorter side; or as much as the whole shorter side."""
+"""How a picture is brought to a size: resized, whatever its proportions; or, to a square, cut to
+its middle: ``CROP_RATIO`` of the shorter side ("crop") or all of that ("square")."""
 
 
 def reading(config: Data) -> tuple[int, Fit]:
-    """Side and way in which images of different sizes are read."""
+    """Returns the side and the way in which images of different sizes are read."""
     assert config.image_size is not None
     assert config.fit != "pad"
     if config.read_size is None:
@@ -32,72 +32,79 @@ def reading(config: Data) -> tuple[int, Fit]:
     return config.read_size, "square" if config.fit == "crop" else "resize"
 
 
-def read_image(path: Path, channels: int, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Reads an image file as ``(h, w, channels)`` uint8, turned as its EXIF data say.
+def stored_fit(config: Data, image_shape: tuple[int, int, int]) -> Fit:
+    """Returns the way in which any image file is brought to the shape of a dataset's images.
+
+    It is the way of :func:`reading` where the images have different sizes by nature. Where they
+    all have one size, a file of another size is resized to it; with ``data.fit="crop"`` its middle
+    square is.
+    """
+    height, width, _ = image_shape
+    if config.fit == "crop" and height == width:
+        whole = config.read_size or config.image_size != height
+        return "square" if whole else "crop"
+    return "resize"
+
+
+def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
+    """Reads an image file as a dataset stores its images: ``image_shape``, uint8.
+
+    The picture is turned as its EXIF data say; of an animation the first picture counts. Folders
+    of image files are read by this function, and so is every image that a trained network is
+    asked about: the same file gives the same pixels.
 
     Args:
-        path: a file that Pillow reads; of an animation the first picture counts.
-        channels: 1 (grey) or 3 (RGB).
-        size: height and width to resize to; None leaves it.
+        path: a file that Pillow reads.
+        image_shape: height, width and channels; 1 channel is grey, 3 are RGB.
+        fit: the way to that height and width; a picture that has them stays as it is.
 
     Raises:
         InputError: not a file, not an image, or one too large to be meant.
     """
-    from PIL import Image
-
-    picture = _open(path, channels)
-    if size is not None:
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return _array(picture)
-
-
-def read_fitted(path: Path, channels: int, side: int, fit: Fit) -> np.ndarray:
-    """Reads an image file as ``(side, side, channels)`` uint8.
-
-    Raises:
-        InputError: as :func:`read_image`.
-    """
+    height, width, channels = image_shape
     picture = _open(path, channels)
     try:
-        return _array(fitted(picture, side, fit))
+        return _array(fitted(picture, (height, width), fit))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def fit_array(image: np.ndarray, side: int, fit: Fit) -> np.ndarray:
-    """Brings ``(h, w, c)`` uint8 to ``(side, side, c)``."""
+def fit_array(image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
+    """Brings ``(h, w, c)`` uint8 to another height and width, as :func:`read_image` does."""
     from PIL import Image
 
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return _array(fitted(picture, side, fit))
+    return _array(fitted(picture, image_shape[:2], fit))
 
 
-def fitted(picture: "Picture", side: int, fit: Fit) -> "Picture":
-    """Brings a picture to ``side`` x ``side`` pixels, bilinearly; one of that size stays.
+def fitted(picture: "Picture", size: tuple[int, int], fit: Fit) -> "Picture":
+    """Brings a picture to a height and width, bilinearly; one of that size stays as it is.
 
     ``"crop"`` brings the shorter side to ``side / CROP_RATIO`` before it cuts the middle out, as is
     usual for ImageNet, ``"square"`` to ``side``.
     """
     from PIL import Image
 
-    if picture.size == (side, side):
+    height, width = size
+    if (picture.height, picture.width) == size:
         return picture
     if fit == "resize":
-        return picture.resize((side, side), Image.Resampling.BILINEAR)
+        return picture.resize((width, height), Image.Resampling.BILINEAR)
+    side = height
     short = side if fit == "square" else round(side / CROP_RATIO)
-    width, height = scaled_size(picture.width, picture.height, short)
-    if width * height > MAX_PIXELS:  # a long and narrow one
+    columns, rows = scaled_size(picture.width, picture.height, short)
+    if columns * rows > MAX_PIXELS:  # a long and narrow one
         raise InputError(
-            f"{picture.width}x{picture.height} pixels are {width}x{height} once the shorter side "
+            f"{picture.width}x{picture.height} pixels are {columns}x{rows} once the shorter side "
             f"fits; at most {MAX_PIXELS:,} in all"
         )
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((columns - side) / 2), round((rows - side) / 2)
+    picture = picture.resize((columns, rows), Image.Resampling.BILINEAR)
     return picture.crop((left, top, left + side, top + side))
 
 
 def scaled_size(a: int, b: int, short: int) -> tuple[int, int]:
-    """Sides of an image of ``a`` by ``b`` once the shorter one is ``short``."""
+    """Returns the sides of an image of ``a`` by ``b`` once the shorter one is ``short``."""
     return int(short * a / min(a, b)), int(short * b / min(a, b))
 
 

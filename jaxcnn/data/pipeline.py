@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxcnn.data.sources import Source, Split
+from jaxcnn.data.source import Source
+from jaxcnn.data.sources import Split
 
 Batch = dict[str, jax.Array]
 """``image`` (n, h, w, c) uint8, ``label`` (n,) int32 and, in evaluation, ``mask`` (n,) bool."""

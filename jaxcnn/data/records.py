@@ -55,7 +55,7 @@ class Records:
             raise _damaged(self.where, error) from error
         images = [example["image"] for example in examples]
         if self.fit is not None:
-            images = [fit_array(image, self.image_shape[0], self.fit) for image in images]
+            images = [fit_array(image, self.image_shape, self.fit) for image in images]
         return {
             "image": np.stack(images),
             "label": np.array([example["label"] for example in examples], np.int32),

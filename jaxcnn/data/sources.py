@@ -12,6 +12,7 @@ from jaxcnn.config import Data
 from jaxcnn.data import image_folder as folder
 from jaxcnn.data import records
 from jaxcnn.data.faults import Faults
+from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,10 +36,9 @@ class Split:
         return len(self.labels)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> tuple[int, ...]:
         """Height, width and channels of an image."""
-        h, w, c = self.images.shape[1:]
-        return h, w, c
+        return self.images.shape[1:]
 
     def first(self, number: int) -> "Split":
         """The first examples."""
@@ -56,14 +56,6 @@ class Split:
     def identity(self) -> list[np.ndarray]:
         """What tells this split from another one."""
         return [self.images, self.labels]
-
-
-Source = Split | folder.Files | records.Records
-"""A split from which examples are read when they are asked for.
-
-``read(index)`` returns ``image`` (n, h, w, c) uint8, ``label`` (n,) int32 and ``ok`` (n,) bool,
-which is False where an image cannot be read; ``fault(i)`` says why, in one line.
-"""
 
 
 @dataclass(frozen=True)
@@ -89,11 +81,21 @@ class Dataset:
         """Height, width and channels of an image."""
         if self.render is not None:
             return self.render.image_shape
-        return self.train.image_shape
+        h, w, c = self.train.image_shape
+        return h, w, c
 
     def rendered(self, images: "jax.Array") -> "jax.Array":
         """Images ``(n, h, w, c)`` in uint8 from a batch of what a split holds."""
         return images if self.render is None else self.render(images)
+
+    def test_form(self, data: Data) -> str:
+        """Says in which form the test images are known; only in one form can they be compared."""
+        if self.render is not None:
+            return "rendered"
+        if not isinstance(self.test, Split):
+            return type(self.test).__name__.lower()
+        fit = "square" if data.fit == "crop" and data.read_size else data.fit
+        return f"{'x'.join(map(str, self.test.image_shape))} {fit}"  # as the files were decoded
 
 
 def load(config: Data) -> Dataset:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxcnn.data.faults import Faults
-from jaxcnn.data.sources import Source
+from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 
 HostBatch = dict[str, np.ndarray]

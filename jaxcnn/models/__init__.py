@@ -16,8 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.config import Model
+from jaxcnn.errors import as_input_error
 from jaxcnn.models import (
     convnext,
     efficientnet,
@@ -59,7 +63,7 @@ from jaxcnn.models.resnet_cifar import resnet20, resnet32, resnet44, resnet56, r
 from jaxcnn.models.safetensors import read_safetensors
 from jaxcnn.models.sequential import Sequential
 from jaxcnn.models.squeezenet import squeezenet1_0, squeezenet1_1
-from jaxcnn.models.torch_weights import from_torch, import_weights
+from jaxcnn.models.torch_weights import from_torch, load_torch_weights
 from jaxcnn.models.vgg import (
     vgg11,
     vgg11_bn,
@@ -75,10 +79,11 @@ from jaxcnn.models.wide_resnet import wide_resnet28_10
 __all__ = [
     "MODELS",
     "STANDARD_INPUTS",
+    "build_model",
     "create_model",
     "from_torch",
-    "import_weights",
     "list_models",
+    "load_torch_weights",
     "model_options",
     "read_safetensors",
     "standard_classes",
@@ -131,8 +136,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "densenet201": densenet201,
     "squeezenet1_0": squeezenet1_0,
     "squeezenet1_1": squeezenet1_1,
-    "mobilenet_v1": mobilenet_v1.mobilenet_v1,
-    "mobilenet_v2": mobilenet_v2.mobilenet_v2,
+    "mobilenet_v1": mobilenet_v1.MobileNetV1,
+    "mobilenet_v2": mobilenet_v2.MobileNetV2,
     "mobilenet_v3_small": mobilenet_v3.mobilenet_v3_small,
     "mobilenet_v3_large": mobilenet_v3.mobilenet_v3_large,
     "shufflenet_v2_x0_5": shufflenet_v2.shufflenet_v2_x0_5,
@@ -143,7 +148,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mnasnet0_75": mnasnet.mnasnet0_75,
     "mnasnet1_0": mnasnet.mnasnet1_0,
     "mnasnet1_3": mnasnet.mnasnet1_3,
-    "xception": xception.xception,
+    "xception": xception.Xception,
     "efficientnet_b0": efficientnet.efficientnet_b0,
     "efficientnet_b1": efficientnet.efficientnet_b1,
     "efficientnet_b2": efficientnet.efficientnet_b2,
@@ -257,6 +262,41 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
             )
         _check_option(option, value, known[option])
     return constructor(num_classes=num_classes, **options)
+
+
+def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+    """Builds the network that a config names, and checks that it can be trained on these images.
+
+    The check traces a training pass and computes nothing.
+
+    Args:
+        config: name, options and dtype of the network.
+        num_classes: number of logits.
+        input_shape: height, width and channels of the images that the network will see.
+
+    Raises:
+        InputError: an unknown model or option, or images that the network cannot take.
+
+    >>> build_model(Model("lenet5"), 10, (32, 32, 1)).num_classes
+    10
+    """
+    with as_input_error():
+        model = create_model(
+            config.name, num_classes=num_classes, dtype=config.dtype, **config.options
+        )
+
+    def training_pass(images: jax.Array) -> Any:
+        key = jax.random.key(0)
+        variables = model.init(key, images, train=False)
+        mutable = [name for name in variables if name != "params"]
+        return model.apply(
+            variables, images, train=True, endpoints=True, mutable=mutable, rngs={"dropout": key}
+        )
+
+    size = "x".join(map(str, input_shape))
+    with as_input_error(f"model.name={config.name!r} on images of {size}"):
+        jax.eval_shape(training_pass, jax.ShapeDtypeStruct((2, *input_shape), jnp.float32))
+    return model
 
 
 def standard_input(name: str) -> tuple[int, int, int]:

@@ -12,9 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import BatchNorm, Conv, Dense, check_images, fan_in_uniform
-
-he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+from jaxcnn.layers import BatchNorm, Conv, Dense, check_images, fan_in_uniform, he_fan_in
 
 
 class DenseLayer(nn.Module):
@@ -33,7 +31,7 @@ class DenseLayer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, h, w, c + growth)``."""
-        conv = partial(Conv, use_bias=False, kernel_init=he_normal, dtype=self.dtype)
+        conv = partial(Conv, use_bias=False, kernel_init=he_fan_in, dtype=self.dtype)
         norm = partial(BatchNorm, dtype=self.dtype)
         new = nn.relu(norm(name="norm1")(x, train=train))
         new = conv(4 * self.growth, 1, padding=0, name="conv1")(new)
@@ -58,7 +56,7 @@ class Transition(nn.Module):
             1,
             padding=0,
             use_bias=False,
-            kernel_init=he_normal,
+            kernel_init=he_fan_in,
             dtype=self.dtype,
             name="conv",
         )(x)
@@ -105,7 +103,7 @@ class DenseNet(nn.Module):
         layer = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
         ends: dict[str, jax.Array] = {}
         conv0 = partial(
-            Conv, 2 * self.growth, use_bias=False, kernel_init=he_normal, dtype=self.dtype
+            Conv, 2 * self.growth, use_bias=False, kernel_init=he_fan_in, dtype=self.dtype
         )
         if self.small_images:
             x = conv0(3, padding=1, name="features_conv0")(x)

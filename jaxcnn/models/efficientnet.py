@@ -21,10 +21,9 @@ from jaxcnn.layers import (
     SqueezeExcite,
     check_images,
     fan_in_uniform,
+    he_fan_out,
     round_channels,
 )
-
-he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class MBConv(nn.Module):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import BatchNorm, Conv, Dense, check_images, fan_in_uniform, flatten
+from jaxcnn.layers import Conv, ConvNormAct, Dense, check_images, fan_in_uniform, flatten
 
 Endpoints = dict[str, jax.Array | tuple[jax.Array, ...]]
 
@@ -174,28 +174,9 @@ class GoogLeNet2014(nn.Module):
         return self._dense(x, self.num_classes, f"{name}_fc2")
 
 
-class BasicConv(nn.Module):
-    """Convolution, batch normalisation, ReLU."""
-
-    features: int
-    kernel_size: int
-    stride: int = 1
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps ``(n, h, w, c)`` to ``(n, h / stride, w / stride, features)``."""
-        x = Conv(
-            self.features,
-            self.kernel_size,
-            stride=self.stride,
-            padding=self.kernel_size // 2,
-            use_bias=False,
-            kernel_init=nn.initializers.normal(0.01),
-            dtype=self.dtype,
-            name="conv",
-        )(x)
-        return nn.relu(BatchNorm(epsilon=1e-3, dtype=self.dtype, name="bn")(x, train=train))
+conv_norm = partial(
+    ConvNormAct, epsilon=1e-3, kernel_init=nn.initializers.normal(0.01), names=("conv", "bn")
+)
 
 
 class Inception(nn.Module):
@@ -212,15 +193,15 @@ class Inception(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, h, w, sum of the branches)``."""
-        conv = partial(BasicConv, dtype=self.dtype)
+        conv = partial(conv_norm, dtype=self.dtype)
         n1, reduce3, n3, reduce5, n5, project = self.widths
-        branch1 = conv(n1, 1, name="branch1")(x, train)
-        branch2 = conv(reduce3, 1, name="branch2_0")(x, train)
-        branch2 = conv(n3, 3, name="branch2_1")(branch2, train)
-        branch3 = conv(reduce5, 1, name="branch3_0")(x, train)
-        branch3 = conv(n5, 3, name="branch3_1")(branch3, train)
+        branch1 = conv(n1, 1, name="branch1")(x, train=train)
+        branch2 = conv(reduce3, 1, name="branch2_0")(x, train=train)
+        branch2 = conv(n3, 3, name="branch2_1")(branch2, train=train)
+        branch3 = conv(reduce5, 1, name="branch3_0")(x, train=train)
+        branch3 = conv(n5, 3, name="branch3_1")(branch3, train=train)
         branch4 = ops.max_pool(x, 3, stride=1, padding=1)
-        branch4 = conv(project, 1, name="branch4_1")(branch4, train)
+        branch4 = conv(project, 1, name="branch4_1")(branch4, train=train)
         return jnp.concatenate([branch1, branch2, branch3, branch4], axis=-1)
 
 
@@ -235,7 +216,7 @@ class InceptionAux(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, num_classes)``."""
         x = ops.adaptive_avg_pool(x, 4)
-        x = flatten(BasicConv(128, 1, dtype=self.dtype, name="conv")(x, train))
+        x = flatten(conv_norm(128, 1, dtype=self.dtype, name="conv")(x, train=train))
         dense = partial(Dense, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype)
         x = nn.relu(dense(1024, bias_init=fan_in_uniform(2048), name="fc1")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -280,7 +261,7 @@ class GoogLeNet(nn.Module):
         """Maps ``(n, h, w, c)`` to ``(n, num_classes)`` logits."""
         check_images("googlenet", x, 15)
         with_aux = self.aux_heads and (train or endpoints or self.is_initializing())
-        conv = partial(BasicConv, dtype=self.dtype)
+        conv = partial(conv_norm, dtype=self.dtype)
         aux = partial(InceptionAux, self.num_classes, self.dropout_aux, dtype=self.dtype)
         block = nn.remat(Inception, static_argnums=(2,)) if self.remat else Inception
         inception = {
@@ -290,9 +271,9 @@ class GoogLeNet(nn.Module):
         pool = partial(ops.max_pool, window=3, stride=2, ceil_mode=True)
         ends: Endpoints = {}
 
-        ends["stage1"] = x = pool(conv(64, 7, stride=2, name="conv1")(x, train))
-        x = conv(64, 1, name="conv2")(x, train)
-        ends["stage2"] = x = pool(conv(192, 3, name="conv3")(x, train))
+        ends["stage1"] = x = pool(conv(64, 7, stride=2, padding=3, name="conv1")(x, train=train))
+        x = conv(64, 1, name="conv2")(x, train=train)
+        ends["stage2"] = x = pool(conv(192, 3, name="conv3")(x, train=train))
         x = inception["3a"](x, train)
         ends["stage3"] = x = inception["3b"](x, train)
         x = inception["4a"](pool(x), train)

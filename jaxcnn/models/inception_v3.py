@@ -12,44 +12,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import BatchNorm, Conv, Dense, check_images, fan_in_uniform
+from jaxcnn.layers import ConvNormAct, Dense, check_images, fan_in_uniform
 
 Endpoints = dict[str, jax.Array | tuple[jax.Array, ...]]
 
-
-class ConvNorm(nn.Module):
-    """Convolution, batch normalisation, ReLU.
-
-    Attributes:
-        features: number of output channels.
-        kernel_size: of the convolution.
-        stride: of the convolution.
-        same: pads so that a convolution of stride 1 keeps the size.
-        deviation: standard deviation of the initial kernel.
-        dtype: type of the arithmetic.
-    """
-
-    features: int
-    kernel_size: tuple[int, int] = (1, 1)
-    stride: int = 1
-    same: bool = True
-    deviation: float = 0.1
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps ``(n, h, w, c)`` to ``(n, new_h, new_w, features)``."""
-        x = Conv(
-            self.features,
-            self.kernel_size,
-            stride=self.stride,
-            padding=[k // 2 if self.same else 0 for k in self.kernel_size],
-            use_bias=False,
-            kernel_init=nn.initializers.normal(self.deviation),
-            dtype=self.dtype,
-            name="conv",
-        )(x)
-        return nn.relu(BatchNorm(epsilon=1e-3, dtype=self.dtype, name="bn")(x, train=train))
+conv_norm = partial(
+    ConvNormAct, epsilon=1e-3, kernel_init=nn.initializers.normal(0.1), names=("conv", "bn")
+)
 
 
 class InceptionA(nn.Module):
@@ -61,15 +30,15 @@ class InceptionA(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, h, w, 224 + pool_features)``."""
-        conv = partial(ConvNorm, dtype=self.dtype)
-        a = conv(64, name="branch1x1")(x, train)
-        b = conv(48, name="branch5x5_1")(x, train)
-        b = conv(64, (5, 5), name="branch5x5_2")(b, train)
-        c = conv(64, name="branch3x3dbl_1")(x, train)
-        c = conv(96, (3, 3), name="branch3x3dbl_2")(c, train)
-        c = conv(96, (3, 3), name="branch3x3dbl_3")(c, train)
+        conv = partial(conv_norm, dtype=self.dtype)
+        a = conv(64, 1, name="branch1x1")(x, train=train)
+        b = conv(48, 1, name="branch5x5_1")(x, train=train)
+        b = conv(64, 5, name="branch5x5_2")(b, train=train)
+        c = conv(64, 1, name="branch3x3dbl_1")(x, train=train)
+        c = conv(96, 3, name="branch3x3dbl_2")(c, train=train)
+        c = conv(96, 3, name="branch3x3dbl_3")(c, train=train)
         d = ops.avg_pool(x, 3, stride=1, padding=1)
-        d = conv(self.pool_features, name="branch_pool")(d, train)
+        d = conv(self.pool_features, 1, name="branch_pool")(d, train=train)
         return jnp.concatenate([a, b, c, d], axis=-1)
 
 
@@ -81,11 +50,11 @@ class InceptionB(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, (h - 1) / 2, (w - 1) / 2, c + 480)``."""
-        conv = partial(ConvNorm, dtype=self.dtype)
-        a = conv(384, (3, 3), 2, same=False, name="branch3x3")(x, train)
-        b = conv(64, name="branch3x3dbl_1")(x, train)
-        b = conv(96, (3, 3), name="branch3x3dbl_2")(b, train)
-        b = conv(96, (3, 3), 2, same=False, name="branch3x3dbl_3")(b, train)
+        conv = partial(conv_norm, dtype=self.dtype)
+        a = conv(384, 3, stride=2, padding="VALID", name="branch3x3")(x, train=train)
+        b = conv(64, 1, name="branch3x3dbl_1")(x, train=train)
+        b = conv(96, 3, name="branch3x3dbl_2")(b, train=train)
+        b = conv(96, 3, stride=2, padding="VALID", name="branch3x3dbl_3")(b, train=train)
         c = ops.max_pool(x, 3, stride=2)
         return jnp.concatenate([a, b, c], axis=-1)
 
@@ -99,18 +68,18 @@ class InceptionC(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, h, w, 768)``."""
-        conv = partial(ConvNorm, dtype=self.dtype)
-        a = conv(192, name="branch1x1")(x, train)
-        b = conv(self.inner, name="branch7x7_1")(x, train)
-        b = conv(self.inner, (1, 7), name="branch7x7_2")(b, train)
-        b = conv(192, (7, 1), name="branch7x7_3")(b, train)
-        c = conv(self.inner, name="branch7x7dbl_1")(x, train)
-        c = conv(self.inner, (7, 1), name="branch7x7dbl_2")(c, train)
-        c = conv(self.inner, (1, 7), name="branch7x7dbl_3")(c, train)
-        c = conv(self.inner, (7, 1), name="branch7x7dbl_4")(c, train)
-        c = conv(192, (1, 7), name="branch7x7dbl_5")(c, train)
+        conv = partial(conv_norm, dtype=self.dtype)
+        a = conv(192, 1, name="branch1x1")(x, train=train)
+        b = conv(self.inner, 1, name="branch7x7_1")(x, train=train)
+        b = conv(self.inner, (1, 7), name="branch7x7_2")(b, train=train)
+        b = conv(192, (7, 1), name="branch7x7_3")(b, train=train)
+        c = conv(self.inner, 1, name="branch7x7dbl_1")(x, train=train)
+        c = conv(self.inner, (7, 1), name="branch7x7dbl_2")(c, train=train)
+        c = conv(self.inner, (1, 7), name="branch7x7dbl_3")(c, train=train)
+        c = conv(self.inner, (7, 1), name="branch7x7dbl_4")(c, train=train)
+        c = conv(192, (1, 7), name="branch7x7dbl_5")(c, train=train)
         d = ops.avg_pool(x, 3, stride=1, padding=1)
-        d = conv(192, name="branch_pool")(d, train)
+        d = conv(192, 1, name="branch_pool")(d, train=train)
         return jnp.concatenate([a, b, c, d], axis=-1)
 
 
@@ -122,13 +91,13 @@ class InceptionD(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, (h - 1) / 2, (w - 1) / 2, c + 512)``."""
-        conv = partial(ConvNorm, dtype=self.dtype)
-        a = conv(192, name="branch3x3_1")(x, train)
-        a = conv(320, (3, 3), 2, same=False, name="branch3x3_2")(a, train)
-        b = conv(192, name="branch7x7x3_1")(x, train)
-        b = conv(192, (1, 7), name="branch7x7x3_2")(b, train)
-        b = conv(192, (7, 1), name="branch7x7x3_3")(b, train)
-        b = conv(192, (3, 3), 2, same=False, name="branch7x7x3_4")(b, train)
+        conv = partial(conv_norm, dtype=self.dtype)
+        a = conv(192, 1, name="branch3x3_1")(x, train=train)
+        a = conv(320, 3, stride=2, padding="VALID", name="branch3x3_2")(a, train=train)
+        b = conv(192, 1, name="branch7x7x3_1")(x, train=train)
+        b = conv(192, (1, 7), name="branch7x7x3_2")(b, train=train)
+        b = conv(192, (7, 1), name="branch7x7x3_3")(b, train=train)
+        b = conv(192, 3, stride=2, padding="VALID", name="branch7x7x3_4")(b, train=train)
         c = ops.max_pool(x, 3, stride=2)
         return jnp.concatenate([a, b, c], axis=-1)
 
@@ -141,17 +110,17 @@ class InceptionE(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, h, w, 2048)``."""
-        conv = partial(ConvNorm, dtype=self.dtype)
-        a = conv(320, name="branch1x1")(x, train)
-        b = conv(384, name="branch3x3_1")(x, train)
-        b1 = conv(384, (1, 3), name="branch3x3_2a")(b, train)
-        b2 = conv(384, (3, 1), name="branch3x3_2b")(b, train)
-        c = conv(448, name="branch3x3dbl_1")(x, train)
-        c = conv(384, (3, 3), name="branch3x3dbl_2")(c, train)
-        c1 = conv(384, (1, 3), name="branch3x3dbl_3a")(c, train)
-        c2 = conv(384, (3, 1), name="branch3x3dbl_3b")(c, train)
+        conv = partial(conv_norm, dtype=self.dtype)
+        a = conv(320, 1, name="branch1x1")(x, train=train)
+        b = conv(384, 1, name="branch3x3_1")(x, train=train)
+        b1 = conv(384, (1, 3), name="branch3x3_2a")(b, train=train)
+        b2 = conv(384, (3, 1), name="branch3x3_2b")(b, train=train)
+        c = conv(448, 1, name="branch3x3dbl_1")(x, train=train)
+        c = conv(384, 3, name="branch3x3dbl_2")(c, train=train)
+        c1 = conv(384, (1, 3), name="branch3x3dbl_3a")(c, train=train)
+        c2 = conv(384, (3, 1), name="branch3x3dbl_3b")(c, train=train)
         d = ops.avg_pool(x, 3, stride=1, padding=1)
-        d = conv(192, name="branch_pool")(d, train)
+        d = conv(192, 1, name="branch_pool")(d, train=train)
         return jnp.concatenate([a, b1, b2, c1, c2, d], axis=-1)
 
 
@@ -165,10 +134,10 @@ class InceptionAux(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)``, sides of at least 17, to ``(n, num_classes)``."""
         x = ops.avg_pool(x, 5, stride=3)
-        x = ConvNorm(128, dtype=self.dtype, name="conv0")(x, train)
-        x = ConvNorm(768, (5, 5), same=False, deviation=0.01, dtype=self.dtype, name="conv1")(
-            x, train
-        )
+        conv = partial(conv_norm, dtype=self.dtype)
+        x = conv(128, 1, name="conv0")(x, train=train)
+        narrow = nn.initializers.normal(0.01)
+        x = conv(768, 5, padding="VALID", kernel_init=narrow, name="conv1")(x, train=train)
         return Dense(
             self.num_classes,
             kernel_init=nn.initializers.normal(0.001),
@@ -223,15 +192,15 @@ class InceptionV3(nn.Module):
         check_images("inception_v3", x, 75)
         if self.aux_heads and train and not self.is_initializing():
             check_images("inception_v3 with aux_heads, in training,", x, 299)
-        conv = partial(ConvNorm, dtype=self.dtype)
+        conv = partial(conv_norm, dtype=self.dtype)
         ends: Endpoints = {}
 
-        x = conv(32, (3, 3), 2, same=False, name="Conv2d_1a_3x3")(x, train)
-        x = conv(32, (3, 3), same=False, name="Conv2d_2a_3x3")(x, train)
-        x = conv(64, (3, 3), name="Conv2d_2b_3x3")(x, train)
+        x = conv(32, 3, stride=2, padding="VALID", name="Conv2d_1a_3x3")(x, train=train)
+        x = conv(32, 3, padding="VALID", name="Conv2d_2a_3x3")(x, train=train)
+        x = conv(64, 3, name="Conv2d_2b_3x3")(x, train=train)
         ends["stage1"] = x = ops.max_pool(x, 3, stride=2)
-        x = conv(80, name="Conv2d_3b_1x1")(x, train)
-        x = conv(192, (3, 3), same=False, name="Conv2d_4a_3x3")(x, train)
+        x = conv(80, 1, name="Conv2d_3b_1x1")(x, train=train)
+        x = conv(192, 3, padding="VALID", name="Conv2d_4a_3x3")(x, train=train)
         ends["stage2"] = x = ops.max_pool(x, 3, stride=2)
         x = self._block(InceptionA)(32, dtype=self.dtype, name="Mixed_5b")(x, train)
         x = self._block(InceptionA)(64, dtype=self.dtype, name="Mixed_5c")(x, train)

@@ -116,6 +116,3 @@ class MobileNetV1(nn.Module):
 
     def _channels(self, features: int) -> int:
         return max(8, int(features * self.width))
-
-
-mobilenet_v1 = MobileNetV1

@@ -13,9 +13,15 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import BatchNorm, Conv, ConvNormAct, Dense, check_images, round_channels
-
-he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+from jaxcnn.layers import (
+    BatchNorm,
+    Conv,
+    ConvNormAct,
+    Dense,
+    check_images,
+    he_fan_out,
+    round_channels,
+)
 
 
 class InvertedResidual(nn.Module):
@@ -155,6 +161,3 @@ class MobileNetV2(nn.Module):
             name="classifier_1",
         )(x)
         return (logits, ends) if endpoints else logits
-
-
-mobilenet_v2 = MobileNetV2

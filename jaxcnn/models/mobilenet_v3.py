@@ -13,9 +13,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import ConvNormAct, Dense, SqueezeExcite, check_images, round_channels
-
-he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+from jaxcnn.layers import (
+    ConvNormAct,
+    Dense,
+    SqueezeExcite,
+    check_images,
+    he_fan_out,
+    round_channels,
+)
 
 
 class InvertedResidual(nn.Module):

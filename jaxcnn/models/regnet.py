@@ -13,9 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import Conv, ConvNormAct, Dense, check_images, fan_in_uniform
-
-he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+from jaxcnn.layers import Conv, ConvNormAct, Dense, check_images, fan_in_uniform, he_fan_out
 
 
 class Block(nn.Module):
@@ -137,25 +135,20 @@ class RegNet(nn.Module):
         return (logits, ends) if endpoints else logits
 
 
-def _x(depths: Sequence[int], widths: Sequence[int], group_width: int) -> partial[RegNet]:
-    return partial(RegNet, depths=depths, widths=widths, group_width=group_width)
-
-
-def _y(depths: Sequence[int], widths: Sequence[int], group_width: int) -> partial[RegNet]:
-    return partial(RegNet, depths=depths, widths=widths, group_width=group_width, squeeze=0.25)
-
-
-regnet_x_400mf = _x((1, 2, 7, 12), (32, 64, 160, 400), 16)
-regnet_x_800mf = _x((1, 3, 7, 5), (64, 128, 288, 672), 16)
-regnet_x_1_6gf = _x((2, 4, 10, 2), (72, 168, 408, 912), 24)
-regnet_x_3_2gf = _x((2, 6, 15, 2), (96, 192, 432, 1008), 48)
-regnet_x_8gf = _x((2, 5, 15, 1), (80, 240, 720, 1920), 120)
-regnet_x_16gf = _x((2, 6, 13, 1), (256, 512, 896, 2048), 128)
-regnet_x_32gf = _x((2, 7, 13, 1), (336, 672, 1344, 2520), 168)
-regnet_y_400mf = _y((1, 3, 6, 6), (48, 104, 208, 440), 8)
-regnet_y_800mf = _y((1, 3, 8, 2), (64, 144, 320, 784), 16)
-regnet_y_1_6gf = _y((2, 6, 17, 2), (48, 120, 336, 888), 24)
-regnet_y_3_2gf = _y((2, 5, 13, 1), (72, 216, 576, 1512), 24)
-regnet_y_8gf = _y((2, 4, 10, 1), (224, 448, 896, 2016), 56)
-regnet_y_16gf = _y((2, 4, 11, 1), (224, 448, 1232, 3024), 112)
-regnet_y_32gf = _y((2, 5, 12, 1), (232, 696, 1392, 3712), 232)
+regnet_x_400mf = partial(RegNet, depths=(1, 2, 7, 12), widths=(32, 64, 160, 400), group_width=16)
+regnet_x_800mf = partial(RegNet, depths=(1, 3, 7, 5), widths=(64, 128, 288, 672), group_width=16)
+regnet_x_1_6gf = partial(RegNet, depths=(2, 4, 10, 2), widths=(72, 168, 408, 912), group_width=24)
+regnet_x_3_2gf = partial(RegNet, depths=(2, 6, 15, 2), widths=(96, 192, 432, 1008), group_width=48)
+regnet_x_8gf = partial(RegNet, depths=(2, 5, 15, 1), widths=(80, 240, 720, 1920), group_width=120)
+regnet_x_16gf = partial(RegNet, depths=(2, 6, 13, 1), widths=(256, 512, 896, 2048), group_width=128)
+regnet_x_32gf = partial(
+    RegNet, depths=(2, 7, 13, 1), widths=(336, 672, 1344, 2520), group_width=168
+)
+_y = partial(RegNet, squeeze=0.25)
+regnet_y_400mf = partial(_y, depths=(1, 3, 6, 6), widths=(48, 104, 208, 440), group_width=8)
+regnet_y_800mf = partial(_y, depths=(1, 3, 8, 2), widths=(64, 144, 320, 784), group_width=16)
+regnet_y_1_6gf = partial(_y, depths=(2, 6, 17, 2), widths=(48, 120, 336, 888), group_width=24)
+regnet_y_3_2gf = partial(_y, depths=(2, 5, 13, 1), widths=(72, 216, 576, 1512), group_width=24)
+regnet_y_8gf = partial(_y, depths=(2, 4, 10, 1), widths=(224, 448, 896, 2016), group_width=56)
+regnet_y_16gf = partial(_y, depths=(2, 4, 11, 1), widths=(224, 448, 1232, 3024), group_width=112)
+regnet_y_32gf = partial(_y, depths=(2, 5, 12, 1), widths=(232, 696, 1392, 3712), group_width=232)

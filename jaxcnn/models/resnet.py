@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import BatchNorm, Conv, Dense, DropPath, check_images, fan_in_uniform
+from jaxcnn.layers import BatchNorm, Conv, Dense, DropPath, check_images, fan_in_uniform, he_fan_out
 
-he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 zeros, ones = nn.initializers.zeros_init(), nn.initializers.ones_init()
 
 

@@ -11,9 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import BatchNorm, Conv, Dense, DropPath, check_images
-
-he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+from jaxcnn.layers import BatchNorm, Conv, Dense, DropPath, check_images, he_fan_in
 
 
 class CifarBlock(nn.Module):
@@ -38,7 +36,7 @@ class CifarBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, h / stride, w / stride, width)``."""
         conv = partial(
-            Conv, self.width, 3, padding=1, use_bias=False, kernel_init=he_normal, dtype=self.dtype
+            Conv, self.width, 3, padding=1, use_bias=False, kernel_init=he_fan_in, dtype=self.dtype
         )
         norm = partial(BatchNorm, dtype=self.dtype)
         new = self.width - x.shape[-1]
@@ -92,7 +90,7 @@ class CifarResNet(nn.Module):
             3,
             padding=1,
             use_bias=False,
-            kernel_init=he_normal,
+            kernel_init=he_fan_in,
             dtype=self.dtype,
             name="conv1",
         )(x)
@@ -105,7 +103,7 @@ class CifarResNet(nn.Module):
                 x = block(width, stride, rate, dtype=self.dtype, name=name)(x, train)
             ends[f"stage{stage}"] = x
         ends["features"] = x = ops.global_avg_pool(x)
-        logits = Dense(self.num_classes, kernel_init=he_normal, dtype=self.dtype, name="fc")(x)
+        logits = Dense(self.num_classes, kernel_init=he_fan_in, dtype=self.dtype, name="fc")(x)
         return (logits, ends) if endpoints else logits
 
 

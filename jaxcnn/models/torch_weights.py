@@ -132,7 +132,7 @@ def from_torch(
     return unflatten_dict(found)
 
 
-def import_weights(
+def load_torch_weights(
     model: str | nn.Module,
     path: str | Path,
     *,

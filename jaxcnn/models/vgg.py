@@ -13,9 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import BatchNorm, Conv, Dense, check_images, flatten
-
-he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+from jaxcnn.layers import BatchNorm, Conv, Dense, check_images, flatten, he_fan_out
 
 
 class VGG(nn.Module):

@@ -157,6 +157,3 @@ class Xception(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         logits = Dense(self.num_classes, kernel_init=glorot, dtype=self.dtype, name="fc")(x)
         return (logits, ends) if endpoints else logits
-
-
-xception = Xception

@@ -1,7 +1,6 @@
-"""All that a training computes, the same for every seed and every run folder."""
+"""What the training of an experiment computes, the same for every seed and every run folder."""
 
 import contextlib
-import copy
 import functools
 import json
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,132 +17,126 @@ from jax.sharding import Mesh, Sharding
 from jaxcnn.analysis.bench import planned_bytes
 from jaxcnn.config import Data, Experiment, to_dict
 from jaxcnn.data import augment, pipeline, sources
-from jaxcnn.data.feed import Feed, InBlocks
+from jaxcnn.data.feed import Feed, InBlocks, open_stream
 from jaxcnn.errors import InputError
-from jaxcnn.runs.build import (
-    compile_evaluate,
-    describe,
-    environment,
-    make_stream,
-    network_shape,
-    optimizer_layout,
-)
-from jaxcnn.runs.trained import Trained, restore
-from jaxcnn.train import loop, mesh, metrics, optim, step
-from jaxcnn.train.state import TrainState, init_state, sha256, state_from, stream
+from jaxcnn.runs import network
+from jaxcnn.runs.evaluation import compile_evaluate
+from jaxcnn.runs.trained import Trained, describe, restore
+from jaxcnn.train import mesh, metrics, optim, run_folder, step
+from jaxcnn.train.state import TrainState, sha256, stream
 
+States = tuple[TrainState, ...]
+"""One state for each run that is computed together with others; a run alone has one."""
 RatedChunk = Callable[[TrainState, Any, Any, Any], TrainState]
 """``(state, given, rates, end) -> state``: all steps up to ``end``, at these learning rates."""
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled chunk of steps of one run, or of several together.
+
+    Attributes:
+        run: ``(states, ends) -> states``: trains each state up to its step; consumes the states.
+        memory: bytes of device memory that it needs, where that is known.
+        waited: gives the seconds that were spent waiting for data so far.
+    """
+
+    run: Callable[[States, np.ndarray], States]
+    memory: int | None = None
+    waited: Callable[[], float] = lambda: 0.0
+
+
 class Program:
-    """The parts of a training that are compiled; building it checks everything, compiles nothing.
+    """What is compiled of a training. Building it checks everything and compiles nothing.
+
+    Runs that differ in no more than name, seed, learning rate and schedule share it: these are
+    arguments of the compiled program (:func:`program_key`).
 
     Args:
-        experiment: what to train; its seed does not count.
-        dataset: what on.
-        model: the network.
+        experiment: what is trained.
+        dataset: what it is trained and tested on.
         devices: those that share every step.
 
     Attributes:
-        plan: lengths in steps and epochs.
-        teacher: the network that teaches, if any.
-        shapes: of the state.
+        network: the network and its optimizer.
+        steps_per_epoch: whole batches in the training set.
+        total_steps: steps of the whole run.
+        teacher: the network that teaches, if there is one.
+        layout: where the arrays of the state lie.
         init: seed to the state before the first step.
-        init_from: variables and seed to the same.
-        chunk: state, :meth:`given`, :attr:`rates` and step to the state at that step; not compiled.
-            The rates are an argument, so that runs which differ in theirs share one program.
+        start_from: variables and seed to the same.
+        chunk: the steps of one run, not compiled: see :data:`RatedChunk`.
         about: what dataset.json holds.
         environment: what env.json holds.
+
+    Raises:
+        InputError: a fault in the experiment, or data that it does not fit.
     """
 
-    def __init__(
-        self, experiment: Experiment, dataset: sources.Dataset, model: nn.Module, devices: Mesh
-    ) -> None:
-        self.experiment, self.dataset, self.model = experiment, dataset, model
-        self.devices = devices
+    def __init__(self, experiment: Experiment, dataset: sources.Dataset, devices: Mesh) -> None:
+        self.experiment, self.dataset, self.devices = experiment, dataset, devices
+        self.network = network.build(experiment, dataset.classes, dataset.image_shape)
         shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
             len(dataset.train), experiment.data.batch_size
         )
         if dataset.streamed:
             shuffle = InBlocks(shuffle.steps_per_epoch)
-        self.plan = loop.Plan(
-            shuffle.steps_per_epoch,
-            experiment.data.batch_size,
-            experiment.train.epochs,
-            experiment.train.eval_every,
-            experiment.train.checkpoint_every,
-        )
-        shape = network_shape(experiment, dataset.image_shape)
-        layout = optimizer_layout(experiment, model, shape)
-        tx = optim.make_optimizer(experiment.optim, self._schedule(), layout)
-        frozen = optim.frozen_paths(experiment.optim, layout)
-        ema = experiment.train.ema_decay > 0
+        self.steps_per_epoch = shuffle.steps_per_epoch
+        self.total_steps = shuffle.steps_per_epoch * experiment.train.epochs
+        self.teacher = _teacher(self.network)
+        self.layout = mesh.of_state(devices, self.network.shapes)
+        self.init = jax.jit(self.network.init, out_shardings=self.layout)
+        self.start_from = jax.jit(self.network.start_from, out_shardings=self.layout)
+        self.chunk = self._make_chunk(shuffle)
+        self.about = describe(experiment.data, dataset)
+        if self.teacher is not None:
+            self.about["teacher_sha256"] = sha256(self.teacher.variables)
+        self.environment = {**run_folder.environment(), "mesh": dict(devices.shape)}
 
-        def init(seed: jax.Array) -> TrainState:
-            return init_state(model, tx, seed, shape, ema=ema)
-
-        self.shapes = jax.eval_shape(init, jax.ShapeDtypeStruct((), jnp.int32))
-        self.layout = mesh.of_state(devices, self.shapes)
-        self.init = jax.jit(init, out_shardings=self.layout)
-        self.init_from = jax.jit(
-            lambda variables, seed: state_from(variables, tx, seed, ema=ema),
-            out_shardings=self.layout,
-        )
-        self.teacher = _teacher(experiment, dataset)
-        gather = mesh.make_gather(devices, self.shapes.params)
+    def _make_chunk(self, shuffle: pipeline.Shuffle | InBlocks) -> RatedChunk:
+        config, net = self.experiment, self.network
+        frozen = optim.frozen_paths(config.optim, net.layout)
+        gather = mesh.make_gather(self.devices, net.shapes.params)
         batch_of = mesh.split_batches(
-            devices, functools.partial(_batch, experiment, dataset, shuffle, self.teacher)
+            self.devices,
+            functools.partial(_batch, config, self.dataset, shuffle, self.teacher),
         )
 
         def chunk(state: TrainState, given: Any, rates: jax.Array, end: jax.Array) -> TrainState:
-            rated = optim.make_optimizer(experiment.optim, lambda step: rates[step], layout)
+            rated = net.optimizer(lambda step: rates[step])
             run = step.make_train_chunk(
-                step.make_train_step(
-                    model, rated, experiment.train, experiment.optim, frozen, gather
-                ),
+                step.make_train_step(net.model, rated, config.train, config.optim, frozen, gather),
                 lambda seed, step: shuffle.order(stream(seed, "order"), step),
                 batch_of,
             )
             return run(state, given, end)
 
-        self.chunk = chunk
-        self.about = describe(experiment, dataset)
-        if self.teacher is not None:
-            self.about["teacher_sha256"] = sha256(self.teacher.variables)
-        self.environment = {**environment(), "mesh": dict(devices.shape)}
+        return chunk
 
-    def shared_with(self, experiment: Experiment) -> "Program":
-        """The same program for an experiment with the same :func:`program_key`."""
-        assert program_key(experiment) == program_key(self.experiment)
-        other = copy.copy(self)
-        other.experiment = experiment
-        other.__dict__.pop("rates", None)  # computed from the experiment when asked for
-        return other
+    def rates(self, experiment: Experiment) -> np.ndarray:
+        """Returns the learning rate of every step of a run that shares this program.
 
-    def _schedule(self) -> optax.Schedule:
-        config, plan = self.experiment, self.plan
-        return optim.make_schedule(
-            config.schedule, config.optim.peak_lr, plan.steps_per_epoch, plan.epochs
+        There is one more than steps, ``(total_steps + 1,)``: some optimizers look one ahead.
+        """
+        schedule: optax.Schedule = optim.make_schedule(
+            experiment.schedule,
+            experiment.optim.peak_lr,
+            self.steps_per_epoch,
+            experiment.train.epochs,
         )
-
-    @functools.cached_property
-    def rates(self) -> np.ndarray:
-        """The learning rate of every step, (total_steps + 1,): some optimizers look one ahead."""
-        steps = np.arange(self.plan.total_steps + 1)
-        return np.asarray(jax.jit(jax.vmap(self._schedule()))(steps))
+        return np.asarray(jax.jit(jax.vmap(schedule))(np.arange(self.total_steps + 1)))
 
     def title(self) -> str:
-        """What is trained on what, in one line."""
-        train, test = self.dataset.train, self.dataset.test
+        """Says in one line what is trained on what."""
+        config, train, test = self.experiment, self.dataset.train, self.dataset.test
         return (
-            f"{self.experiment.name}: {self.experiment.model.name} on {self.experiment.data.name}, "
+            f"{config.name}: {config.model.name} on {config.data.name}, "
             f"{len(train):,} train and {len(test):,} test images, "
-            f"{self.plan.epochs} epochs of {self.plan.steps_per_epoch} steps"
+            f"{config.train.epochs} epochs of {self.steps_per_epoch} steps"
         )
 
     def given(self, sharding: Sharding | None = None) -> dict[str, Any]:
-        """What every chunk is given, on the devices: data held in memory, the teacher's variables.
+        """Puts on the devices what every chunk is given: data in memory, the teacher's variables.
 
         Args:
             sharding: where it lies; by default every device holds all of it.
@@ -156,68 +148,60 @@ class Program:
             held["teacher"] = self.teacher.variables
         return mesh.place(held, sharding or mesh.replicated(self.devices))
 
-    def compile_chunk(self, state: TrainState, closing: contextlib.ExitStack) -> "Chunk":
-        """Compiles the chunk of steps for states like the one given, which it will consume.
+    def compile_chunk(
+        self, state: TrainState, rates: np.ndarray, closing: contextlib.ExitStack
+    ) -> Compiled:
+        """Compiles the chunk of steps of one run.
 
         Data that are streamed are on their way from here on, until the stack is closed.
+
+        Args:
+            state: where the run begins.
+            rates: its learning rates, from :meth:`rates`.
+            closing: closed when the run has ended.
         """
         given = self.given()
-        rates = mesh.place(self.rates, mesh.replicated(self.devices))
+        placed = mesh.place(rates, mesh.replicated(self.devices))
         program = jax.jit(self.chunk, donate_argnums=0, out_shardings=self.layout)
         if not self.dataset.streamed:
-            compiled = program.lower(state, given, rates, np.int32(0)).compile()
-            return Chunk(
-                lambda state, end: compiled(state, given, rates, end), planned_bytes(compiled)
+            compiled = program.lower(state, given, placed, np.int32(0)).compile()
+            return Compiled(
+                lambda states, ends: (compiled(states[0], given, placed, ends[0]),),
+                planned_bytes(compiled),
             )
-        first, stop = int(state.step), self.plan.total_steps
-        if first == stop:  # nothing is left to be trained
-            return Chunk(lambda state, end: state, None)
-        stream = make_stream(self.experiment, self.dataset, self.devices.size)
-        feed = Feed(stream, first, stop, self._put_block)
+        first = int(state.step)
+        if first == self.total_steps:  # nothing is left to be trained
+            return Compiled(lambda states, ends: states)
+        source = open_stream(self.dataset, self.experiment.data, int(state.seed), self.devices.size)
+        feed = Feed(source, first, self.total_steps, self._put_block)
         closing.callback(feed.close)
         held = {**given, "train": feed.block}
-        compiled = program.lower(state, held, rates, np.int32(0)).compile()
+        compiled = program.lower(state, held, placed, np.int32(0)).compile()
 
         def run(state: TrainState, block: Any, end: np.int32) -> TrainState:
-            return compiled(state, {**given, "train": block}, rates, end)
+            return compiled(state, {**given, "train": block}, placed, end)
 
-        return Chunk(functools.partial(feed.run, run), planned_bytes(compiled), lambda: feed.waited)
+        return Compiled(
+            lambda states, ends: (feed.run(run, states[0], ends[0]),),
+            planned_bytes(compiled),
+            lambda: feed.waited,
+        )
 
     def _put_block(self, block: dict[str, Any]) -> dict[str, Any]:
-        """A block of batches, (steps, n, ...) each, with the number of its first step."""
+        """Puts a block of batches, (steps, n, ...) each, and the number of its first step."""
         first = mesh.place(block.pop("first"), mesh.replicated(self.devices))
         return {"first": first, **mesh.place_part(block, mesh.split(self.devices, axis=1))}
 
     def compile_evaluate(self, state: TrainState) -> Callable[[TrainState], metrics.Sums]:
-        """Compiles the evaluation of the test set."""
-        return compile_evaluate(
-            self.experiment, self.model, self.dataset, state, devices=self.devices
-        )
+        """Compiles the evaluation on the test set."""
+        return compile_evaluate(self.network, self.dataset, state, devices=self.devices)
 
 
 def program_key(experiment: Experiment) -> str:
-    """The same for experiments that differ in no more than arguments of their program.
-
-    These are the seed, the learning rate and the schedule.
-    """
+    """Returns a text that is the same for experiments that share their program."""
     config = to_dict(experiment)
     del config["name"], config["schedule"], config["optim"]["peak_lr"], config["train"]["seed"]
     return json.dumps(config, sort_keys=True)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A compiled chunk of steps.
-
-    Attributes:
-        run: ``(state, end) -> state``; consumes its argument.
-        memory: bytes of device memory that it needs, where the platform tells.
-        waited: seconds spent waiting for data so far.
-    """
-
-    run: Callable[[TrainState, np.int32], TrainState]
-    memory: int | None
-    waited: Callable[[], float] = lambda: 0.0
 
 
 def _batch(
@@ -230,6 +214,7 @@ def _batch(
     order: jax.Array,
     step: jax.Array,
 ) -> step.Batch:
+    """Makes the batch of a step, prepared for the network."""
     batch = shuffle.batch(given["train"], order, step)
     key = jax.random.fold_in(stream(seed, "augment"), step)
     prepare = augment.make_training_batch(experiment.data, experiment.augment, len(dataset.classes))
@@ -242,7 +227,7 @@ def _batch(
 
 
 def _renormalised(images: jax.Array, old: Data, new: Data) -> jax.Array:
-    """Images normalised with the mean and standard deviation of other data."""
+    """Normalises images with the mean and standard deviation of other data than before."""
     if (old.mean, old.std) == (new.mean, new.std):
         return images
     mean_old, std_old, mean_new, std_new = (
@@ -252,18 +237,18 @@ def _renormalised(images: jax.Array, old: Data, new: Data) -> jax.Array:
     return (images * std_old + mean_old - mean_new) / std_new
 
 
-def _teacher(experiment: Experiment, dataset: sources.Dataset) -> Trained | None:
-    """The network that teaches, if any.
+def _teacher(student: network.Network) -> Trained | None:
+    """Restores the network that teaches, if there is one.
 
     Raises:
         InputError: it is not there, or has other classes or another input.
     """
-    folder = experiment.train.distill_from
+    folder = student.experiment.train.distill_from
     if folder is None:
         return None
     teacher = restore(Path(folder))
-    theirs = len(teacher.classes), network_shape(teacher.experiment, teacher.image_shape)
-    ours = len(dataset.classes), network_shape(experiment, dataset.image_shape)
+    theirs = len(teacher.classes), teacher.input_shape
+    ours = len(student.classes), student.input_shape
     for what, its, own in zip(("classes", "input"), theirs, ours, strict=True):
         if its != own:
             raise InputError(

@@ -1,11 +1,9 @@
-"""Training: an experiment becomes a trained run in its folder.
-
-Here data, model, optimizer, checkpoints and the loop come together.
-"""
+"""One run in its folder: where it starts, what it writes, how it ends."""
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,102 +12,346 @@ import numpy as np
 
 from jaxcnn.analysis import plots
 from jaxcnn.config import Experiment, differences, to_dict
-from jaxcnn.data import sources
-from jaxcnn.errors import InputError
-from jaxcnn.runs.build import (
-    build_model,
-)
+from jaxcnn.errors import Diverged, InputError
+from jaxcnn.runs.display import Listener, Progress, Record
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.trained import Trained, restore, transfer
-from jaxcnn.train import files, loop, mesh, metrics, processes
-from jaxcnn.train import run_folder as folder
-from jaxcnn.train.state import TrainState, sha256, variables_of
+from jaxcnn.train import files, mesh, metrics, processes, run_folder
+from jaxcnn.train.state import TrainState, not_finite, sha256, variables_of, zero_sums
+
+Evaluate = Callable[[TrainState], metrics.Sums]
 
 
-class Listener:
-    """Hears what a run has to say; the command line shows it."""
+@dataclass(frozen=True)
+class Run:
+    """A run to be made.
 
-    def message(self, text: str) -> None:
-        """One line about what happens."""
+    Attributes:
+        experiment: what is trained.
+        folder: the run folder.
+    """
 
-    def progress(self, progress: loop.Progress) -> None:
-        """After every chunk of steps."""
-
-    def record(self, record: loop.Record) -> None:
-        """After every evaluation."""
+    experiment: Experiment
+    folder: Path
 
 
-def train(
-    experiment: Experiment,
-    workdir: Path,
-    listener: Listener | None = None,
-    *,
-    profile: tuple[int, int] | None = None,
-) -> dict[str, Any]:
-    """Trains an experiment in a run folder, going on where an earlier call ended.
+class Training:
+    """A run that is being trained; between two chunks of steps it holds all that is known of it.
 
-    Everything the user gave is checked before anything is compiled.
+    Building it refuses what does not fit, then makes the folder this run's.
 
     Args:
-        experiment: what to train.
-        workdir: the run folder.
-        listener: hears messages, progress and records.
-        profile: first and last step of a trace, which goes into the folder ``profile``.
+        run: the experiment and its folder.
+        program: what is compiled, which the runs of a group share.
+        listener: hears messages and records.
+        closing: closed when the run has ended.
+        name: of one of several runs, for the listener.
 
-    Returns:
-        What summary.json holds.
-
-    Raises:
-        InputError: a fault in the experiment, the data or the folder.
-        jaxcnn.errors.Diverged: the loss is no longer finite.
-        jaxcnn.errors.Stopped: a signal came; the state is saved.
+    Attributes:
+        state: the newest state; a compiled chunk may consume it.
+        step: steps done.
+        rates: the learning rate of every step.
+        seconds: time spent in training steps, of earlier calls too.
+        latest: the newest record of an evaluation.
+        best: the record with the highest test accuracy.
+        active: whether it is still trained: it has neither ended nor diverged.
     """
-    if listener is None or not processes.is_first():
-        listener = Listener()
-    # First of all, so that a signal while the data are read or compiled is not lost either.
-    with loop.StopRequest() as stop, contextlib.ExitStack() as closing:
-        finished = folder.finished(workdir, to_dict(experiment))
-        if finished is not None:
-            listener.message(f"{workdir} is finished: {finished['epochs']} epochs")
-            return finished
-        program = _program(experiment, sources.load(experiment.data))
-        if profile is not None and profile[1] > program.plan.total_steps:
+
+    def __init__(
+        self,
+        run: Run,
+        program: Program,
+        listener: Listener,
+        closing: contextlib.ExitStack,
+        name: str = "",
+    ) -> None:
+        self.folder, self.experiment, self.program = run.folder, run.experiment, program
+        self.listener, self.name = listener, name
+        opened = run_folder.RunFolder(run.folder)
+        closing.callback(opened.close)
+        self._latest_saved = run_folder.checkpoints(run.folder, "latest")
+        closing.callback(self._latest_saved.close)
+        self._best_saved = run_folder.checkpoints(run.folder, "best")
+        closing.callback(self._best_saved.close)
+        restored, meta = self._restored() or (None, {"seconds": 0.0, "best": {}})
+        source = self._source() if restored is None else None
+
+        self._started = self.step = 0 if restored is None else int(restored.step)
+        self.seconds: float = meta["seconds"]
+        self.best: Record = meta["best"]
+        self._best_of_checkpoint = self.best
+        self._recorded = max(
+            (r["step"] for r in run_folder.read_metrics(run.folder) if r["step"] <= self.step),
+            default=-1,
+        )
+        self._best_saved.drop_after(self.step)  # made again on the way
+        opened.claim(to_dict(run.experiment), program.about, program.environment)
+
+        self.rates = program.rates(run.experiment)
+        self.state = self._begin(restored, source)
+        self._log = run_folder.MetricsLog(run.folder, self.step)
+        closing.callback(self._log.close)
+        self.latest: Record = {"step": self.step, "seconds": self.seconds}
+        self.active = True
+        self._confusion: np.ndarray | None = None
+        self.measure(lambda: 0.0)
+
+    # ---------------------------------------------------------------------------- the start
+
+    def _restored(self) -> tuple[TrainState, dict[str, Any]] | None:
+        """Restores the newest checkpoint, if there is one, after checking that it is this run's."""
+        if not self._latest_saved.steps():  # a folder in which nothing was trained is free
+            return None
+        program, epochs = self.program, self.experiment.train.epochs
+        run_folder.check_same(self.folder, to_dict(self.experiment), program.about)
+        restored = self._latest_saved.restore(mesh.placed(program.devices, program.network.shapes))
+        assert restored is not None
+        step = int(restored[0].step)
+        if step > program.total_steps:
             raise InputError(
-                f"--profile {profile[0]}:{profile[1]}: must end within the run's "
-                f"{program.plan.total_steps} steps"
+                f"train.epochs={epochs}: the run in {self.folder} has done "
+                f"{step // program.steps_per_epoch} epochs already; give at least as many, or "
+                "another --workdir"
             )
-        run = folder.RunFolder(workdir)
-        closing.callback(run.close)
-        training = Training(program, experiment, run, listener, stop, closing)
-        listener.message(program.title())
-        state = training.first_state()
-        chunk = program.compile_chunk(state, closing)
-        evaluate = program.compile_evaluate(state)
-        steps = training.steps(state, evaluate, chunk.memory, chunk.waited, profile)
-        return loop.drive(steps, chunk.run)
+        before = processes.on_first(lambda: files.read_json(self.folder / "env.json"))
+        changed = differences(before, program.environment)
+        if changed:
+            listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
+            self._say(
+                f"another environment than before ({listed}): the last bits may differ from those "
+                "of a run that was never interrupted"
+            )
+        return restored
+
+    def _source(self) -> Trained | None:
+        """Restores the network to start from, if there is one, and checks that it fits."""
+        if self.experiment.model.init_from is None:
+            return None
+        source = restore(Path(self.experiment.model.init_from))
+        _transferred(source, self.program, variables_of(self.program.network.shapes))
+        return source
+
+    def _begin(self, restored: TrainState | None, source: Trained | None) -> TrainState:
+        """Returns the state at which the run goes on, or begins."""
+        program = self.program
+        state = restored
+        if state is None:
+            state = program.init(np.int32(self.experiment.train.seed))
+        if source is not None:
+            variables, fresh = _transferred(source, program, variables_of(state))
+            state = program.start_from(variables, state.seed)
+            anew = f"; {', '.join(fresh)} start anew" if fresh else ""
+            self._say(
+                f"starting from {self.experiment.model.init_from} at step {source.step}{anew}"
+            )
+        if self.step:
+            self._say(f"going on from step {self.step} of {program.total_steps}")
+        return state
+
+    # ----------------------------------------------------------------------------- the loop
+
+    @property
+    def epoch_end(self) -> int:
+        """The step at which the epoch of the next step ends."""
+        return (self.step // self.program.steps_per_epoch + 1) * self.program.steps_per_epoch
+
+    def next_end(self, steps: int) -> int:
+        """Returns where a chunk of so many steps ends, at the latest with the epoch.
+
+        A run that is no longer active stays where it is.
+        """
+        return min(self.step + steps, self.epoch_end) if self.active else self.step
+
+    def advance(self, state: TrainState, seconds: float) -> Progress:
+        """Takes the state after a chunk of steps over, and the time that the chunk took.
+
+        Raises:
+            Diverged: the loss or its gradient is not finite.
+        """
+        sums = jax.device_get(state.sums)
+        steps = int(state.step) - self.step
+        self.state, self.step = state, self.step + steps
+        self.seconds += seconds
+        self._steps_since += steps
+        self._seconds_since += seconds
+        self.latest = {"step": self.step, "seconds": self.seconds}
+        if sums["bad_step"] >= 0:
+            raise Diverged(
+                f"the loss or its gradient is not finite at step {int(sums['bad_step'])}; the last "
+                "checkpoint before it stands; a lower optim.peak_lr or optim.clip_norm may help"
+            )
+        train = metrics.means(sums, "train")
+        return Progress(
+            self.step,
+            self.program.total_steps,
+            self.step // self.program.steps_per_epoch,
+            train["train_loss"],
+            train["train_top1"],
+            self._images_per_sec,
+        )
+
+    def evaluation_is_due(self) -> bool:
+        """Tells whether an epoch has ended after which the test set is looked at."""
+        return self._due(self.experiment.train.eval_every)
+
+    def checkpoint_is_due(self) -> bool:
+        """Tells whether an epoch has ended after which the state is saved."""
+        return self._due(self.experiment.train.checkpoint_every) or self._is_out_of_patience()
+
+    def is_over(self) -> bool:
+        """Tells whether the last step is done, or patience has ended the run."""
+        return self.step >= self.program.total_steps or self._is_out_of_patience()
+
+    def _due(self, every: int) -> bool:
+        epoch, rest = divmod(self.step, self.program.steps_per_epoch)
+        return rest == 0 and (epoch % every == 0 or self.step == self.program.total_steps)
+
+    def _is_out_of_patience(self) -> bool:
+        epoch, rest = divmod(self.step, self.program.steps_per_epoch)
+        patience = self.experiment.train.patience
+        looked = self.step == self._recorded and rest == 0
+        return looked and patience is not None and epoch - self.best.get("epoch", epoch) >= patience
+
+    def evaluate(self, evaluate: Evaluate) -> None:
+        """Evaluates the state, records what was found, and saves the state if it is the best.
+
+        Args:
+            evaluate: state to sums over the test set.
+
+        Raises:
+            Diverged: the state or the test loss is not finite; nothing of it is saved.
+        """
+        self._check_finite()
+        sums = jax.device_get(evaluate(self.state))
+        test = metrics.means(sums, "test")
+        if not math.isfinite(test["test_loss"]):
+            raise Diverged(
+                f"the test loss is not finite after step {self.step}; nothing of it is saved"
+            )
+        found = {
+            "step": self.step,
+            "epoch": self.step // self.program.steps_per_epoch,
+            **_train_record(jax.device_get(self.state.sums), self.experiment.data.batch_size),
+            **test,
+            "lr": float(self.rates[self.step - 1]),
+            "seconds": self.seconds,
+        }
+        if self._steps_since:
+            found["images_per_sec"] = self._images_per_sec
+            found["step_time"] = self._seconds_since / self._steps_since
+            found["data_wait"] = self._waited() - self._waited_before
+        # The best goes to disk before the latest that names it.
+        if found["test_top1"] > self.best.get("test_top1", -1.0):
+            self.best = found
+            self._best_saved.save(self.step, self.state, {**found, "best": found})
+        self._log.write(found)
+        self._confusion = np.asarray(sums["confusion"])
+        self.listener.record({"run": self.name, **found} if self.name else found)
+        self.latest, self._recorded = found, self.step
+        self.state = replace(self.state, sums=mesh.place(zero_sums(), self.state.step.sharding))
+        self.measure(self._waited)
+
+    def save(self) -> None:
+        """Saves the state as the latest checkpoint, with the best one, if anything was trained.
+
+        Raises:
+            Diverged: the state is not finite; it is not saved.
+        """
+        if self.step == self._started:
+            return
+        self._check_finite()
+        self._latest_saved.save(self.step, self.state, {**self.latest, "best": self.best})
+        # The run may go on from this checkpoint, or from the one before.
+        wanted = {best.get("step") for best in (self._best_of_checkpoint, self.best)}
+        self._best_saved.keep_only(wanted.__contains__)
+        self._best_of_checkpoint = self.best
+
+    def _check_finite(self) -> None:
+        name = not_finite(self.state)
+        if name is not None:
+            raise Diverged(f"state{name} is not finite after step {self.step}; not saved")
+
+    def measure(self, waited: Callable[[], float]) -> None:
+        """Begins to measure the speed anew, as after every record.
+
+        Args:
+            waited: gives the seconds that were spent waiting for data so far.
+        """
+        self._waited, self._waited_before = waited, waited()
+        self._steps_since, self._seconds_since = 0, 0.0
+
+    @property
+    def _images_per_sec(self) -> float:
+        return self._steps_since * self.experiment.data.batch_size / self._seconds_since
+
+    def _say(self, text: str) -> None:
+        self.listener.message(f"{self.name}: {text}" if self.name else text)
+
+    # ------------------------------------------------------------------------------ the end
+
+    def finish(self, evaluate: Evaluate, memory: int | None) -> dict[str, Any]:
+        """Writes what is looked at when a run is done, and returns what summary.json holds.
+
+        Args:
+            evaluate: state to sums over the test set.
+            memory: bytes that the training program needs, where that is known.
+
+        Raises:
+            Diverged: the state was never evaluated, and it or the test loss is not finite.
+        """
+        if self._recorded != self.step:  # the run was made shorter, or its record was lost
+            self.evaluate(evaluate)
+        if self._confusion is None:  # the run was stopped between its last step and its summary
+            self._confusion = np.asarray(evaluate(self.state)["confusion"])
+        records = run_folder.read_metrics(self.folder)
+        last = records[-1]
+        assert last["step"] == self.step
+        arrays = mesh.whole(self.program.devices, self.state)
+        summary = {
+            "name": self.experiment.name,
+            "model": self.experiment.model.name,
+            "dataset": self.experiment.data.name,
+            "seed": self.experiment.train.seed,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(arrays.params)),
+            "memory_bytes": memory,
+            **{k: v for k, v in last.items() if k not in ("epoch", "lr")},
+            "epochs": last["epoch"],
+            "best_test_top1": self.best["test_top1"],
+            "best_epoch": self.best["epoch"],
+            "stopped_early": last["epoch"] < self.experiment.train.epochs,
+            "params_sha256": sha256(arrays.params),
+            "state_sha256": sha256(replace(arrays, sums={})),
+        }
+        processes.on_first(lambda: self._write(records, summary))
+        self.active = False
+        return summary
+
+    def _write(self, records: list[dict[str, Any]], summary: Mapping[str, Any]) -> None:
+        """Draws the pictures, then writes summary.json, which says that the run is done."""
+        assert self._confusion is not None
+        title = f"{self.experiment.name}: test top-1 {summary['test_top1']:.2%}"
+        plots.save_curves(records, self.folder / "curves.png", title)
+        plots.save_confusion(
+            self._confusion, self.program.dataset.classes, self.folder / "confusion.png", title
+        )
+        files.write_json(self.folder / "summary.json", summary)
 
 
-def check(experiment: Experiment, dataset: sources.Dataset) -> None:
-    """Checks all that :func:`train` checks, but for the run folder; compiles and writes nothing.
+def check_start(program: Program) -> None:
+    """Checks the network to start from, if the experiment names one.
 
     Raises:
-        InputError: a fault in the experiment, or data that it does not fit.
+        InputError: it is not there, or does not fit.
     """
-    program = _program(experiment, dataset)
-    if experiment.model.init_from is not None:
-        source = restore(Path(experiment.model.init_from))
-        _transferred(source, program, variables_of(program.shapes))
-
-
-def _program(experiment: Experiment, dataset: sources.Dataset) -> Program:
-    model = build_model(experiment, dataset.classes, dataset.image_shape)
-    return Program(experiment, dataset, model, mesh.make_mesh(experiment))
+    if program.experiment.model.init_from is not None:
+        source = restore(Path(program.experiment.model.init_from))
+        _transferred(source, program, variables_of(program.network.shapes))
 
 
 def _transferred(
     source: Trained, program: Program, variables: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The variables to start from, and the names of the parameters that start anew."""
+    """Returns the variables to start from, and the names of the parameters that start anew."""
     classes = len(source.classes), len(program.dataset.classes)
     folder = str(program.experiment.model.init_from)
     old, found, fresh = jax.device_get(source.variables), {}, []
@@ -119,173 +361,7 @@ def _transferred(
     return found, fresh
 
 
-class Training:
-    """One run in its folder: where it starts, what it writes, how it ends.
-
-    Building it refuses what does not fit, then makes the folder this run's.
-    """
-
-    def __init__(
-        self,
-        program: Program,
-        experiment: Experiment,
-        run: folder.RunFolder,
-        listener: Listener,
-        stop: loop.StopRequest,
-        closing: contextlib.ExitStack,
-    ) -> None:
-        self.program, self.experiment, self.plan = program, experiment, program.plan
-        self.workdir, self.listener, self.stop = run.path, listener, stop
-        self.latest = folder.checkpoints(self.workdir, "latest")
-        closing.callback(self.latest.close)
-        self.best = folder.checkpoints(self.workdir, "best")
-        closing.callback(self.best.close)
-        self.confusion: np.ndarray | None = None
-        self.start: TrainState | None = None
-        self.meta: dict[str, Any] = {"seconds": 0.0, "best": {}}
-        self.source: Trained | None = None
-        self._find_start()
-        self.best_so_far: loop.Record = self.meta["best"]
-        first = 0 if self.start is None else int(self.start.step)
-        self.recorded = max(
-            (r["step"] for r in folder.read_metrics(self.workdir) if r["step"] <= first), default=-1
-        )
-        self.best.drop_after(first)  # made again on the way
-        run.claim(to_dict(experiment), program.about, program.environment)
-
-    def _find_start(self) -> None:
-        """Reads the newest checkpoint, or else the weights to start from, if there are any."""
-        program = self.program
-        if self.latest.steps():  # a folder in which nothing was trained is free for any run
-            folder.check_same(self.workdir, to_dict(self.experiment), program.about)
-            restored = self.latest.restore(mesh.placed(program.devices, program.shapes))
-            assert restored is not None
-            self.start, self.meta = restored
-            done = int(self.start.step) // self.plan.steps_per_epoch
-            if int(self.start.step) > self.plan.total_steps:
-                raise InputError(
-                    f"train.epochs={self.plan.epochs}: the run in {self.workdir} has done {done} "
-                    "epochs already; give at least as many, or another --workdir"
-                )
-            self._compare_machines(program.environment)
-        elif self.experiment.model.init_from is not None:
-            self.source = restore(Path(self.experiment.model.init_from))
-            _transferred(self.source, program, variables_of(program.shapes))
-
-    def _compare_machines(self, here: dict[str, Any]) -> None:
-        before = processes.on_first(lambda: files.read_json(self.workdir / "env.json"))
-        changed = differences(before, here)
-        if changed:
-            listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
-            self.listener.message(
-                f"another environment than before ({listed}): the last bits may differ from those "
-                "of a run that was never interrupted"
-            )
-
-    def first_state(self) -> TrainState:
-        """Where the run goes on, or begins."""
-        program, state = self.program, self.start
-        if state is None:
-            state = program.init(np.int32(self.experiment.train.seed))
-        if self.source is not None:
-            variables, fresh = _transferred(self.source, program, variables_of(state))
-            state = program.init_from(variables, state.seed)
-            anew = f"; {', '.join(fresh)} start anew" if fresh else ""
-            self.listener.message(
-                f"starting from {self.experiment.model.init_from} at step {self.source.step}{anew}"
-            )
-        if int(state.step):
-            self.listener.message(f"going on from step {state.step} of {self.plan.total_steps}")
-        return state
-
-    def steps(
-        self,
-        state: TrainState,
-        evaluate: Callable[[TrainState], metrics.Sums],
-        memory: int | None = None,
-        waited: Callable[[], float] = lambda: 0.0,
-        profile: tuple[int, int] | None = None,
-    ) -> loop.Chunks[dict[str, Any]]:
-        """The chunks of steps from a state to the end; returns the summary that it has written."""
-        log = folder.MetricsLog(self.workdir, int(state.step))
-
-        def record(state: TrainState, record: loop.Record, sums: metrics.Sums) -> None:
-            # The best goes to disk before the latest that names it.
-            if record["test_top1"] > self.best_so_far.get("test_top1", -1.0):
-                self.best_so_far = record
-                self.best.save(record["step"], state, {**record, "best": record})
-            log.write(record)
-            self.confusion = np.asarray(sums["confusion"])
-            self.listener.record(record)
-
-        def save(state: TrainState, record: loop.Record) -> None:
-            before, now = self.meta["best"], self.best_so_far
-            self.latest.save(record["step"], state, {**record, "best": now})
-            # The run may go on from this checkpoint, or from the one before.
-            self.best.keep_only({best.get("step") for best in (before, now)}.__contains__)
-            self.meta["best"] = now
-
-        try:
-            state = yield from loop.chunks(
-                state,
-                self.plan,
-                evaluate=evaluate,
-                learning_rate=self.program.rates.__getitem__,
-                enough=self._enough,
-                data_wait=waited,
-                profile=loop.Profile(*profile, self.workdir / "profile") if profile else None,
-                save=save,
-                record=record,
-                progress=self.listener.progress,
-                stop=self.stop,
-                seconds_before=self.meta["seconds"],
-                recorded=self.recorded,
-            )
-        finally:
-            log.close()
-        return self._finish(state, evaluate, memory)
-
-    def _enough(self, epoch: int) -> bool:
-        patience = self.experiment.train.patience
-        return patience is not None and epoch - self.best_so_far.get("epoch", epoch) >= patience
-
-    def _finish(
-        self,
-        state: TrainState,
-        evaluate: Callable[[TrainState], metrics.Sums],
-        memory: int | None,
-    ) -> dict[str, Any]:
-        records = folder.read_metrics(self.workdir)
-        last = records[-1]
-        assert last["step"] == int(state.step)
-        arrays = mesh.whole(self.program.devices, state)
-        if self.confusion is None:  # the run was stopped between its last step and its summary
-            self.confusion = np.asarray(evaluate(state)["confusion"])
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        summary = {
-            "name": self.experiment.name,
-            "model": self.experiment.model.name,
-            "dataset": self.experiment.data.name,
-            "seed": self.experiment.train.seed,
-            "parameters": parameters,
-            "memory_bytes": memory,
-            **{k: v for k, v in last.items() if k not in ("epoch", "lr")},
-            "epochs": last["epoch"],
-            "best_test_top1": self.best_so_far["test_top1"],
-            "best_epoch": self.best_so_far["epoch"],
-            "stopped_early": last["epoch"] < self.plan.epochs,
-            "params_sha256": sha256(arrays.params),
-            "state_sha256": sha256(replace(arrays, sums={})),
-        }
-        processes.on_first(lambda: self._write(records, summary))
-        return summary
-
-    def _write(self, records: list[dict[str, Any]], summary: dict[str, Any]) -> None:
-        """What is looked at when the run is done; summary.json last, which says that it is."""
-        assert self.confusion is not None
-        title = f"{self.experiment.name}: test top-1 {summary['test_top1']:.2%}"
-        plots.save_curves(records, self.workdir / "curves.png", title)
-        plots.save_confusion(
-            self.confusion, self.program.dataset.classes, self.workdir / "confusion.png", title
-        )
-        files.write_json(self.workdir / "summary.json", summary)
+def _train_record(sums: metrics.Sums, batch_size: int) -> Record:
+    found = metrics.means(sums, "train")
+    steps = int(sums["count"]) / batch_size
+    return {**found, "grad_norm": float(sums["grad_norm"]) / steps} if found else {}

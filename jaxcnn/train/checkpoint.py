@@ -58,14 +58,8 @@ class Checkpoints:
                 shutil.rmtree(path)
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints whose manifest stands, the newest first."""
-        return processes.on_first(self._sealed)
-
-    def _sealed(self) -> list[int]:
-        if not self.folder.is_dir():
-            return []
-        paths = [p for p in self.folder.iterdir() if (p / MANIFEST).exists()]
-        return sorted((s for s in map(_step, paths) if s is not None), reverse=True)
+        """Returns the steps of the checkpoints whose manifest stands, the newest first."""
+        return processes.on_first(lambda: sealed_steps(self.folder))
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Saves, and returns when the checkpoint is whole on disk.
@@ -88,11 +82,11 @@ class Checkpoints:
         """Writes the manifest, then deletes what is older than the newest ``keep``."""
         write_text(self._path(step) / MANIFEST, _digests(self._path(step)))
         if self.keep is not None:
-            for old in self._sealed()[self.keep :]:
+            for old in sealed_steps(self.folder)[self.keep :]:
                 self._delete(old)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest checkpoint that is whole, as ``(state, meta)``; None if there is none at all.
+        """Restores the newest whole checkpoint as ``(state, meta)``; None if there is none at all.
 
         A damaged one is reported and, unless the folder is read-only, set aside under
         ``damaged/`` if an older one is whole.
@@ -128,7 +122,7 @@ class Checkpoints:
 
     def _newest_whole(self) -> int | None:
         damaged: dict[int, str] = {}
-        for step in self._sealed():
+        for step in sealed_steps(self.folder):
             fault = damage(self._path(step))
             if fault is not None:
                 damaged[step] = fault
@@ -153,7 +147,7 @@ class Checkpoints:
         """Deletes the checkpoints of the steps that are not wanted."""
 
         def drop() -> None:
-            for step in self._sealed():
+            for step in sealed_steps(self.folder):
                 if not wanted(step):
                     self._delete(step)
 
@@ -180,12 +174,20 @@ class Checkpoints:
         self._path(step).rename(target)
 
 
+def sealed_steps(folder: Path) -> list[int]:
+    """Returns the steps of the checkpoints in a folder whose manifest stands, the newest first."""
+    if not folder.is_dir():
+        return []
+    paths = [p for p in folder.iterdir() if (p / MANIFEST).exists()]
+    return sorted((s for s in map(_step, paths) if s is not None), reverse=True)
+
+
 def _step(path: Path) -> int | None:
     return int(path.name) if path.name.isdigit() else None
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files, by its manifest; None if nothing is."""
+    """Says what is wrong with a checkpoint's files, by its manifest; None if nothing is."""
     manifest = checkpoint / MANIFEST
     try:
         stored = manifest.read_bytes().decode("ascii", "replace")
@@ -207,7 +209,7 @@ def _digests(checkpoint: Path) -> str:
 
 
 def _describe(state: Any) -> dict[str, list[Any]]:
-    """Type and shape of every array: Orbax would cast types silently."""
+    """Returns the type and shape of every array: Orbax would cast types silently."""
     return {
         jax.tree_util.keystr(path): [str(leaf.dtype), list(leaf.shape)]
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)

@@ -57,7 +57,7 @@ def make_schedule(
 
 @dataclass(frozen=True)
 class Layout:
-    """What the optimizer has to know of a network beside its arrays.
+    """What an optimizer has to know about a network, beside its arrays.
 
     Attributes:
         modules: top-level modules with parameters, in the order in which an image meets them.
@@ -73,8 +73,14 @@ class Layout:
 NO_LAYOUT = Layout()
 
 
+def needed_layout(optim: Optim, model: nn.Module, image_shape: tuple[int, int, int]) -> Layout:
+    """Reads a network's layout where the optimizer makes use of it; else returns an empty one."""
+    used = optim.name == "muon" or optim.layer_decay != 1 or optim.freeze or optim.head_only
+    return layout_of(model, image_shape) if used else NO_LAYOUT
+
+
 def layout_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Layout:
-    """Reads the layout off a network without computing."""
+    """Reads a network's layout, tracing it without computing."""
     modules: list[str] = []
 
     def params_of(model: nn.Module) -> Any:
@@ -91,7 +97,7 @@ def layout_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Layout:
 
 
 def path_name(path: Any) -> str:
-    """A parameter's name from its path in the tree, as ``conv1/kernel``."""
+    """Returns a parameter's name, as ``conv1/kernel``, from its path in the tree."""
     return "/".join(str(key.key) for key in path)
 
 
@@ -100,7 +106,7 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 
 def frozen_paths(optim: Optim, layout: Layout) -> frozenset[str]:
-    """Names of the parameters that stay as they are.
+    """Returns the names of the parameters that stay as they are.
 
     Raises:
         InputError: a pattern matches no parameter, or nothing is left to train.

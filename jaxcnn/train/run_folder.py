@@ -14,17 +14,23 @@ Of several processes that train together the first one reads and writes here, fo
 | checkpoints/    | ``latest/`` and ``best/``                                       |
 """
 
+import contextlib
 import fcntl
+import importlib.metadata
 import json
 import os
+import platform
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import jax
+
 from jaxcnn.config import RESUME_MAY_CHANGE, differences, from_dict, to_dict
 from jaxcnn.errors import InputError
 from jaxcnn.train import processes
-from jaxcnn.train.checkpoint import Checkpoints
+from jaxcnn.train.checkpoint import Checkpoints, sealed_steps
 from jaxcnn.train.files import read_json, write_json, write_text
 
 
@@ -57,7 +63,7 @@ class RunFolder:
     def claim(
         self, config: Mapping[str, Any], dataset: Mapping[str, Any], env: Mapping[str, Any]
     ) -> None:
-        """Says in the folder whose it is: config, dataset and env; the run begins."""
+        """Makes the folder this run's: writes config.json, dataset.json and env.json."""
 
         def write() -> None:
             write_json(self.path / "config.json", config)
@@ -68,7 +74,7 @@ class RunFolder:
         processes.on_first(write)
 
     def close(self) -> None:
-        """Lets another process write."""
+        """Releases the folder to other processes."""
         if self._lock is not None:
             self._lock.close()
 
@@ -107,15 +113,20 @@ def _refuse_changes(path: Path, name: str, old: Mapping[str, Any], new: Mapping[
 
 
 def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The summary of a run, if all the epochs that the config asks for are done.
+    """Returns the summary of a run if all the epochs that the config asks for are done.
 
     Raises:
-        InputError: the folder belongs to a run with another config.
+        InputError: the folder belongs to a run with another config, finished or begun.
     """
-    if not processes.on_first((path / "summary.json").exists):
-        return None
-    check_same(path, config)
-    return processes.on_first(lambda: _finished(path, config))
+    ended = processes.on_first((path / "summary.json").exists)
+    if ended or begun(path):
+        check_same(path, config)
+    return processes.on_first(lambda: _finished(path, config)) if ended else None
+
+
+def begun(path: Path) -> bool:
+    """Tells whether something was trained in a folder, from which a run would go on."""
+    return processes.on_first(lambda: bool(sealed_steps(path / "checkpoints" / "latest")))
 
 
 def _finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -173,7 +184,7 @@ def _tensorboard(path: Path, step: int) -> Any:
 
 
 def checkpoints(path: Path, kind: str, *, read_only: bool = False) -> Checkpoints:
-    """The checkpoints of a run.
+    """Opens the checkpoints of a run.
 
     Args:
         path: the run folder.
@@ -185,7 +196,7 @@ def checkpoints(path: Path, kind: str, *, read_only: bool = False) -> Checkpoint
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Records of metrics.jsonl in order; a last line cut short by a kill is left out."""
+    """Reads the records of metrics.jsonl; leaves out a last line that a kill cut short."""
     return processes.on_first(lambda: _read_metrics(path))
 
 
@@ -205,3 +216,22 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise InputError(f"{file}: line {number} is damaged ({error})") from error
     return records
+
+
+def environment() -> dict[str, Any]:
+    """Returns what env.json holds: all, beside the config, that the last bits can depend on."""
+    packages = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "platform": jax.default_backend(),
+        "devices": [d.device_kind for d in jax.devices()],
+        "processes": jax.process_count(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "processor": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }

@@ -39,7 +39,7 @@ class TrainState:
 
 
 def zero_sums() -> dict[str, jax.Array]:
-    """Metrics of no steps."""
+    """Returns the metrics of no steps."""
     return {
         "count": jnp.int32(0),
         "loss": jnp.float32(0),
@@ -50,7 +50,7 @@ def zero_sums() -> dict[str, jax.Array]:
 
 
 def stream(seed: jax.Array, name: str) -> jax.Array:
-    """Key of one of the run's independent random streams.
+    """Returns the key of one of the run's independent random streams.
 
     >>> bool((stream(1, "init") == stream(1, "dropout")).all())
     False
@@ -67,14 +67,14 @@ def init_state(
     *,
     ema: bool = False,
 ) -> TrainState:
-    """State before the first step; a pure function of the seed.
+    """Returns the state before the first step, a pure function of the seed.
 
     Args:
-        model: called on ``(n, h, w, c)`` images.
-        tx: optimizer.
-        seed: int32 scalar.
+        model: the network, called on ``(n, h, w, c)`` images.
+        tx: the optimizer.
+        seed: an int32 scalar.
         image_shape: height, width and channels that the network sees.
-        ema: keeps a moving average.
+        ema: whether the state keeps a moving average.
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init(stream(seed, "init"), images, train=False)
@@ -84,7 +84,7 @@ def init_state(
 def state_from(
     variables: Any, tx: optax.GradientTransformation, seed: jax.Array, *, ema: bool = False
 ) -> TrainState:
-    """State before the first step from given variables, as :func:`init_state` otherwise."""
+    """Returns the state before the first step from given variables."""
     params = variables["params"]
     return TrainState(
         step=jnp.int32(0),
@@ -98,12 +98,12 @@ def state_from(
 
 
 def variables_of(state: TrainState) -> dict[str, Any]:
-    """Parameters and other collections, as ``model.apply`` takes them in training."""
+    """Returns parameters and other collections as ``model.apply`` takes them in training."""
     return {"params": state.params, **state.model_state}
 
 
 def eval_variables(state: TrainState) -> dict[str, Any]:
-    """What evaluation and prediction run the network with.
+    """Returns what evaluation and prediction run the network with.
 
     The moving average where there is one (parameters and batch statistics alike); the averaged
     parameters of a schedule-free optimizer, with the running statistics of those that it takes
@@ -130,8 +130,21 @@ def eval_variables(state: TrainState) -> dict[str, Any]:
     return {"params": params, **state.model_state}
 
 
+def not_finite(state: TrainState) -> str | None:
+    """Names the first array of a state that holds a number which is not finite; None without."""
+    for path, finite in jax.tree_util.tree_leaves_with_path(jax.device_get(_finite(state))):
+        if not np.all(finite):
+            return jax.tree_util.keystr(path)
+    return None
+
+
+@jax.jit
+def _finite(state: TrainState) -> Any:
+    return jax.tree.map(lambda a: jnp.isfinite(a).all(), state)
+
+
 def sha256(tree: Any) -> str:
-    """Digest of names, types, shapes and bytes of all arrays in a pytree."""
+    """Returns the digest of names, types, shapes and bytes of all arrays in a pytree."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf)

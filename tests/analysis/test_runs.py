@@ -13,10 +13,9 @@ from jaxcnn.analysis import compare, report, tables
 from jaxcnn.config import Data, Experiment, Model, Schedule, Train, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import InputError
-from jaxcnn.runs import predictions
-from jaxcnn.runs.build import build_model, describe
+from jaxcnn.runs import network
 from jaxcnn.runs.search import override
-from jaxcnn.runs.trained import Trained
+from jaxcnn.runs.trained import Trained, describe
 from jaxcnn.train import files
 from jaxcnn.train import run_folder as folder
 from jaxcnn.train.state import init_state
@@ -131,7 +130,7 @@ def test_runs_on_other_test_images_are_refused(tmp_path):
         both = []
         for name, data in (("a", first), ("b", second)):
             experiment = Experiment(name, data, model=BASE.model)
-            about = describe(experiment, sources.load(data))
+            about = describe(data, sources.load(data))
             both.append(write(tmp_path / f"{number}{name}", experiment, about))
         if same:
             runs.group(both)
@@ -208,14 +207,15 @@ def test_the_worst_mistakes_are_shown_by_their_place_in_the_split(tmp_path):
     data = images(folder_of_images(tmp_path / "f", 0, broken=["b0"]), streaming=True, workers=0)
     experiment = Experiment("streamed", data, model=BASE.model, train=Train(epochs=1))
     dataset = sources.load(data)
-    model = build_model(experiment, dataset.classes, dataset.image_shape)
-    state = init_state(model, optax.identity(), 0, dataset.image_shape)
-    network = Trained(experiment, model, state, dataset.classes, (8, 8, 1), 0)
-    found = predictions.predict(network, dataset)
+    built = network.build(experiment, dataset.classes, dataset.image_shape)
+    state = init_state(built.model, optax.identity(), 0, dataset.image_shape)
+    found = evaluation._predict(
+        Trained(**vars(built), folder=tmp_path, state=state, step=0), dataset
+    )
     names = [dataset.test.path(i).relative_to(tmp_path / "f/test") for i in found["index"].tolist()]
     assert {str(name) for name in names} == {"a/0.png", "a/1.png", "b/1.png"}
     assert [name.parts[0] for name in names] == [dataset.classes[i] for i in found["label"]]
-    run = write(tmp_path / "run", experiment, describe(experiment, dataset))
+    run = write(tmp_path / "run", experiment, describe(data, dataset))
     found |= {"predicted": 1 - found["label"], "label_probability": np.array([0.3, 0.2, 0.1])}
     asked = []
 

@@ -19,7 +19,7 @@ from jaxcnn.config import Data, Experiment, Model, Optim, Train
 from jaxcnn.data import shapes
 from jaxcnn.data.augment import make_prepare
 from jaxcnn.ops import geometry
-from jaxcnn.runs import training as run
+from jaxcnn.runs import group
 from jaxcnn.runs.trained import restore
 
 
@@ -162,7 +162,7 @@ def test_grad_cam_finds_the_figure(tmp_path):
         optim=Optim("adamw", peak_lr=3e-3),
         train=Train(epochs=8, eval_every=8, checkpoint_every=8),
     )
-    assert run.train(experiment, tmp_path / "a")["test_top1"] > 0.4
+    assert group.train_one(experiment, tmp_path / "a")["test_top1"] > 0.4
     network = restore(tmp_path / "a")
     of = shapes.examples("test", number)
     drawn = shapes.draw(jnp.asarray(of), side)

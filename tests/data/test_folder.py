@@ -4,15 +4,14 @@ import zlib
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxcnn.config import Augment, Data, Experiment
 from jaxcnn.data import augment, sources
+from jaxcnn.data.feed import open_stream
 from jaxcnn.errors import InputError
-from jaxcnn.runs import build
 
 BLUE = (20, 40, 200)
 
@@ -54,14 +53,10 @@ def test_images_are_read_with_the_margin_that_random_crops_want(root):
     data = config(root, fit="crop", read_size=10)
     dataset = sources.load(data)
     assert dataset.image_shape == (10, 10, 3)
-    experiment = Experiment(data=data, augment=Augment(random_crop=True))
-    assert build.network_shape(experiment, dataset.image_shape) == (8, 8, 3)
-    # What predict does: the size stays, whatever it is.
-    image = jnp.asarray(dataset.train.images[:1])
-    assert augment.make_prepare(data, fitting=False)(image).shape == image.shape
+    seen = augment.input_shape(data, Augment(random_crop=True), dataset.image_shape)
+    assert seen == (8, 8, 3)
     one, other = (
-        build.describe(experiment, sources.load(d))["test_form"]
-        for d in (data, config(root, fit="crop", image_size=10))
+        sources.load(d).test_form(d) for d in (data, config(root, fit="crop", image_size=10))
     )
     assert one == "10x10x3 square"
     assert other.startswith("10x10x3")
@@ -69,9 +64,8 @@ def test_images_are_read_with_the_margin_that_random_crops_want(root):
 
 def test_random_crops_want_images_that_are_read_larger(root):
     data = Data("digits", image_size=6, fit="crop", read_size=7)
-    experiment = Experiment(data=data, augment=Augment(random_crop=True))
     with pytest.raises(InputError, match="'digits', whose images are 8x8"):
-        build.network_shape(experiment, sources.load(data).image_shape)
+        augment.input_shape(data, Augment(random_crop=True), sources.load(data).image_shape)
     for changes, crop in (({"read_size": 8}, 0.0), ({"read_size": None}, 0.0), ({}, 0.5)):
         with pytest.raises(InputError, match=r"augment\.random_crop=True"):
             Experiment(
@@ -85,8 +79,7 @@ def test_on_a_cpu_threads_read(root, monkeypatch):
     data = config(root, streaming=True)
     for asked, backend, workers in ((None, "cpu", 0), (2, "cpu", 2), (None, "gpu", None)):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        experiment = Experiment(data=replace(data, workers=asked))
-        assert build.make_stream(experiment, sources.load(data)).workers == workers
+        assert open_stream(sources.load(data), replace(data, workers=asked), 0).workers == workers
 
 
 def test_the_first_examples_are_of_all_classes(root):

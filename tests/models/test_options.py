@@ -1,5 +1,7 @@
 """Options that a config can set, and names that it may misspell."""
 
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -7,12 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 from jaxcnn import models
-from jaxcnn.config import Data, Experiment, Model
+from jaxcnn.commands.model_options import option_docs
+from jaxcnn.config import Model
 from jaxcnn.errors import InputError
-from jaxcnn.runs.build import build_model
 from tests.models.table import shapes
-
-CLASSES = [str(i) for i in range(10)]
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mlp", "convnet"])
@@ -38,17 +38,44 @@ def test_the_activation_is_a_name(name, activation):
     ],
 )
 def test_bad_options_are_named(name, options, named):
-    experiment = Experiment(data=Data(image_size=32), model=Model(name, options))
     with pytest.raises(InputError) as error:
-        build_model(experiment, CLASSES, (32, 32, 1))
+        models.build_model(Model(name, options), 10, (32, 32, 1))
     assert named in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "convnext_tiny"])
 def test_stochastic_depth_is_an_option(name):
-    experiment = Experiment(model=Model(name, {"drop_path": 0.3}))
-    assert build_model(experiment, CLASSES, (64, 64, 3)).drop_path == 0.3
+    config = Model(name, {"drop_path": 0.3})
+    assert models.build_model(config, 10, (64, 64, 3)).drop_path == 0.3
+
+
+def test_a_config_becomes_a_network() -> None:
+    config = Model("convnet", {"widths": (4,)}, dtype="bfloat16")
+    expected = models.create_model("convnet", num_classes=7, widths=(4,), dtype="bfloat16")
+    assert models.build_model(config, 7, (8, 8, 2)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "named"),
+    [
+        ("lenet6", (32, 32, 1), "model='lenet6' is unknown; did you mean lenet5"),
+        (
+            "lenet5",
+            (12, 16, 1),
+            "model.name='lenet5' on images of 12x16x1: lenet5 takes images of at least 16x16",
+        ),
+        # The auxiliary head is computed in training alone; only there 128x128 is too small.
+        ("inception_v3", (128, 128, 3), "on images of 128x128x3: inception_v3 with aux_heads"),
+    ],
+)
+def test_images_that_a_network_cannot_be_trained_on_are_named(
+    name: str, image: tuple[int, int, int], named: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        models.build_model(Model(name), 10, image)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("num_classes", [0, -1, 2.5, "10", True])
@@ -86,3 +113,27 @@ def test_wrong_options_are_named(name: str, options: dict[str, Any], message: st
 def test_groups_need_bottlenecks() -> None:
     with pytest.raises(ValueError, match="groups=32 and width_per_group=64 need bottleneck=True"):
         shapes(models.create_model("resnet18", num_classes=10, groups=32), (64, 64, 3))
+
+
+def test_options_in_the_source_are_those_that_the_models_take() -> None:
+    for name in models.MODELS:
+        expected = models.model_options(name)
+        del expected["dtype"]  # model.dtype sets it
+        found = option_docs(name)
+        assert {option: default for option, (default, _) in found.items()} == expected, name
+        assert list(found) == list(expected), name
+        assert all(meaning for _, meaning in found.values()), name
+    assert option_docs("lenet5")["pool"] == (
+        "max",
+        '"max" or "avg", which is closer to the paper\'s subsampling.',
+    )
+    with pytest.raises(ValueError, match="model='lenet6' is unknown"):
+        option_docs("lenet6")
+
+
+def test_reading_options_imports_no_jax() -> None:
+    code = (
+        "import sys; from jaxcnn.commands.model_options import option_docs; "
+        "option_docs('resnet18'); sys.exit(bool({'jax', 'flax', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,15 +16,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxcnn.runs import build, training as run
+from jaxcnn.runs import display, group, network
 from jaxcnn.config import Augment, Data, Devices, Experiment, Model, Optim, Schedule, Train
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.data import sources
-from jaxcnn.train import loop, mesh
-from jaxcnn.runs.trained import evaluate, restore
+from jaxcnn.train import mesh
+from jaxcnn.runs.evaluation import evaluate
+from jaxcnn.runs.trained import restore
 
 mesh.LARGE = 64  # so that the arrays of a tiny network count as large
-loop.SECONDS_PER_CHUNK = 1e-9  # one step per chunk: a loss for every step
+group.SECONDS_PER_CHUNK = 1e-9  # one step per chunk: a loss for every step
 SMALL = Experiment(
     name="small",
     data=Data("digits", batch_size=32, eval_batch_size=100, train_limit=320, mean=(0.3,)),
@@ -35,7 +36,7 @@ SMALL = Experiment(
     train=Train(epochs=2, accumulate=2 if "moved" in sys.argv[2:] else 1, ema_decay=0.9),
 )
 
-class Ear(run.Listener):
+class Ear(display.Listener):
     def __init__(self, stop_at=None):
         self.losses, self.said, self.stop_at = [], [], stop_at
     def message(self, text):
@@ -62,7 +63,7 @@ def stopping(name, *stops):
     for where, stop_at in stops:
         ear.stop_at = stop_at
         try:
-            run.train(on(*where), workdir / name, ear)
+            group.train_one(on(*where), workdir / name, ear)
         except Stopped:
             pass
     return outcome(name, ear)

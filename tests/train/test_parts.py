@@ -11,7 +11,8 @@ from sklearn import metrics as sk
 
 from jaxcnn import models
 from jaxcnn.config import Optim, Schedule
-from jaxcnn.train import loop, metrics, optim
+from jaxcnn.runs.group import StopRequest
+from jaxcnn.train import metrics, optim
 from jaxcnn.train.loss import cross_entropy
 from jaxcnn.train.state import init_state, sha256, stream
 
@@ -176,14 +177,13 @@ def test_digest_sees_names_types_shapes_and_values():
     assert len({sha256(t) for t in trees}) == len(trees)
 
 
-def test_a_signal_in_one_of_many_runs_reaches_all():
+def test_a_signal_is_noted_once_and_a_second_one_acts_as_before():
     before = signal.getsignal(signal.SIGTERM)
-    with loop.StopRequest() as outer:
-        with loop.StopRequest() as inner:
-            signal.raise_signal(signal.SIGTERM)
-            assert signal.getsignal(signal.SIGTERM) is before  # a second one ends the process
-        assert inner.signal == outer.signal == signal.SIGTERM
-    with loop.StopRequest() as outer, loop.StopRequest() as inner:
-        pass
-    assert inner.signal is outer.signal is None
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert stop.agreed(3) == (signal.SIGTERM, 3)
+    with StopRequest() as stop:
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert stop.agreed(3) == (None, 3)
     assert signal.getsignal(signal.SIGTERM) is before

@@ -6,7 +6,6 @@ their hue and saturation.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -26,22 +25,20 @@ from jaxcnn.data.augment.geometry import (
 from jaxcnn.data.augment.mix import mix
 from jaxcnn.data.augment.policies import rand_augment, trivial_augment
 from jaxcnn.data.images import CROP_RATIO, scaled_size
+from jaxcnn.errors import InputError, as_input_error
 
 Batch = dict[str, jax.Array]
 
 
-def make_prepare(data: Data, *, fitting: bool = True) -> Callable[..., jax.Array]:
+def make_prepare(data: Data) -> Callable[..., jax.Array]:
     """Makes ``prepare(images, key=None, augment=None)``: uint8 to normalised float32 images.
 
     ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``. With a key,
     the random changes of ``augment`` are applied: random (resized) crop, rotation and zoom,
     pad-and-crop, flip, RandAugment or TrivialAugment and colour jitter on the pixels, whose
     surroundings are black, then cutout and random erasing on the normalised image.
-    ``fitting=False`` leaves the size as it is.
     """
     mean, std = (jnp.array(v, jnp.float32).reshape(1, 1, 1, -1) for v in (data.mean, data.std))
-    if not fitting:
-        data = replace(data, image_size=None, read_size=None)
 
     def prepare(
         images: UInt8[Array, "n h w c"], key: Key | None = None, augment: Augment | None = None
@@ -90,8 +87,26 @@ def make_training_batch(
     return prepared
 
 
+def input_shape(
+    data: Data, augment: Augment, image_shape: tuple[int, int, int]
+) -> tuple[int, int, int]:
+    """Returns height, width and channels that the network sees of images of a stored shape.
+
+    Raises:
+        InputError: padding cannot make an image smaller, or random crops have no margin.
+    """
+    h, w, c = image_shape
+    if augment.random_crop and (h, w) != (data.read_size, data.read_size):
+        raise InputError(
+            f"augment.random_crop=True: must be False for data.name={data.name!r}, whose images "
+            f"are {h}x{w}: data.read_size={data.read_size} is of images of different sizes"
+        )
+    with as_input_error():
+        return *fitted_size(h, w, data), c
+
+
 def fitted_size(height: int, width: int, data: Data) -> tuple[int, int]:
-    """Height and width that the network sees.
+    """Returns the height and width that the network sees.
 
     Raises:
         ValueError: padding cannot make an image smaller.

@@ -1,0 +1,78 @@
+"""Options of the models as their source files state them, for help texts that must not wait.
+
+Importing :mod:`jaxcnn.models` imports JAX, which takes seconds. Its files are plain enough to be
+read instead: ``MODELS`` maps names to classes and ``functools.partial`` of classes, and a class
+has fields with literal defaults, explained under ``Attributes:`` in its docstring.
+"""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parents[1] / "models"
+SET_ELSEWHERE = {"num_classes", "dtype"}  # by the data and by model.dtype
+
+
+def option_docs(name: str) -> dict[str, tuple[Any, str]]:
+    """Returns the default and the meaning of every option that a config can give to a model.
+
+    Args:
+        name: a model's name, as `jaxcnn list` shows it.
+
+    Raises:
+        ValueError: there is no model of this name.
+
+    >>> option_docs("lenet5")["dropout"]
+    (0.0, 'rate before the last two dense layers, in training.')
+    """
+    file, constructor = _constructor(name)
+    names = _definitions(_tree(file))
+    found = names[constructor]
+    given: dict[str, Any] = {}
+    while not isinstance(found, ast.ClassDef):  # partial(a class or another partial, field=default)
+        given = {str(keyword.arg): keyword.value for keyword in found.keywords} | given
+        found = names[found.args[0].id]
+    meanings = _attributes(ast.get_docstring(found) or "")
+    options = {}
+    for field, value in (_definitions(found) | given).items():
+        if field not in SET_ELSEWHERE:
+            literal = names[value.id] if isinstance(value, ast.Name) else value
+            options[field] = ast.literal_eval(literal), meanings.get(field, "")
+    return options
+
+
+def _constructor(name: str) -> tuple[str, str]:
+    """The file that defines a model, and what the model is called there."""
+    names = _definitions(_tree("__init__"))
+    table = names["MODELS"]
+    models = {key.value: value for key, value in zip(table.keys, table.values, strict=True)}
+    if name not in models:
+        raise ValueError(f"model={name!r} is unknown; `jaxcnn list` shows all")
+    file, _, constructor = ast.unparse(models[name]).rpartition(".")
+    return file or names[constructor].rpartition(".")[2], constructor
+
+
+def _tree(file: str) -> ast.Module:
+    return ast.parse((FOLDER / f"{file}.py").read_text(encoding="utf-8"))
+
+
+def _definitions(node: ast.Module | ast.ClassDef) -> dict[str, Any]:
+    """Names that a module or class defines: their value, their class, or where they come from."""
+    found: dict[str, Any] = {}
+    for part in node.body:
+        if isinstance(part, ast.ClassDef):
+            found[part.name] = part
+        elif isinstance(part, ast.ImportFrom):
+            found |= {alias.name: part.module for alias in part.names}
+        elif isinstance(part, ast.Assign | ast.AnnAssign):
+            targets = part.targets if isinstance(part, ast.Assign) else [part.target]
+            found |= {target.id: part.value for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """The lines below ``Attributes:``, without the marks of reStructuredText."""
+    text = re.sub(r":\w+:`([^`]*)`|``", r"\1", docstring.partition("Attributes:\n")[2])
+    found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE)
+    return {name: " ".join(meaning.split()) for name, meaning in found}

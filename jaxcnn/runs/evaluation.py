@@ -1,0 +1,189 @@
+"""Runs a network over the whole test set: for its metrics, or for its answer to every image."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, Sharding
+
+from jaxcnn.config import Data, Views
+from jaxcnn.data import augment, pipeline, sources, views
+from jaxcnn.data.feed import open_stream
+from jaxcnn.data.stream import Stream
+from jaxcnn.errors import InputError
+from jaxcnn.runs.network import Network
+from jaxcnn.runs.trained import Trained, restore
+from jaxcnn.train import files, mesh, metrics, step
+from jaxcnn.train.state import TrainState
+
+
+def compile_evaluate(
+    network: Network,
+    dataset: sources.Dataset,
+    state: Any,
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
+    devices: Mesh | None = None,
+) -> Callable[[TrainState], metrics.Sums]:
+    """Compiles the evaluation on the test set, which is held on the devices or streamed.
+
+    Args:
+        network: the network, and how its images are prepared and how many at a time.
+        dataset: its test set is evaluated.
+        state: of the shapes that the program will be called with.
+        prepare: stored images to network input, where it is another way than the network's own.
+        devices: those that the state lies on; the first one by default.
+
+    Returns:
+        ``state -> sums``.
+    """
+    devices = devices or mesh.one_device()
+    fitted, data = prepare or network.prepare, network.experiment.data
+    gather = mesh.make_gather(devices, state)
+    for_one = step.make_evaluate(
+        step.make_eval_step(network.model), lambda images: fitted(dataset.rendered(images))
+    )
+
+    def evaluate(state: TrainState, batches: step.Batch) -> metrics.Sums:
+        return for_one(gather(state), batches)
+
+    program = jax.jit(evaluate, out_shardings=mesh.replicated(devices))
+    where = mesh.split(devices, axis=1)
+    if dataset.streamed:
+        stream = open_stream(dataset, data, network.experiment.train.seed, devices.size)
+        return functools.partial(_evaluate_stream, program, stream, where)
+    batches = mesh.place(
+        pipeline.in_batches(dataset.test, data.eval_batch_size, devices.size), where
+    )
+    compiled = program.lower(state, batches).compile()
+    return lambda state: compiled(state, batches)
+
+
+def _evaluate_stream(
+    program: Callable[[TrainState, step.Batch], metrics.Sums],
+    stream: Stream,
+    where: Sharding,
+    state: TrainState,
+) -> metrics.Sums:
+    sums: metrics.Sums = {}
+    for batch in stream.eval_batches():
+        rows = {name: array[None] for name, array in batch.items()}
+        found = program(state, mesh.place_part(rows, where))
+        sums = metrics.add(sums, found) if sums else found
+    if not int(sums["count"]):
+        raise InputError("data.name='folder': no test image can be read")
+    return sums
+
+
+def evaluate(
+    workdir: Path,
+    checkpoint: str = "latest",
+    data_dir: str | None = None,
+    tta: Views = "none",
+) -> dict[str, Any]:
+    """Evaluates a trained run on its test set.
+
+    Args:
+        workdir: the run folder.
+        checkpoint: ``"latest"`` or ``"best"``.
+        data_dir: folder of prepared TFDS datasets, where it is another than in training.
+        tta: the views of each image over which the probabilities are averaged.
+
+    Returns:
+        ``step``, ``test_loss``, ``test_top1``, ``test_top5``, ``test_examples``.
+    """
+    trained = restore(workdir, checkpoint)
+    prepare = None if tta == "none" else views.make_views(trained.experiment.data, tta)
+    run = compile_evaluate(trained, trained.dataset(data_dir), trained.state, prepare)
+    sums = jax.device_get(run(trained.state))
+    return {
+        "step": trained.step,
+        **metrics.means(sums, "test"),
+        "test_examples": int(sums["count"]),
+    }
+
+
+FIELDS = ("index", "label", "predicted", "probability", "label_probability")
+"""Arrays of predictions.npz."""
+
+
+def predict_test_set(workdir: Path) -> dict[str, np.ndarray]:
+    """Returns the predictions of a finished run's last parameters for its test set.
+
+    They are kept in the run folder as predictions.npz, and made where they are not there yet.
+
+    Returns:
+        For every test image that can be read, in the dataset's order: ``index``, its place in
+        the test split (int64), ``label`` and ``predicted`` class (int32), ``probability`` of the
+        predicted class and ``label_probability`` of the label (float32).
+
+    Raises:
+        InputError: not a finished run, or its data are not at hand.
+    """
+    digest = files.read_json(workdir / "summary.json", "params_sha256")["params_sha256"]
+    kept = _read(workdir / "predictions.npz", digest)
+    if kept is not None:
+        return kept
+    trained = restore(workdir)
+    found = _predict(trained, trained.dataset())
+    partial = workdir / "predictions.npz.partial"
+    with contextlib.suppress(OSError):  # a folder that may only be read: made again each time
+        with partial.open("wb") as file:
+            np.savez_compressed(file, params_sha256=digest, **found)  # type: ignore[arg-type]
+        partial.replace(workdir / "predictions.npz")
+    return found
+
+
+def _predict(trained: Trained, dataset: sources.Dataset) -> dict[str, np.ndarray]:
+    program = _predictor(trained.model, trained.experiment.data, dataset.render)
+    parts, masks = [], []
+    for block in _test_blocks(trained, dataset):
+        out = {"label": block["label"], **program(trained.variables, block)}
+        masks.append(block["mask"].ravel())
+        parts.append({k: np.asarray(v)[block["mask"]] for k, v in out.items()})
+    found = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    # Batches follow the split, and what fills up the last one lies behind its end.
+    return {"index": np.flatnonzero(np.concatenate(masks)), **found}
+
+
+def _test_blocks(network: Network, dataset: sources.Dataset) -> Iterator[Mapping[str, np.ndarray]]:
+    """Yields blocks of batches, (batches, n, ...), that make up the test set."""
+    experiment = network.experiment
+    if not dataset.streamed:
+        yield pipeline.in_batches(dataset.test, experiment.data.eval_batch_size)
+        return
+    for batch in open_stream(dataset, experiment.data, experiment.train.seed).eval_batches():
+        yield {name: array[None] for name, array in batch.items()}
+
+
+@functools.lru_cache(maxsize=8)  # seeds of one arm share the program
+def _predictor(
+    model: nn.Module, data: Data, render: Callable[[jax.Array], jax.Array] | None
+) -> Callable[..., dict[str, jax.Array]]:
+    prepare = augment.make_prepare(data)
+
+    def one(variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        images = batch["image"] if render is None else render(batch["image"])
+        logits: Any = model.apply(variables, prepare(images), train=False)
+        p = jax.nn.softmax(logits.astype(jnp.float32))
+        own = jnp.take_along_axis(p, batch["label"][:, None], axis=1)[:, 0]
+        predicted = p.argmax(axis=-1).astype(jnp.int32)
+        return {"predicted": predicted, "probability": p.max(axis=-1), "label_probability": own}
+
+    return jax.jit(lambda variables, batches: lax.map(functools.partial(one, variables), batches))
+
+
+def _read(path: Path, digest: str) -> dict[str, np.ndarray] | None:
+    """Reads kept predictions; None unless they are whole and of these parameters."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            found = {name: held[name] for name in FIELDS}
+            return found if str(held["params_sha256"]) == digest else None
+    except Exception:  # missing, or whatever NumPy stumbles upon in a damaged file: made again
+        return None

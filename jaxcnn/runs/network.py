@@ -1,0 +1,83 @@
+"""An experiment's network on the images of a dataset, with the optimizer that trains it."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn import models
+from jaxcnn.config import Experiment
+from jaxcnn.data import augment
+from jaxcnn.train import optim
+from jaxcnn.train.state import TrainState, init_state, state_from
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is known of a network before any array of it exists.
+
+    Attributes:
+        experiment: what says how it is built and trained.
+        model: the module.
+        classes: names of the classes, in the order of the logits.
+        image_shape: height, width and channels of the dataset's images, as they are stored.
+        input_shape: the same of the images that the network sees.
+        layout: what the optimizer has to know about the network.
+    """
+
+    experiment: Experiment
+    model: nn.Module
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    input_shape: tuple[int, int, int]
+    layout: optim.Layout
+
+    def optimizer(self, rate: optax.Schedule = lambda step: 0.0) -> optax.GradientTransformation:
+        """Returns the optimizer at a learning rate, on which its state does not depend."""
+        return optim.make_optimizer(self.experiment.optim, rate, self.layout)
+
+    def init(self, seed: jax.Array) -> TrainState:
+        """Returns the state before the first step, a pure function of the seed."""
+        return init_state(self.model, self.optimizer(), seed, self.input_shape, ema=self._ema)
+
+    def start_from(self, variables: Any, seed: jax.Array) -> TrainState:
+        """Returns the state before the first step from given variables."""
+        return state_from(variables, self.optimizer(), seed, ema=self._ema)
+
+    @property
+    def _ema(self) -> bool:
+        return self.experiment.train.ema_decay > 0
+
+    @functools.cached_property
+    def shapes(self) -> TrainState:
+        """Types and shapes of the state's arrays."""
+        return jax.eval_shape(self.init, jax.ShapeDtypeStruct((), jnp.int32))
+
+    @functools.cached_property
+    def prepare(self) -> Callable[..., jax.Array]:
+        """The function from stored images to network input: :func:`augment.make_prepare`."""
+        return augment.make_prepare(self.experiment.data)
+
+
+def build(
+    experiment: Experiment, classes: Sequence[str], image_shape: tuple[int, int, int]
+) -> Network:
+    """Builds the experiment's network and checks, without computing, that it takes the images.
+
+    Args:
+        experiment: the model, how its images are prepared, and the optimizer.
+        classes: names of the classes.
+        image_shape: height, width and channels of the dataset's images, as they are stored.
+
+    Raises:
+        InputError: an unknown model or option, or images that the network cannot take.
+    """
+    shape = augment.input_shape(experiment.data, experiment.augment, image_shape)
+    model = models.build_model(experiment.model, len(classes), shape)
+    layout = optim.needed_layout(experiment.optim, model, shape)
+    return Network(experiment, model, tuple(classes), image_shape, shape, layout)

@@ -1,0 +1,76 @@
+"""Which runs several seeds or a comparison are made of, and what seeds say as a group."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.analysis.statistics import mean_interval
+from jaxcnn.config import Comparison, Experiment
+from jaxcnn.runs.training import Run
+from jaxcnn.train import files, processes
+
+
+def with_seed(experiment: Experiment, seed: int) -> Experiment:
+    """Returns the experiment with another seed."""
+    return replace(experiment, train=replace(experiment.train, seed=seed))
+
+
+def seeds(experiment: Experiment, workdir: Path, count: int) -> list[Run]:
+    """Returns runs with the seeds ``train.seed``, ``train.seed + 1``, ..., in folders ``seedN``."""
+    first = experiment.train.seed
+    return [
+        Run(with_seed(experiment, seed), workdir / f"seed{seed}")
+        for seed in range(first, first + count)
+    ]
+
+
+def comparison(arms: Comparison, workdir: Path) -> list[Run]:
+    """Returns every arm with every seed, in folders ``ARM/seedN``.
+
+    One seed of all arms comes before the next, so that what is done when an interruption comes
+    can be compared in pairs; those that are computed together come together.
+    """
+    return [
+        Run(with_seed(arm, seed), workdir / arm.name / f"seed{seed}")
+        for seed in range(arms.seeds)
+        for arm in arms.arms
+    ]
+
+
+def write_seeds(name: str, summaries: Sequence[Mapping[str, Any]], workdir: Path) -> dict[str, Any]:
+    """Writes seeds.json, and returns what it holds; without results where all seeds diverged.
+
+    Args:
+        name: of the experiment.
+        summaries: what summary.json of every seed holds that has ended well.
+        workdir: where the file goes.
+    """
+    results: dict[str, Any] = {"name": name, "seeds": [summary["seed"] for summary in summaries]}
+    if summaries:
+        results |= {
+            key: spread([summary[key] for summary in summaries])
+            for key in ("test_top1", "test_top5", "test_loss", "train_top1", "train_loss")
+            if all(key in summary for summary in summaries)  # lost metrics have none of training
+        }
+    processes.on_first(lambda: files.write_json(workdir / "seeds.json", results))
+    return results
+
+
+def spread(values: Sequence[float]) -> Mapping[str, Any]:
+    """Returns mean, standard deviation and 95 % interval of the mean; None where there is none.
+
+    >>> spread([1.0, 2.0, 3.0])["std"]
+    1.0
+    """
+    mean, low, high = mean_interval(values)
+    bounded = not math.isnan(low)
+    return {
+        "mean": mean,
+        "std": statistics.stdev(values) if len(values) > 1 else None,
+        "low": low if bounded else None,
+        "high": high if bounded else None,
+        "values": list(values),
+    }

@@ -1,0 +1,185 @@
+"""Several runs computed in one compiled program: the modes, which is the fastest, who has which."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxcnn.config import Experiment, SeedsMode
+from jaxcnn.runs.program import Compiled, Program, RatedChunk, States
+from jaxcnn.train import files, mesh, processes
+from jaxcnn.train.state import TrainState
+
+Together = Callable[[States, Any, Any, Any], States]
+"""``(states, given, rates, ends) -> states``: a chunk of steps of every run."""
+
+
+class Modes:
+    """Remembers in a file in which mode each run is computed.
+
+    A run that goes on in the mode in which it began comes to the same bits.
+
+    Args:
+        path: the file, together.json; it is made when the first mode is noted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def name(self, folder: Path) -> str:
+        """Returns the name of a run: its folder, as seen from the file's."""
+        return os.path.relpath(folder, self.path.parent)
+
+    def known(self, folder: Path) -> SeedsMode | None:
+        """Returns the mode that was noted for a run, if there is one."""
+        return processes.on_first(self._read).get(self.name(folder))
+
+    def note(self, folders: Sequence[Path], mode: SeedsMode) -> None:
+        """Notes the mode of some runs."""
+
+        def write() -> None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            modes = self._read() | dict.fromkeys(map(self.name, folders), mode)
+            files.write_json(self.path, {"modes": modes})
+
+        processes.on_first(write)
+
+    def _read(self) -> dict[str, SeedsMode]:
+        return files.read_json(self.path, "modes")["modes"] if self.path.exists() else {}
+
+
+def devices_of(experiment: Experiment) -> list[jax.Device]:
+    """Returns the devices that a run alone would use, of one process."""
+    return jax.devices()[: experiment.devices.data]
+
+
+def compile_fastest(
+    program: Program, states: States, rates: np.ndarray, mode: SeedsMode
+) -> tuple[SeedsMode, Compiled]:
+    """Compiles the chunk of steps of several runs; where the mode is open, the fastest one.
+
+    Args:
+        program: what the runs share.
+        states: where they begin.
+        rates: their learning rates, ``(runs, total_steps + 1)``.
+        mode: how they are computed; ``"auto"`` times a few steps of each mode.
+
+    Returns:
+        The mode and the compiled chunk.
+    """
+    devices = devices_of(program.experiment)[: len(states)]
+    candidates: list[SeedsMode] = [mode]
+    if mode == "auto":
+        # On CPUs the others gain nothing: vmap turns convolutions with other weights for each run
+        # into grouped ones, three to five times slower, and rounds differently.
+        candidates = ["map"] if jax.default_backend() == "cpu" else ["map", "unroll", "vmap"]
+        candidates += ["devices"] if len(devices) > 1 else []
+    if len(candidates) == 1:
+        return candidates[0], _compiled(program, states, rates, candidates[0], devices)
+    fresh = jax.jit(lambda seeds: tuple(map(program.init, seeds)))
+    seeds = tuple(state.seed for state in states)
+    ends = np.full(len(states), min(8, program.steps_per_epoch), np.int32)
+    fastest, least = None, math.inf
+    for mode in candidates:
+        try:
+            chunk = _compiled(program, states, rates, mode, devices)
+            for _ in range(2):  # the first time warms up
+                begin = jax.block_until_ready(fresh(seeds))
+                start = time.perf_counter()
+                jax.block_until_ready(chunk.run(begin, ends))
+                seconds = time.perf_counter() - start
+        except jax.errors.JaxRuntimeError as error:  # vmap holds all runs' activations at once
+            if "RESOURCE_EXHAUSTED" not in str(error) or (mode == candidates[-1] and not fastest):
+                raise
+            continue
+        if seconds < least:
+            fastest, least = (mode, chunk), seconds
+    assert fastest is not None
+    return fastest
+
+
+def _compiled(
+    program: Program,
+    states: States,
+    rates: np.ndarray,
+    mode: SeedsMode,
+    devices: Sequence[jax.Device],
+) -> Compiled:
+    together = make_together(program.chunk, mode, devices)
+    if mode == "devices":
+        given = program.given(mesh.replicated(mesh.in_a_row(devices, "runs")))
+        return Compiled(lambda states, ends: together(states, given, rates, ends))
+    given = program.given()
+    held = mesh.place(rates, mesh.replicated(mesh.one_device()))
+    ends = np.zeros(len(states), np.int32)
+    compiled = jax.jit(together, donate_argnums=0).lower(states, given, held, ends).compile()
+    return Compiled(lambda states, ends: compiled(states, given, held, ends))
+
+
+def make_together(chunk: RatedChunk, mode: SeedsMode, devices: Sequence[jax.Device]) -> Together:
+    """Makes the program of several runs from that of one.
+
+    Args:
+        chunk: ``(state, given, rates, end) -> state``.
+        mode: ``"map"`` computes one run after the other in a loop, ``"unroll"`` the same without
+            the loop, ``"vmap"`` all at once, ``"devices"`` as many at once as there are devices.
+        devices: those that ``"devices"`` uses.
+    """
+    if mode == "unroll":
+        return lambda states, given, rates, ends: tuple(
+            chunk(state, given, *its) for state, *its in zip(states, rates, ends, strict=True)
+        )
+
+    def mapped(states: TrainState, given: Any, rates: jax.Array, ends: jax.Array) -> TrainState:
+        if mode == "vmap":
+            return jax.vmap(chunk, in_axes=(0, None, 0, 0))(states, given, rates, ends)
+        return jax.lax.map(lambda one: chunk(one[0], given, one[1], one[2]), (states, rates, ends))
+
+    if mode != "devices":
+
+        def together(states: States, given: Any, rates: Any, ends: Any) -> States:
+            return unstacked(mapped(stacked(states), given, rates, ends), len(states))
+
+        return together
+
+    grid = mesh.in_a_row(devices, "runs")
+    parts, whole = PartitionSpec("runs"), PartitionSpec()
+    spread = jax.jit(
+        jax.shard_map(
+            mapped,
+            mesh=grid,
+            in_specs=(parts, whole, parts, parts),
+            out_specs=parts,
+            check_vma=False,
+        )
+    )
+    stack, unstack = jax.jit(stacked), jax.jit(unstacked, static_argnums=1)
+
+    def on_devices(states: States, given: Any, rates: Any, ends: Any) -> States:
+        # Filled up with runs that are given no steps, so that all devices have equally many.
+        missing = -len(states) % len(devices)
+        rates = np.concatenate([rates, np.zeros((missing, *rates.shape[1:]), rates.dtype)])
+        ends = np.concatenate([ends, np.zeros(missing, np.int32)])
+        filled = stack(states + states[:1] * missing), rates, ends
+        held, rates, ends = jax.device_put(filled, NamedSharding(grid, parts))
+        after = spread(held, given, rates, ends)
+        return unstack(jax.device_put(after, states[0].step.sharding), len(states))
+
+    return on_devices
+
+
+def stacked(states: States) -> TrainState:
+    """Stacks states into one with a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def unstacked(states: TrainState, count: int) -> States:
+    """Returns the first ``count`` of states with a leading axis, one by one."""
+    return tuple(jax.tree.map(lambda leaf, i=i: leaf[i], states) for i in range(count))
