@@ -680,9 +680,6 @@ RESUME_MAY_CHANGE = frozenset(
         "train.eval_every",
         "train.checkpoint_every",
         "train.seeds_mode",
-        # Of dataset.json: older folders lack them, and its sha256 is of the test images too.
-        "test_form",
-        "test_sha256",
     }
 )
 """Fields that a resumed run may change: where, how long and how often, never what is learned."""

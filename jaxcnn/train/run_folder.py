@@ -95,15 +95,26 @@ def check_same(
 
     def check() -> None:
         old = to_dict(from_dict(read_json(path / "config.json")))  # fields added since: defaults
-        _refuse_changes(path, "config.json", old, config)
+        _refuse_changes(path, "config.json", old, config, RESUME_MAY_CHANGE)
         if dataset is not None:
-            _refuse_changes(path, "dataset.json", read_json(path / "dataset.json"), dataset)
+            known = read_json(path / "dataset.json")
+            _refuse_changes(path, "dataset.json", known, dataset, DATASET_MAY_CHANGE)
 
     processes.on_first(check)
 
 
-def _refuse_changes(path: Path, name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    changed = {k: v for k, v in differences(old, new).items() if k not in RESUME_MAY_CHANGE}
+DATASET_MAY_CHANGE = frozenset({"test_form", "test_sha256"})
+"""Fields of dataset.json that older folders lack; its ``sha256`` covers the test images too."""
+
+
+def _refuse_changes(
+    path: Path,
+    name: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    may_change: frozenset[str],
+) -> None:
+    changed = {k: v for k, v in differences(old, new).items() if k not in may_change}
     if changed:
         listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
         raise InputError(
