@@ -1,582 +1,385 @@
 """An experiment is a value: frozen dataclasses that say everything a run needs.
 
-An experiment file holds one function, ``config() -> Experiment``, a comparison file
-``config() -> Comparison``. Every field can be overridden
-from the command line (``--optim.peak-lr 0.2``), and the resolved value is written into the run
-folder as config.json, from which :func:`from_dict` builds the same value again.
+An experiment file holds one function, ``config() -> Experiment``; a comparison file holds
+``config() -> Comparison``. Every field can be overridden on the command line
+(``--optim.peak-lr 0.2``). The resolved value is written into the run folder as config.json, from
+which :func:`from_dict` builds the same value again.
+
+A field's annotation says which values it accepts, and :class:`~jaxcnn.checked.Checked` sees to it;
+only relations between fields are checked by code of their own. The docstrings of sections and
+fields are the texts of ``jaxcnn train --help``, which keeps the line breaks of fields: lines of up
+to 70 characters fill its box on a terminal of 80 columns.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+from jaxcnn.checked import Accepts, Checked, annotations, require
 from jaxcnn.errors import InputError
 
-Views = Literal["none", "flip", "five_crop", "ten_crop"]
-"""Of a test image, for test-time augmentation."""
-SeedsMode = Literal["auto", "map", "unroll", "vmap", "devices", "alone"]
-"""How runs are computed together: see ``train.seeds_mode``."""
-Option = bool | int | float | str | tuple[int, ...]
 
-
-def _require(holds: bool, name: str, value: object, accepted: str) -> None:
-    if not holds:
-        raise InputError(f"{name}={value!r}: must be {accepted}")
-
-
-def _require_choice(name: str, value: object, *choices: str) -> None:
-    accepted = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
-    _require(value in choices, name, value, accepted)
-
-
-def _require_text(name: str, value: object) -> None:
-    _require(value is None or isinstance(value, str), name, value, "a text (str of a path) or None")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_seed(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**31
-
-
-def _is_number(value: object, low: float, high: float = math.inf) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= value <= high
-    )
-
-
-@dataclass(frozen=True)
-class Data:
-    """Where the images come from and how they reach the network."""
-
-    name: str = "digits"
-    """"digits" (embedded), "shapes" or "synthetic" (generated: figures to learn, or noise to
-    measure speed with), "folder" (image files), or the name of a TFDS dataset prepared as
-    array_record."""
-    dir: str | None = None
-    """Folder of prepared TFDS datasets; None takes TFDS_DATA_DIR, else TFDS's default. Of "folder":
-    what holds train/CLASS/... and test/CLASS/... (or val/CLASS/...)."""
-    train_limit: int | None = None
-    """Trains on this many examples only (evaluation stays whole)."""
-    batch_size: int = 64
-    """Examples per training step."""
-    eval_batch_size: int = 500
-    """Examples per evaluation step; the last one is padded and masked."""
-    image_size: int | None = None
-    """Side of the square that the network sees; None keeps the dataset's own size, which is 32 for
-    generated images."""
-    fit: Literal["pad", "resize", "crop"] = "pad"
-    """How an image of another size reaches image_size: zeros around it, bilinear resizing, or
-    the middle, of 7/8 of the shorter side, resized bilinearly."""
-    read_size: int | None = None
-    """Side of the square in which images of different sizes are read, where it is another than
-    image_size: with fit "crop" the middle of the whole shorter side, so that 256 for an image_size
-    of 224 leaves random crops their margin."""
-    mean: tuple[float, ...] = (0.0,)
-    """Per channel, of pixels scaled to [0, 1]: x = (pixel / 255 - mean) / std."""
-    std: tuple[float, ...] = (1.0,)
-    """Per channel, of pixels scaled to [0, 1]."""
-    examples: tuple[int, int] = (10_000, 1_000)
-    """Of a generated set: numbers of training and of test images."""
-    channels: int = 3
-    """Of synthetic images and of those in a folder: 1 (grey) or 3 (colour)."""
-    num_classes: int = 10
-    """Of synthetic images."""
-    seed: int = 0
-    """Of generated images; their order, as everything else, has train.seed."""
-    streaming: bool | None = None
-    """Reads batch by batch what does not fit into memory; None decides by the decoded size, of
-    which 2 GiB are held in memory. The order of the examples is another than in memory."""
-    workers: int | None = None
-    """Processes that read a stream, 0 to read in threads of the training process; None takes one
-    for each core, or threads where the CPU itself trains. What is learned does not depend on it."""
-    max_bad_images: int = 10
-    """Files of a folder that may be unreadable; they are named and left out."""
-
-    def __post_init__(self) -> None:
-        """Checks what can be checked without the data."""
-        _require(
-            isinstance(self.name, str) and bool(self.name),
-            "data.name",
-            self.name,
-            "'digits' or the name of a TFDS dataset",
-        )
-        _require_text("data.dir", self.dir)
-        for name in ("batch_size", "eval_batch_size", "num_classes"):
-            value = getattr(self, name)
-            _require(_is_count(value), f"data.{name}", value, "a positive whole number")
-        _require(
-            isinstance(self.examples, tuple)
-            and len(self.examples) == 2
-            and all(_is_count(n) for n in self.examples),
-            "data.examples",
-            self.examples,
-            "two positive whole numbers, of training and of test images",
-        )
-        _require(
-            _is_count(self.channels) and self.channels in (1, 3),
-            "data.channels",
-            self.channels,
-            "1 or 3",
-        )
-        _require(_is_seed(self.seed), "data.seed", self.seed, "a whole number in [0, 2**31)")
-        for name in ("image_size", "read_size", "train_limit"):
-            value = getattr(self, name)
-            _require(
-                value is None or _is_count(value),
-                f"data.{name}",
-                value,
-                "a positive whole number or None",
-            )
-        _require_choice("data.fit", self.fit, "pad", "resize", "crop")
-        _require(
-            self.read_size is None or (self.image_size is not None and self.fit != "pad"),
-            "data.read_size",
-            self.read_size,
-            "None without data.image_size and data.fit='resize' or 'crop'",
-        )
-        _require(
-            self.streaming in (True, False, None),
-            "data.streaming",
-            self.streaming,
-            "True, False or None",
-        )
-        for name in ("workers", "max_bad_images"):
-            value = getattr(self, name)
-            _require(
-                value == 0 or _is_count(value) or (name == "workers" and value is None),
-                f"data.{name}",
-                value,
-                "a whole number >= 0",
-            )
-        for name, low in (("mean", -math.inf), ("std", 1e-12)):
-            value = getattr(self, name)
-            _require(
-                isinstance(value, tuple)
-                and len(value) >= 1
-                and all(_is_number(v, low) for v in value),
-                f"data.{name}",
-                value,
-                "one finite number per channel" + (", above 0" if name == "std" else ""),
-            )
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Random changes to each training image, made inside the compiled step; 0 leaves one out."""
-
-    flip: bool = False
-    """Mirrors left and right with probability 1/2."""
-    crop_padding: int = 0
-    """Pads by this many pixels of zeros and crops back at a random place."""
-    random_crop: bool = False
-    """Cuts image_size pixels out of the read_size that were read, at a random place (Krizhevsky et
-    al. 2012). Evaluation takes the middle 7/8, at the same scale where read_size is 8/7 of
-    image_size, as 256 is of 224."""
-    cutout: int = 0
-    """Side of a square, at a random place, that is set to zero (DeVries & Taylor 2017)."""
-    rotate: float = 0.0
-    """Largest rotation, in degrees, either way (bilinear)."""
-    zoom: float = 0.0
-    """Largest relative change of size, either way (bilinear)."""
-    random_resized_crop: float = 0.0
-    """Smallest share of the area that is cropped and brought to the network's size, as 0.08
-    (Szegedy et al. 2015)."""
-    crop_aspect: float = 4 / 3
-    """Largest width / height, and height / width, of that crop."""
-    rand_augment: int = 0
-    """Operations on each image, as 2 (RandAugment, Cubuk et al. 2020)."""
-    rand_augment_magnitude: int = 9
-    """Their strength, 0 to 30."""
-    trivial_augment: bool = False
-    """One operation of random strength on each image (TrivialAugment, Müller & Hutter 2021)."""
-    brightness: float = 0.0
-    """Colour jitter: the factor is drawn from 1 - brightness to 1 + brightness."""
-    contrast: float = 0.0
-    """Likewise; blends with the mean grey value."""
-    saturation: float = 0.0
-    """Likewise; blends with the grey image. Grey images stay."""
-    hue: float = 0.0
-    """Largest turn of the hue, as part of the circle, either way. Grey images stay."""
-    random_erasing: float = 0.0
-    """Probability that a rectangle is set to zero (Zhong et al. 2020)."""
-    erasing_area: tuple[float, float] = (0.02, 0.33)
-    """Smallest and largest share of the area of that rectangle."""
-    erasing_aspect: float = 3.3
-    """Largest width / height, and height / width, of that rectangle."""
-    mixup: float = 0.0
-    """Alpha of mixup (Zhang et al. 2018), as 0.2."""
-    cutmix: float = 0.0
-    """Alpha of CutMix (Yun et al. 2019), as 1.0; with mixup, each batch uses one of the two."""
-
-    def __post_init__(self) -> None:
-        """Checks the ranges."""
-        for name in ("flip", "random_crop", "trivial_augment"):
-            value = getattr(self, name)
-            _require(isinstance(value, bool), f"augment.{name}", value, "True or False")
-        for name in ("crop_padding", "cutout", "rand_augment"):
-            value = getattr(self, name)
-            _require(
-                type(value) is int and value >= 0, f"augment.{name}", value, "a whole number >= 0"
-            )
-        _require(
-            type(self.rand_augment_magnitude) is int and 0 <= self.rand_augment_magnitude <= 30,
-            "augment.rand_augment_magnitude",
-            self.rand_augment_magnitude,
-            "a whole number in [0, 30]",
-        )
-        for name, low, high, accepted in (
-            ("rotate", 0, 180, "degrees in [0, 180]"),
-            ("zoom", 0, 0.9, "in [0, 0.9]"),
-            ("random_resized_crop", 0, 1, "in [0, 1]"),
-            ("crop_aspect", 1, math.inf, "a finite number >= 1"),
-            ("brightness", 0, math.inf, "a finite number >= 0"),
-            ("contrast", 0, math.inf, "a finite number >= 0"),
-            ("saturation", 0, math.inf, "a finite number >= 0"),
-            ("hue", 0, 0.5, "in [0, 0.5]"),
-            ("random_erasing", 0, 1, "in [0, 1]"),
-            ("erasing_aspect", 1, math.inf, "a finite number >= 1"),
-            ("mixup", 0, math.inf, "a finite number >= 0"),
-            ("cutmix", 0, math.inf, "a finite number >= 0"),
-        ):
-            value = getattr(self, name)
-            _require(_is_number(value, low, high), f"augment.{name}", value, accepted)
-        _require(
-            isinstance(self.erasing_area, tuple)
-            and len(self.erasing_area) == 2
-            and all(_is_number(v, 0, 1) for v in self.erasing_area)
-            and self.erasing_area[0] <= self.erasing_area[1],
-            "augment.erasing_area",
-            self.erasing_area,
-            "two numbers in [0, 1], the smaller first",
-        )
-        _require(
-            not (self.trivial_augment and self.rand_augment),
-            "augment.trivial_augment",
-            self.trivial_augment,
-            f"False with augment.rand_augment={self.rand_augment}",
-        )
-
-
-@dataclass(frozen=True)
-class Model:
-    """Which network, by its name in ``jaxcnn.models``."""
-
-    name: str = "lenet5"
-    """One of `jaxcnn list`."""
-    options: Mapping[str, Option] = field(default_factory=dict)
-    """Fields of the network that differ from its defaults, such as dropout."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the arithmetic; parameters and statistics stay float32."""
-    init_from: str | None = None
-    """Folder of a run or of imported weights to start from; layers that give the logits start
-    anew where the number of classes differs."""
-
-    def __post_init__(self) -> None:
-        """Checks the type of the arithmetic; names are checked where the models are."""
-        _require(isinstance(self.name, str), "model.name", self.name, "a name of `jaxcnn list`")
-        _require_text("model.init_from", self.init_from)
-        _require(isinstance(self.options, Mapping), "model.options", self.options, "a dict")
-        _require_choice("model.dtype", self.dtype, "float32", "bfloat16")
-        for name, value in self.options.items():
-            parts = value if isinstance(value, tuple) else (value,)
-            _require(
-                all(isinstance(part, bool | int | float | str) for part in parts),
-                f"model.options.{name}",
-                value,
-                "a truth value, number, text or tuple of numbers",
-            )
-
-
-@dataclass(frozen=True)
-class Optim:
-    """The optimizer. Weight decay and trust ratios spare biases and normalisation."""
-
-    name: Literal["sgd", "adamw", "lamb", "lars", "lion", "muon"] = "sgd"
-    """SGD with momentum, AdamW (Loshchilov & Hutter 2019), LAMB (You et al. 2020), LARS (You et
-    al. 2017), Lion (Chen et al. 2023), or Muon (Jordan 2024), which orthogonalises the updates of
-    kernels as matrices (h * w * i, o), scaled to AdamW's size (Liu et al. 2025), and gives
-    biases, normalisation, depthwise kernels and the last layer to Adam."""
-    peak_lr: float = 0.1
-    """The largest learning rate of the schedule."""
-    momentum: float = 0.9
-    """Of SGD, LARS and Muon (whose author takes 0.95)."""
-    nesterov: bool = True
-    """Looks ahead along the momentum (Sutskever et al. 2013): SGD, LARS and Muon."""
-    b1: float = 0.9
-    """Decay of the first moment: AdamW, LAMB, Lion, and Adam in Muon."""
-    b2: float = 0.999
-    """Decay of the second moment: AdamW, LAMB, Adam in Muon; in Lion of the momentum (its authors
-    take 0.99)."""
-    weight_decay: float = 0.0
-    """SGD and LARS add weight_decay * kernel to the gradient, the others subtract lr *
-    weight_decay * kernel (LAMB before its trust ratio)."""
-    clip_norm: float | None = None
-    """Largest global norm of the gradient."""
-    sam_rho: float = 0.0
-    """Above 0, the gradient is that at the worst point within this distance (sharpness-aware
-    minimisation, Foret et al. 2021), around any optimizer; a step costs two."""
-    schedule_free: bool = False
-    """SGD or AdamW without momentum, whose iterates are averaged, weighted by momentum or b1
-    (Defazio et al. 2024); the averages are what is evaluated. For a constant schedule."""
-    layer_decay: float = 1.0
-    """The last top-level module learns at the full rate, each one before it at this times the
-    rate of its successor."""
-    freeze: tuple[str, ...] = ()
-    """Parameters that stay as they are: regular expressions for whole parts of their names, as
-    conv1, layer[12]_.*, or conv2/bias. Normalisation goes on following the batches."""
-    head_only: bool = False
-    """A linear probe: trains only the arrays whose shape depends on the number of classes, on
-    features computed as in evaluation (fixed statistics, no dropout)."""
-
-    def __post_init__(self) -> None:
-        """Checks the ranges."""
-        _require_choice("optim.name", self.name, "sgd", "adamw", "lamb", "lars", "lion", "muon")
-        _require(
-            _is_number(self.peak_lr, 0) and self.peak_lr > 0,
-            "optim.peak_lr",
-            self.peak_lr,
-            "a finite number above 0",
-        )
-        for name in ("momentum", "b1", "b2"):
-            value = getattr(self, name)
-            _require(_is_number(value, 0, 1) and value < 1, f"optim.{name}", value, "in [0, 1)")
-        for name in ("weight_decay", "sam_rho"):
-            value = getattr(self, name)
-            _require(_is_number(value, 0), f"optim.{name}", value, "a finite number >= 0")
-        _require(
-            self.clip_norm is None or (_is_number(self.clip_norm, 0) and self.clip_norm > 0),
-            "optim.clip_norm",
-            self.clip_norm,
-            "a finite number above 0, or None",
-        )
-        _require(
-            _is_number(self.layer_decay, 0, 1) and self.layer_decay > 0,
-            "optim.layer_decay",
-            self.layer_decay,
-            "in (0, 1]",
-        )
-        for name in ("nesterov", "schedule_free", "head_only"):
-            value = getattr(self, name)
-            _require(isinstance(value, bool), f"optim.{name}", value, "True or False")
-        _require(
-            isinstance(self.freeze, tuple) and all(map(_is_pattern, self.freeze)),
-            "optim.freeze",
-            self.freeze,
-            "a tuple of regular expressions",
-        )
-        if self.schedule_free:
-            _require_choice("optim.name with optim.schedule_free", self.name, "sgd", "adamw")
-            beta = "momentum" if self.name == "sgd" else "b1"
-            value = getattr(self, beta)
-            _require(value > 0, f"optim.{beta}", value, "above 0 with optim.schedule_free")
-
-
-def _is_pattern(value: object) -> bool:
+def _is_pattern(text: str) -> bool:
     try:
-        return isinstance(value, str) and bool(value) and bool(re.compile(value))
+        return bool(text) and bool(re.compile(text))
     except re.error:
         return False
 
 
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdigit() and 0 < int(port) < 2**16
+
+
+Count = Annotated[int, Accepts("a positive whole number", lambda n: n >= 1)]
+Natural = Annotated[int, Accepts("a whole number >= 0", lambda n: n >= 0)]
+Seed = Annotated[int, Accepts("a whole number in [0, 2**31)", lambda n: 0 <= n < 2**31)]
+Positive = Annotated[float, Accepts("a finite number above 0", lambda x: x > 0)]
+NotNegative = Annotated[float, Accepts("a finite number >= 0", lambda x: x >= 0)]
+AtLeastOne = Annotated[float, Accepts("a finite number >= 1", lambda x: x >= 1)]
+Share = Annotated[float, Accepts("in [0, 1]", lambda x: 0 <= x <= 1)]
+ShareBelowOne = Annotated[float, Accepts("in [0, 1)", lambda x: 0 <= x < 1)]
+ShareAboveZero = Annotated[float, Accepts("in (0, 1]", lambda x: 0 < x <= 1)]
+Rising = Annotated[
+    tuple[float, ...], Accepts("a tuple of rising numbers", lambda t: [*t] == sorted({*t}))
+]
+Pattern = Annotated[str, Accepts("a regular expression", _is_pattern)]
+Address = Annotated[str, Accepts("HOST:PORT of process 0", _is_address)]
+Folder = Annotated[str, Accepts("a text (str of a path)")]
+FolderName = Annotated[
+    str,
+    Accepts(
+        "letters, digits and _ . + - (it names the run folder)",
+        lambda name: re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name),
+    ),
+]
+Option = Annotated[
+    bool | int | float | str | tuple[int, ...],
+    Accepts("a truth value, number, text or tuple of whole numbers"),
+]
+Views = Literal["none", "flip", "five_crop", "ten_crop"]
+"""The views of a test image that test-time augmentation averages over."""
+SeedsMode = Literal["auto", "map", "unroll", "vmap", "devices", "alone"]
+"""How several runs are computed together, see :attr:`Train.seeds_mode`."""
+
+
 @dataclass(frozen=True)
-class Schedule:
-    """The learning rate over time: linear warm-up, then the named curve."""
+class Data(Checked, section="data"):
+    """Where the images come from and how they reach the network."""
+
+    name: Annotated[str, Accepts("'digits' or the name of a TFDS dataset", bool)] = "digits"
+    """The dataset: "digits" (built in), "shapes" (generated figures),
+    "synthetic" (generated noise, to measure speed), "folder" (your own
+    image files), or a TFDS dataset that was prepared as array_record."""
+    dir: Folder | None = None
+    """The folder of prepared TFDS datasets (None: TFDS_DATA_DIR, or else
+    TFDS's default); for "folder", the one that holds train/CLASS/... and
+    test/CLASS/... (or val/CLASS/...)."""
+    train_limit: Count | None = None
+    """Trains on only this many examples; the test set stays whole."""
+    batch_size: Count = 64
+    """Training examples per step."""
+    eval_batch_size: Count = 500
+    """Test examples per evaluation step; the last one is padded."""
+    image_size: Count | None = None
+    """Height and width of the images that the network sees, in pixels.
+    None keeps the dataset's own size (32 for generated images)."""
+    fit: Literal["pad", "resize", "crop"] = "pad"
+    """How images are brought to image_size: by a border of zeros, by
+    resizing, or by resizing a centre crop of 7/8 of the shorter side."""
+    read_size: Count | None = None
+    """Height and width at which images of varying sizes are read, if not
+    image_size. With fit "crop" this is the whole shorter side, which
+    leaves a margin for random crops: 256 for an image_size of 224."""
+    mean: Annotated[tuple[float, ...], Accepts("one finite number per channel", bool)] = (0.0,)
+    """Mean of each channel, or one for all, of pixels scaled to [0, 1]:
+    the network sees (pixel / 255 - mean) / std."""
+    std: Annotated[tuple[Positive, ...], Accepts("one number above 0 per channel", bool)] = (1.0,)
+    """Standard deviation of each channel, or one for all; see mean."""
+    examples: Annotated[
+        tuple[Count, Count], Accepts("two positive whole numbers, of training and of test images")
+    ] = (10_000, 1_000)
+    """How many images are generated for training and for testing."""
+    channels: Literal[1, 3] = 3
+    """Channels of "synthetic" and "folder" images: 1 (grey) or 3 (RGB)."""
+    num_classes: Count = 10
+    """Number of classes of "synthetic" images."""
+    seed: Seed = 0
+    """Seed of generated images; their order depends on train.seed."""
+    streaming: bool | None = None
+    """Reads images batch by batch instead of holding them in memory. It
+    changes their order. None streams what takes more than 2 GiB decoded."""
+    workers: Natural | None = None
+    """Processes that read a stream; 0 reads in threads. None starts one
+    per core, or threads when training on the CPU. It changes no result."""
+    max_bad_images: Natural = 10
+    """How many image files may be unreadable; they are reported and left
+    out."""
+
+    def __post_init__(self) -> None:
+        """Checks the fields and their relations."""
+        super().__post_init__()
+        self.require(
+            "read_size",
+            self.read_size is None or (self.image_size is not None and self.fit != "pad"),
+            "None without data.image_size and data.fit='resize' or 'crop'",
+        )
+
+
+@dataclass(frozen=True)
+class Augment(Checked, section="augment"):
+    """Random changes to each training image, inside the compiled step; 0 or False turns one off."""
+
+    flip: bool = False
+    """Mirrors an image left to right with probability 1/2."""
+    crop_padding: Natural = 0
+    """Pads each side with this many pixels of zeros, then crops back to
+    the original size at a random position."""
+    random_crop: bool = False
+    """Crops image_size out of the read_size pixels at random (Krizhevsky
+    et al. 2012). Evaluation takes the central 7/8; the scale is the same
+    if read_size is 8/7 of image_size, such as 256 for 224."""
+    cutout: Natural = 0
+    """Side, in pixels, of a square at a random position that is set to zero
+    (DeVries & Taylor 2017)."""
+    rotate: Annotated[float, Accepts("degrees in [0, 180]", lambda x: 0 <= x <= 180)] = 0.0
+    """Largest rotation in either direction, in degrees (bilinear)."""
+    zoom: Annotated[float, Accepts("in [0, 0.9]", lambda x: 0 <= x <= 0.9)] = 0.0
+    """Scales by a factor between 1 - zoom and 1 + zoom (bilinear)."""
+    random_resized_crop: Share = 0.0
+    """Crops a random rectangle of at least this share of the area, such
+    as 0.08, and resizes it to image_size (Szegedy et al. 2015)."""
+    crop_aspect: AtLeastOne = 4 / 3
+    """Largest ratio of the long to the short side in random_resized_crop."""
+    rand_augment: Natural = 0
+    """RandAugment operations per image, such as 2 (Cubuk et al. 2020)."""
+    rand_augment_magnitude: Annotated[
+        int, Accepts("a whole number in [0, 30]", lambda n: 0 <= n <= 30)
+    ] = 9
+    """Strength of the RandAugment operations, from 0 to 30."""
+    trivial_augment: bool = False
+    """Applies one random operation of random strength to each image
+    (TrivialAugment, Müller & Hutter 2021)."""
+    brightness: NotNegative = 0.0
+    """Multiplies the brightness by a random factor between
+    1 - brightness and 1 + brightness (colour jitter)."""
+    contrast: NotNegative = 0.0
+    """Multiplies the contrast by a random factor between 1 - contrast and
+    1 + contrast, about the image's mean grey value."""
+    saturation: NotNegative = 0.0
+    """Multiplies the saturation of RGB images by a random factor between
+    1 - saturation and 1 + saturation."""
+    hue: Annotated[float, Accepts("in [0, 0.5]", lambda x: 0 <= x <= 0.5)] = 0.0
+    """Largest shift of the hue of RGB images in either direction, as a
+    fraction of the colour circle."""
+    random_erasing: Share = 0.0
+    """Probability that a random rectangle of an image is set to zero
+    (Zhong et al. 2020)."""
+    erasing_area: Annotated[
+        tuple[Share, Share],
+        Accepts("two numbers in [0, 1], the smaller first", lambda area: area[0] <= area[1]),
+    ] = (0.02, 0.33)
+    """Smallest and largest share of the area that is erased."""
+    erasing_aspect: AtLeastOne = 3.3
+    """Largest ratio of the long to the short side of what is erased."""
+    mixup: NotNegative = 0.0
+    """Alpha of mixup, such as 0.2: images are averaged with weights drawn
+    from Beta(alpha, alpha) (Zhang et al. 2018)."""
+    cutmix: NotNegative = 0.0
+    """Alpha of CutMix, such as 1.0 (Yun et al. 2019). If mixup is set too,
+    each batch uses one of the two at random."""
+
+    def __post_init__(self) -> None:
+        """Checks the fields and their relations."""
+        super().__post_init__()
+        accepted = f"False with augment.rand_augment={self.rand_augment}"
+        self.require("trivial_augment", not (self.trivial_augment and self.rand_augment), accepted)
+
+
+@dataclass(frozen=True)
+class Model(Checked, section="model"):
+    """The network to train."""
+
+    name: Annotated[str, Accepts("a name of `jaxcnn list`")] = "lenet5"
+    """The network's name; `jaxcnn list` shows all."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Settings of the network that differ from its defaults, each as a
+    name and a value: dropout 0.2."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the arithmetic; parameters and statistics stay float32."""
+    init_from: Folder | None = None
+    """The folder of a run, or of imported weights, to start from. The last
+    layer starts afresh if the number of classes differs."""
+
+
+@dataclass(frozen=True)
+class Optim(Checked, section="optim"):
+    """The optimizer. Weight decay and trust ratios leave out biases and normalisation."""
+
+    name: Literal["sgd", "adamw", "lamb", "lars", "lion", "muon"] = "sgd"
+    """SGD with momentum, AdamW (Loshchilov & Hutter 2019), LAMB (You et
+    al. 2020), LARS (You et al. 2017), Lion (Chen et al. 2023), or Muon
+    (Jordan 2024; Liu et al. 2025), which orthogonalises the updates of
+    kernels as matrices (h * w * i, o) and scales them as AdamW's; biases,
+    normalisation, depthwise kernels and the last layer are left to Adam."""
+    peak_lr: Positive = 0.1
+    """The largest learning rate that the schedule reaches."""
+    momentum: ShareBelowOne = 0.9
+    """Momentum of SGD, LARS and Muon (whose author uses 0.95)."""
+    nesterov: bool = True
+    """Nesterov momentum in SGD, LARS and Muon (Sutskever et al. 2013)."""
+    b1: ShareBelowOne = 0.9
+    """Decay of the first moment in AdamW, LAMB, Lion and Muon's Adam."""
+    b2: ShareBelowOne = 0.999
+    """Decay of the second moment in AdamW, LAMB and Muon's Adam, and of
+    the momentum in Lion (whose authors use 0.99)."""
+    weight_decay: NotNegative = 0.0
+    """SGD and LARS add weight_decay * kernel to the gradient; the others
+    subtract lr * weight_decay * kernel (LAMB before its trust ratio)."""
+    clip_norm: Positive | None = None
+    """Scales a gradient of a larger global norm down to this norm."""
+    sam_rho: NotNegative = 0.0
+    """Above 0, takes the gradient at the worst point within this distance
+    (sharpness-aware minimisation, Foret et al. 2021), with any optimizer.
+    A step then costs as much as two."""
+    schedule_free: bool = False
+    """Averages the iterates of SGD or AdamW, with momentum or b1 as the
+    weight, instead of lowering the learning rate (Defazio et al. 2024).
+    The averages are evaluated. Needs the constant schedule."""
+    layer_decay: ShareAboveZero = 1.0
+    """Learning rate of a top-level module as a fraction of the next
+    module's; the last one learns at the full rate."""
+    freeze: Annotated[tuple[Pattern, ...], Accepts("a tuple of regular expressions")] = ()
+    """Parameters to leave untrained, as regular expressions for whole parts
+    of their names: conv1, layer[12]_.*, or conv2/bias. Statistics of
+    normalisation layers are still updated."""
+    head_only: bool = False
+    """Trains only the arrays whose shape depends on the number of classes,
+    on features computed as in evaluation (a linear probe)."""
+
+    def __post_init__(self) -> None:
+        """Checks the fields and their relations."""
+        super().__post_init__()
+        if self.schedule_free:
+            accepted = "'sgd' or 'adamw' with optim.schedule_free"
+            self.require("name", self.name in ("sgd", "adamw"), accepted)
+            beta = "momentum" if self.name == "sgd" else "b1"
+            self.require(beta, getattr(self, beta) > 0, "above 0 with optim.schedule_free")
+
+
+@dataclass(frozen=True)
+class Schedule(Checked, section="schedule"):
+    """The learning rate over time: a linear warm-up, then the named curve."""
 
     name: Literal["constant", "cosine", "polynomial", "step", "one_cycle"] = "cosine"
-    """Constant; half a cosine down to end_factor (Loshchilov & Hutter 2017); a polynomial down to
-    end_factor; steps down at milestones; or one cycle, up from peak_lr / 25 and down to end_factor
-    along half cosines (Smith & Topin 2019)."""
-    warmup_epochs: float = 1.0
-    """Rises linearly from 0 to peak_lr over this time; of one_cycle, the time of the rise."""
-    end_factor: float = 0.0
-    """The last learning rate, as a share of peak_lr: cosine, polynomial, one_cycle."""
-    power: float = 1.0
-    """Of the polynomial; 1 is a straight line."""
-    milestones: tuple[float, ...] = ()
-    """Epochs, counted from the start of the run, at which the step schedule goes down."""
-    factor: float = 0.1
-    """What each milestone multiplies the learning rate with."""
+    """The curve: constant; half a cosine (Loshchilov & Hutter 2017) or a
+    polynomial down to end_factor; steps down at milestones; or one cycle,
+    up from peak_lr / 25 and down to end_factor (Smith & Topin 2019)."""
+    warmup_epochs: NotNegative = 1.0
+    """Epochs of a linear rise from 0 to peak_lr, or of one_cycle's rise."""
+    end_factor: Share = 0.0
+    """Last learning rate of cosine, polynomial and one_cycle, as a fraction
+    of peak_lr."""
+    power: Positive = 1.0
+    """Exponent of the polynomial; 1 gives a straight line."""
+    milestones: Rising = ()
+    """Epochs from the start of the run at which the step schedule lowers
+    the learning rate."""
+    factor: ShareAboveZero = 0.1
+    """The factor by which each milestone multiplies the learning rate."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
-        _require_choice(
-            "schedule.name", self.name, "constant", "cosine", "polynomial", "step", "one_cycle"
-        )
-        _require(
-            _is_number(self.warmup_epochs, 0),
-            "schedule.warmup_epochs",
-            self.warmup_epochs,
-            "a finite number >= 0",
-        )
-        _require(
-            _is_number(self.end_factor, 0, 1), "schedule.end_factor", self.end_factor, "in [0, 1]"
-        )
-        for name in ("power", "factor"):
-            value = getattr(self, name)
-            high = 1.0 if name == "factor" else math.inf
-            _require(
-                _is_number(value, 0, high) and value > 0,
-                f"schedule.{name}",
-                value,
-                "in (0, 1]" if name == "factor" else "a finite number above 0",
-            )
-        steps, times = self.name == "step", self.milestones
-        rising = (
-            isinstance(times, tuple)
-            and all(_is_number(t, self.warmup_epochs) for t in times)
-            and list(times) == sorted(set(times))
-        )
-        _require(
-            rising and bool(times) == steps,
-            "schedule.milestones",
-            times,
-            "rising epochs, after schedule.warmup_epochs"
-            if steps
-            else f"empty for the {self.name} schedule",
-        )
+        """Checks the fields and their relations."""
+        super().__post_init__()
+        if self.name == "step":
+            after = min(self.milestones, default=-1) >= self.warmup_epochs
+            self.require("milestones", after, "rising epochs, after schedule.warmup_epochs")
+        else:
+            self.require("milestones", not self.milestones, f"empty for the {self.name} schedule")
 
 
 @dataclass(frozen=True)
-class Train:
-    """How long, from which seed, and how often to look and to save."""
+class Train(Checked, section="train"):
+    """How long to train, from which seed, and how often to evaluate and save."""
 
-    epochs: int = 10
-    """Passes over the training set; each drops what does not fill a batch, another part each
-    time."""
-    seed: int = 0
-    """Of initialisation, order, augmentation and dropout."""
-    label_smoothing: float = 0.0
-    """Share of each target that is spread over all classes (Szegedy et al. 2016)."""
-    accumulate: int = 1
-    """Each batch is computed in this many parts, one after the other, to save memory. The
-    gradient is that of the whole batch; batch statistics are those of the parts."""
-    ema_decay: float = 0.0
-    """Above 0, evaluation, prediction and the best checkpoint use a moving average of parameters
-    and batch statistics over the steps: this is what each step leaves of the older ones."""
-    distill_from: str | None = None
-    """Folder of a run or of imported weights that also teaches (Hinton et al. 2015): its network
-    sees the same augmented images, in evaluation mode."""
-    distill_weight: float = 0.5
-    """Share of the teacher in the loss; the rest is for the labels."""
-    distill_temperature: float = 2.0
-    """Divides both networks' logits in the teacher's part of the loss, which is multiplied with
-    its square."""
-    patience: int | None = None
-    """Ends the run after so many epochs without a better test_top1. This looks at the test set,
-    so the accuracy then reached is an optimistic estimate."""
-    eval_every: int = 1
+    epochs: Count = 10
+    """Passes over the training set. Each leaves out the few examples that
+    do not fill a batch, different ones each time."""
+    seed: Seed = 0
+    """Seed of initialisation, example order, augmentation and dropout."""
+    label_smoothing: ShareBelowOne = 0.0
+    """Share of each target that is spread evenly over all classes (Szegedy
+    et al. 2016)."""
+    accumulate: Count = 1
+    """Computes each batch in this many parts, to save memory. The gradient
+    is that of the whole batch; batch statistics are those of each part."""
+    ema_decay: ShareBelowOne = 0.0
+    """Above 0, evaluation, prediction and the best checkpoint use a moving
+    average of parameters and batch statistics with this decay per step."""
+    distill_from: Folder | None = None
+    """The folder of a run, or of imported weights, to use as the teacher
+    (Hinton et al. 2015); it sees the same images in evaluation mode."""
+    distill_weight: Share = 0.5
+    """Weight of the teacher in the loss; the labels get the rest."""
+    distill_temperature: Positive = 2.0
+    """Divides the logits in the teacher's part of the loss, which is then
+    multiplied by the square of this number."""
+    patience: Count | None = None
+    """Stops after this many epochs without a better test_top1. The best
+    accuracy, chosen on the test set, is then an optimistic estimate."""
+    eval_every: Count = 1
     """Epochs between evaluations on the test set."""
-    checkpoint_every: int = 1
+    checkpoint_every: Count = 1
     """Epochs between checkpoints."""
     seeds_mode: SeedsMode = "auto"
-    """How several seeds, or trials of a sweep, are computed in one program: in a loop, one behind
-    the other without one, as one batch, or on several devices; auto takes the fastest for a few
-    steps. Or alone, each in its own program."""
-
-    def __post_init__(self) -> None:
-        """Checks the ranges."""
-        _require_text("train.distill_from", self.distill_from)
-        for name in ("epochs", "accumulate", "eval_every", "checkpoint_every"):
-            value = getattr(self, name)
-            _require(_is_count(value), f"train.{name}", value, "a positive whole number")
-        _require(_is_seed(self.seed), "train.seed", self.seed, "a whole number in [0, 2**31)")
-        _require_choice("train.seeds_mode", self.seeds_mode, *get_args(SeedsMode))
-        for name in ("label_smoothing", "ema_decay"):
-            value = getattr(self, name)
-            _require(_is_number(value, 0, 1) and value < 1, f"train.{name}", value, "in [0, 1)")
-        _require(
-            _is_number(self.distill_weight, 0, 1),
-            "train.distill_weight",
-            self.distill_weight,
-            "in [0, 1]",
-        )
-        _require(
-            _is_number(self.distill_temperature, 0) and self.distill_temperature > 0,
-            "train.distill_temperature",
-            self.distill_temperature,
-            "a finite number above 0",
-        )
-        _require(
-            self.patience is None or _is_count(self.patience),
-            "train.patience",
-            self.patience,
-            "a positive whole number or None",
-        )
+    """How several seeds, or trials of a sweep, are trained in one program:
+    in a loop (map), one after another without a loop (unroll), as one
+    batch (vmap), or on several devices (devices). auto takes the fastest
+    for a few steps; alone gives each run a program of its own."""
 
 
 @dataclass(frozen=True)
-class Devices:
-    """How many devices share a run; each step is the same on any number, to float tolerance."""
+class Devices(Checked, section="devices"):
+    """How many devices share a run; steps are the same on any number of them, up to rounding."""
 
-    data: int | None = None
-    """Each takes an equal part of the batch; None takes all devices that there are."""
-    fsdp: int = 1
-    """Each of these takes a part of the batch and holds a part of large parameters and of their
-    moments (fully sharded data parallelism): devices in all are data times fsdp."""
-
-    def __post_init__(self) -> None:
-        """Checks that both are counts."""
-        accepted = "a positive whole number"
-        _require(
-            self.data is None or _is_count(self.data),
-            "devices.data",
-            self.data,
-            f"{accepted} or None",
-        )
-        _require(_is_count(self.fsdp), "devices.fsdp", self.fsdp, accepted)
+    data: Count | None = None
+    """Number of groups of fsdp devices; None uses all devices. A batch is
+    split evenly over the devices of all groups."""
+    fsdp: Count = 1
+    """Devices per group; these also split large parameters and optimizer
+    state among themselves (fully sharded data parallelism)."""
 
 
 @dataclass(frozen=True)
-class Distributed:
-    """One of several processes that train together, where neither SLURM nor Kubernetes says so."""
+class Distributed(Checked, section="distributed"):
+    """One of several processes that train together; SLURM and Kubernetes set this by themselves."""
 
-    coordinator: str | None = None
-    """HOST:PORT of process 0, the same for all."""
-    processes: int | None = None
-    """How many there are."""
-    process: int | None = None
-    """Which one this is, from 0."""
+    coordinator: Address | None = None
+    """HOST:PORT of process 0, the same for all processes."""
+    processes: Count | None = None
+    """The number of processes."""
+    process: Natural | None = None
+    """The number of this process, counted from 0."""
 
     def __post_init__(self) -> None:
-        """Checks that all is given, or nothing."""
-        given = [value is not None for value in vars(self).values()]
-        if not any(given):
-            return
-        for name, value in vars(self).items():
-            _require(value is not None, f"distributed.{name}", value, "given with the other two")
-        host, _, port = str(self.coordinator).rpartition(":")
-        _require(
-            bool(host) and port.isdigit() and 0 < int(port) < 2**16,
-            "distributed.coordinator",
-            self.coordinator,
-            "HOST:PORT of process 0",
-        )
-        _require(
-            _is_count(self.processes), "distributed.processes", self.processes, "a positive number"
-        )
-        assert self.processes is not None
-        _require(
-            type(self.process) is int and 0 <= self.process < self.processes,
-            "distributed.process",
-            self.process,
-            f"a whole number in [0, {self.processes})",
-        )
+        """Checks the fields, and that all are given or none."""
+        super().__post_init__()
+        if self.processes is not None and self.process is not None:
+            accepted = f"a whole number in [0, {self.processes})"
+            self.require("process", self.process < self.processes, accepted)
+        missing = [name for name, value in vars(self).items() if value is None]
+        for name in missing:
+            self.require(name, len(missing) == 3, "given with the other two")
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Checked):
     """One training run, whole."""
 
-    name: str = "experiment"
+    name: FolderName = "experiment"
+    """The experiment's name, with which the names of run folders begin."""
     data: Data = Data()
     augment: Augment = Augment()
     model: Model = field(default_factory=Model)
@@ -586,82 +389,59 @@ class Experiment:
     devices: Devices = Devices()
 
     def __post_init__(self) -> None:
-        """Checks what no single part can."""
-        _require(
-            isinstance(self.name, str)
-            and re.fullmatch(r"[\w.+-]*\w[\w.+-]*", self.name) is not None,
-            "name",
-            self.name,
-            "letters, digits and _ . + - (it names the run folder)",
-        )
-        _require(
-            self.schedule.warmup_epochs <= self.train.epochs,
-            "schedule.warmup_epochs",
-            self.schedule.warmup_epochs,
-            f"at most train.epochs={self.train.epochs}",
-        )
-        _require(
-            self.data.batch_size % self.train.accumulate == 0,
+        """Checks the fields, and the relations between sections."""
+        super().__post_init__()
+        data, augment, epochs = self.data, self.augment, self.train.epochs
+        in_time = self.schedule.warmup_epochs <= epochs
+        self.require("schedule.warmup_epochs", in_time, f"at most train.epochs={epochs}")
+        self.require(
             "train.accumulate",
-            self.train.accumulate,
-            f"a divisor of data.batch_size={self.data.batch_size}",
+            data.batch_size % self.train.accumulate == 0,
+            f"a divisor of data.batch_size={data.batch_size}",
         )
-        if self.augment.random_crop:
-            data, margin = self.data, (self.data.read_size or 0) > (self.data.image_size or 0)
-            _require(
-                data.fit == "crop" and margin and not self.augment.random_resized_crop,
+        if augment.random_crop:
+            margin = (data.read_size or 0) > (data.image_size or 0)
+            self.require(
                 "augment.random_crop",
-                True,
+                data.fit == "crop" and margin and not augment.random_resized_crop,
                 "False without data.fit='crop' and data.read_size above data.image_size, or with "
                 "augment.random_resized_crop",
             )
         if self.optim.schedule_free:
-            _require(
-                self.schedule.name == "constant",
-                "schedule.name",
-                self.schedule.name,
-                "'constant' with optim.schedule_free",
-            )
-            _require(
-                self.train.ema_decay == 0,
-                "train.ema_decay",
-                self.train.ema_decay,
-                "0 with optim.schedule_free, which averages by itself",
-            )
+            constant = self.schedule.name == "constant"
+            self.require("schedule.name", constant, "'constant' with optim.schedule_free")
+            accepted = "0 with optim.schedule_free, which averages by itself"
+            self.require("train.ema_decay", self.train.ema_decay == 0, accepted)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Checked):
     """Experiments on the same test set that differ in what is to be decided, over several seeds.
 
     Their names tell them apart; their own seeds do not count.
     """
 
-    arms: tuple[Experiment, ...]
-    """The first is the one that the others are compared with."""
-    seeds: int = 3
+    arms: Annotated[tuple[Experiment, ...], Accepts("a tuple of experiments")]
+    """The experiments, of which the first is compared with the others."""
+    seeds: Count = 3
     """Every arm is trained with the seeds 0, 1, ..., seeds - 1."""
 
     def __post_init__(self) -> None:
-        """Checks that the arms can be told apart and compared."""
+        """Checks the fields, and that the arms can be told apart and compared."""
+        super().__post_init__()
         names = [arm.name for arm in self.arms]
-        _require(len(names) >= 2, "arms", names, "two experiments or more")
-        for name in names:
-            _require(names.count(name) == 1, "arms", names, "of different names")
-        _require(_is_count(self.seeds), "seeds", self.seeds, "a positive whole number")
+        require("arms", names, len(names) >= 2, "two experiments or more")
+        require("arms", names, len(set(names)) == len(names), "of different names")
         wanted = _tested_on(self.arms[0].data)
         for arm in self.arms:
             for name, value in _tested_on(arm.data).items():
-                _require(
-                    value == wanted[name],
-                    f"arms[{arm.name!r}].data.{name}",
-                    value,
-                    f"{wanted[name]!r}, as in the first arm: all are tested on it",
-                )
+                accepted = f"{wanted[name]!r}, as in the first arm: all are tested on it"
+                full = f"arms[{arm.name!r}].data.{name}"
+                require(full, value, value == wanted[name], accepted)
 
 
 def _tested_on(data: Data) -> dict[str, object]:
-    """The fields that decide on which images a network is tested."""
+    """Returns the fields that decide on which images a network is tested."""
     fields = ("name", "dir", "seed", "num_classes", "channels")
     return {**{name: getattr(data, name) for name in fields}, "examples[1]": data.examples[1]}
 
@@ -686,61 +466,65 @@ RESUME_MAY_CHANGE = frozenset(
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as plain dicts, lists and scalars, ready for JSON."""
+    """Returns the experiment as plain dicts, tuples and scalars, ready for JSON."""
     return dataclasses.asdict(experiment)
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:
-    """The inverse of :func:`to_dict`, also after a trip through JSON.
+    """Returns the experiment of a :func:`to_dict` dict, also after a trip through JSON.
 
     Raises:
         InputError: an unknown section or field, or a value that the field refuses.
     """
-    defaults = Experiment()
-    parts: dict[str, Any] = {}
+    kinds = annotations(Experiment)
+    parts = dict(values)
     for section, value in values.items():
-        if section not in vars(defaults):
+        if section not in kinds:
             raise InputError(f"config: unknown section {section!r}")
-        kind = type(getattr(defaults, section))
-        if not dataclasses.is_dataclass(kind):
-            parts[section] = value
+        if section == "name":
             continue
         if not isinstance(value, Mapping):
             raise InputError(f"config: section {section!r} must be an object, is {value!r}")
-        known = {f.name for f in dataclasses.fields(kind)}
         for name in value:
-            if name not in known:
+            if name not in annotations(kinds[section]):
                 raise InputError(f"config: unknown field {section}.{name}")
-        parts[section] = kind(**{k: _tuples(v) for k, v in value.items()})
+        parts[section] = kinds[section](**_tuples(value))
     return Experiment(**parts)
 
 
 def _tuples(value: Any) -> Any:
-    """JSON has lists where the dataclasses have tuples."""
+    """Returns nested values with tuples for lists, as JSON has no tuples."""
     if isinstance(value, list):
         return tuple(_tuples(v) for v in value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {k: _tuples(v) for k, v in value.items()}
     return value
 
 
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns nested dicts as one dict of dotted names; an empty dict has none.
+
+    >>> flat({"name": "a", "model": {"name": "mlp", "options": {}}, "train": {"seed": 1}})
+    {'name': 'a', 'model.name': 'mlp', 'train.seed': 1}
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": leaf for inner, leaf in flat(value).items()}
+        else:
+            found[name] = value
+    return found
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields, as ``section.field``, in which two :func:`to_dict` dicts differ.
+    """Returns the fields in which two :func:`to_dict` dicts differ, with both values.
+
+    A field that one of them lacks is None there.
 
     >>> differences({"train": {"seed": 1}}, {"train": {"seed": 2}})
     {'train.seed': (1, 2)}
     """
-
-    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                out |= flat(value, f"{prefix}{key}.")
-            else:
-                out[prefix + key] = _tuples(value)
-        return out
-
-    a, b = flat(old), flat(new)
+    a, b = flat(_tuples(old)), flat(_tuples(new))
     return {
         k: (a.get(k), b.get(k)) for k in sorted(a | b) if (k in a, a.get(k)) != (k in b, b.get(k))
     }

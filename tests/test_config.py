@@ -1,11 +1,26 @@
+import ast
+import dataclasses
+import doctest
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jaxcnn import config
-from jaxcnn.config import Augment, Comparison, Data, Experiment, Model, Optim, Schedule, Train
+from jaxcnn import checked, config
+from jaxcnn.config import (
+    Augment,
+    Comparison,
+    Data,
+    Devices,
+    Distributed,
+    Experiment,
+    Model,
+    Optim,
+    Schedule,
+    Train,
+)
 from jaxcnn.errors import InputError
 
 BAD = [
@@ -77,7 +92,11 @@ BAD = [
     (Optim, {"freeze": ("",)}, "optim.freeze=('',)"),
     (Optim, {"head_only": 1}, "optim.head_only=1"),
     (Optim, {"nesterov": "no"}, "optim.nesterov='no'"),
-    (Optim, {"name": "lion", "schedule_free": True}, "schedule_free='lion': must be 'sgd' or"),
+    (
+        Optim,
+        {"name": "lion", "schedule_free": True},
+        "optim.name='lion': must be 'sgd' or 'adamw' with optim.schedule_free",
+    ),
     (Optim, {"momentum": 0.0, "schedule_free": True}, "optim.momentum=0.0"),
     (Schedule, {"name": "linear"}, "schedule.name='linear'"),
     (Schedule, {"name": "step"}, "schedule.milestones=()"),
@@ -176,10 +195,231 @@ def test_values_of_another_type_are_named(make, named):
     assert named in str(error.value)
 
 
-@pytest.mark.parametrize("values", [{"trian": {}}, {"train": {"epoch": 3}}])
+KINDS = (Data, Augment, Model, Optim, Schedule, Train, Devices, Distributed, Experiment)
+FIELDS = [(kind, field.name) for kind in KINDS for field in dataclasses.fields(kind)]
+# The annotations as they are written, an oracle that knows nothing of how they are checked.
+SOURCE = {
+    (node.name, line.target.id): ast.unparse(line.annotation)
+    for node in ast.parse(Path(config.__file__).read_text()).body
+    if isinstance(node, ast.ClassDef)
+    for line in node.body
+    if isinstance(line, ast.AnnAssign)
+}
+
+
+def written(kind, field):
+    return f"{kind.__name__.lower()}.{field}" if kind is not Experiment else field
+
+
+def refused(kind, field, value):
+    """The message with which a value is refused."""
+    with pytest.raises(InputError) as error:
+        kind(**{field: value})
+    prefix = f"{written(kind, field)}={value!r}: must be "
+    assert str(error.value).startswith(prefix)
+    assert "\n" not in str(error.value)
+    return str(error.value).removeprefix(prefix)
+
+
+@pytest.mark.parametrize(("kind", "field"), FIELDS, ids=lambda v: getattr(v, "__name__", v))
+def test_every_field_refuses_values_of_another_type(kind, field):
+    default = getattr(kind(), field)
+    for wrong in (object(), b"1", [], {1}, float("nan"), float("inf"), (object(),), 1j):
+        refused(kind, field, wrong)
+    if not isinstance(default, bool) and "bool" not in SOURCE[kind.__name__, field]:
+        refused(kind, field, True)
+    if default is not None:
+        refused(kind, field, None)
+    if isinstance(default, int) and not isinstance(default, bool):
+        refused(kind, field, float(default))
+    if isinstance(default, float):
+        refused(kind, field, str(default))
+    if isinstance(default, tuple):
+        refused(kind, field, list(default) or ["1"])
+        refused(kind, field, (None,) * len(default) or (None,))
+
+
+CHOICES = [
+    (Data, "fit", ("pad", "resize", "crop")),
+    (Data, "channels", (1, 3)),
+    (Model, "dtype", ("float32", "bfloat16")),
+    (Optim, "name", ("sgd", "adamw", "lamb", "lars", "lion", "muon")),
+    (Schedule, "name", ("constant", "cosine", "polynomial", "step", "one_cycle")),
+    (Train, "seeds_mode", ("auto", "map", "unroll", "vmap", "devices", "alone")),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "choices"), CHOICES, ids=lambda v: str(v)[:40])
+def test_every_choice_is_accepted_and_a_foreign_one_is_told_them_all(kind, field, choices):
+    for choice in choices:
+        more = {"milestones": (3,)} if choice == "step" else {}
+        assert getattr(kind(**{field: choice}, **more), field) == choice
+    foreign = ("", "Adam", "PAD", None) if isinstance(choices[0], str) else (2, 1.0, True, "1")
+    named = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+    for value in foreign:
+        assert refused(kind, field, value) == named
+
+
+def test_no_choice_is_missing_above():
+    literal = {key for key, text in SOURCE.items() if "Literal" in text or text == "SeedsMode"}
+    assert literal == {(kind.__name__, field) for kind, field, _ in CHOICES}
+
+
+WHOLE, COUNT = "a whole number >= 0", "a positive whole number"
+SEED = "a whole number in [0, 2**31)"
+ABOVE, FROM = "a finite number above 0", "a finite number >= 0"
+TINY, BELOW = 5e-324, 1 - 2**-53
+# What is accepted at either edge, what is refused next to it, and how that is said.
+EDGES = [
+    *((Data, n, (1, 10**9), (0, -1), COUNT) for n in ("batch_size", "eval_batch_size")),
+    (Data, "num_classes", (1,), (0, -1), COUNT),
+    *((Data, n, (None, 1), (0, -1), f"{COUNT} or None") for n in ("image_size", "train_limit")),
+    (Data, "seed", (0, 2**31 - 1), (-1, 2**31), SEED),
+    (Data, "workers", (None, 0), (-1,), f"{WHOLE} or None"),
+    (Data, "max_bad_images", (0,), (-1,), WHOLE),
+    (Data, "examples", ((1, 1),), ((0, 1), (1, 0), (1, 1, 1)), "two positive whole numbers, of "),
+    (Data, "mean", ((-1e9,), (0, 1, 2)), ((), (float("inf"),)), "one finite number per channel"),
+    (Data, "std", ((TINY,), (1, 2, 3)), ((), (1.0, 0.0)), "one number above 0 per channel"),
+    (Data, "streaming", (True, False, None), (1,), "True, False or None"),
+    *((Augment, n, (0, 99), (-1,), WHOLE) for n in ("crop_padding", "cutout", "rand_augment")),
+    (Augment, "rand_augment_magnitude", (0, 30), (-1, 31), "a whole number in [0, 30]"),
+    (Augment, "rotate", (0, 180), (-TINY, 180.1), "degrees in [0, 180]"),
+    (Augment, "zoom", (0, 0.9), (-TINY, 0.91), "in [0, 0.9]"),
+    (Augment, "hue", (0, 0.5), (-TINY, 0.51), "in [0, 0.5]"),
+    *(
+        (kind, name, (0, 0.0, 1, 1.0), (-TINY, 1.1), "in [0, 1]")
+        for kind, name in (
+            (Augment, "random_resized_crop"),
+            (Augment, "random_erasing"),
+            (Schedule, "end_factor"),
+            (Train, "distill_weight"),
+        )
+    ),
+    *(
+        (kind, name, (0, BELOW), (-TINY, 1), "in [0, 1)")
+        for kind, name in (
+            (Optim, "momentum"),
+            (Optim, "b1"),
+            (Optim, "b2"),
+            (Train, "label_smoothing"),
+            (Train, "ema_decay"),
+        )
+    ),
+    *(
+        (kind, name, (TINY, 1), (0, 1.1, -1), "in (0, 1]")
+        for kind, name in ((Optim, "layer_decay"), (Schedule, "factor"))
+    ),
+    *(
+        (Augment, n, (1, 9.0), (BELOW,), "a finite number >= 1")
+        for n in ("crop_aspect", "erasing_aspect")
+    ),
+    *(
+        (kind, name, (0, 9.0), (-TINY,), FROM)
+        for kind, names in (
+            (Augment, ("brightness", "contrast", "saturation", "mixup", "cutmix")),
+            (Optim, ("weight_decay", "sam_rho")),
+            (Schedule, ("warmup_epochs",)),
+        )
+        for name in names
+    ),
+    (
+        *(Augment, "erasing_area", ((0, 0), (0, 1), (0.2, 0.2))),
+        *(((0.3, 0.2), (-0.1, 0.2), (0, 1.1), (0.2,)), "two numbers in [0, 1], the smaller first"),
+    ),
+    (Optim, "peak_lr", (TINY, 10), (0, -1.0), ABOVE),
+    (Optim, "clip_norm", (None, TINY), (0, -1.0), f"{ABOVE} or None"),
+    (Optim, "freeze", ((), ("a", "b.*")), (("(",), ("a", ""), "a"), "a tuple of regular expr"),
+    (Schedule, "power", (TINY, 3), (0, -1.0), ABOVE),
+    *(
+        (Train, name, (1, 10**6), (0, -1), COUNT)
+        for name in ("epochs", "accumulate", "eval_every", "checkpoint_every")
+    ),
+    (Train, "seed", (0, 2**31 - 1), (-1, 2**31), SEED),
+    (Train, "patience", (None, 1), (0,), f"{COUNT} or None"),
+    (Train, "distill_temperature", (TINY, 8), (0, -1.0), ABOVE),
+    (Devices, "data", (None, 1), (0,), f"{COUNT} or None"),
+    (Devices, "fsdp", (1, 8), (0,), COUNT),
+    (Experiment, "name", ("a", "a.b-c_d+1", "é"), ("", "a b", "..", "a/b"), "letters, digits and"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "accepted", "beyond", "words"), EDGES, ids=lambda v: str(v)[:40]
+)
+def test_ranges_hold_at_their_edges(kind, field, accepted, beyond, words):
+    for value in accepted:
+        assert getattr(kind(**{field: value}), field) == value
+    for value in beyond:
+        assert refused(kind, field, value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        *((value, True) for value in (True, 3, 0.5, "relu", (), (8, 16))),
+        *((value, False) for value in (None, [8], (8.5,), ((8,),), {"a": 1}, float("nan"))),
+    ],
+    ids=str,
+)
+def test_an_option_of_the_model_is_named(value, accepted):
+    if accepted:
+        assert Model(options={"dropout": value}).options["dropout"] == value
+        return
+    with pytest.raises(InputError) as error:
+        Model(options={"width": 1, "dropout": value})
+    words = "a truth value, number, text or tuple of whole numbers"
+    assert str(error.value) == f"model.options.dropout={value!r}: must be {words}"
+
+
+def test_values_stay_values():
+    """Positions, copies, hashes and equality are those of any frozen dataclass."""
+    data = Data("digits", batch_size=32)
+    assert data == replace(Data("digits"), batch_size=32)
+    assert hash(data) == hash(Data("digits", batch_size=32))
+    assert Schedule("step", 2, milestones=(3, 4)).warmup_epochs == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        data.name = "mnist"
+    with pytest.raises(InputError, match=r"data\.batch_size=0: must be a positive whole number"):
+        replace(data, batch_size=0)
+
+
+def test_every_field_is_explained_in_lines_that_fit_the_help():
+    """The help keeps their line breaks, in a box that leaves 70 of 80 characters."""
+    explained = set()
+    for node in ast.parse(Path(config.__file__).read_text()).body:
+        lines = node.body if isinstance(node, ast.ClassDef) else []
+        for line, after in itertools.pairwise(lines):
+            if isinstance(line, ast.AnnAssign) and isinstance(after, ast.Expr):
+                text = [part.removeprefix("    ") for part in after.value.value.split("\n")]
+                assert max(map(len, text)) <= 70, text
+                assert text[-1].endswith("."), text
+                explained.add((node.name, line.target.id))
+    sections = {("Experiment", name) for name in vars(Experiment()) if name != "name"}
+    assert explained == SOURCE.keys() - sections
+
+
+def test_the_examples_of_the_documentation_hold():
+    for module in (checked, config):
+        result = doctest.testmod(module)
+        assert result.attempted
+        assert not result.failed
+
+
+@pytest.mark.parametrize("values", [{"trian": {}}, {"train": {"epoch": 3}}, {"data": 3}])
 def test_unknown_fields_are_named(values):
-    with pytest.raises(InputError, match=r"trian|train\.epoch"):
+    with pytest.raises(InputError, match=r"trian|train\.epoch|data"):
         config.from_dict(values)
+
+
+def test_nested_values_become_flat():
+    experiment = Experiment(model=Model("mlp", {"hidden": (8,)}))
+    names = config.flat(config.to_dict(experiment))
+    own = {written(kind, field) for kind, field in FIELDS if kind is not Distributed}
+    sections = {name for name in vars(experiment) if name != "name"}
+    assert names.keys() == own - sections - {"model.options"} | {"model.options.hidden"}
+    assert names["model.options.hidden"] == (8,)
+    assert config.flat({"a": {}, "b": {"c": {}, "d": [1]}}) == {"b.d": [1]}
+    assert names.keys() >= config.RESUME_MAY_CHANGE
 
 
 def test_differences_name_the_fields():

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.config import Experiment, from_dict, to_dict
+from jaxcnn.config import Experiment, flat, from_dict, to_dict
 from jaxcnn.errors import InputError
 
 
@@ -159,7 +159,7 @@ def _split(base: Experiment, text: str) -> tuple[str, str]:
     if not equals or not values:
         raise InputError(f"{text!r}: must be FIELD=VALUES, as in optim.peak_lr=0.01,0.03")
     name = name.replace("-", "_")
-    known = _fields(to_dict(base))
+    known = [field for field in flat(to_dict(base)) if "." in field]
     if name not in known and re.fullmatch(r"model\.options\.\w+", name) is None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         same = [field for field in known if field.split(".")[-1] == name]
@@ -167,16 +167,6 @@ def _split(base: Experiment, text: str) -> tuple[str, str]:
         advice = f"did you mean {hint}?" if hint else f"must be one of {', '.join(known)}"
         raise InputError(f"{name}: no such field; {advice}")
     return name, values
-
-
-def _fields(config: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for name, value in config.items():
-        if isinstance(value, Mapping) and prefix + name != "model.options":
-            found += _fields(value, f"{prefix}{name}.")
-        elif prefix + name not in ("name", "model.options"):
-            found.append(prefix + name)
-    return found
 
 
 def _parts(text: str) -> list[str]:
