@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxcnn import checked, config
+from jaxcnn.config import checked, config
 from jaxcnn.config import (
     Augment,
     Comparison,
