@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxcnn.config import checked, config
+from jaxcnn import config
 from jaxcnn.config import (
     Augment,
     Comparison,
@@ -20,6 +20,7 @@ from jaxcnn.config import (
     Optim,
     Schedule,
     Train,
+    checked,
 )
 from jaxcnn.errors import InputError
 

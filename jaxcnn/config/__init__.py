@@ -5,10 +5,9 @@ An experiment file holds one function, ``config() -> Experiment``; a comparison 
 (``--optim.peak-lr 0.2``). The resolved value is written into the run folder as config.json, from
 which :func:`from_dict` builds the same value again.
 
-A field's annotation says which values it accepts, and :class:`~jaxcnn.config.checked.Checked` sees to it;
-only relations between fields are checked by code of their own. The docstrings of sections and
-fields are the texts of ``jaxcnn train --help``, which keeps the line breaks of fields: lines of up
-to 70 characters fill its box on a terminal of 80 columns.
+A field's annotation says which values it accepts, and :class:`~jaxcnn.config.checked.Checked` sees
+to it; only relations between fields are checked by code of their own. The docstrings of sections
+and fields are the texts of ``jaxcnn train --help``.
 """
 
 import dataclasses
