@@ -1,7 +1,7 @@
 """AlexNet on ImageNet, as published in 2012.
 
 Command:   jaxcnn train experiments/alexnet_imagenet.py
-           jaxcnn eval --workdir runs/alexnet_imagenet-seed0 --tta ten_crop
+           jaxcnn eval runs/alexnet_imagenet-seed0 --tta ten_crop
 Hardware:  meant for one GPU; not run here
 Time:      not run here
 Target:    test top-1 59.3 % on the 50,000 validation images, averaged over ten crops (error

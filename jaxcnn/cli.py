@@ -1,38 +1,41 @@
 """The command line: finds the command, and turns its faults into one line and an exit code.
 
 Everything heavy is imported where it is used, so that ``jaxcnn --help`` answers at once. A fault
-in what the user gave ends in one line on stderr and exit code 2.
+in what the user gave ends in one line on stderr and exit code 2, a fault of the program itself in
+one line and exit code 70 (EX_SOFTWARE of sysexits.h).
 """
 
 import contextlib
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxcnn import __version__
-from jaxcnn.errors import InputError, Stopped
+from jaxcnn.errors import Diverged, InputError, Stopped
 
 USAGE = f"""\
 jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
 
   jaxcnn train EXPERIMENT.py [--workdir DIR] [--optim.peak-lr 0.05 ...]
-                            train, or go on where a run ended
-  jaxcnn eval --workdir DIR                 test accuracy of a trained run
-  jaxcnn predict --workdir DIR IMAGE ...    class and probability of images
+                            trains, or goes on where a run ended
+  jaxcnn eval RUN           accuracy of a trained run on its test set
+  jaxcnn predict RUN IMAGE ...  class and probability of image files
   jaxcnn import WEIGHTS.safetensors --model NAME --out DIR
-                            weights in torchvision's layout, for train, eval and predict
+                            imports weights in torchvision's layout, for train, eval and predict
   jaxcnn compare COMPARISON.py [--seeds 5]  trains every arm and seed: table and page
   jaxcnn sweep EXPERIMENT.py --grid optim.peak_lr=0.01,0.1 --random 20 FIELD=LOW:HIGH ...
-                            trains over values of any field, best first
+                            trains over values of any field, and lists the best first
   jaxcnn report RUN ... [--out FILE.html]   one page on finished runs
   jaxcnn viz RUN ... [--image FILE]         filters, feature maps, Grad-CAM, receptive fields
   jaxcnn bench [MODEL ...] [--out bench.csv]  speed, memory, share of the roofline
   jaxcnn summary MODEL [--input H W C]      layers, shapes, parameters, MACs
-  jaxcnn list [PATTERN] [--stats]           models
+  jaxcnn list [PATTERN] [--stats]           names of the models
 
   jaxcnn COMMAND --help     every option of a command
+  jaxcnn COMMAND --debug    shows the traceback of an error, as JAXCNN_DEBUG=1 does
 """
 
 COMMANDS = {
@@ -53,44 +56,103 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    given = sys.argv[1:] if argv is None else argv
+    args = [arg for arg in given if arg != "--debug"]
     if not args or args[0] in {"-h", "--help"}:
         print(USAGE, end="")
         return 0 if args else 2
     if args[0] == "--version":
         print(__version__)
         return 0
-    return guarded(lambda: _named(args[0])(args[1:]))
+    return guarded(lambda: _run(args[0], args[1:]), debug=len(args) < len(given))
 
 
-def guarded(command: Callable[[], int]) -> int:
-    """Runs a command; libraries are kept quiet, and its faults become a line and an exit code."""
+def guarded(command: Callable[[], int], debug: bool = False) -> int:
+    """Runs a command; libraries are kept quiet, and its faults become a line and an exit code.
+
+    Args:
+        command: returns the exit code.
+        debug: shows the traceback of a fault too, as JAXCNN_DEBUG=1 does.
+    """
     try:
         _quiet()
         _cache()
-        return command()
-    except InputError as error:
-        print(f"jaxcnn: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"jaxcnn: error: {where}{error.strerror or error}", file=sys.stderr)
-        return 2
+        code = command()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
     except Stopped as stopped:
         with contextlib.suppress(BrokenPipeError):
             print(stopped)
         return 128 + stopped.signal
+    except Exception as error:
+        if debug or os.environ.get("JAXCNN_DEBUG"):
+            traceback.print_exc()
+        code, line = _verdict(error)
+        print(f"jaxcnn: {line}", file=sys.stderr)
+    return code
 
 
-def _named(name: str) -> Callable[[Sequence[str]], int]:
+def _verdict(error: Exception) -> tuple[int, str]:
+    """The exit code of an error, and the line that says what is wrong."""
+    match error:
+        case InputError():
+            return 2, f"error: {error}"
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            return 2, f"error: {where}{error.strerror or error}"
+        case Diverged():
+            return 1, str(error)
+    package = Path(__file__).parent
+    places = [
+        (Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    ours = [p for p in places if p[0].is_relative_to(package) and p[0] != Path(__file__)]
+    path, line = (ours or places)[-1]
+    if path.is_relative_to(package):
+        path = path.relative_to(package.parent)
+    reason = next(iter(str(error).splitlines()), "")
+    what = ": ".join(filter(None, [type(error).__name__, reason]))
+    return 70, f"internal error in {path}:{line} ({what}); --debug shows where"
+
+
+def _run(name: str, args: Sequence[str]) -> int:
+    """Runs the command of a name, or shows its help."""
     if name not in COMMANDS:
         raise InputError(f"command {name!r}: must be one of {', '.join(COMMANDS)}")
-    return importlib.import_module(f"jaxcnn.commands.{COMMANDS[name]}").main
+    from jaxcnn.commands import arguments
+
+    module = importlib.import_module(f"jaxcnn.commands.{COMMANDS[name]}")
+    if {"-h", "--help"} & set(args):
+        print(arguments.explain(module.Command, args, name))
+        return 0
+    return module.run(arguments.parse(module.Command, _updated(name, args), name))
+
+
+RUN_BY_PLACE = {"eval": "RUN", "predict": "RUN IMAGE ..."}
+"""Commands that took their run by --workdir in version 0.1, and what they take now."""
+
+
+def _updated(name: str, args: Sequence[str]) -> Sequence[str]:
+    """The arguments with the spelling of the last release brought up to date, and a line on it.
+
+    >>> _updated("eval", ["--tta", "flip", "--workdir", "runs/a"])
+    ['runs/a', '--tta', 'flip']
+    """
+    flags = [arg.partition("=")[0] for arg in args]
+    if name not in RUN_BY_PLACE or "--workdir" not in flags:
+        return args
+    print(
+        f"jaxcnn: --workdir is now the first argument: jaxcnn {name} {RUN_BY_PLACE[name]}",
+        file=sys.stderr,
+    )
+    at = flags.index("--workdir")
+    _, equals, value = args[at].partition("=")
+    words = [value, *args[at + 1 :]] if equals else args[at + 1 :]
+    return [*words[:1], *args[:at], *words[1:]]
 
 
 def _quiet() -> None:

@@ -1,57 +1,55 @@
 """``jaxcnn bench``: speed, memory and share of the roofline of models, as a CSV file."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from jaxcnn.commands.parsing import parse
+from jaxcnn.commands import arguments
+from jaxcnn.commands.arguments import Positional
 from jaxcnn.errors import InputError
 
 
-def main(args: Sequence[str]) -> int:
-    """Runs the command and returns the exit code."""
-    import tyro
+@dataclass(frozen=True)
+class Command(arguments.Command):
+    """Measures inference and training of models on random images of their standard size.
 
-    def parsed(
-        models: tyro.conf.Positional[tuple[str, ...]] = ("lenet5", "resnet18", "mobilenet_v2"),
-        train: tyro.conf.FlagCreatePairsOff[bool] = False,
-        infer: tyro.conf.FlagCreatePairsOff[bool] = False,
-        dtype: Literal["fp32", "bf16"] | None = None,
-        batch_size: int | None = None,
-        out: Path = Path("bench.csv"),
-    ) -> tuple[tuple[str, ...], list[Any], Path, dict[str, Any]]:
-        """Measure inference and training of models on random images of their standard size.
+    Warm-up and timed steps are as in timm's benchmark.py, and so are the first columns of the CSV
+    file. Where memory runs out, the batch is halved.
+    """
 
-        Warm-up and timed steps are as in timm's benchmark.py, and so are the first columns of
-        the CSV. Where memory ends, the batch is halved.
+    models: Annotated[tuple[str, ...], Positional("MODEL")] = ("lenet5", "resnet18", "mobilenet_v2")
+    """Names or patterns from `jaxcnn list`."""
+    train: bool = False
+    """Measures a training step; without --train and --infer both are measured."""
+    infer: bool = False
+    """Measures inference."""
+    dtype: Literal["fp32", "bf16"] | None = None
+    """Type of the arithmetic; by default fp32 on a CPU and bf16 elsewhere."""
+    batch_size: int | None = None
+    """Images in a batch; by default 4 on a CPU and 256 elsewhere."""
+    out: Path = Path("bench.csv")
+    """The CSV file to write."""
 
-        Args:
-            models: names or patterns from `jaxcnn list`.
-            train: a training step; without --train and --infer both are measured.
-            infer: inference.
-            dtype: type of the arithmetic; by default fp32 on a CPU and bf16 elsewhere.
-            batch_size: by default 4 on a CPU and 256 elsewhere.
-            out: the CSV file.
-        """
-        works = [work for work, wanted in (("infer", infer), ("train", train)) if wanted]
-        given = {"dtype": dtype, "batch_size": batch_size}
-        chosen = {key: value for key, value in given.items() if value is not None}
-        return models, works or ["infer", "train"], out, chosen
 
-    patterns, works, out, chosen = parse(parsed, args, "bench")
+def run(command: Command) -> int:
+    """Measures the models and returns the exit code."""
+    given = {"dtype": command.dtype, "batch_size": command.batch_size}
+    chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if chosen.get("batch_size", 1) < 1:
-        raise InputError(f"--batch-size {chosen['batch_size']}: must be at least 1")
+        raise InputError(f"--batch-size {command.batch_size}: must be at least 1")
 
     from jaxcnn import models
     from jaxcnn.analysis import bench
 
     # A pattern that matches nothing stays as it is, and is refused as a name.
-    found = [models.list_models(pattern) or [pattern] for pattern in patterns]
+    found = [models.list_models(pattern) or [pattern] for pattern in command.models]
     names = list(dict.fromkeys(name for matched in found for name in matched))
-    problems = bench.run(names, works, out, replace(bench.default_settings(), **chosen))
+    wanted = {"infer": command.infer, "train": command.train}
+    works: list[Any] = [work for work in wanted if wanted[work]] or list(wanted)
+    settings = replace(bench.default_settings(), **chosen)
+    problems = bench.run(names, works, command.out, settings)
     for problem in problems:
         print(f"jaxcnn: {problem}", file=sys.stderr)
-    print(f"wrote {out}")
+    print(f"wrote {command.out}")
     return 1 if problems else 0

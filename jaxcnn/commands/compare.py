@@ -2,34 +2,36 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from jaxcnn.commands import pages
-from jaxcnn.commands.parsing import load_comparison, parse
+from jaxcnn.commands import arguments, pages
+from jaxcnn.commands.arguments import Positional
+from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.errors import InputError
 
 
-def main(args: Sequence[str]) -> int:
-    """Runs the command and returns the exit code."""
-    import tyro
+@dataclass(frozen=True)
+class Command(arguments.Command):
+    """Trains, or reuses, every arm of a comparison with every seed, then compares them.
 
-    def parsed(
-        file: tyro.conf.Positional[Path], seeds: int | None = None, workdir: Path | None = None
-    ) -> tuple[Path, int | None, Path]:
-        """Train, or reuse, every arm of a comparison with every seed, then compare them.
+    If it is interrupted, the same command goes on where it stopped. It writes report.html,
+    comparison.json and comparison.png.
+    """
 
-        Interrupted, it goes on where it stopped when it is called again. Writes report.html,
-        comparison.json and comparison.png.
+    file: Annotated[Path, Positional("COMPARISON.py")]
+    """A file that defines config() -> Comparison; the first arm is the baseline."""
+    seeds: int | None = None
+    """How many seeds each arm is trained with; by default as many as the file says."""
+    workdir: Path | None = None
+    """The folder of the run folders ARM/seedN; by default runs/NAME, with the file's name."""
 
-        Args:
-            file: defines config() -> Comparison; the first arm is the baseline.
-            seeds: how many; by default what the file says.
-            workdir: folder of the run folders ARM/seedN; by default runs/NAME of the file.
-        """
-        return file, seeds, workdir or Path("runs") / file.stem
 
-    file, seeds, workdir = parse(parsed, args, "compare")
+def run(command: Command) -> int:
+    """Trains and compares the arms, and returns the exit code."""
+    file, seeds = command.file, command.seeds
+    workdir = command.workdir or Path("runs") / file.stem
     comparison = load_comparison(file)
     if seeds is not None:
         comparison = dataclasses.replace(comparison, seeds=seeds)

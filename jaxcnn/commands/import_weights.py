@@ -1,77 +1,76 @@
 """``jaxcnn import``: weights in torchvision's layout become a folder like that of a run."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
-from jaxcnn.commands.parsing import parse
+from jaxcnn.commands import arguments
+from jaxcnn.commands.arguments import Positional
 from jaxcnn.config import Data, Experiment, Model
 from jaxcnn.errors import InputError, as_input_error
 
-Pixels = tuple[float, ...] | None
-Options = tuple[Path, str, Path, int, Path | None, int | None, str, Pixels, Pixels]
+
+@dataclass(frozen=True)
+class Command(arguments.Command):
+    """Imports weights in torchvision's layout for `eval`, `predict` and `train --init-from`."""
+
+    weights: Annotated[Path, Positional("WEIGHTS")]
+    """A safetensors file; pickles (.pth) are refused, since reading one can run any program."""
+    model: str
+    """A name from `jaxcnn list`."""
+    out: Path
+    """The folder to write."""
+    num_classes: int = 1000
+    """How many logits the weights give."""
+    classes: Path | None = None
+    """A text file with the name of one class on each line; by default the classes are numbered."""
+    image_size: int | None = None
+    """Side of the images; by default the one that the model was published for."""
+    dataset: str = "imagenet2012"
+    """The dataset that `eval` evaluates on."""
+    mean: tuple[float, ...] | None = None
+    """The mean of each channel, of pixels scaled to [0, 1], that the weights were trained with; by
+    default that of torchvision's weights of the model."""
+    std: tuple[float, ...] | None = None
+    """The standard deviation of each channel, of pixels scaled to [0, 1], that the weights were
+    trained with; by default that of torchvision's weights of the model."""
 
 
-def main(args: Sequence[str]) -> int:
-    """Runs the command and returns the exit code."""
-    import tyro
-
-    def parsed(
-        weights: tyro.conf.Positional[Path],
-        model: str,
-        out: Path,
-        num_classes: int = 1000,
-        classes: Path | None = None,
-        image_size: int | None = None,
-        dataset: str = "imagenet2012",
-        mean: tuple[float, ...] | None = None,
-        std: tuple[float, ...] | None = None,
-    ) -> Options:
-        """Import weights in torchvision's layout for `eval`, `predict` and `train --init-from`.
-
-        Args:
-            weights: a safetensors file; pickles (.pth) are refused, since reading one can run
-                any program.
-            model: a name from `jaxcnn list`.
-            out: the folder to write.
-            num_classes: number of logits of the weights.
-            classes: text file with one class name a line; by default the classes are numbered.
-            image_size: side of the images; by default the one the model was published for.
-            dataset: what `eval` evaluates on.
-            mean: of pixels scaled to [0, 1], as the weights were trained with; by default that of
-                torchvision's weights of the model.
-            std: likewise.
-        """
-        return weights, model, out, num_classes, classes, image_size, dataset, mean, std
-
-    path, name, out, num_classes, class_file, size, dataset, mean, std = parse(
-        parsed, args, "import"
-    )
+def run(command: Command) -> int:
+    """Imports the weights and returns the exit code."""
+    path, name, num_classes = command.weights, command.model, command.num_classes
     from jaxcnn import models
     from jaxcnn.runs import trained
 
     with as_input_error():
         height, width, channels = models.standard_input(name)
         usual_mean, usual_std = models.standard_normalization(name)
-    data = Data(dataset, batch_size=1, fit="resize", mean=mean or usual_mean, std=std or usual_std)
-    if size is not None:
-        height = width = size
+    data = Data(
+        command.dataset,
+        batch_size=1,
+        fit="resize",
+        mean=command.mean or usual_mean,
+        std=command.std or usual_std,
+    )
+    if command.image_size is not None:
+        height = width = command.image_size
     names = [str(i) for i in range(num_classes)]
-    if class_file is not None:
+    if command.classes is not None:
         try:
-            names = class_file.read_text(encoding="utf-8").splitlines()
+            names = command.classes.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--classes {class_file}: cannot be read ({error})") from error
+            raise InputError(f"--classes {command.classes}: cannot be read ({error})") from error
         if len(names) != num_classes:
             raise InputError(
-                f"--classes {class_file}: has {len(names)} lines, must have {num_classes}"
+                f"--classes {command.classes}: has {len(names)} lines, must have {num_classes}"
             )
     experiment = Experiment(
         name=re.sub(r"[^\w.+-]", "_", path.stem),
         data=replace(data, image_size=height),
         model=Model(name),
     )
-    parameters = trained.import_weights(path, experiment, names, (height, width, channels), out)
-    print(f"{out}: {name} with {parameters:,} parameters from {path}")
+    shape = (height, width, channels)
+    parameters = trained.import_weights(path, experiment, names, shape, command.out)
+    print(f"{command.out}: {name} with {parameters:,} parameters from {path}")
     return 0

@@ -1,32 +1,32 @@
 """``jaxcnn list``: names of the models, with their figures on request."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from jaxcnn.commands.parsing import parse
+from jaxcnn.commands import arguments
+from jaxcnn.commands.arguments import Positional
 from jaxcnn.errors import InputError
 from jaxcnn.runs import display
 
 
-def main(args: Sequence[str]) -> int:
-    """Runs the command and returns the exit code."""
-    import tyro
+@dataclass(frozen=True)
+class Command(arguments.Command):
+    """Lists the models."""
 
-    def parsed(pattern: tyro.conf.Positional[str] = "*", stats: bool = False) -> tuple[str, bool]:
-        """List the models.
+    pattern: Annotated[str, Positional("PATTERN")] = "*"
+    """A shell pattern, such as 'res*'."""
+    stats: bool = False
+    """Also shows input size, parameters, MACs, activations and receptive field."""
 
-        Args:
-            pattern: a shell pattern such as 'res*'.
-            stats: with input size, parameters, MACs, activations and receptive field.
-        """
-        return pattern, stats
 
-    pattern, stats = parse(parsed, args, "list")
+def run(command: Command) -> int:
+    """Prints the names and returns the exit code."""
     from jaxcnn import models
 
-    names = models.list_models(pattern)
+    names = models.list_models(command.pattern)
     if not names:
-        raise InputError(f"pattern {pattern!r}: no model matches; `jaxcnn list` shows all")
-    if stats:
+        raise InputError(f"pattern {command.pattern!r}: no model matches; `jaxcnn list` shows all")
+    if command.stats:
         from jaxcnn.analysis import summary
 
         display.console().print(summary.render_stats(map(summary.model_stats, names)))

@@ -1,11 +1,7 @@
-"""From what stands on the command line to values: options by annotations, experiment files."""
+"""Experiment and comparison files: Python files that define ``config()``."""
 
-import contextlib
 import difflib
 import importlib.util
-import io
-import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,31 +9,6 @@ from jaxcnn.config import Comparison, Experiment
 from jaxcnn.errors import InputError
 
 T = TypeVar("T")
-
-
-def parse(function: Callable[..., T], args: Sequence[str], prog: str, description: str = "") -> T:
-    """Calls a function with arguments from the command line, by its annotations."""
-    import tyro
-
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                function, args=args, prog=f"jaxcnn {prog}", description=description or None
-            )
-    except SystemExit as end:
-        if end.code == 0:  # --help
-            raise
-        raise InputError(_one_line(errors.getvalue())) from None
-
-
-def _one_line(boxed: str) -> str:
-    """The message in a box that tyro draws, without its title and its advice on --help."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
-    text = re.sub(r"╭.*╮|[─╰╯│]+", " ", text)
-    text = re.sub(r"(Argument helptext:|For full helptext,).*", "", text, flags=re.DOTALL)
-    text = re.sub(r"Error parsing [\w.]+: (?=\w+\.\w+=)", "", " ".join(text.split()))
-    return text.strip()
 
 
 def load_experiment(path: Path) -> Experiment:

@@ -1,38 +1,37 @@
 """``jaxcnn predict``: class and probability of image files."""
 
-from collections.abc import Sequence
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from jaxcnn.commands.parsing import parse
-from jaxcnn.errors import InputError
+from jaxcnn.commands import arguments
+from jaxcnn.commands.arguments import Positional
 
 
-def main(args: Sequence[str]) -> int:
-    """Runs the command and returns the exit code."""
-    import tyro
+@dataclass(frozen=True)
+class Command(arguments.Command):
+    """Classifies image files: prints file, class and probability, one line for each."""
 
-    def parsed(
-        images: tyro.conf.Positional[tuple[Path, ...]],
-        workdir: Path,
-        checkpoint: Literal["latest", "best"] = "latest",
-        resize: bool = False,
-    ) -> tuple[tuple[Path, ...], Path, str, bool]:
-        """Classify image files: file, class and probability, one line each.
+    run: Annotated[Path, Positional("RUN")]
+    """The run folder."""
+    images: Annotated[tuple[Path, ...], Positional("IMAGE")]
+    """At least one image file; one of another size than the dataset's is brought to it."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """The latest checkpoint, or the one with the best test accuracy."""
+    resize: bool = False
+    """No longer needed: every image is brought to the dataset's size anyway."""
 
-        Args:
-            images: files of the dataset's size, or of a size that the network takes.
-            workdir: the run folder.
-            checkpoint: the last one, or the one with the best test accuracy.
-            resize: first resizes every image to the dataset's size.
-        """
-        return images, workdir, checkpoint, resize
 
-    images, workdir, checkpoint, _ = parse(parsed, args, "predict")
-    if not images:
-        raise InputError("predict: give at least one image file")
+def run(command: Command) -> int:
+    """Prints the predictions and returns the exit code."""
+    if command.resize:
+        print(
+            "jaxcnn: --resize is no longer needed: every image is brought to the dataset's size",
+            file=sys.stderr,
+        )
     from jaxcnn.runs import trained
 
-    for found in trained.predict(workdir, images, checkpoint=checkpoint):
+    for found in trained.predict(command.run, command.images, checkpoint=command.checkpoint):
         print(f"{found.path}: {found.label} {found.probability:.4f}")
     return 0

@@ -1,35 +1,30 @@
 """``jaxcnn report``: finished runs as one self-contained HTML page."""
 
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from jaxcnn.commands import pages
-from jaxcnn.commands.parsing import parse
+from jaxcnn.commands import arguments, pages
+from jaxcnn.commands.arguments import Positional
 from jaxcnn.errors import InputError
 
 
-def main(args: Sequence[str]) -> int:
-    """Runs the command and returns the exit code."""
-    import tyro
+@dataclass(frozen=True)
+class Command(arguments.Command):
+    """Writes one page on finished runs; runs that differ in their seed alone are one arm."""
 
-    def parsed(
-        runs: tyro.conf.Positional[tuple[Path, ...]],
-        out: Path = Path("report.html"),
-        title: str | None = None,
-    ) -> tuple[tuple[Path, ...], Path, str | None]:
-        """Write one page on some runs; runs that differ in their seed alone are one arm.
+    runs: Annotated[tuple[Path, ...], Positional("RUN")]
+    """At least one run folder, or folder that holds some; the first arm is the baseline."""
+    out: Path = Path("report.html")
+    """The HTML file to write."""
+    title: str | None = None
+    """The heading of the page; by default the names of the folders."""
 
-        Args:
-            runs: run folders, or folders that hold some; the first arm is the baseline.
-            out: the HTML file.
-            title: heading of the page; by default the names of the folders.
-        """
-        return runs, out, title
 
-    paths, out, title = parse(parsed, args, "report")
-    if not paths:
-        raise InputError("report: give at least one run folder")
+def run(command: Command) -> int:
+    """Writes the page and returns the exit code."""
+    paths, out = command.runs, command.out
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder; give the name of an HTML file")
 
@@ -49,7 +44,7 @@ def main(args: Sequence[str]) -> int:
         except InputError as error:
             problems.append(f"predictions of {run.path} ({error})")
             print(f"jaxcnn: left out: {problems[-1]}", file=sys.stderr)
-    name = title or ", ".join(path.resolve().name for path in paths)
-    pages.write_page(name, arms, held, out, problems)
+    title = command.title or ", ".join(path.resolve().name for path in paths)
+    pages.write_page(title, arms, held, out, problems)
     print(f"{out}: {len(read)} runs in {len(arms)} arms")
     return 2 if problems else 0

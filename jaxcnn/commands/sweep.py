@@ -2,49 +2,50 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from jaxcnn.commands.parsing import load_experiment, parse
+from jaxcnn.commands import arguments
+from jaxcnn.commands.arguments import Positional
+from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.errors import InputError
 
 
-def main(args: Sequence[str]) -> int:
-    """Runs the command and returns the exit code."""
-    import tyro
+@dataclass(frozen=True)
+class Command(arguments.Command):
+    """Trains an experiment over a grid and random draws of its fields, and lists the best first.
 
-    def parsed(
-        file: tyro.conf.Positional[Path],
-        grid: tuple[str, ...] = (),
-        random: tuple[str, ...] = (),
-        seed: int = 0,
-        workdir: Path | None = None,
-    ) -> tuple[Path, tuple[str, ...], tuple[str, ...], int, Path]:
-        """Train an experiment over a grid and random draws of its fields, best first.
+    If it is interrupted, or called again with more values, it reuses the trials that are done.
+    Trials that cannot be trained are left out and named. It writes sweep.json and sweep.png. The
+    best trial was chosen on the test set, so its accuracy is an optimistic estimate.
+    """
 
-        Interrupted or widened, it reuses what is done. Trials that cannot be trained are left
-        out and named. Writes sweep.json and sweep.png. The best trial was chosen on the test set,
-        so its figure is optimistic.
+    file: Annotated[Path, Positional("EXPERIMENT.py")]
+    """An experiment file, which defines config() -> Experiment."""
+    grid: tuple[str, ...] = ()
+    """FIELD=VALUE,VALUE,... for each field, as optim.peak_lr=0.01,0.03."""
+    random: tuple[str, ...] = ()
+    """The number of draws, then FIELD=LOW:HIGH, FIELD=int:LOW:HIGH, FIELD=log:LOW:HIGH or
+    FIELD=CHOICE,CHOICE for each field. With a grid, so many draws are made at each of its
+    points."""
+    seed: int = 0
+    """The seed of the draws."""
+    workdir: Path | None = None
+    """The folder of the run folders; by default runs/sweep_NAME, with the file's name."""
 
-        Args:
-            file: an experiment file.
-            grid: FIELD=VALUE,VALUE,... for each field, as optim.peak_lr=0.01,0.03.
-            random: how many draws, then FIELD=LOW:HIGH, FIELD=int:LOW:HIGH, FIELD=log:LOW:HIGH
-                or FIELD=CHOICE,CHOICE for each field. With a grid, every point of it gets them.
-            seed: of the draws.
-            workdir: folder of the run folders; by default runs/sweep_NAME.
-        """
-        return file, grid, random, seed, workdir or Path("runs") / f"sweep_{file.stem}"
 
-    file, grid, random, seed, workdir = parse(parsed, args, "sweep")
+def run(command: Command) -> int:
+    """Trains the trials, shows them, and returns the exit code."""
+    file, workdir = command.file, command.workdir or Path("runs") / f"sweep_{command.file.stem}"
     base = load_experiment(file)
-    count, ranges = _count(random)
+    count, ranges = _count(command.random)
 
     from jaxcnn.runs import display, group, search, together
     from jaxcnn.runs.training import Run
     from jaxcnn.train import files
 
-    trials = search.trials(base, grid, ranges, count, seed)
+    trials = search.trials(base, command.grid, ranges, count, command.seed)
     runs = [Run(trial.experiment, workdir / trial.name) for trial in trials]
     with display.display() as listener:
         listener.message(f"{len(trials)} trials in {workdir}")

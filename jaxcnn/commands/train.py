@@ -3,71 +3,96 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from jaxcnn.commands.parsing import load_experiment, parse
+from jaxcnn.commands import arguments
+from jaxcnn.commands.arguments import Positional, Spread
+from jaxcnn.commands.model_options import option_docs
+from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import Distributed, Experiment
-from jaxcnn.errors import InputError
-
-ALONE = Distributed()
+from jaxcnn.errors import InputError, as_input_error
 
 
-def main(args: Sequence[str]) -> int:
-    """Runs the command and returns the exit code."""
-    import tyro
+@dataclass(frozen=True)
+class Command(arguments.Command):
+    """Trains an experiment, or goes on where an earlier call in the same folder ended.
 
-    helping = bool({"-h", "--help"} & set(args))
-    files = [a for a in args[:1] if not a.startswith("-")]
-    if not files and not helping:
-        raise InputError("train: give an experiment file first, as experiments/lenet5_digits.py")
-    default = load_experiment(Path(files[0])) if files else Experiment()
-    args = _options_together(args[len(files) :])
-    # The options given are laid over the file's, so tyro must not see those.
-    bare = replace(default, model=replace(default.model, options={}))
+    Every field of the experiment is an option too; what the command line says goes before what the
+    file says.
+    """
 
-    def parsed(
-        experiment: Annotated[Experiment, tyro.conf.arg(name="")] = bare,
-        workdir: Path | None = None,
-        init_from: str | None = None,
-        profile: str | None = None,
-        seeds: int | None = None,
-        distributed: Distributed = ALONE,
-    ) -> tuple[Experiment, Path, tuple[int, int] | None, int | None, Distributed]:
-        """Train an experiment, or go on where an earlier call in the same folder ended.
+    most_used = (
+        "train.epochs",
+        "data.batch_size",
+        "optim.peak_lr",
+        "optim.name",
+        "optim.weight_decay",
+        "model.name",
+        "model.options",
+        "data.name",
+        "data.dir",
+        "train.seed",
+        "workdir",
+    )
 
-        Args:
-            experiment: any field of the experiment.
-            workdir: the run folder, of several seeds the folder of these; by default
-                runs/NAME-seedSEED, of several seeds runs/NAME-seeds.
-            init_from: short for --model.init-from: a run, or imported weights, to start from.
-            profile: steps, as 10:20, that jax.profiler traces into the run folder.
-            seeds: how many seeds, from train.seed on, are trained together, each in a folder seedN.
-            distributed: one of several processes, each started by a command of its own.
-        """
-        name = f"{experiment.name}-seed" + ("s" if seeds else str(experiment.train.seed))
-        if seeds is not None and (seeds < 1 or profile is not None):
-            raise InputError(f"--seeds {seeds}: must be a positive number, without --profile")
-        if init_from is not None:
-            model = replace(experiment.model, init_from=init_from)
-            experiment = replace(experiment, model=model)
-        return experiment, workdir or Path("runs") / name, _steps(profile), seeds, distributed
+    file: Annotated[Path, Positional("EXPERIMENT.py")]
+    """An experiment file, as experiments/lenet5_digits.py, which defines config() -> Experiment."""
+    workdir: Path | None = None
+    """The run folder, or the folder of several seeds; by default runs/NAME-seedSEED, with --seeds
+    runs/NAME-seeds."""
+    seeds: int | None = None
+    """How many seeds, from train.seed on, are trained together, each in a folder seedN; by default
+    train.seed alone."""
+    init_from: str | None = None
+    """A run or imported weights to start from, short for --model.init-from; by default what the
+    experiment says."""
+    profile: str | None = None
+    """The steps, as 10:20, that jax.profiler traces into the run folder; by default none."""
+    experiment: Annotated[Experiment, Spread] = field(default_factory=Experiment)
+    distributed: Distributed = field(default_factory=Distributed)
 
-    prog = f"train {files[0] if files else 'EXPERIMENT.py'}"
-    experiment, workdir, profile, count, distributed = parse(parsed, args, prog)
-    from jaxcnn.runs import display, group, plan, search, together
+    @classmethod
+    def defaults(cls, given: Mapping[str, Any]) -> Self | None:
+        """Returns the command with the experiment of the file."""
+        if "file" not in given:
+            return None
+        experiment = load_experiment(given["file"])
+        model = experiment.model
+        if given.get("model.name", model.name) != model.name:  # the options are those of another
+            experiment = replace(experiment, model=replace(model, options={}))
+        return cls(given["file"], experiment=experiment)
+
+    def more_help(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """Returns the options of the experiment's model."""
+        model = self.experiment.model
+        with as_input_error():
+            known = option_docs(model.name)
+        rows = []
+        for name, (default, text) in known.items():
+            flag = f"--model.options.{name}".replace("_", "-")
+            value = str(model.options.get(name, default))
+            text = arguments.with_default(text[:1].upper() + text[1:], value)
+            rows.append((f"{flag} VALUE", text))
+        return {f'model.options: the options of {model.name}; a tuple is written "(8, 16)"': rows}
+
+
+def run(command: Command) -> int:
+    """Trains the experiment and returns the exit code."""
+    profile, count, experiment = _steps(command.profile), command.seeds, command.experiment
+    if count is not None and (count < 1 or profile is not None):
+        raise InputError(f"--seeds {count}: must be a positive number, without --profile")
+    if command.init_from is not None:
+        model = replace(experiment.model, init_from=command.init_from)
+        experiment = replace(experiment, model=model)
+    name = f"{experiment.name}-seed" + ("s" if count else str(experiment.train.seed))
+    workdir = command.workdir or Path("runs") / name
+
+    from jaxcnn.runs import display, group, plan, together
     from jaxcnn.train import processes
 
-    # Tyro leaves tuples, as widths "(8, 16)", as text.
-    given = {
-        name: search.value(option) if isinstance(option, str) else option
-        for name, option in experiment.model.options.items()
-    }
-    kept = default.model.options if experiment.model.name == default.model.name else {}
-    experiment = search.override(experiment, {"model.options": {**kept, **given}})
-
-    processes.start(distributed)
+    processes.start(command.distributed)
     with display.display() as listener, processes.ending_together():
         if count is None:
             runs = [group.Run(experiment, workdir)]
@@ -84,26 +109,6 @@ def main(args: Sequence[str]) -> int:
     for path, reason in outcome.diverged.items():
         print(f"jaxcnn: {path}: {reason}", file=sys.stderr)
     return 1 if outcome.diverged else 0
-
-
-def _options_together(args: Sequence[str]) -> list[str]:
-    """Puts ``--model.options.NAME VALUE``, or ``=VALUE``, behind one ``--model.options``.
-
-    >>> _options_together(["--model.options.dropout", "0.2", "--model.options.pool=avg", "--x"])
-    ['--x', '--model.options', 'dropout', '0.2', 'pool', 'avg']
-    """
-    options: list[str] = []
-    others: list[str] = []
-    into = others
-    for arg in args:
-        if re.match(r"--model\.options(\.|$)", arg):
-            into = options
-            into += filter(None, arg.removeprefix("--model.options").lstrip(".").split("=", 1))
-            continue
-        if arg.startswith("--"):
-            into = others
-        into.append(arg)
-    return [*others, "--model.options", *options] if options else others
 
 
 def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxcnn.commands.parsing import parse
+from jaxcnn.commands import arguments
+from jaxcnn.commands.arguments import Positional
 from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,40 +19,35 @@ SHOWN = 5
 """Images that Grad-CAM explains where none is given: the first of the test set."""
 
 
-def main(args: Sequence[str]) -> int:
-    """Runs the command and returns the exit code."""
-    import tyro
+@dataclass(frozen=True)
+class Command(arguments.Command):
+    """Draws filters, feature maps, Grad-CAM, receptive fields and the classic kernels.
 
-    def parsed(
-        runs: tyro.conf.Positional[tuple[Path, ...]],
-        image: tuple[Path, ...] = (),
-        endpoint: str | None = None,
-        checkpoint: Literal["latest", "best"] = "latest",
-    ) -> tuple[tuple[Path, ...], tuple[Path, ...], str | None, str]:
-        """Draw filters, feature maps, Grad-CAM, receptive fields and the classic kernels.
+    The PNG files go into the folder viz of each run, from which `jaxcnn report` takes them.
+    """
 
-        The PNG files go to the folder viz of each run, from where `jaxcnn report` takes them.
+    runs: Annotated[tuple[Path, ...], Positional("RUN")]
+    """At least one run folder, or folder that holds some."""
+    image: tuple[Path, ...] = ()
+    """The image files to look at, resized to the dataset's size; by default the first test
+    images."""
+    endpoint: str | None = None
+    """The endpoint whose feature maps and Grad-CAM are drawn; by default the last of those with
+    the smallest maps."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """The latest checkpoint, or the one with the best test accuracy."""
 
-        Args:
-            runs: run folders, or folders that hold some.
-            image: files to look at, resized to the dataset's size; by default test images.
-            endpoint: whose feature maps and Grad-CAM are drawn; by default the last of those
-                with the smallest maps.
-            checkpoint: the last one, or the one with the best test accuracy.
-        """
-        return runs, image, endpoint, checkpoint
 
-    paths, images, endpoint, checkpoint = parse(parsed, args, "viz")
-    if not paths:
-        raise InputError("viz: give at least one run folder")
-
+def run(command: Command) -> int:
+    """Draws the pictures and returns the exit code."""
     from jaxcnn.analysis import arms as runs
     from jaxcnn.runs import trained
 
     failed = 0
-    for path in runs.find(paths):
+    for path in runs.find(command.runs):
         try:
-            made = _draw(path, trained.restore(path, checkpoint), images, endpoint)
+            network = trained.restore(path, command.checkpoint)
+            made = _draw(path, network, command.image, command.endpoint)
             print(f"{path / 'viz'}: {', '.join(made)}")
         except InputError as error:
             failed += 1
