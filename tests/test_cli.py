@@ -1,5 +1,9 @@
+import dataclasses
+import importlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -11,9 +15,11 @@ import pytest
 from PIL import Image
 
 from jaxcnn import cli
+from jaxcnn.commands import arguments, bench, train
 from jaxcnn.commands.parsing import load_experiment
-from jaxcnn.commands.train import _options_together
-from jaxcnn.errors import InputError
+from jaxcnn.config import Experiment
+from jaxcnn.errors import Diverged, InputError, Stopped
+from jaxcnn.runs import group
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.trained import restore, transfer
 
@@ -22,10 +28,7 @@ DIGITS = str(ROOT / "experiments" / "lenet5_digits.py")
 
 
 def call(capsys, *args):
-    try:
-        code = cli.main(args)
-    except SystemExit as end:  # tyro's own exits, such as --help
-        code = end.code
+    code = cli.main(args)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -47,7 +50,7 @@ def test_help_answers_at_once_and_imports_nothing_heavy():
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert time.perf_counter() - start < 2
-    for heavy in ("jax", "flax", "tyro", "numpy", "matplotlib"):
+    for heavy in ("jax", "flax", "argparse", "numpy", "matplotlib"):
         assert f"'{heavy}'" not in done.stdout
     for command in COMMANDS:
         assert f"jaxcnn {command}" in done.stdout
@@ -73,16 +76,16 @@ def test_train_prints_records_and_the_result(capsys, trained):
 
 
 def test_eval_and_predict(capsys, trained, tmp_path):
-    code, out, _ = call(capsys, "eval", "--workdir", str(trained))
+    code, out, _ = call(capsys, "eval", str(trained))
     assert code == 0
     assert "on 360 images" in out
-    code, out, _ = call(capsys, "eval", "--workdir", str(trained), "--tta", "ten_crop")
+    code, out, _ = call(capsys, "eval", str(trained), "--tta", "ten_crop")
     assert code == 0
     assert "on 360 images, test-time augmentation ten_crop" in out
     for side in (8, 32):
         Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
     paths = [str(tmp_path / "8.png"), str(tmp_path / "32.png")]
-    code, out, _ = call(capsys, "predict", "--workdir", str(trained), *paths)
+    code, out, _ = call(capsys, "predict", str(trained), *paths)
     assert code == 0
     for line, path in zip(out.splitlines(), paths, strict=True):
         name, label, probability = line.rsplit(" ", 2)
@@ -131,10 +134,11 @@ def bad_calls(folder: Path, trained: Path):
     occupied = folder / "occupied"
     occupied.write_text("a file, not a folder")
     here = ("--workdir", str(folder / "new"))
-    at = ("--workdir", str(trained))
+    new = str(folder / "new")
+    at = str(trained)
     return {
         "no command": (("fly",), "command 'fly'"),
-        "no file": (("train",), "give an experiment file"),
+        "no file": (("train",), "give EXPERIMENT.py, an experiment file"),
         "missing experiment": (("train", DIGITS[:-4] + ".py"), "did you mean"),
         "experiment with a syntax error": (("train", str(broken)), "SyntaxError"),
         "experiment of the wrong type": (("train", str(other)), "returned int"),
@@ -192,16 +196,19 @@ def bad_calls(folder: Path, trained: Path):
         "long warm-up": ((*train, *here, "--train.epochs", "1"), "schedule.warmup_epochs=2"),
         "unwritable folder": ((*train, "--workdir", str(occupied)), "occupied: cannot be written"),
         "folder below a file": ((*train, "--workdir", str(occupied / "x")), "cannot be written"),
-        "folder of another run": ((*train, *at, "--train.seed", "5"), "train.seed was 0, now 5"),
-        "no run to evaluate": (("eval", *here), "is " + str(folder / "new") + " a run folder"),
-        "no workdir": (("eval",), "--workdir"),
-        "unknown views": (("eval", *at, "--tta", "all"), "'none', 'flip', 'five_crop', 'ten_crop'"),
-        "unknown checkpoint": (("eval", *at, "--checkpoint", "first"), "'latest', 'best'"),
-        "nothing to predict": (("predict", *at), "at least one image"),
-        "not an image": (("predict", *at, str(text)), "text.png: not an image"),
-        "no such image": (("predict", *at, str(folder / "x.png")), "x.png: no such image file"),
+        "folder of another run": (
+            (*train, "--workdir", at, "--train.seed", "5"),
+            "train.seed was 0, now 5",
+        ),
+        "no run to evaluate": (("eval", new), "is " + str(folder / "new") + " a run folder"),
+        "no run": (("eval",), "give RUN, the run folder"),
+        "unknown views": (("eval", at, "--tta", "all"), "'none', 'flip', 'five_crop', 'ten_crop'"),
+        "unknown checkpoint": (("eval", at, "--checkpoint", "first"), "'latest', 'best'"),
+        "nothing to predict": (("predict", at), "at least one image"),
+        "not an image": (("predict", at, str(text)), "text.png: not an image"),
+        "no such image": (("predict", at, str(folder / "x.png")), "x.png: no such image file"),
         "40x40 into 32x32": (
-            ("predict", *at, str(grey)),
+            ("predict", at, str(grey)),
             "trained at 32x32x1 (--resize would bring it to 8x8): "
             "fc1: the dense layer expects 400 features, got 784",
         ),
@@ -232,7 +239,7 @@ def test_bad_input_gets_one_line_and_exit_code_2(capsys, trained, tmp_path):
         assert "Traceback" not in err + out, case
     assert not compiled
     assert not (tmp_path / "new").exists()
-    assert call(capsys, "eval", "--workdir", str(trained))[0] == 0  # nothing was lost
+    assert call(capsys, "eval", str(trained))[0] == 0  # nothing was lost
     assert compiled  # so the listener does hear of it
 
 
@@ -243,7 +250,7 @@ def test_a_run_with_no_whole_checkpoint_is_named(capsys, trained, tmp_path):
     shutil.copytree(trained, workdir)
     for manifest in workdir.rglob("manifest.sha256"):
         manifest.write_text("")
-    code, _, err = call(capsys, "eval", "--workdir", str(workdir))
+    code, _, err = call(capsys, "eval", str(workdir))
     assert code == 2
     assert "no whole checkpoint is left" in err.splitlines()[-1]
     assert "Traceback" not in err
@@ -256,7 +263,7 @@ def test_a_config_with_unknown_fields_is_named(capsys, trained, tmp_path):
     shutil.copytree(trained, workdir)
     config = workdir / "config.json"
     config.write_text(config.read_text().replace('"peak_lr"', '"peek_lr"'))
-    code, _, err = call(capsys, "eval", "--workdir", str(workdir))
+    code, _, err = call(capsys, "eval", str(workdir))
     assert code == 2
     assert err == "jaxcnn: error: config: unknown field optim.peek_lr\n"
 
@@ -308,7 +315,7 @@ def test_imported_weights_evaluate_predict_and_start_a_training(
     assert imported["test_loss"] == pytest.approx(original["test_loss"], rel=1e-5)
     Image.new("L", (32, 32), 40).save(tmp_path / "x.png")
     for workdir in (out, trained):
-        code, text, _ = call(capsys, "predict", "--workdir", str(workdir), str(tmp_path / "x.png"))
+        code, text, _ = call(capsys, "predict", str(workdir), str(tmp_path / "x.png"))
         assert code == 0
     args = ["--train.epochs", "1", "--schedule.warmup-epochs", "0", "--optim.peak-lr", "1e-9"]
     code, text, _ = call(
@@ -370,18 +377,274 @@ def test_list_with_stats(capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "together"),
+    ("given", "options"),
     [
-        ([], []),
-        (["--model.options.a", "1", "--x", "2"], ["--x", "2", "--model.options", "a", "1"]),
-        (["--model.options.a=1", "--model.options.b", "(1,)"], "--model.options a 1 b (1,)"),
-        (["--model.options", "a", "1", "--model.options.b=2"], "--model.options a 1 b 2"),
-        (["--model.init-from=/a b/c"], ["--model.init-from=/a b/c"]),
+        ("", {}),
+        ("--model.options.a 1 --train.epochs 3", {"a": 1}),
+        (
+            "--model.options.a=1 --model.options.b (1,) --model.options.c-d x=y",
+            {"a": 1, "b": (1,), "c_d": "x=y"},
+        ),
+        ("--model.options a 1 b 5 --train.epochs 3 --model.options.b=true", {"a": 1, "b": True}),
+        ("--model.options.a -1e-3 --model.options.pool avg", {"a": -1e-3, "pool": "avg"}),
     ],
 )
-def test_options_of_the_model_are_put_together(given, together):
-    expected = together.split() if isinstance(together, str) else together
-    assert _options_together(given) == expected
+def test_options_of_the_model_are_read(given, options):
+    command = arguments.parse(train.Command, [DIGITS, *given.split()], "train")
+    assert command.experiment.model.options == options
+
+
+def test_options_of_the_file_stay_as_long_as_its_model_does():
+    file = str(ROOT / "experiments" / "convnet_cifar10.py")
+    stated = load_experiment(Path(file)).model.options
+    assert stated["hidden"] == 256
+    for given, options in (
+        ("--model.options.hidden 8", {**stated, "hidden": 8}),
+        ("--model.name convnet", stated),
+        ("--model.name mlp --model.options.dropout 0.5", {"dropout": 0.5}),
+    ):
+        command = arguments.parse(train.Command, [file, *given.split()], "train")
+        assert command.experiment.model.options == options
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        ("--data.image-size None", "data.image_size", None),
+        ("--data.image_size=48", "data.image_size", 48),
+        ("--data.streaming False", "data.streaming", False),
+        ("--data.mean 0.1 -1e-3", "data.mean", (0.1, -1e-3)),
+        ("--data.examples 30 20", "data.examples", (30, 20)),
+        ("--data.dir a=b", "data.dir", "a=b"),
+        ("--optim.nesterov", "optim.nesterov", True),
+        ("--optim.no-nesterov", "optim.nesterov", False),
+        ("--augment.trivial-augment", "augment.trivial_augment", True),
+        ("--optim.freeze", "optim.freeze", ()),
+        ("--optim.peak-lr 0.1 --optim.peak-lr .2", "optim.peak_lr", 0.2),
+        ("--name other", "name", "other"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_every_kind_of_field_is_read(given, name, value, first):
+    file, *rest = ([DIGITS, *given.split()], [*given.split(), "--", DIGITS])[not first]
+    found = arguments.parse(train.Command, [file, *rest], "train").experiment
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_what_the_command_line_leaves_out_stays_as_the_file_says():
+    assert arguments.parse(train.Command, [DIGITS], "train").experiment == load_experiment(
+        Path(DIGITS)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--optim.peek-lr", "--optim.peak-lr"),
+        ("--optim.peak_lt=3", "--optim.peak-lr"),
+        ("--lr", "--optim.peak-lr"),
+        ("--epochs", "--train.epochs, --schedule.warmup-epochs"),
+        ("--workdri", "--workdir"),
+        ("--optim.no-nestrov", "--optim.no-nesterov"),
+        ("--distributed.proces", "--distributed.process"),
+    ],
+)
+def test_a_near_miss_gets_a_hint(capsys, given, meant):
+    code, out, err = call(capsys, "train", DIGITS, given, "1")
+    assert code == 2
+    flag = given.split("=")[0].replace("_", "-")
+    assert err == f"jaxcnn: error: train: unknown option {flag}. Perhaps you meant: {meant}\n"
+    assert not out
+
+
+def test_no_option_is_near(capsys):
+    assert call(capsys, "list", "--zzz")[2] == "jaxcnn: error: list: unknown option --zzz\n"
+    assert call(capsys, "list", "a*", "b*")[2] == "jaxcnn: error: list: nothing takes 'b*'\n"
+
+
+def test_the_run_of_eval_and_predict_may_still_be_called_workdir(capsys, trained, tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    image = str(tmp_path / "x.png")
+    run = str(trained)
+    for name, shape, new, *old in (
+        ("eval", "RUN", [run], ["--workdir", run], [f"--workdir={run}"]),
+        (
+            *("predict", "RUN IMAGE ...", [run, image, "--checkpoint", "best"]),
+            ["--workdir", run, image, "--checkpoint", "best"],
+            [image, "--checkpoint", "best", "--workdir", run],
+        ),
+    ):
+        code, out, err = call(capsys, name, *new)
+        assert (code, err) == (0, "")
+        for args in old:
+            line = f"jaxcnn: --workdir is now the first argument: jaxcnn {name} {shape}\n"
+            assert call(capsys, name, *args) == (0, out, line)
+
+
+def raises(monkeypatch, error):
+    def run(command):
+        raise error
+
+    monkeypatch.setattr(bench, "run", run)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("a=1: must be 2"), 2, "jaxcnn: error: a=1: must be 2\n"),
+        (FileNotFoundError(2, "No such file", "a/b"), 2, "jaxcnn: error: a/b: No such file\n"),
+        (OSError("disk full"), 2, "jaxcnn: error: disk full\n"),
+        (Diverged("the loss is nan at step 3"), 1, "jaxcnn: the loss is nan at step 3\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (Stopped(signal.SIGTERM, 7), 143, ""),
+        (RuntimeError("no\nwonder"), 70, "(RuntimeError: no); --debug shows where\n"),
+        (KeyError(), 70, "(KeyError); --debug shows where\n"),
+    ],
+)
+def test_every_end_has_its_line_and_exit_code(capsys, monkeypatch, error, code, line):
+    raises(monkeypatch, error)
+    found, _, err = call(capsys, "bench")
+    assert found == code
+    assert err.endswith(line)
+    assert err.count("\n") == bool(line)
+
+
+def test_the_faults_are_told_apart_without_jax():
+    code = "import sys; from jaxcnn import cli, errors; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_an_internal_error_names_the_line_of_this_package(capsys, monkeypatch):
+    from jaxcnn.analysis import summary
+
+    def wrong(*args):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(summary, "render", wrong)
+    code, out, err = call(capsys, "summary", "lenet5")
+    assert code == 70
+    assert not out
+    place = r"jaxcnn: internal error in jaxcnn/commands/summary\.py:(\d+) "
+    line = int(re.match(place, err)[1])
+    lines = (ROOT / "jaxcnn/commands/summary.py").read_text().splitlines()
+    assert "summary.render(" in lines[line - 1]
+
+
+@pytest.mark.parametrize("where", ["before", "behind", "variable"])
+def test_debug_shows_the_traceback(capsys, monkeypatch, where):
+    raises(monkeypatch, RuntimeError("unforeseen"))
+    if where == "variable":
+        monkeypatch.setenv("JAXCNN_DEBUG", "1")
+    args = {"before": ["--debug", "bench"], "behind": ["bench", "--debug"]}.get(where, ["bench"])
+    code, _, err = call(capsys, *args)
+    assert code == 70
+    assert err.startswith("Traceback")
+    assert "raise error\nRuntimeError: unforeseen\n" in err
+    assert err.splitlines()[-1].startswith("jaxcnn: internal error in ")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m jaxcnn.cli train {DIGITS} --help"
+    script = f"set -o pipefail; {command} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "usage: jaxcnn train EXPERIMENT.py [options]\n"
+
+
+HELP = [*([command] for command in COMMANDS), ["train", DIGITS]]
+
+
+@pytest.mark.parametrize("args", HELP, ids=" ".join)
+def test_help_fits_any_width_and_breaks_no_word(capsys, monkeypatch, args):
+    screens = {}
+    for width in (80, 120, 1000):
+        monkeypatch.setenv("COLUMNS", str(width))
+        code, screens[width], err = call(capsys, *args, "--help")
+        assert (code, err) == (0, "")
+        assert max(map(len, screens[width].splitlines())) <= width
+    assert len({tuple(screen.split()) for screen in screens.values()}) == 1
+    lines = [len(screen.splitlines()) for screen in screens.values()]
+    assert lines == sorted(lines, reverse=True)
+    # The breaks of the source are gone: with room enough, every text is one line.
+    assert not re.search(r"^( *)\S.*\n\1\w", screens[1000].partition("\n  ")[0], re.MULTILINE)
+    assert not re.search(r"^ {6}\S.*\n {6}\S", screens[1000], re.MULTILINE)
+
+
+def fields_of(kind, default, prefix=""):
+    """Name and default of each option of a command, without the module under test."""
+    for field in dataclasses.fields(kind):
+        value = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        if default is not None:
+            value = getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            inner = "" if isinstance(value, Experiment) else f"{prefix}{field.name}."
+            yield from fields_of(type(value), value, inner)
+        else:
+            yield prefix + field.name, value
+
+
+@pytest.mark.parametrize("args", HELP, ids=" ".join)
+def test_help_shows_every_default_and_choice(capsys, monkeypatch, args):
+    monkeypatch.setenv("COLUMNS", "1000")
+    module = importlib.import_module(f"jaxcnn.commands.{cli.COMMANDS[args[0]]}")
+    out = call(capsys, *args, "--help")[1]
+    default = None
+    if args[1:]:
+        default = train.Command(Path(DIGITS), experiment=load_experiment(Path(DIGITS)))
+    texts = dict(re.findall(r"^  (\S.*)\n      (.*)$", out, re.MULTILINE))
+    by_flag = {re.split(r"[ ,]|\.NAME", usage)[0]: text for usage, text in texts.items()}
+    by_place = [text for usage, text in texts.items() if not usage.startswith("-")]
+    for name, value in fields_of(module.Command, default):
+        text = by_flag.get("--" + name.replace("_", "-"))
+        if text is None or value is dataclasses.MISSING:
+            assert text or by_place, name
+            continue
+        shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        assert f"(default: {shown})" in text or "by default" in text or not value, (name, text)
+    if args[0] == "train":
+        assert "--optim.name {sgd,adamw,lamb,lars,lion,muon}\n" in out
+        assert "--data.streaming {True,False,None}\n" in out
+        assert "--optim.nesterov, --optim.no-nesterov\n" in out
+
+
+def test_help_of_train_begins_with_what_most_people_change(capsys):
+    out = call(capsys, "train", DIGITS, "--help")[1]
+    flags = re.findall(r"^  (--[\w.-]+)", out, re.MULTILINE)
+    assert flags[:11] == [
+        *("--train.epochs", "--data.batch-size", "--optim.peak-lr", "--optim.name"),
+        *("--optim.weight-decay", "--model.name", "--model.options.NAME", "--data.name"),
+        *("--data.dir", "--train.seed", "--workdir"),
+    ]
+    assert len(set(flags)) == len(flags)
+    titles = re.findall(r"^([a-z.]+): ", out, re.MULTILINE)
+    sections = ["data", "augment", "model", "optim", "schedule", "train", "devices", "distributed"]
+    assert titles == ["usage", "model.options", *sections]
+
+
+def test_help_of_train_lists_the_options_of_the_model(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    file = str(ROOT / "experiments" / "convnet_cifar10.py")
+    for args, defaults in (
+        ((file,), {"widths": "(32, 64, 128)", "hidden": "256", "convs-per-stage": "1"}),
+        ((file, "--model.name", "lenet5"), {"pool": "max", "dropout": "0.0"}),
+        ((DIGITS, "--model.name", "resnet18"), {"stage-sizes": "(2, 2, 2, 2)"}),
+    ):
+        out = call(capsys, "train", *args, "--help")[1]
+        for option, default in defaults.items():
+            shown = f"--model.options.{option} VALUE", f"(default: {default})"
+            assert re.search(r"\n      .+ ".join(map(re.escape, shown)), out), option
+    code, _, err = call(capsys, "train", DIGITS, "--model.name", "lenet6", "--help")
+    assert code == 2
+    assert "'lenet6'" in err
+    assert "--model.options.NAME" in call(capsys, "train", "--help")[1]
 
 
 @pytest.mark.parametrize(

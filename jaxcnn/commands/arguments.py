@@ -63,7 +63,7 @@ class Command:
         """
         return None
 
-    def more_help(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+    def more_help(self, given: Mapping[str, Any]) -> Mapping[str, Sequence[tuple[str, str]]]:
         """Returns further groups of the help: by title, what to type and what it does."""
         return {}
 
@@ -194,7 +194,7 @@ def explain(kind: type[C], args: Sequence[str], prog: str) -> str:
         "": rows([a for a in rest if a.metavar]),
         "The options that are changed most often": rows(first),
         "Options": [*rows([a for a in rest if not (a.metavar or a.section)]), *EVERYWHERE],
-        **(default.more_help() if default else {}),
+        **(default.more_help(given) if default else {}),
     }
     for section, about in dict.fromkeys((a.section, a.about) for a in rest if a.section):
         groups[f"{section}: {about}"] = rows([a for a in rest if a.section == section])

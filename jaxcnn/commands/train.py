@@ -64,18 +64,18 @@ class Command(arguments.Command):
             experiment = replace(experiment, model=replace(model, options={}))
         return cls(given["file"], experiment=experiment)
 
-    def more_help(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+    def more_help(self, given: Mapping[str, Any]) -> Mapping[str, Sequence[tuple[str, str]]]:
         """Returns the options of the experiment's model."""
-        model = self.experiment.model
+        name = given.get("model.name", self.experiment.model.name)
         with as_input_error():
-            known = option_docs(model.name)
+            known = option_docs(name)
         rows = []
-        for name, (default, text) in known.items():
-            flag = f"--model.options.{name}".replace("_", "-")
-            value = str(model.options.get(name, default))
+        for option, (default, text) in known.items():
+            flag = f"--model.options.{option}".replace("_", "-")
+            value = str(self.experiment.model.options.get(option, default))
             text = arguments.with_default(text[:1].upper() + text[1:], value)
             rows.append((f"{flag} VALUE", text))
-        return {f'model.options: the options of {model.name}; a tuple is written "(8, 16)"': rows}
+        return {f'model.options: the options of {name}; a tuple is written "(8, 16)"': rows}
 
 
 def run(command: Command) -> int:
