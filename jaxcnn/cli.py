@@ -9,7 +9,6 @@ import contextlib
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -90,6 +89,8 @@ def guarded(command: Callable[[], int], debug: bool = False) -> int:
         return 128 + stopped.signal
     except Exception as error:
         if debug or os.environ.get("JAXCNN_DEBUG"):
+            import traceback
+
             traceback.print_exc()
         code, line = _verdict(error)
         print(f"jaxcnn: {line}", file=sys.stderr)
@@ -106,17 +107,18 @@ def _verdict(error: Exception) -> tuple[int, str]:
             return 2, f"error: {where}{error.strerror or error}"
         case Diverged():
             return 1, str(error)
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
     package = Path(__file__).parent
-    places = [
-        (Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
-    ]
-    ours = [p for p in places if p[0].is_relative_to(package) and p[0] != Path(__file__)]
-    path, line = (ours or places)[-1]
-    if path.is_relative_to(package):
+    ours = [f for f in frames if package in Path(f.filename).parents and f.filename != __file__]
+    frame = (ours or frames)[-1]
+    path = Path(frame.filename)
+    if package in path.parents:
         path = path.relative_to(package.parent)
-    reason = next(iter(str(error).splitlines()), "")
+    reason = str(error).strip().partition("\n")[0]
     what = ": ".join(filter(None, [type(error).__name__, reason]))
-    return 70, f"internal error in {path}:{line} ({what}); --debug shows where"
+    return 70, f"internal error in {path}:{frame.lineno} ({what}); --debug shows where"
 
 
 def _run(name: str, args: Sequence[str]) -> int:
