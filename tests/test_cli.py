@@ -82,9 +82,10 @@ def test_eval_and_predict(capsys, trained, tmp_path):
     code, out, _ = call(capsys, "eval", str(trained), "--tta", "ten_crop")
     assert code == 0
     assert "on 360 images, test-time augmentation ten_crop" in out
-    for side in (8, 32):
-        Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
-    paths = [str(tmp_path / "8.png"), str(tmp_path / "32.png")]
+    paths = [str(tmp_path / f"{side}.png") for side in (8, 32, 40)]
+    for path in paths:
+        side = int(Path(path).stem)
+        Image.new("L", (side, side)).save(path)
     code, out, _ = call(capsys, "predict", str(trained), *paths)
     assert code == 0
     for line, path in zip(out.splitlines(), paths, strict=True):
@@ -92,6 +93,9 @@ def test_eval_and_predict(capsys, trained, tmp_path):
         assert name == f"{path}:"
         assert label in "0123456789"
         assert 0.1 <= float(probability) <= 1
+    code, same, err = call(capsys, "predict", str(trained), *paths, "--resize")
+    assert (code, same) == (0, out)
+    assert err.startswith("jaxcnn: --resize is no longer needed: ")
 
 
 def test_summary_of_lenet5(capsys):
@@ -207,11 +211,6 @@ def bad_calls(folder: Path, trained: Path):
         "nothing to predict": (("predict", at), "at least one image"),
         "not an image": (("predict", at, str(text)), "text.png: not an image"),
         "no such image": (("predict", at, str(folder / "x.png")), "x.png: no such image file"),
-        "40x40 into 32x32": (
-            ("predict", at, str(grey)),
-            "trained at 32x32x1 (--resize would bring it to 8x8): "
-            "fc1: the dense layer expects 400 features, got 784",
-        ),
         "no run to look into": (("viz", str(folder / "new")), "neither is nor holds a run folder"),
         "no such endpoint": (
             ("viz", str(trained), "--image", str(grey), "--endpoint", "stage9"),
@@ -653,10 +652,10 @@ def test_help_of_train_lists_the_options_of_the_model(capsys, monkeypatch):
     ("text", "value"), [("(8, 16)", (8, 16)), ("[8,16]", (8, 16)), ("(8,)", (8,))]
 )
 def test_an_option_of_the_model_can_be_a_tuple(capsys, tmp_path, monkeypatch, text, value):
-    def show(experiment, *_, **__):
-        raise InputError(repr(experiment.model.options))
+    def show(runs, *_, **__):
+        raise InputError(repr(runs[0].experiment.model.options))
 
-    monkeypatch.setattr(run, "train", show)
+    monkeypatch.setattr(group, "train", show)
     options = ("--model.name", "convnet", "--model.options.widths", text)
     _, _, err = call(capsys, "train", DIGITS, *options, "--workdir", str(tmp_path))
     assert repr({"widths": value}) in err

@@ -419,11 +419,11 @@ def test_sigterm_saves_and_exits_143(tmp_path):
     assert max(saved) == int(out.split("SIGTERM at step ")[1].split(";")[0])
 
 
-def test_the_core_needs_no_tfds_grain_or_tyro(tmp_path):
+def test_the_core_needs_no_tfds_or_grain(tmp_path):
     """As on a bare accelerator machine: those imports are made to fail."""
     code = f"""
 import sys
-for name in ("tensorflow_datasets", "grain", "tyro", "tensorboardX"):
+for name in ("tensorflow_datasets", "grain", "tensorboardX"):
     sys.modules[name] = None
 from pathlib import Path
 from jaxcnn import config
