@@ -32,14 +32,14 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": nn.tanh,
     "sigmoid": nn.sigmoid,
 }
-"""By the names that a config gives them."""
+"""Activations by the names that a config gives them."""
 
 
 def activation_named(name: str) -> Activation:
-    """One of :data:`ACTIVATIONS`.
+    """Returns one of :data:`ACTIVATIONS` by its name.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: there is no activation of this name.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation={name!r} must be one of {', '.join(ACTIVATIONS)}")
@@ -262,8 +262,9 @@ class SqueezeExcite(nn.Module):
 
     Attributes:
         squeezed: channels between ``fc1`` and ``fc2``.
-        activation: between them.
-        gate: maps to the weights; the logistic function or its piecewise linear form.
+        activation: the function between ``fc1`` and ``fc2``.
+        gate: maps the output of ``fc2`` to weights: the logistic function, or its piecewise
+            linear form.
         dtype: type of the arithmetic.
         kernel_init: initialiser of both kernels.
     """
@@ -306,7 +307,7 @@ class DropPath(nn.Module):
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of ``divisor``, or the next one where that would lose over 10 %.
+    """Returns the nearest multiple of ``divisor``, or the next one if that loses over 10 %.
 
     >>> round_channels(32 * 1.4), round_channels(11), round_channels(16 * 0.5)
     (48, 16, 8)
@@ -325,7 +326,7 @@ def flatten(x: jax.Array) -> jax.Array:
 
 
 def fan_in_uniform(fan_in: int) -> Initializer:
-    """Initialiser of kernels and biases: uniform within ``1 / sqrt(fan_in)``, PyTorch's default.
+    """Returns PyTorch's default initialiser of kernels and biases, uniform in ``±1/sqrt(fan_in)``.
 
     >>> bool(abs(fan_in_uniform(4)(jax.random.key(0), (100,))).max() <= 0.5)
     True

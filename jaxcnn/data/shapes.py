@@ -30,7 +30,7 @@ SPLITS = ("train", "test")
 
 
 def examples(split: str, number: int) -> np.ndarray:
-    """The first examples of a split, as :func:`draw` takes them: ``(n, 2)`` int32, split and index.
+    """Returns the first examples of a split as ``(n, 2)`` int32 for :func:`draw`: split and index.
 
     >>> examples("test", 2).tolist()
     [[1, 0], [1, 1]]
@@ -40,7 +40,7 @@ def examples(split: str, number: int) -> np.ndarray:
 
 
 def labels(of: Int32[np.ndarray, "n 2"]) -> np.ndarray:
-    """Classes of :func:`examples`, ``(n,)`` int32."""
+    """Returns the classes of :func:`examples` as ``(n,)`` int32."""
     return of[:, 1] % np.int32(len(CLASSES))
 
 
@@ -48,9 +48,9 @@ def draw(of: Int32[Array, "n 2"], side: int, seed: int | jax.Array = 0) -> dict[
     """Draws pictures and tells what is where in them.
 
     Args:
-        of: from :func:`examples`.
+        of: rows of :func:`examples`.
         side: height and width of a picture, in pixels.
-        seed: of the whole set.
+        seed: seed of the whole set.
 
     Returns:
         ``image`` ``(n, side, side, 3)`` uint8; ``mask`` ``(n, side, side)`` float32, the part of
@@ -73,7 +73,7 @@ class Render:
 
     Attributes:
         side: height and width, in pixels.
-        seed: of the whole set.
+        seed: seed of the whole set.
     """
 
     side: int
@@ -81,16 +81,16 @@ class Render:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels."""
+        """Height, width and channels of an image."""
         return self.side, self.side, 3
 
     def __call__(self, of: Int32[Array, "n 2"]) -> UInt8[Array, "n h w 3"]:
-        """Images of :func:`examples`."""
+        """Draws the images of :func:`examples`."""
         return draw(of, self.side, self.seed)["image"]
 
 
 def _picture(key: PRNGKeyArray, label: Array, side: int) -> dict[str, Array]:
-    """One figure of random size, place, turn and colour, on a sloping background under noise."""
+    """Draws a figure of random size, place, turn and colour on a sloping, noisy background."""
     # One draw for everything, since every further one takes noticeably long to compile.
     drawn = jax.random.uniform(key, (13,))
     size, top, left, turn, steepness, direction, strength = drawn[:7]
@@ -122,7 +122,7 @@ def _picture(key: PRNGKeyArray, label: Array, side: int) -> dict[str, Array]:
 
 
 def _noise(seed: Array, side: int) -> Array:
-    """``(side, side, 3)`` in [-0.5, 0.5], by an integer hash, which is far cheaper than a key.
+    """Returns noise ``(side, side, 3)`` in [-0.5, 0.5], by a hash that is far cheaper than a key.
 
     The hash is the finaliser "lowbias32" of C. Wellons, "Prospecting for hash functions" (2018).
     """
@@ -135,7 +135,7 @@ def _noise(seed: Array, side: int) -> Array:
 
 
 def _distance(label: Array, x: Array, y: Array) -> Array:
-    """Signed distance to the outline of a figure within the unit circle, negative inside.
+    """Returns the signed distance to a figure's outline in the unit circle, negative inside.
 
     Near the outline, where it decides a pixel's colour, it is the true distance.
     """
@@ -168,7 +168,10 @@ STARS = tuple(
     }.get(name, (5.0, 0.5))
     for name in CLASSES
 )
-"""Of each class that is one: the number of outer corners, and the radius of the inner ones."""
+"""For each class: the number of outer corners of a star, and the radius of its inner ones.
+
+The values of classes that are no star are computed with, and the results thrown away.
+"""
 
 
 def _box(x: Array, y: Array, width: float, height: float) -> Array:
@@ -178,7 +181,7 @@ def _box(x: Array, y: Array, width: float, height: float) -> Array:
 
 
 def _ellipse(x: Array, y: Array) -> Array:
-    """To first order: the implicit function over the length of its gradient."""
+    """Returns the distance to first order: the implicit function over its gradient's length."""
     value = jnp.sqrt(x**2 + 4 * y**2)
     gradient = jnp.sqrt(x**2 + 16 * y**2)
     return value * (value - 1) / jnp.maximum(gradient, 1e-6)

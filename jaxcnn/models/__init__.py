@@ -212,7 +212,7 @@ SYMMETRIC = {"googlenet", "inception_v3", "efficientnet_v2_l"}
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the models that match a shell pattern, sorted.
+    """Returns the names of the models that match a shell pattern, sorted.
 
     >>> list_models("lenet*")
     ['lenet5']
@@ -221,7 +221,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def model_options(name: str) -> dict[str, Any]:
-    """Options of a model and their defaults.
+    """Returns the options of a model and their defaults.
 
     >>> model_options("convnet")["dropout"]
     0.0
@@ -300,7 +300,7 @@ def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, in
 
 
 def standard_input(name: str) -> tuple[int, int, int]:
-    """Image shape (height, width, channels) that a model was published for.
+    """Returns the image shape (height, width, channels) that a model was published for.
 
     >>> standard_input("lenet5")
     (32, 32, 1)
@@ -310,9 +310,9 @@ def standard_input(name: str) -> tuple[int, int, int]:
 
 
 def standard_classes(image_shape: Sequence[int]) -> int:
-    """Number of classes of the data that images of this height and width usually come from.
+    """Returns how many classes the data has that images of this shape usually come from.
 
-    ImageNet's 1000, and 10 as in MNIST or CIFAR-10 where either side is below 64.
+    They are ImageNet's 1000, or the 10 of MNIST and CIFAR-10 where either side is below 64.
 
     >>> standard_classes((224, 224, 3)), standard_classes((32, 32, 1))
     (1000, 10)
@@ -321,7 +321,9 @@ def standard_classes(image_shape: Sequence[int]) -> int:
 
 
 def standard_normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of pixels in [0, 1] that torchvision's weights of a model expect.
+    """Returns mean and standard deviation of pixels for which torchvision trained a model.
+
+    Pixels are numbers in [0, 1].
 
     >>> standard_normalization("googlenet")
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -23,7 +23,7 @@ class ConvNet(nn.Module):
         convs_per_stage: convolutions before each pool.
         hidden: width of the dense layer before the last.
         batch_norm: normalises after each convolution.
-        activation: after every layer but the last, by its name in :mod:`jaxcnn.layers`.
+        activation: function after every layer but the last, by its name in :mod:`jaxcnn.layers`.
         dropout: rate before the dense layers, in training.
         dtype: type of the arithmetic.
     """

@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """ConvNeXt.
+    """ConvNeXt: a stem of patches, four stages of blocks, average pool, dense layer.
 
     | layer              | output  | tiny    | small    | base      | large     |
     |--------------------|---------|---------|----------|-----------|-----------|

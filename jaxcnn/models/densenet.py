@@ -80,7 +80,7 @@ class DenseNet(nn.Module):
         num_classes: number of logits.
         growth: channels that each layer adds, the paper's k.
         block_sizes: layers in each block.
-        small_images: the paper's stem for 32x32 images: 3x3, stride 1, no pool.
+        small_images: has the paper's stem for 32x32 images: 3x3, stride 1, no pool.
         dropout: rate on the output of each layer, in training.
         dtype: type of the arithmetic.
         remat: recomputes each layer in the backward pass instead of storing it.

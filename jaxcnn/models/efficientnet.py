@@ -35,10 +35,10 @@ class MBConv(nn.Module):
     Attributes:
         features: output channels.
         kernel: size of the depthwise convolution.
-        expand: its channels, as a multiple of the input's.
-        stride: of the depthwise convolution.
-        momentum: of the normalisation.
-        epsilon: of the normalisation.
+        expand: channels of the depthwise convolution, as a multiple of the input's.
+        stride: stride of the depthwise convolution.
+        momentum: share of the old statistics that the normalisation keeps.
+        epsilon: number that the normalisation adds to the variance.
         drop_path: probability of dropping the residual branch, in training.
         dtype: type of the arithmetic.
     """
@@ -200,9 +200,9 @@ class EfficientNet(nn.Module):
         head: channels of the last convolution; 0 for four times the last stage's.
         width: multiplies the channels, which stay multiples of 8.
         depth: multiplies the blocks of each stage, rounded up.
-        momentum: of the normalisation: share of the old statistics that is kept.
-        epsilon: of the normalisation.
-        small_images: for 32x32 images: the first convolution does not stride.
+        momentum: share of the old statistics that the normalisation keeps.
+        epsilon: number that the normalisation adds to the variance.
+        small_images: keeps the first convolution at stride 1, for 32x32 images.
         dropout: rate before the dense layer, in training.
         drop_path: rate that the blocks rise to linearly, from 0 for the first.
         dtype: type of the arithmetic.

@@ -89,7 +89,7 @@ class GoogLeNet2014(nn.Module):
         naive: the paper's naive module (figure 2a) in place of its Inception module.
         aux_heads: has the two auxiliary classifiers, which are computed in training only, or
             where endpoints are asked for.
-        aux_weight: of each auxiliary loss in the total.
+        aux_weight: weight of each auxiliary loss in the total.
         dropout: rate before the dense layer, in training.
         dropout_aux: rate in the auxiliary classifiers, in training.
         dtype: type of the arithmetic.
@@ -239,7 +239,7 @@ class GoogLeNet(nn.Module):
         num_classes: number of logits.
         aux_heads: has the two auxiliary classifiers, which are computed in training only, or
             where endpoints are asked for.
-        aux_weight: of each auxiliary loss in the total.
+        aux_weight: weight of each auxiliary loss in the total.
         dropout: rate before the dense layer, in training.
         dropout_aux: rate in the auxiliary classifiers, in training.
         dtype: type of the arithmetic.

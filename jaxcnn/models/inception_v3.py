@@ -171,7 +171,7 @@ class InceptionV3(nn.Module):
         num_classes: number of logits.
         aux_heads: has the auxiliary head, which is computed in training only, or where endpoints
             are asked for.
-        aux_weight: of the auxiliary loss in the total.
+        aux_weight: weight of the auxiliary loss in the total.
         dropout: rate before the dense layer, in training.
         dtype: type of the arithmetic.
         remat: recomputes each module in the backward pass instead of storing it.

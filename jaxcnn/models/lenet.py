@@ -32,8 +32,8 @@ class LeNet5(nn.Module):
 
     Attributes:
         num_classes: number of logits.
-        activation: after every layer but the last, by name; the paper's is ``"tanh"``.
-        pool: ``"max"`` or ``"avg"``, which is closer to the paper's subsampling.
+        activation: function after every layer but the last, by name; the paper's is ``"tanh"``.
+        pool: kind of pooling, ``"max"``, or ``"avg"``, which is closer to the paper's subsampling.
         dropout: rate before the last two dense layers, in training.
         dtype: type of the arithmetic.
     """

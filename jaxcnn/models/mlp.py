@@ -16,7 +16,7 @@ class MLP(nn.Module):
     Attributes:
         num_classes: number of logits.
         hidden: width of each hidden layer.
-        activation: after every layer but the last, by its name in :mod:`jaxcnn.layers`.
+        activation: function after every layer but the last, by its name in :mod:`jaxcnn.layers`.
         dropout: rate after every hidden layer, in training.
         dtype: type of the arithmetic.
     """

@@ -24,8 +24,8 @@ class InvertedResidual(nn.Module):
     Attributes:
         features: output channels.
         kernel: size of the depthwise convolution.
-        expand: its channels, as a multiple of the input's.
-        stride: of the depthwise convolution.
+        expand: channels of the depthwise convolution, as a multiple of the input's.
+        stride: stride of the depthwise convolution.
         dtype: type of the arithmetic.
     """
 

@@ -23,7 +23,7 @@ class SeparableBlock(nn.Module):
 
     Attributes:
         features: output channels.
-        stride: of the depthwise convolution.
+        stride: stride of the depthwise convolution.
         dtype: type of the arithmetic.
     """
 
@@ -66,8 +66,8 @@ class MobileNetV1(nn.Module):
     Attributes:
         num_classes: number of logits.
         width: multiplies the channels of every layer.
-        stages: for each line of the table, blocks and channels.
-        small_images: for 32x32 images: the first convolution does not stride.
+        stages: blocks and channels for each line of the table.
+        small_images: keeps the first convolution at stride 1, for 32x32 images.
         dropout: rate before the dense layer, in training.
         dtype: type of the arithmetic.
         remat: recomputes each block in the backward pass instead of storing it.

@@ -32,7 +32,7 @@ class InvertedResidual(nn.Module):
     Attributes:
         features: output channels.
         expand: channels of the depthwise convolution, as a multiple of the input's.
-        stride: of the depthwise convolution.
+        stride: stride of the depthwise convolution.
         dtype: type of the arithmetic.
     """
 
@@ -74,7 +74,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2.
+    """MobileNetV2: 3x3 convolution, inverted residuals, 1x1 convolution, average pool, dense.
 
     | layer             | expand | channels | blocks | stride |
     |-------------------|--------|----------|--------|--------|
@@ -93,7 +93,7 @@ class MobileNetV2(nn.Module):
         num_classes: number of logits.
         width: multiplies the channels, which stay multiples of 8.
         stages: expand, channels, blocks and stride for each line of the table.
-        small_images: for 32x32 images: the first two strides are 1.
+        small_images: keeps the first two strides at 1, for 32x32 images.
         dropout: rate before the dense layer, in training.
         dtype: type of the arithmetic.
         remat: recomputes each block in the backward pass instead of storing it.

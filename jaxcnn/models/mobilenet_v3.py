@@ -34,7 +34,7 @@ class InvertedResidual(nn.Module):
         features: output channels.
         squeeze_excite: reweights the expanded channels.
         hard_swish: activation ``x relu6(x + 3) / 6`` instead of ReLU.
-        stride: of the depthwise convolution.
+        stride: stride of the depthwise convolution.
         dtype: type of the arithmetic.
     """
 
@@ -125,7 +125,7 @@ class MobileNetV3(nn.Module):
 
     Attributes:
         num_classes: number of logits.
-        blocks: for each block kernel, expanded channels, output channels, whether it squeezes
+        blocks: for each block: kernel, expanded channels, output channels, whether it squeezes
             and excites, whether it uses hard swish, stride.
         hidden: width of the dense layer before the last.
         width: multiplies the channels, which stay multiples of 8.

@@ -20,7 +20,7 @@ class PreactBasicBlock(nn.Module):
 
     Attributes:
         width: output channels.
-        stride: of the first convolution.
+        stride: stride of the first convolution.
         project: the shortcut is a 1x1 convolution of the activated input, not the identity.
         drop_path: probability of dropping the residual branch, in training.
         dtype: type of the arithmetic.
@@ -93,7 +93,7 @@ class PreactResNet(nn.Module):
         num_classes: number of logits.
         stage_sizes: blocks in each stage.
         bottleneck: 1x1-3x3-1x1 blocks instead of two 3x3 convolutions.
-        small_images: the accepted stem for 32x32 images: 3x3, stride 1, no pool.
+        small_images: has the accepted stem for 32x32 images: 3x3, stride 1, no pool.
         drop_path: rate of the last block; earlier ones rise to it linearly.
         dropout: rate before the dense layer, in training.
         dtype: type of the arithmetic.

@@ -22,7 +22,8 @@ class Block(nn.Module):
     Attributes:
         width: output channels, and those of the 3x3 convolution.
         group_width: channels of a group.
-        stride: of the 3x3 convolution; the shortcut is a 1x1 convolution where shapes differ.
+        stride: stride of the 3x3 convolution; the shortcut becomes a 1x1 convolution where shapes
+            differ.
         squeeze: channels of the excitation's bottleneck as a share of the input's; 0 for none.
         dtype: type of the arithmetic.
     """
@@ -77,7 +78,7 @@ class RegNet(nn.Module):
         widths: channels of each stage.
         group_width: channels of a group; narrower stages are one group.
         squeeze: channels of the excitation's bottleneck as a share of a block's input; 0 in X.
-        small_images: for 32x32 images: the first convolution does not stride.
+        small_images: keeps the first convolution at stride 1, for 32x32 images.
         dropout: rate before the dense layer, in training.
         dtype: type of the arithmetic.
         remat: recomputes each block in the backward pass instead of storing it.

@@ -24,7 +24,7 @@ class BasicBlock(nn.Module):
 
     Attributes:
         width: output channels.
-        stride: of the first convolution.
+        stride: stride of the first convolution.
         project: the shortcut is a 1x1 convolution instead of the identity.
         zero_init: the block starts as its shortcut.
         drop_path: probability of dropping the residual branch, in training.
@@ -65,8 +65,8 @@ class Bottleneck(nn.Module):
     Attributes:
         width: a quarter of the output channels.
         inner: channels of the 3x3 convolution.
-        groups: of the 3x3 convolution; more than one makes a ResNeXt.
-        stride: of the 3x3 convolution.
+        groups: number of groups of the 3x3 convolution; more than one makes a ResNeXt.
+        stride: stride of the 3x3 convolution.
         project: the shortcut is a 1x1 convolution instead of the identity.
         zero_init: the block starts as its shortcut.
         drop_path: probability of dropping the residual branch, in training.
@@ -120,9 +120,9 @@ class ResNet(nn.Module):
         num_classes: number of logits.
         stage_sizes: blocks in each stage.
         bottleneck: 1x1-3x3-1x1 blocks instead of two 3x3 convolutions.
-        groups: of the 3x3 convolutions in bottlenecks (ResNeXt's cardinality).
+        groups: number of groups of the 3x3 convolutions in bottlenecks (ResNeXt's cardinality).
         width_per_group: channels of a group in the first stage.
-        small_images: the accepted stem for 32x32 images: 3x3, stride 1, no pool.
+        small_images: has the accepted stem for 32x32 images: 3x3, stride 1, no pool.
         zero_init_residual: every block starts as its shortcut (Goyal et al. 2017).
         drop_path: rate of the last block; earlier ones rise to it linearly.
         dropout: rate before the dense layer, in training.

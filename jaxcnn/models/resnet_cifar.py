@@ -22,7 +22,7 @@ class CifarBlock(nn.Module):
 
     Attributes:
         width: output channels.
-        stride: of the first convolution.
+        stride: stride of the first convolution.
         drop_path: probability of dropping the residual branch, in training.
         dtype: type of the arithmetic.
     """

@@ -29,9 +29,10 @@ class Layer(NamedTuple):
     """A word of the line.
 
     Attributes:
-        kind: what it is.
-        window: side of the kernel or pool, 0 for none.
-        to: number of kernels or units, or row of GoogLeNet's table; empty for none.
+        kind: kind of the layer, such as ``"conv"``.
+        window: side of the kernel or pool; 0 where there is none.
+        to: number of kernels or units, or a row of GoogLeNet's table; empty where the layer has
+            neither.
         stride: step of the window.
     """
 
@@ -42,10 +43,11 @@ class Layer(NamedTuple):
 
 
 def read(layers: str) -> tuple[Layer, ...]:
-    """The layers that a line names.
+    """Returns the layers that a line names.
 
     Raises:
-        ValueError: a word that is none, a feature map asked for where none is left, or no word.
+        ValueError: a word names no layer, a layer needs a feature map behind one that leaves
+            none, or the line is empty.
 
     >>> read("conv3-32/2 max2")
     (Layer(kind='conv', window=3, to='32', stride=2), Layer(kind='max', window=2, to='', stride=2))
@@ -69,7 +71,7 @@ def read(layers: str) -> tuple[Layer, ...]:
 
 
 def smallest_side(layers: tuple[Layer, ...]) -> int:
-    """Sides of the smallest image from which every layer gets a map of at least 1x1."""
+    """Returns the side of the smallest image that gives every layer a map of at least 1x1."""
     side = 1
     for layer in reversed(layers):
         reach = layer.window if layer.kind in ("valid", "max", "avg") else 1
@@ -96,7 +98,7 @@ class Sequential(nn.Module):
     Attributes:
         num_classes: number of logits.
         layers: the words, with spaces between them.
-        aux_weight: of each auxiliary loss in the total.
+        aux_weight: weight of each auxiliary loss in the total.
         dtype: type of the arithmetic.
     """
 

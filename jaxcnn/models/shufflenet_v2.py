@@ -33,7 +33,7 @@ class ShuffleUnit(nn.Module):
 
     Attributes:
         features: output channels.
-        stride: of the depthwise convolutions.
+        stride: stride of the depthwise convolutions.
         dtype: type of the arithmetic.
     """
 
@@ -86,7 +86,7 @@ class ShuffleUnit(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """ShuffleNet V2.
+    """ShuffleNet V2: 3x3 convolution, max pool, three stages of units, 1x1 convolution, dense.
 
     | layer              | output  | units | 0.5x | 1x   | 1.5x | 2x   |
     |--------------------|---------|-------|------|------|------|------|
@@ -102,7 +102,7 @@ class ShuffleNetV2(nn.Module):
         num_classes: number of logits.
         stage_sizes: units in each stage.
         widths: channels of each stage and of conv5.
-        small_images: for 32x32 images: conv1 does not stride, and there is no max pool.
+        small_images: keeps conv1 at stride 1 and leaves the max pool out, for 32x32 images.
         dropout: rate before the dense layer, in training.
         dtype: type of the arithmetic.
         remat: recomputes each unit in the backward pass instead of storing it.

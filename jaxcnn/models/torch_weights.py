@@ -52,7 +52,7 @@ def from_torch(
     input_shape: tuple[int, int, int] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Variables of a model from a state dict in torchvision's layout (or timm's).
+    """Returns a model's variables from a state dict in torchvision's layout (or timm's).
 
     Convolution kernels turn from ``(out, in, h, w)`` to ``(h, w, in, out)``, dense ones from
     ``(out, in)`` to ``(in, out)``; everything becomes float32. ``num_batches_tracked`` is left
@@ -140,10 +140,10 @@ def load_torch_weights(
     input_shape: tuple[int, int, int] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Variables of a model from a safetensors file in torchvision's layout (or timm's).
+    """Reads a model's variables from a safetensors file in torchvision's layout (or timm's).
 
-    Args, result and errors are those of :func:`from_torch`; a file that is not safetensors, or
-    not whole, is refused as in :func:`jaxcnn.models.safetensors.read_safetensors`.
+    Arguments, result and errors are those of :func:`from_torch`. A file that is not safetensors,
+    or not whole, is refused as in :func:`jaxcnn.models.safetensors.read_safetensors`.
     """
     try:
         return from_torch(
@@ -164,7 +164,7 @@ def _canonical(name: str) -> str:
 
 
 def _dotted(path: tuple[str, ...]) -> str:
-    """``("params", "layer1_0", "conv1", "kernel")`` to ``"layer1.0.conv1.weight"``."""
+    """Turns ``("params", "layer1_0", "conv1", "kernel")`` to ``"layer1.0.conv1.weight"``."""
     *modules, leaf = path[1:]
     return _canonical(".".join([*modules, LEAVES.get(leaf, leaf)]))
 
@@ -172,7 +172,7 @@ def _dotted(path: tuple[str, ...]) -> str:
 def _renamed(
     state_dict: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> dict[str, tuple[str, Any]]:
-    """Dotted name to (the name in the state dict, array)."""
+    """Maps dotted names to the name in the state dict and the array."""
     given: dict[str, tuple[str, Any]] = {}
     for key, value in state_dict.items():
         if key.endswith("num_batches_tracked"):
@@ -194,7 +194,7 @@ def _torch_shape(target: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _to_ours(array: np.ndarray, target: tuple[int, ...]) -> np.ndarray | None:
-    """The array in our layout, or None where it does not fit or does not hold numbers."""
+    """Returns the array in our layout; None if it does not fit or does not hold numbers."""
     shape = _torch_shape(target)
     if array.shape != shape:
         # A dense layer stored as a convolution over its whole input, or the reverse, holds the

@@ -32,7 +32,7 @@ class VGG(nn.Module):
         num_classes: number of logits.
         stage_sizes: convolutions in each stage.
         batch_norm: normalises after each convolution.
-        small_images: the accepted head for 32x32 images: one dense layer on the 512 features.
+        small_images: has the accepted head for 32x32 images: one dense layer on the 512 features.
         dropout: rate before the last two dense layers (``small_images``: the only one), in
             training.
         dtype: type of the arithmetic.

@@ -21,7 +21,7 @@ class WideBlock(nn.Module):
 
     Attributes:
         width: output channels.
-        stride: of the first convolution.
+        stride: stride of the first convolution.
         dropout: rate between the convolutions, in training.
         dtype: type of the arithmetic.
     """

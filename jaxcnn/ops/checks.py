@@ -14,7 +14,7 @@ LAYOUTS = {3: "(n, w, c)", 4: "(n, h, w, c)", 5: "(n, d, h, w, c)"}
 
 
 def floating_array(name: str, value: ArrayInput) -> Array:
-    """The argument as a JAX array, or a TypeError that says why it cannot be one.
+    """Returns the argument as a JAX array, or raises a TypeError that says why it cannot.
 
     >>> floating_array("x", np.zeros(3, np.float32)).shape
     (3,)
@@ -30,7 +30,7 @@ def floating_array(name: str, value: ArrayInput) -> Array:
 
 
 def images(name: str, value: ArrayInput) -> Array:
-    """The argument as a batch of 1-D, 2-D or 3-D feature maps, channels last.
+    """Returns the argument as a batch of 1-D, 2-D or 3-D feature maps, channels last.
 
     >>> images("x", np.zeros((1, 8, 8, 3), np.float32)).ndim
     4
@@ -47,7 +47,7 @@ def images(name: str, value: ArrayInput) -> Array:
 
 
 def channel_vector(name: str, value: ArrayInput, channels: int) -> Array:
-    """One number per channel.
+    """Returns the argument as an array of one number per channel.
 
     >>> channel_vector("bias", np.zeros(3, np.float32), 3).shape
     (3,)
@@ -59,7 +59,7 @@ def channel_vector(name: str, value: ArrayInput, channels: int) -> Array:
 
 
 def number_at_least(name: str, value: Number, minimum: int) -> None:
-    """Refuse what is not a finite real number, or is too small.
+    """Refuses what is not a finite real number, or is too small.
 
     >>> number_at_least("epsilon", 1e-5, 0)
     """
@@ -70,7 +70,7 @@ def number_at_least(name: str, value: Number, minimum: int) -> None:
 
 
 def one_of(name: str, value: Name, accepted: Iterable[str]) -> None:
-    """Refuse a name that is not among those accepted.
+    """Refuses a name that is not among those accepted.
 
     >>> one_of("padding_mode", "zeros", ("zeros", "reflect"))
     """
@@ -80,10 +80,10 @@ def one_of(name: str, value: Name, accepted: Iterable[str]) -> None:
 
 
 def wide(x: Array) -> Array:
-    """In at least float32, which is where sums of half-precision numbers belong."""
+    """Converts to float32 where that is wider, since sums of half-precision numbers need it."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def per_channel(vector: Array, rank: int) -> Array:
-    """Give a vector over channels the rank of the feature maps it is combined with."""
+    """Gives a vector over channels the rank of the feature maps it is combined with."""
     return vector.reshape((1,) * (rank - 1) + (-1,))

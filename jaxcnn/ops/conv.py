@@ -35,7 +35,7 @@ def conv(
     precision: Precision = None,
     preferred_element_type: DType | None = None,
 ) -> Float[Array, "n *out o"]:
-    r"""Convolve feature maps with a kernel, as CNNs do: the kernel is not flipped.
+    r"""Convolves feature maps with a kernel, as CNNs do: the kernel is not flipped.
 
     $$y_{n,i,o} = b_o + \sum_{t,c} x_{n,\; i s + t d - p,\; c}\; w_{t,c,o}$$
 
@@ -112,7 +112,7 @@ def conv_transpose(
     precision: Precision = None,
     preferred_element_type: DType | None = None,
 ) -> Float[Array, "n *out o"]:
-    r"""Spread each input position over the output: the transpose of ``conv`` as a linear map.
+    r"""Spreads each input position over the output: the transpose of ``conv`` as a linear map.
 
     $$y_{n,j,o} = b_o + \sum_{i s + t d - p = j} \sum_c x_{n,i,c}\; w_{t,c,o}$$
 
@@ -195,17 +195,17 @@ def depthwise_conv(
     precision: Precision = None,
     preferred_element_type: DType | None = None,
 ) -> Float[Array, "n *out o"]:
-    r"""Convolve every channel on its own: ``conv`` with as many groups as channels.
+    r"""Convolves every channel on its own: ``conv`` with as many groups as channels.
 
     $$y_{n,i,c m + j} = \sum_t x_{n,\; i s + t d - p,\; c}\; w_{t,0,c m + j}$$
 
     Args:
         x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
         w: kernel, (*kernel, 1, c m), with m outputs for every channel.
-        stride: 1 by default.
+        stride: as in ``conv``, 1 by default.
         padding: as in ``conv``, "SAME" by default.
         padding_mode: as in ``conv``, "zeros" by default.
-        dilation: 1 by default.
+        dilation: as in ``conv``, 1 by default.
         bias: (c m,); None for none.
         impl: as in ``conv``.
         precision: as in ``lax.conv_general_dilated``.
@@ -263,7 +263,7 @@ def separable_conv(
     precision: Precision = None,
     preferred_element_type: DType | None = None,
 ) -> Float[Array, "n *out o"]:
-    r"""A depthwise convolution, then a 1x1 convolution that mixes the channels.
+    r"""Convolves every channel on its own, then mixes the channels with a 1x1 convolution.
 
     $$y = \text{conv}_{1\times1}(\text{depthwise\_conv}(x, w_d), w_p) + b$$
 
@@ -271,10 +271,10 @@ def separable_conv(
         x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
         depthwise: (*kernel, 1, c m).
         pointwise: (1, ..., 1, c m, o).
-        stride: of the depthwise part, 1 by default.
-        padding: of the depthwise part, "SAME" by default.
-        padding_mode: "zeros" by default.
-        dilation: of the depthwise part, 1 by default.
+        stride: that of the depthwise part, 1 by default.
+        padding: that of the depthwise part, "SAME" by default.
+        padding_mode: as in ``conv``, "zeros" by default.
+        dilation: that of the depthwise part, 1 by default.
         bias: (o,); None for none.
         impl: as in ``conv``; "auto", "lax" or "canonical".
         precision: as in ``lax.conv_general_dilated``.
@@ -338,19 +338,19 @@ def convolve(
     precision: Precision = None,
     preferred_element_type: DType | None = None,
 ) -> Float[Array, "n *out o"]:
-    r"""The convolution of mathematics: as ``conv``, with the kernel flipped.
+    r"""Convolves as mathematics does: as ``conv``, with the kernel flipped.
 
     $$y_{n,i,o} = b_o + \sum_{t,c} x_{n,\; i s - t d + p',\; c}\; w_{t,c,o}$$
 
     Args:
         x: feature maps, (n, *spatial, c) with 1 to 3 spatial dimensions.
         w: kernel, (*kernel, c / groups, o).
-        stride: 1 by default.
+        stride: as in ``conv``, 1 by default.
         padding: as in ``conv``, "SAME" by default. For an even kernel, "SAME_LOWER" is what
             NumPy and SciPy call "same".
-        padding_mode: "zeros" by default.
-        dilation: 1 by default.
-        groups: 1 by default.
+        padding_mode: as in ``conv``, "zeros" by default.
+        dilation: as in ``conv``, 1 by default.
+        groups: as in ``conv``, 1 by default.
         bias: (o,); None for none.
         impl: as in ``conv``.
         precision: as in ``lax.conv_general_dilated``.
@@ -386,7 +386,7 @@ def convolve(
 
 
 def _kernel(x: Array, w: ArrayInput, groups: Int) -> Array:
-    """Check a kernel against the feature maps it is for."""
+    """Checks a kernel against the feature maps it is for."""
     kernel = floating_array("w", w)
     if kernel.ndim != x.ndim:
         raise ValueError(
@@ -430,7 +430,7 @@ def _element_type(x: Array, dtype: DType | None) -> str | None:
 
 
 def _pad_by_mode(x: Array, pads: Pairs, mode: str) -> Array:
-    """Pad the spatial dimensions with reflected, replicated or wrapped values."""
+    """Pads the spatial dimensions with reflected, replicated or wrapped values."""
     for (before, after), size in zip(pads, x.shape[1:-1], strict=True):
         widest = {"reflect": size - 1, "circular": size}.get(mode)
         if widest is not None and max(before, after) > widest:

@@ -363,7 +363,7 @@ def block_length(out_channels: int) -> int:
 
 
 def block_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
-    """Compute m neighbouring outputs of a row as m times the channels of one output.
+    """Computes m neighbouring outputs of a row as m times the channels of one output.
 
     The kernel is laid m times into a wider one, a stride further each time. That costs a few
     multiplications by zero and buys columns: with few output channels the matrix product inside
@@ -434,7 +434,7 @@ def _patches(spec: ConvSpec, x: Array) -> Array:
 
 
 def patches_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
-    """Gather every window into a row (im2col), then one matrix product."""
+    """Gathers every window into a row (im2col), and multiplies all rows with the kernel at once."""
     y = jnp.matmul(
         _patches(spec, x),
         w.reshape(-1, spec.out_channels),

@@ -38,7 +38,7 @@ FILTERS: dict[str, np.ndarray] = {
 
 
 def gaussian(sigma: Number, *, size: Int | None = None) -> np.ndarray:
-    r"""A Gaussian kernel of any width, normalised to sum to one.
+    r"""Returns a Gaussian kernel of any width, normalised to sum to one.
 
     $$g_{ij} \propto \exp\Big(-\frac{i^2 + j^2}{2 \sigma^2}\Big)$$
 
@@ -77,7 +77,7 @@ def gaussian(sigma: Number, *, size: Int | None = None) -> np.ndarray:
 def apply_filter(
     image: ArrayInput, kernel: ArrayInput, *, padding_mode: Name = "replicate"
 ) -> Float[Array, "*shape"]:
-    r"""Slide a kernel over a grey or colour image, each channel on its own; the size stays.
+    r"""Slides a kernel over a grey or colour image, each channel on its own; the size stays.
 
     $$y_{i,c} = \sum_t x_{i + t - \lfloor k/2 \rfloor,\, c}\; w_t$$
 

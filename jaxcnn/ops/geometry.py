@@ -30,7 +30,7 @@ PADDING_NAMES = ("SAME", "SAME_LOWER", "VALID")
 
 
 def per_dimension(name: str, value: Any, rank: int, *, minimum: int = 1) -> tuple[int, ...]:
-    r"""Spread an int over the spatial dimensions, or check a sequence of them.
+    r"""Spreads an int over the spatial dimensions, or checks a sequence of them.
 
     $$\text{stride} = s \;\mapsto\; (s, \dots, s)$$
 
@@ -69,7 +69,7 @@ def per_dimension(name: str, value: Any, rank: int, *, minimum: int = 1) -> tupl
 def same_padding(
     size: Int, window: Int, stride: Int = 1, dilation: Int = 1, *, lower: bool = False
 ) -> tuple[int, int]:
-    r"""Pad one dimension so that the output has ceil(size / stride) positions.
+    r"""Pads one dimension so that the output has ceil(size / stride) positions.
 
     $$p = \max\big((\lceil n/s \rceil - 1)\,s + d(k-1) + 1 - n,\; 0\big)$$
 
@@ -109,7 +109,7 @@ def explicit_padding(
     stride: Sequence[int],
     dilation: Sequence[int],
 ) -> Pairs:
-    """Turn any way of writing a padding into pairs (before, after).
+    """Turns any way of writing a padding into pairs (before, after).
 
     Args:
         padding: "SAME", "SAME_LOWER", "VALID", an int for every side, one int per dimension, or
@@ -173,7 +173,7 @@ def conv_output_shape(
     padding: Padding = "SAME",
     dilation: Ints = 1,
 ) -> tuple[int, ...]:
-    r"""Spatial shape of a convolution's output.
+    r"""Returns the spatial shape of a convolution's output.
 
     $$n_\text{out} = \left\lfloor \frac{n + p_\text{lo} + p_\text{hi} - d(k-1) - 1}{s}
     \right\rfloor + 1$$
@@ -210,7 +210,7 @@ def window_output_shape(
     padding: Pairs,
     dilation: Sequence[int],
 ) -> tuple[int, ...]:
-    """Slide a window over a padded input and count its positions; a window that cannot fit raises.
+    """Counts the positions of a window on a padded input; a window that cannot fit raises.
 
     Args:
         name: what the error calls the window, "kernel" or "window".
@@ -249,7 +249,7 @@ def ceil_padding(
     padding: Pairs,
     dilation: Sequence[int],
 ) -> Pairs:
-    """Lengthen the padding so that ``ceil_mode`` keeps the last, partial window.
+    """Lengthens the padding so that ``ceil_mode`` keeps the last, partial window.
 
     As in PyTorch, a window that would start in the padding after the input is dropped.
 
@@ -285,7 +285,7 @@ def pool_output_shape(
     dilation: Ints = 1,
     ceil_mode: bool = False,
 ) -> tuple[int, ...]:
-    r"""Spatial shape of a pooling layer's output.
+    r"""Returns the spatial shape of a pooling layer's output.
 
     $$n_\text{out} = \left\lfloor \frac{n + p_\text{lo} + p_\text{hi} - d(k-1) - 1}{s}
     \right\rfloor + 1 \quad (\lceil\cdot\rceil \text{ in ceil mode})$$
@@ -323,7 +323,7 @@ def conv_transpose_padding(
     stride: Sequence[int],
     dilation: Sequence[int],
 ) -> Pairs:
-    """Padding that a transposed convolution removes from its full output.
+    """Returns the padding that a transposed convolution removes from its full output.
 
     "SAME" removes what makes the output ``stride`` times the input; "VALID" removes nothing.
 
@@ -360,7 +360,7 @@ def conv_transpose_output_shape(
     output_padding: Ints = 0,
     dilation: Ints = 1,
 ) -> tuple[int, ...]:
-    r"""Spatial shape of a transposed convolution's output.
+    r"""Returns the spatial shape of a transposed convolution's output.
 
     $$n_\text{out} = (n - 1)\,s - p_\text{lo} - p_\text{hi} + d(k-1) + 1 + p_\text{out}$$
 
@@ -408,7 +408,7 @@ def conv_transpose_output_shape(
 
 
 def layer_activations(spatial: Shape, features: Int) -> int:
-    r"""Count the outputs ("neurons") of a layer for one image.
+    r"""Counts the outputs ("neurons") of a layer for one image.
 
     $$A = c \prod_i n_i$$
 
@@ -438,7 +438,7 @@ def layer_parameters(
     groups: Int = 1,
     bias: bool = True,
 ) -> int:
-    r"""Count the parameters of a convolution.
+    r"""Counts the parameters of a convolution.
 
     $$P = c_\text{out}\left(\frac{c_\text{in}}{g} \prod_i k_i + [\text{bias}]\right)$$
 
@@ -468,7 +468,7 @@ def layer_parameters(
 
 
 def check_groups(groups: Int, in_channels: int, out_channels: int) -> None:
-    """Refuse a number of groups that does not divide both channel counts.
+    """Refuses a number of groups that does not divide both channel counts.
 
     Args:
         groups: the number of groups.
@@ -512,7 +512,7 @@ class ReceptiveField(NamedTuple):
 
 
 def receptive_field(layers: Sequence[Shape]) -> ReceptiveField:
-    r"""Theoretical receptive field of a stack of convolutions and pools.
+    r"""Returns the theoretical receptive field of a stack of convolutions and pools.
 
     $$r_l = r_{l-1} + d_l(k_l - 1)\,j_{l-1}, \qquad j_l = j_{l-1} s_l, \qquad
     c_l = c_{l-1} + \Big(\frac{d_l(k_l - 1)}{2} - p_l\Big) j_{l-1}$$
@@ -555,7 +555,7 @@ def receptive_field(layers: Sequence[Shape]) -> ReceptiveField:
 
 
 def is_int(value: object) -> bool:
-    """True for what counts as an integer: int and NumPy integers, but neither bool nor arrays.
+    """Returns whether a value is an int or a NumPy integer; neither bools nor arrays are.
 
     >>> is_int(3), is_int(True), is_int(3.0)
     (True, False, False)
@@ -564,7 +564,7 @@ def is_int(value: object) -> bool:
 
 
 def _checked_shape(name: str, value: Shape) -> tuple[int, ...]:
-    """A spatial shape: a sequence of positive ints, perhaps empty."""
+    """Returns a spatial shape, which is a sequence of positive ints and may be empty."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         raise TypeError(f"{name}={value!r} must be a sequence of ints, one per spatial dimension")
     return per_dimension(name, value, len(value)) if value else ()

@@ -33,7 +33,7 @@ from jaxcnn.ops.pool_rewrites import PoolSpec
 
 
 class Rule(NamedTuple):
-    """Take ``impl`` where ``when`` holds of the spec; ``why`` is what ``explain`` says."""
+    """Chooses ``impl`` where ``when`` holds for the spec; ``why`` is what ``explain`` says."""
 
     impl: str
     when: Callable[[Any], bool]
@@ -270,7 +270,7 @@ _recorder = jax.make_user_context(None)
 
 @contextlib.contextmanager
 def force_impl(impl: Name = "auto", *, platform: Name | None = None) -> Iterator[None]:
-    """Pin the implementation of every op traced inside, where the call itself says "auto".
+    """Pins the implementation of every op traced inside, where the call itself says "auto".
 
     It is read while tracing, and a function that was traced under another choice (by ``jax.jit``,
     ``lax.scan``, ...) is traced again. It holds for the current thread only. What is compiled
@@ -302,7 +302,7 @@ def force_impl(impl: Name = "auto", *, platform: Name | None = None) -> Iterator
 
 
 def current_platform() -> str:
-    """The platform that ``auto`` chooses for: the default backend unless forced.
+    """Returns the platform that ``auto`` chooses for: the default backend unless forced.
 
     >>> with force_impl(platform="gpu"):
     ...     current_platform()
@@ -312,7 +312,7 @@ def current_platform() -> str:
 
 
 def is_pinned_to_lax() -> bool:
-    """Whether every op must be left as plain as ``force_impl("lax")`` promises.
+    """Returns whether every op must be left as plain as ``force_impl("lax")`` promises.
 
     >>> with force_impl("lax"):
     ...     is_pinned_to_lax()
@@ -341,7 +341,7 @@ class Explanation(NamedTuple):
 def explain(
     op: Callable[..., Any], *args: Any, platform: Name | None = None, **kwargs: Any
 ) -> list[Explanation]:
-    """Say which implementation each convolution or pool in a call gets, and why.
+    """Says which implementation each convolution or pool in a call gets, and why.
 
     Nothing is computed: the call is only traced.
 
@@ -439,7 +439,7 @@ def _conv_bwd(
     spec: ConvSpec, plan: Plan, residuals: tuple[Array, Array], cotangent: ArrayInput
 ) -> tuple[Array, Array]:
     (x, w), dy = residuals, jnp.asarray(cotangent)
-    plain = dataclasses.replace(spec, preferred_element_type=None)  # that is of the output
+    plain = dataclasses.replace(spec, preferred_element_type=None)  # it concerns the output alone
     dx = conv_rewrites.INPUT_GRADIENT[plan.input_gradient](plain, w, dy)
     dw = conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient](plain, x, dy)
     return dx.astype(x.dtype), dw.astype(w.dtype)
@@ -450,7 +450,7 @@ _planned_conv.defvjp(_conv_fwd, _conv_bwd)
 
 
 def run_conv(spec: ConvSpec, x: Array, w: Array, impl: Name) -> Array:
-    """Carry out a convolution that has been checked."""
+    """Carries out a convolution that has been checked."""
     plan = _plan("conv", CONV, CONV_PINS, spec, impl)
     if plan is None:
         return conv_rewrites.lax_forward(spec, x, w)
@@ -486,7 +486,7 @@ _planned_conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
 
 
 def run_conv_transpose(spec: ConvSpec, x: Array, w: Array, impl: Name) -> Array:
-    """Carry out a transposed convolution, given the convolution that it transposes."""
+    """Carries out a transposed convolution, given the convolution that it transposes."""
     plan = _plan("conv_transpose", CONV, CONV_PINS, spec, impl)
     if plan is None:
         return conv_rewrites.canonical_input_gradient(spec, w, x)
@@ -514,7 +514,7 @@ _planned_max_pool.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
 def run_max_pool(spec: PoolSpec, x: Array, impl: Name) -> Array:
-    """Carry out a max-pool that has been checked."""
+    """Carries out a max-pool that has been checked."""
     plan = _plan("max_pool", MAX_POOL, MAX_POOL_PINS, spec, impl)
     if plan is None:
         return pool_rewrites.lax_max_forward(spec, x)
@@ -540,7 +540,7 @@ _planned_sum_pool.defvjp(_sum_pool_fwd, _sum_pool_bwd)
 
 
 def run_sum_pool(spec: PoolSpec, x: Array, impl: Name) -> Array:
-    """Carry out the sum over windows of a pool that has been checked."""
+    """Carries out the sum over windows of a pool that has been checked."""
     plan = _plan("sum_pool", SUM_POOL, SUM_POOL_PINS, spec, impl)
     if plan is None:
         return pool_rewrites.lax_sum_forward(spec, x)

@@ -57,7 +57,7 @@ def batch_norm(
     axis_name: AxisName = None,
     mask: ArrayInput | None = None,
 ) -> tuple[Array, Array, Array]:
-    r"""Normalise each channel by the statistics of the batch, or by running statistics.
+    r"""Normalises each channel by the statistics of the batch, or by running statistics.
 
     $$y = \gamma\,\frac{x - \mu_c}{\sqrt{\sigma_c^2 + \epsilon}} + \beta, \qquad
     \mu' = m\,\mu + (1 - m)\,\mu_\text{batch}$$
@@ -224,7 +224,7 @@ def layer_norm(
     epsilon: Number = 1e-6,
     axis: Ints = -1,
 ) -> Array:
-    r"""Normalise each example over the given axes; over the channels of each position by default.
+    r"""Normalises each example over the given axes; over the channels of each position by default.
 
     $$y = \gamma\,\frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta$$
 
@@ -269,7 +269,7 @@ def group_norm(
     *,
     epsilon: Number = 1e-5,
 ) -> Array:
-    r"""Normalise each example over all positions of each group of neighbouring channels.
+    r"""Normalises each example over all positions of each group of neighbouring channels.
 
     $$y = \gamma\,\frac{x - \mu_{n,g}}{\sqrt{\sigma_{n,g}^2 + \epsilon}} + \beta$$
 
@@ -324,7 +324,7 @@ def local_response_norm(
     *,
     divide_alpha: Flag = True,
 ) -> Array:
-    r"""Divide each activation by the energy of its neighbouring channels.
+    r"""Divides each activation by the energy of its neighbouring channels.
 
     $$y_c = x_c \Big/ \Big(k + a \sum_{j = c - \lfloor s / 2 \rfloor}^{c + \lfloor (s - 1) / 2
     \rfloor} x_j^2\Big)^\beta, \qquad

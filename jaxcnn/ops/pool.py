@@ -35,7 +35,7 @@ from jaxcnn.ops.pool_rewrites import PoolSpec
 def _pool_spec(
     x: Array, window: Ints, stride: Ints | None, padding: Padding, dilation: Ints, ceil_mode: bool
 ) -> PoolSpec:
-    """Check the arguments that all windowed pools share."""
+    """Checks the arguments that all windowed pools share."""
     rank, spatial = x.ndim - 2, x.shape[1:-1]
     windows = per_dimension("window", window, rank)
     strides = windows if stride is None else per_dimension("stride", stride, rank)
@@ -57,7 +57,7 @@ def max_pool(
     ceil_mode: Flag = False,
     impl: Name = "auto",
 ) -> Float[Array, "n *out c"]:
-    r"""Take the largest element of each window.
+    r"""Takes the largest element of each window.
 
     $$y_{n,i,c} = \max_t\; x_{n,\; i s + t d - p,\; c}$$
 
@@ -106,7 +106,7 @@ def min_pool(
     ceil_mode: Flag = False,
     impl: Name = "auto",
 ) -> Float[Array, "n *out c"]:
-    r"""Take the smallest element of each window.
+    r"""Takes the smallest element of each window.
 
     $$y_{n,i,c} = \min_t\; x_{n,\; i s + t d - p,\; c}$$
 
@@ -149,7 +149,7 @@ def avg_pool(
     count_include_pad: Flag = True,
     impl: Name = "auto",
 ) -> Float[Array, "n *out c"]:
-    r"""Average each window.
+    r"""Averages each window.
 
     $$y_{n,i,c} = \frac{1}{|W_i|} \sum_t x_{n,\; i s + t d - p,\; c}$$
 
@@ -203,7 +203,7 @@ def lp_pool(
     ceil_mode: Flag = False,
     impl: Name = "auto",
 ) -> Float[Array, "n *out c"]:
-    r"""Take the p-norm of each window.
+    r"""Takes the p-norm of each window.
 
     $$y_{n,i,c} = \Big(\sum_t |x_{n,\; i s + t d - p,\; c}|^p\Big)^{1/p}$$
 
@@ -260,7 +260,7 @@ def max_pool_with_indices(
     ceil_mode: Flag = False,
     impl: Name = "auto",
 ) -> tuple[Float[Array, "n *out c"], Int32[Array, "n *out c"]]:
-    r"""Max-pool, and where in the input each maximum was.
+    r"""Takes the largest element of each window, and says where in the input it was.
 
     $$y_{n,i,c} = x_{n,\, j_{n,i,c},\, c}$$
 
@@ -323,7 +323,7 @@ def max_pool_with_indices(
 def max_unpool(
     y: ArrayInput, indices: ArrayInput, output_shape: Ints
 ) -> Float[Array, "n *spatial c"]:
-    r"""Put each maximum back where it came from, zeros elsewhere.
+    r"""Puts each maximum back where it came from, zeros elsewhere.
 
     $$x_{n,\, j_{n,i,c},\, c} = y_{n,i,c}$$
 
@@ -371,7 +371,7 @@ def max_unpool(
 def blur_pool(
     x: ArrayInput, *, size: Int = 3, stride: Ints = 2, padding_mode: Name = "reflect"
 ) -> Float[Array, "n *out c"]:
-    r"""Blur with a binomial kernel, then take every stride-th position: no aliasing.
+    r"""Blurs with a binomial kernel, then takes every stride-th position, so that nothing aliases.
 
     $$y = (x * b)[::s], \qquad b = \tfrac{1}{2^{k-1}}\tbinom{k-1}{t} \text{ along each axis}$$
 
@@ -424,7 +424,7 @@ def _elements_of_x(spec: PoolSpec, margin: Pairs | None = None) -> list[np.ndarr
 
 
 def global_avg_pool(x: ArrayInput, *, keepdims: Flag = False) -> Float[Array, "n *out c"]:
-    r"""Average each channel over all positions.
+    r"""Averages each channel over all positions.
 
     $$y_{n,c} = \frac{1}{|I|} \sum_i x_{n,i,c}$$
 
@@ -451,7 +451,7 @@ def global_avg_pool(x: ArrayInput, *, keepdims: Flag = False) -> Float[Array, "n
 
 
 def global_max_pool(x: ArrayInput, *, keepdims: Flag = False) -> Float[Array, "n *out c"]:
-    r"""Take the largest element of each channel.
+    r"""Takes the largest element of each channel.
 
     $$y_{n,c} = \max_i x_{n,i,c}$$
 
@@ -496,7 +496,7 @@ def _bins(size: int, out: int) -> list[tuple[int, int]]:
 
 
 def adaptive_avg_pool(x: ArrayInput, output_size: OptionalInts) -> Float[Array, "n *out c"]:
-    r"""Average over as many bins as the output has positions, whatever the input's size.
+    r"""Averages over as many bins as the output has positions, whatever the input's size.
 
     $$y_{n,i,c} = \operatorname{mean}\, x_{n,j,c}, \quad
     \lfloor i\,n/m \rfloor \le j < \lceil (i+1)\,n/m \rceil$$
@@ -536,7 +536,7 @@ def adaptive_avg_pool(x: ArrayInput, output_size: OptionalInts) -> Float[Array, 
 
 
 def adaptive_max_pool(x: ArrayInput, output_size: OptionalInts) -> Float[Array, "n *out c"]:
-    r"""Take the largest element of as many bins as the output has positions.
+    r"""Takes the largest element of as many bins as the output has positions.
 
     $$y_{n,i,c} = \max\, x_{n,j,c}, \quad
     \lfloor i\,n/m \rfloor \le j < \lceil (i+1)\,n/m \rceil$$

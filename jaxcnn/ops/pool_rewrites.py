@@ -98,7 +98,7 @@ def lax_sum_gradient(spec: PoolSpec, dy: Float[Array, "n *o c"]) -> Float[Array,
 
 
 def pad_spatial(spec: PoolSpec, x: Array, value: float) -> Array:
-    """X with the pool's padding around it."""
+    """Puts the pool's padding around x."""
     if all(pair == (0, 0) for pair in spec.padding):
         return x
     config = [(0, 0, 0), *((lo, hi, 0) for lo, hi in spec.padding), (0, 0, 0)]
@@ -106,7 +106,7 @@ def pad_spatial(spec: PoolSpec, x: Array, value: float) -> Array:
 
 
 def _crop_padding(spec: PoolSpec, padded: Array) -> Array:
-    """Undo ``pad_spatial``."""
+    """Undoes ``pad_spatial``."""
     starts = [lo for lo, _ in spec.padding]
     return lax.slice(
         padded,
@@ -148,7 +148,7 @@ def _row_taps(spec: PoolSpec, x: Array, axis: int) -> list[Array]:
 
 
 def _separable(spec: PoolSpec, padded: Array, combine: Callable[..., Array]) -> list[Array]:
-    """Reduce one axis after the other, the last first; every stage, the whole result at the end."""
+    """Reduces one axis after the other, the last first; returns every stage, the result last."""
     stages = [padded]
     for axis in reversed(range(spec.rank)):
         stages.append(functools.reduce(combine, _row_taps(spec, stages[-1], axis)))
@@ -180,7 +180,7 @@ def separable_max_gradient(
 
 
 def _first_in_row(spec: PoolSpec, before: Array, after: Array, dy: Array, axis: int) -> Array:
-    """Give each window's gradient to the first of its elements along one axis that equals it."""
+    """Gives each window's gradient to the first of its elements along one axis that equals it."""
     n, s, d = before.shape[axis + 1], spec.stride[axis], spec.dilation[axis]
     taken = jnp.zeros(after.shape, bool)
     total = jnp.zeros(before.shape, dy.dtype)
@@ -277,7 +277,7 @@ def reshape_sum_gradient(spec: PoolSpec, dy: Float[Array, "n *o c"]) -> Float[Ar
 def phases_max_gradient(
     spec: PoolSpec, x: Float[Array, "n *s c"], y: Float[Array, "n *o c"], dy: Float[Array, "n *o c"]
 ) -> Float[Array, "n *s c"]:
-    """Sort the input's positions by their remainder modulo the stride, sum, and interleave.
+    """Sorts the input's positions by their remainder modulo the stride, sums, and interleaves.
 
     Positions with one remainder are covered by the same taps, so that each class is a sum of
     plain shifts of the masked cotangent, with no holes to fill.

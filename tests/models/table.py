@@ -26,7 +26,7 @@ class Row:
         representative: stands for its family in the costly checks.
         giant: too large for the default run; compared with torchvision in the slow one.
         size: height and width of the images the tests use.
-        train_size: likewise in training mode, where that needs larger ones.
+        train_size: height and width in training mode, where that needs larger images.
         smallest: smallest height and width that the model takes.
         any_size: variables made for one image size work for another.
         classes: number of logits ``parameters`` is for.

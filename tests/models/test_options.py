@@ -125,7 +125,7 @@ def test_options_in_the_source_are_those_that_the_models_take() -> None:
         assert all(meaning for _, meaning in found.values()), name
     assert option_docs("lenet5")["pool"] == (
         "max",
-        '"max" or "avg", which is closer to the paper\'s subsampling.',
+        'kind of pooling, "max", or "avg", which is closer to the paper\'s subsampling.',
     )
     with pytest.raises(ValueError, match="model='lenet6' is unknown"):
         option_docs("lenet6")

@@ -1,8 +1,7 @@
-"""From stored pixels to network input: fit, random changes, normalisation; pure and in JAX.
+"""From stored pixels to network input, as pure functions: fit, random changes, normalisation.
 
-Everything random is drawn per example from the key that is passed in, but what mixing draws is
-one for the batch. Colours are those of RGB images; images of another number of channels keep
-their hue and saturation.
+Everything random is drawn from the key that is passed in: anew for every example, except that
+mixing draws once for the whole batch. Hue and saturation change in RGB images alone.
 """
 
 from collections.abc import Callable
@@ -31,7 +30,7 @@ Batch = dict[str, jax.Array]
 
 
 def make_prepare(data: Data) -> Callable[..., jax.Array]:
-    """Makes ``prepare(images, key=None, augment=None)``: uint8 to normalised float32 images.
+    """Makes ``prepare(images, key=None, augment=None)``, from uint8 to normalised float32 images.
 
     ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``. With a key,
     the random changes of ``augment`` are applied: random (resized) crop, rotation and zoom,
@@ -68,7 +67,7 @@ def make_prepare(data: Data) -> Callable[..., jax.Array]:
 def make_training_batch(
     data: Data, augment: Augment, classes: int
 ) -> Callable[[Batch, Key], Batch]:
-    """Makes ``prepare(batch, key)``: stored images and labels to what a training step takes.
+    """Makes ``prepare(batch, key)``, from stored images and labels to a training step's batch.
 
     ``image`` is prepared as by :func:`make_prepare`; with mixup or CutMix it is mixed and
     ``target`` (n, classes) holds the shares of the classes.
@@ -139,7 +138,7 @@ def fit(x: Images, data: Data) -> Images:
 
 
 def fitted_or_cropped(x: Images, key: Key, data: Data, augment: Augment) -> Images:
-    """Fits images; a random crop, resized or not, is taken of the stored pixels in place of that.
+    """Fits images, or takes a random crop of the stored pixels instead, resized or not.
 
     Where images are padded, a random resized crop is taken of the padded image.
     """
@@ -157,7 +156,7 @@ def fitted_or_cropped(x: Images, key: Key, data: Data, augment: Augment) -> Imag
 
 
 def geometric(x: Images, key: Key, augment: Augment) -> Images:
-    """Rotation and zoom, then pad-and-crop, then mirror, each drawn per example."""
+    """Rotates and zooms, then pads and crops, then mirrors, each drawn anew for every example."""
     warp, crop, flip = jax.random.split(key, 3)
     if augment.rotate or augment.zoom:
         x = rotate_and_zoom(x, warp, augment.rotate, augment.zoom)
@@ -169,7 +168,7 @@ def geometric(x: Images, key: Key, augment: Augment) -> Images:
 
 
 def photometric(x: Images, key: Key, augment: Augment) -> Images:
-    """RandAugment or TrivialAugment, then colour jitter, each drawn per example."""
+    """Applies RandAugment or TrivialAugment, then colour jitter, drawn anew for every example."""
     policy, jitter = jax.random.split(key)
     if augment.rand_augment:
         x = rand_augment(x, policy, augment.rand_augment, augment.rand_augment_magnitude)

@@ -11,25 +11,25 @@ from jaxcnn.data.augment.annotations import Array, Key, PerExample, SameImages
 
 
 def gray(x: Float[Array, "n h w c"]) -> Float[Array, "n h w 1"]:
-    """Luma of RGB images (ITU-R BT.601), and the mean of any other channels."""
+    """Returns the luma of RGB images (ITU-R BT.601), and the mean of any other channels."""
     if x.shape[-1] != 3:
         return x.mean(axis=-1, keepdims=True)
     return 0.2989 * x[..., :1] + 0.587 * x[..., 1:2] + 0.114 * x[..., 2:]
 
 
 def spatial_mean(x: Float[Array, "n h w c"]) -> Float[Array, "n 1 1 c"]:
-    """Mean over all pixels of each image and channel."""
+    """Returns the mean over all pixels of each image and channel."""
     return x.mean(axis=1, keepdims=True).mean(axis=2, keepdims=True)
 
 
 def blend(x: SameImages, other: Float[Array, "n _ _ _"], factor: PerExample) -> SameImages:
-    """``factor * x + (1 - factor) * other``; a factor above 1 leads away from the other."""
+    """Returns ``factor * x + (1 - factor) * other``; a factor above 1 leads away from ``other``."""
     factor = factor[:, None, None, None]
     return factor * x + (1 - factor) * other
 
 
 def shift_hue(x: SameImages, turns: PerExample) -> SameImages:
-    """Turns the hue of HSV by a part of the circle; images that are not RGB have none.
+    """Turns the hue of HSV by a part of the circle; images that are not RGB stay as they are.
 
     With ``v`` the largest channel, ``c`` the largest minus the smallest and ``h`` the hue in
     sixths of the circle, a channel is ``v - c * clip(min(k, 4 - k), 0, 1)`` where
@@ -61,15 +61,15 @@ def color_jitter(
     Brightness blends with black, contrast with the mean grey value, saturation with the grey
     image, each with a factor uniform in ``[max(0, 1 - range), 1 + range]``; hue turns by a part of
     the circle uniform in ``[-range, range]`` (as torchvision's ColorJitter). Results are clipped.
-    Of images that are not RGB, only brightness and contrast change.
+    Where images are not RGB, only their brightness and contrast change.
 
     Args:
         x: ``(n, h, w, c)`` images in [0, 1].
-        key: of this step.
+        key: random key of this step.
         brightness: range of the factor; 0 leaves it out.
-        contrast: likewise.
-        saturation: likewise.
-        hue: range in [0, 0.5]; 0 leaves it out.
+        contrast: range of the factor; 0 leaves it out.
+        saturation: range of the factor; 0 leaves it out.
+        hue: range of the turn, in [0, 0.5]; 0 leaves it out.
     """
     n = x.shape[0]
     ranges = {"brightness": brightness, "contrast": contrast}

@@ -25,10 +25,10 @@ def random_erasing(
 
     Args:
         x: ``(n, h, w, c)`` images.
-        key: of this step.
-        probability: that an image is changed.
+        key: random key of this step.
+        probability: probability that an image is changed.
         area: smallest and largest share of the image's area.
-        aspect: largest width / height, and height / width.
+        aspect: largest ratio of width to height, and of height to width.
     """
     n, h, w, _ = x.shape
     chance, place = jax.random.split(key)
@@ -38,7 +38,7 @@ def random_erasing(
 
 
 def inside(boxes: Int[Array, "n 4"], height: int, width: int) -> Bool[Array, "n h w 1"]:
-    """Which pixels lie in a rectangle (top, left, height, width), which may stick out."""
+    """Marks the pixels within a rectangle (top, left, height, width), which may stick out."""
     rows, columns = jnp.arange(height)[None], jnp.arange(width)[None]
     top, left, tall, wide = (side[:, None] for side in boxes.T)
     in_rows = (rows >= top) & (rows < top + tall)

@@ -23,7 +23,7 @@ def pad_and_crop(x: SameImages, key: Key, padding: int) -> SameImages:
 
 
 def random_crop(x: Images, key: Key, size: tuple[int, int]) -> Images:
-    """A window of each image, of one height and width, all places being equally likely."""
+    """Takes a window of this size from each image, with all places equally likely."""
     n, h, w, c = x.shape
     room = jnp.broadcast_to(jnp.array([h - size[0], w - size[1]]), (n, 2))
     corner = jax.random.randint(key, (n, 2), 0, room + 1)
@@ -37,14 +37,14 @@ def random_crop(x: Images, key: Key, size: tuple[int, int]) -> Images:
 def random_boxes(
     key: Key, n: int, height: int, width: int, area: tuple[float, float], aspect: float
 ) -> tuple[Int[Array, "n 4"], Bool[Array, " n"]]:
-    """Random rectangles inside images of ``height`` x ``width`` pixels.
+    """Draws random rectangles inside images of ``height`` x ``width`` pixels.
 
     The share of the area is uniform in ``area``, the logarithm of width / height is uniform in
     ``[-log aspect, log aspect]``, sides are rounded to whole pixels, and all places are equally
-    likely. Of ten rectangles drawn, the first that fits is taken (as torchvision does).
+    likely. Ten rectangles are drawn, and the first that fits is taken (as torchvision does).
 
     Returns:
-        Top, left, height and width of each, and whether one of the ten did fit.
+        Top, left, height and width for each image, and whether one of its ten did fit.
     """
     area_key, aspect_key, place_key = jax.random.split(key, 3)
     share = jax.random.uniform(area_key, (n, 10), minval=area[0], maxval=area[1])
@@ -55,7 +55,7 @@ def random_boxes(
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
     first = jnp.argmax(fits, axis=1, keepdims=True)
     sides = jnp.stack([jnp.take_along_axis(s, first, 1)[:, 0] for s in (heights, widths)], 1)
-    # Of rectangles that do not fit, the place is of no interest, but must be drawable.
+    # Where no rectangle fits, the place is of no interest, but must be possible to draw.
     room = jnp.maximum(jnp.array([[height, width]]) - sides, 0)
     place = jax.random.randint(place_key, (n, 2), 0, room + 1)
     return jnp.concatenate([place, sides], axis=1), fits.any(axis=1)
@@ -64,7 +64,7 @@ def random_boxes(
 def random_resized_crop(
     x: Images, key: Key, size: tuple[int, int], area: tuple[float, float], aspect: float
 ) -> Images:
-    """A random rectangle of each image, brought to one size (Szegedy et al. 2015).
+    """Takes a random rectangle of each image and resizes it (Szegedy et al. 2015).
 
     The rectangle is that of :func:`random_boxes`; where none of ten fits, it is the largest one
     at the centre whose aspect ratio is allowed. Resizing is bilinear and filters where it makes
@@ -72,10 +72,10 @@ def random_resized_crop(
 
     Args:
         x: ``(n, h, w, c)`` images.
-        key: of this step.
+        key: random key of this step.
         size: height and width of the result.
         area: smallest and largest share of the image's area.
-        aspect: largest width / height, and height / width.
+        aspect: largest ratio of width to height, and of height to width.
     """
     n, h, w, _ = x.shape
     boxes, found = random_boxes(key, n, h, w, area, aspect)
@@ -86,7 +86,7 @@ def random_resized_crop(
 
 
 def crop_and_resize(x: Images, boxes: Int[Array, "n 4"], size: tuple[int, int]) -> Images:
-    """One rectangle (top, left, height, width) of each image, resized bilinearly."""
+    """Takes a rectangle (top, left, height, width) of each image and resizes it bilinearly."""
     scale = jnp.array([size]) / boxes[:, 2:]
     shift = -boxes[:, :2] * scale
     resize = functools.partial(
@@ -100,7 +100,7 @@ def crop_and_resize(x: Images, boxes: Int[Array, "n 4"], size: tuple[int, int]) 
 
 
 def rotate_and_zoom(x: SameImages, key: Key, degrees: float, zoom: float) -> SameImages:
-    """Turns and scales each image about its centre, bilinearly, zeros outside."""
+    """Turns and scales each image about its centre, bilinearly, with zeros from outside."""
     angle_key, zoom_key = jax.random.split(key)
     limit = jnp.deg2rad(degrees)
     angle = jax.random.uniform(angle_key, x.shape[:1], minval=-limit, maxval=limit)
@@ -111,12 +111,12 @@ def rotate_and_zoom(x: SameImages, key: Key, degrees: float, zoom: float) -> Sam
 
 
 def warp(x: SameImages, matrix: Float[Array, "n 2 3"], *, bilinear: bool) -> SameImages:
-    """Takes each pixel of the result from where an affine map says, zeros from outside.
+    """Takes each pixel of the result from where an affine map says, and zeros from outside.
 
     Args:
         x: ``(n, h, w, c)`` images.
-        matrix: of each image, from ``(row, column, 1)`` in the result to row and column in the
-            image, both counted from the centre.
+        matrix: map for each image, from ``(row, column, 1)`` in the result to row and column in
+            the image, both counted from the centre.
         bilinear: interpolates; otherwise the nearest pixel is taken.
     """
     _, h, w, c = x.shape

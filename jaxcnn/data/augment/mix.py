@@ -11,7 +11,7 @@ from jaxcnn.data.augment.erase import inside
 def mix(
     x: SameImages, shares: Float[Array, "n classes"], key: Key, mixup: float, cutmix: float
 ) -> tuple[SameImages, Float[Array, "n classes"]]:
-    """Mixes each image with the next one of the batch, and the shares of the classes likewise.
+    """Mixes each image, and its shares of the classes, with the next one of the batch.
 
     Mixup (Zhang et al. 2018): ``lam * x_i + (1 - lam) * x_j``. CutMix (Yun et al. 2019): a
     rectangle of ``1 - lam`` of the area, its centre anywhere, comes from the other image; what of
@@ -23,7 +23,7 @@ def mix(
     Args:
         x: ``(n, h, w, c)`` images.
         shares: ``(n, classes)`` targets before mixing.
-        key: of this step.
+        key: random key of this step.
         mixup: alpha; 0 leaves mixup out.
         cutmix: alpha; 0 leaves CutMix out.
 
@@ -46,7 +46,7 @@ def mix(
 
 
 def cutmix_box(key: Key, lam: Float[Array, ""], height: int, width: int) -> jax.Array:
-    """The rectangle (top, left, height, width) that CutMix pastes; it may stick out."""
+    """Draws the rectangle (top, left, height, width) that CutMix pastes; it may stick out."""
     top_key, left_key = jax.random.split(key)
     part = jnp.sqrt(1 - lam)
     tall, wide = (part * height).astype(jnp.int32), (part * width).astype(jnp.int32)

@@ -34,21 +34,21 @@ TABULATED = ("brightness", "contrast", "posterize", "solarize", "auto_contrast",
 SIGNED = np.array([1 <= OPERATIONS.index(name) <= 9 for name in OPERATIONS])
 """Operations whose magnitude is negative for half the images."""
 BINS = 31
-"""Strengths, 0 to 30, that an operation's magnitude is read off at."""
+"""Number of strengths, 0 to 30, for which a table gives an operation's magnitude."""
 
 Operations = Int[Array, " n"]
 """Index into OPERATIONS for each image."""
 
 
 def rand_augment(x: SameImages, key: Key, num_ops: int, strength: int) -> SameImages:
-    """RandAugment (Cubuk et al. 2020): ``num_ops`` operations on each image, of one strength.
+    """Applies RandAugment (Cubuk et al. 2020): ``num_ops`` operations of one strength per image.
 
     Operations and magnitudes are torchvision's, applied to 8-bit levels; geometric ones take the
     nearest pixel, and what comes in is black. Images that are not RGB keep their colour.
 
     Args:
         x: ``(n, h, w, c)`` images in [0, 1].
-        key: of this step.
+        key: random key of this step.
         num_ops: operations, one after the other.
         strength: 0 to 30.
     """
@@ -63,9 +63,9 @@ def rand_augment(x: SameImages, key: Key, num_ops: int, strength: int) -> SameIm
 
 
 def trivial_augment(x: SameImages, key: Key) -> SameImages:
-    """TrivialAugment (Müller & Hutter 2021), wide: one operation of a random strength.
+    """Applies wide TrivialAugment (Müller & Hutter 2021): one operation of a random strength.
 
-    As :func:`rand_augment`, with wider magnitudes.
+    It works as :func:`rand_augment` does, with wider magnitudes.
     """
     table = jnp.asarray(trivial_augment_magnitudes())
     operation_key, strength_key, sign_key = jax.random.split(key, 3)
@@ -81,13 +81,13 @@ def _signed(magnitude: PerExample, operation: Operations, key: Key) -> PerExampl
 
 
 def rand_augment_magnitudes(height: int, width: int) -> Float[np.ndarray, "ops bins"]:
-    """Of each operation at each strength: pixels, degrees, relative changes, bits or levels."""
+    """Returns magnitudes by operation and strength: pixels, degrees, changes, bits or levels."""
     translation = 150 / 331 * np.array([height, width])
     return _magnitudes(0.3, translation[1], translation[0], 30.0, 0.9, 4)
 
 
 def trivial_augment_magnitudes() -> Float[np.ndarray, "ops bins"]:
-    """As :func:`rand_augment_magnitudes`."""
+    """Returns wider magnitudes than :func:`rand_augment_magnitudes` does, in the same units."""
     return _magnitudes(0.99, 32.0, 32.0, 135.0, 0.99, 6)
 
 
@@ -115,7 +115,7 @@ def operate(x: SameImages, operation: Operations, magnitude: PerExample) -> Same
     Args:
         x: ``(n, h, w, c)`` images, whole numbers from 0 to 255.
         operation: index into OPERATIONS.
-        magnitude: of the operation, with its sign.
+        magnitude: magnitude of the operation, with its sign.
 
     Returns:
         Images like ``x``.
@@ -146,7 +146,7 @@ def _any(chosen: dict[str, jax.Array], names: tuple[str, ...]) -> jax.Array:
 def _matrix(
     chosen: dict[str, jax.Array], magnitude: PerExample, height: int, width: int
 ) -> Float[Array, "n 2 3"]:
-    """The affine map of :func:`warp`: shears keep the first row or column where it is."""
+    """Returns the affine map for :func:`warp`: shears keep the first row or column where it is."""
     one, zero = jnp.ones_like(magnitude), jnp.zeros_like(magnitude)
 
     def of(name: str) -> jax.Array:
@@ -164,7 +164,7 @@ def _matrix(
 def _table(
     x: SameImages, chosen: dict[str, jax.Array], magnitude: PerExample
 ) -> Float[Array, "n c 256"]:
-    """What each level becomes, where that depends on the level alone."""
+    """Returns what each level becomes, where that depends on the level alone."""
     count = histogram(x)
     level = jnp.arange(256, dtype=jnp.float32)[None, None]
     magnitude = magnitude[:, None, None]
@@ -196,7 +196,7 @@ def _look_up(x: SameImages, table: Float[Array, "n c 256"]) -> SameImages:
 
 
 def histogram(x: SameImages) -> Int[Array, "n c 256"]:
-    """Number of pixels of each level, whole numbers from 0 to 255."""
+    """Counts the pixels of each level, from 0 to 255."""
     n, h, w, c = x.shape
     channel = (jnp.arange(n)[:, None, None] * c + jnp.arange(c)[None, None]) * 256
     index = x.reshape(n, h * w, c).astype(jnp.int32) + channel
@@ -226,7 +226,7 @@ def equalize_table(count: Int[Array, "n c 256"]) -> Float[Array, "n c 256"]:
 
 
 def smoothed(x: SameImages) -> SameImages:
-    """The 3x3 mean in which the centre counts five times, rounded; the border stays."""
+    """Returns the rounded 3x3 mean in which the centre counts five times; the border stays."""
     n, h, w, c = x.shape
     # Columns and channels as one axis, along which XLA on CPU vectorises.
     flat = jnp.pad(x.reshape(n, h, w * c), ((0, 0), (1, 1), (c, c)))
