@@ -34,6 +34,9 @@ FOREIGN = {  # first bytes of files that are handed over in safetensors' place
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     """Reads the arrays of a safetensors file, by name.
 
+    Args:
+        path: the file; what its header says is checked before anything is read.
+
     Raises:
         ValueError: the file is missing, truncated, of another format, or a pickle (reading a
             pickle can run any program hidden in it).

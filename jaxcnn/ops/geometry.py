@@ -69,7 +69,7 @@ def per_dimension(name: str, value: Any, rank: int, *, minimum: int = 1) -> tupl
 def same_padding(
     size: Int, window: Int, stride: Int = 1, dilation: Int = 1, *, lower: bool = False
 ) -> tuple[int, int]:
-    r"""Pads one dimension so that the output has ceil(size / stride) positions.
+    r"""Returns the padding with which an output has ceil(size / stride) positions.
 
     $$p = \max\big((\lceil n/s \rceil - 1)\,s + d(k-1) + 1 - n,\; 0\big)$$
 

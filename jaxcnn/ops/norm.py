@@ -75,7 +75,7 @@ def batch_norm(
             statistics given and returns them unchanged.
         momentum: m, the share of the old statistics that is kept, 0.9 by default (PyTorch's
             momentum is 1 - m).
-        epsilon: 1e-5 by default.
+        epsilon: number added to the variance, 1e-5 by default.
         unbiased: the running variance uses the unbiased batch variance, as in PyTorch; True by
             default. The batch is always normalised by the biased one.
         axis_name: mapped axes (``vmap``, ``shard_map``) over which the batch is spread.
@@ -232,7 +232,7 @@ def layer_norm(
         x: activations, (..., c).
         scale: gamma, (c,), whichever axes are normalised; None for 1.
         bias: beta, (c,); None for 0.
-        epsilon: 1e-6 by default.
+        epsilon: number added to the variance, 1e-6 by default.
         axis: an axis or several, -1 by default.
 
     Returns:
@@ -280,7 +280,7 @@ def group_norm(
         groups: the number of groups; it divides c.
         scale: gamma, (c,); None for 1.
         bias: beta, (c,); None for 0.
-        epsilon: 1e-5 by default.
+        epsilon: number added to the variance, 1e-5 by default.
 
     Returns:
         Activations of the same shape.
