@@ -18,7 +18,7 @@ from jaxcnn import cli
 from jaxcnn.analysis import arms as runs
 from jaxcnn.analysis import compare
 from jaxcnn.commands.parsing import load_comparison
-from jaxcnn.runs import evaluation, network
+from jaxcnn.runs import evaluation, network, training
 from jaxcnn.train import run_folder as folder
 
 FILE = """
