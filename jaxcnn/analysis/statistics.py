@@ -32,7 +32,7 @@ class Paired(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    r"""Mean of a normal sample and Student's interval for it.
+    r"""Returns the mean of a normal sample and Student's interval for it.
 
     $$\bar x \pm t_{n-1,\,(1+c)/2}\; s / \sqrt n$$
 
@@ -46,21 +46,24 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     """
     from scipy import stats
 
-    n = len(values)
-    if n == 0:
+    if len(values) == 0:
         raise ValueError("values=[]: must hold at least one number")
     mean = float(np.mean(values))
-    error = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-    if error <= 1e-12 * abs(mean):
+    if _all_the_same(values):
         return Interval(mean, math.nan, math.nan)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    return Interval(mean, mean - half, mean + half)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    return Interval(mean, float(low), float(high))
+
+
+def _all_the_same(values: Sequence[float] | np.ndarray) -> bool:
+    """Returns whether values, up to rounding, are a single number and thus without spread."""
+    return len(values) < 2 or bool(np.ptp(values) <= 1e-12 * abs(np.mean(values)))
 
 
 def paired_difference(
     values: Sequence[float], baseline: Sequence[float], confidence: float = 0.95
 ) -> Paired:
-    r"""Student's paired test: is the mean of ``values - baseline`` zero?
+    r"""Tests by Student's paired test whether the mean of ``values - baseline`` is zero.
 
     $$t = \bar d\, \sqrt n / s_d, \qquad n - 1 \text{ degrees of freedom}$$
 
@@ -72,7 +75,7 @@ def paired_difference(
 
     Args:
         values: one for each seed.
-        baseline: of the same seeds, in the same order.
+        baseline: those of the same seeds, in the same order.
         confidence: in (0, 1).
 
     Returns:
@@ -87,13 +90,13 @@ def paired_difference(
     if len(values) != len(baseline):
         raise ValueError(f"{len(values)} values cannot be paired with {len(baseline)}")
     differences = np.subtract(values, baseline)
-    mean, low, high = mean_interval(list(differences), confidence)
-    if math.isnan(low):
+    mean = float(np.mean(differences))
+    if _all_the_same(differences):
         equal = len(differences) > 1 and mean == 0
-        return Paired(mean, low, high, 1.0 if equal else math.nan)
-    error = float(np.std(differences, ddof=1)) / math.sqrt(len(differences))
-    p = 2 * float(stats.t.sf(abs(mean) / error, len(differences) - 1))
-    return Paired(mean, low, high, p)
+        return Paired(mean, math.nan, math.nan, 1.0 if equal else math.nan)
+    test = stats.ttest_rel(values, baseline)
+    low, high = test.confidence_interval(confidence)
+    return Paired(mean, float(low), float(high), float(test.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -115,7 +118,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
-    """A proportion and Wilson's score interval for it, such as accuracy on a test set.
+    """Returns a proportion, such as accuracy on a test set, and Wilson's score interval for it.
 
     Args:
         successes: in [0, trials].
@@ -134,14 +137,14 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
 
 
 def mcnemar(right: np.ndarray, baseline_right: np.ndarray) -> float:
-    """McNemar's exact test: are two networks wrong equally often on the same images?
+    """Tests by McNemar's exact test whether two networks err equally often on the same images.
 
     Only images on which exactly one is right count; under no difference each goes either way
     with probability 1/2.
 
     Args:
-        right: whether one network is right, of each image.
-        baseline_right: whether the other is.
+        right: for each image, whether one network is right.
+        baseline_right: for each image, whether the other is.
 
     Returns:
         The two-sided p-value.
