@@ -63,8 +63,8 @@ def jax_calls(case: Case, impl: str) -> Calls:
     images, labels = bench.random_batch(case.batch_size, case.shape, case.classes)
     steps: dict[str, Callable[[], Any]] = {}
     with ops.force_impl(impl):
-        steps["infer"] = bench.compile_program(model, "infer", images, labels, dtype)
-        steps["train"] = bench.compile_program(model, "train", images, labels, dtype)
+        steps["infer"] = bench.compile_step(model, "infer", images, labels, dtype)
+        steps["train"] = bench.compile_step(model, "train", images, labels, dtype)
     version = f"jax {jax.__version__}, flax {flax.__version__}"
     return Calls(steps, jax.block_until_ready, version, jax.default_backend())
 

@@ -1,4 +1,4 @@
-"""How fast networks run and train on this device, in the columns of timm's benchmark results.
+"""Measures how fast networks run and train here, in the columns of timm's benchmark results.
 
 Nothing is read from a data sheet: the roofline comes from a large matrix product and a large copy
 that run on the device first.
@@ -23,7 +23,7 @@ from jaxcnn import models
 from jaxcnn.analysis import summary
 from jaxcnn.errors import InputError
 from jaxcnn.train.state import state_from
-from jaxcnn.train.step import make_train_step
+from jaxcnn.train.step import make_train_step, planned_bytes
 
 T = TypeVar("T")
 Work = Literal["infer", "train"]
@@ -36,14 +36,14 @@ TIMM = {
 }
 """timm's columns of each kind of work; the kind stands in front of them, with an underscore."""
 MEASURED = ("compile_time", "peak_memory", "memory_source", "flops_per_sec", "roofline_share")
-"""Columns that timm does not have, likewise."""
+"""Columns that timm does not have; the kind of work stands in front of them too."""
 DEVICE = ("dtype", "device", "device_flops_per_sec", "device_bytes_per_sec")
-"""And those that stand once in a row."""
+"""Columns that stand once in a row."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """How networks are measured.
 
     Attributes:
         dtype: type of the arithmetic and of the images; parameters stay float32.
@@ -59,11 +59,11 @@ class Settings:
 
 
 DEFAULTS = {"cpu": Settings("fp32", 4, 1, 5)}
-"""By platform: what ends in reasonable time."""
+"""Settings by platform, where the usual ones would take too long."""
 
 
 def default_settings() -> Settings:
-    """Small ones on a CPU, timm's batch and numbers of steps elsewhere."""
+    """Returns small settings on a CPU, and timm's batch and numbers of steps elsewhere."""
     return DEFAULTS.get(jax.default_backend(), Settings("bf16", 256, 10, 40))
 
 
@@ -74,7 +74,9 @@ class Roofs(NamedTuple):
     bytes_per_sec: float
 
     def attainable(self, flops: float, bytes_accessed: float) -> float:
-        """FLOP/s of the roofline: ``min(peak, intensity * bandwidth)`` (Williams et al. 2009).
+        """Returns the FLOP/s of the roofline, ``min(peak, intensity * bandwidth)``.
+
+        Williams et al., "Roofline: An Insightful Visual Performance Model", 2009.
 
         >>> Roofs(100.0, 10.0).attainable(flops=8.0, bytes_accessed=2.0)
         40.0
@@ -83,7 +85,7 @@ class Roofs(NamedTuple):
 
 
 def measure_roofs(dtype: Dtype) -> Roofs:
-    """Times a large matrix product and a large copy, the best of five."""
+    """Times a large matrix product and a large copy and returns the best of five each."""
     side, floats, queue = (1024, 2**24, 1) if jax.default_backend() == "cpu" else (8192, 2**26, 8)
     a, b = jax.random.normal(jax.random.key(0), (2, side, side), DTYPES[dtype])
     product = jax.jit(jnp.matmul)
@@ -102,7 +104,7 @@ def measure_roofs(dtype: Dtype) -> Roofs:
 
 
 def _best_seconds(call: Callable[[], Any], queue: int) -> float:
-    """Per call; several are queued, so that the time to launch one hides behind another."""
+    """Times a call in seconds; several are queued, so that one hides the launch of the next."""
     jax.block_until_ready(call())
     times = []
     for _ in range(5):
@@ -117,7 +119,7 @@ def with_halved_batch(measure: Callable[[int], T], batch_size: int) -> T:
     """Calls ``measure(batch_size)``, with half of it each time that memory runs out.
 
     Raises:
-        MemoryError: a single image does not fit either.
+        MemoryError: not even a single image fits.
 
     >>> def fits_four(batch_size):
     ...     if batch_size > 4:
@@ -139,14 +141,15 @@ def with_halved_batch(measure: Callable[[int], T], batch_size: int) -> T:
 
 
 @dataclass
-class Program:
+class CompiledStep:
     """A compiled step and its state; calling it runs one step.
 
     Attributes:
-        compiled: from Flax to machine code.
-        variables: what the step takes and, in training, gives back.
+        compiled: the step, compiled.
+        variables: the variables that the step takes and, in training, gives back.
         batch: images, and in training labels.
-        compile_seconds: to trace and to compile.
+        work: the kind of step.
+        compile_seconds: time taken to trace and to compile.
     """
 
     compiled: Any
@@ -156,21 +159,21 @@ class Program:
     compile_seconds: float
 
     def __call__(self) -> Any:
-        """Runs one step; waiting for the result waits for all of it."""
+        """Runs one step; who waits for the result waits for the whole step."""
         result = self.compiled(self.variables, self.batch)
         if self.work == "train":
             self.variables = result
         return result
 
 
-def compile_program(
+def compile_step(
     model: nn.Module, work: Work, images: np.ndarray, labels: np.ndarray, dtype: Dtype
-) -> Program:
+) -> CompiledStep:
     """Compiles inference, or the training step that `jaxcnn train` makes, with SGD and momentum.
 
     Args:
         model: the network.
-        work: what of it.
+        work: the kind of step.
         images: ``(n, h, w, c)``.
         labels: ``(n,)``.
         dtype: type of the images on the device.
@@ -181,17 +184,17 @@ def compile_program(
     if work == "infer":
         infer = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
         compiled = infer.lower(variables, pixels).compile()
-        return Program(compiled, variables, pixels, work, time.perf_counter() - start)
+        return CompiledStep(compiled, variables, pixels, work, time.perf_counter() - start)
     tx = optax.sgd(1e-4, momentum=0.9)
     state = state_from(variables, tx, jnp.int32(0))
     batch = {"image": pixels, "label": jnp.asarray(labels, jnp.int32)}
     start = time.perf_counter()
     compiled = jax.jit(make_train_step(model, tx), donate_argnums=0).lower(state, batch).compile()
-    return Program(compiled, state, batch, work, time.perf_counter() - start)
+    return CompiledStep(compiled, state, batch, work, time.perf_counter() - start)
 
 
 def random_variables(model: nn.Module, image_shape: Sequence[int]) -> Any:
-    """Parameters and statistics of the size that initialisers give, without compiling them."""
+    """Draws parameters and statistics of the usual size, without compiling the initialisers."""
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     shapes = jax.eval_shape(lambda image: model.init(jax.random.key(0), image, train=False), image)
     rng = np.random.default_rng(0)
@@ -206,26 +209,26 @@ def random_variables(model: nn.Module, image_shape: Sequence[int]) -> Any:
 
 
 def random_batch(batch_size: int, shape: Sequence[int], classes: int) -> Any:
-    """Images and labels; the same for every framework."""
+    """Draws images and labels, the same for every framework."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch_size, *shape), np.float32)
     return images, rng.integers(0, classes, batch_size)
 
 
-def step_seconds(program: Callable[[], Any], warm_up: int, iterations: int) -> list[float]:
-    """Seconds of each step after the warm-up; every step is waited for."""
+def step_seconds(step: Callable[[], Any], warm_up: int, iterations: int) -> list[float]:
+    """Times each step after the warm-up, in seconds; every step is waited for."""
     for _ in range(warm_up):
-        jax.block_until_ready(program())
+        jax.block_until_ready(step())
     seconds = []
     for _ in range(iterations):
         start = time.perf_counter()
-        jax.block_until_ready(program())
+        jax.block_until_ready(step())
         seconds.append(time.perf_counter() - start)
     return seconds
 
 
 def measure(name: str, work: Work, settings: Settings, roofs: Roofs) -> dict[str, Any]:
-    """One kind of work of one model: the columns of :func:`columns`, by name.
+    """Measures one kind of work of one model and returns its :func:`columns` by name.
 
     The FLOPs are those of the network, two for each multiply-accumulate and three times as many
     in training, whatever the implementation really does; the bytes are those that XLA counts in
@@ -242,8 +245,8 @@ def measure(name: str, work: Work, settings: Settings, roofs: Roofs) -> dict[str
     def at(batch_size: int) -> dict[str, Any]:
         before = _peak_bytes()
         images, labels = random_batch(batch_size, shape, classes)
-        program = compile_program(model, work, images, labels, settings.dtype)
-        seconds = step_seconds(program, settings.warm_up, settings.iterations)
+        step = compile_step(model, work, images, labels, settings.dtype)
+        seconds = step_seconds(step, settings.warm_up, settings.iterations)
         flops = 2 * cost.macs * batch_size * (3 if work == "train" else 1)
         rate = flops / statistics.mean(seconds)
         peak = _peak_bytes()
@@ -256,12 +259,12 @@ def measure(name: str, work: Work, settings: Settings, roofs: Roofs) -> dict[str
             "img_size": shape[0],
             "gmacs": cost.macs / 1e9,
             "macts": cost.activations / 1e6,
-            "compile_time": program.compile_seconds,
-            "peak_memory": peak if seen else planned_bytes(program.compiled),
+            "compile_time": step.compile_seconds,
+            "peak_memory": peak if seen else planned_bytes(step.compiled),
             "memory_source": "device" if seen else "xla_plan",
             "flops_per_sec": rate,
         }
-        accessed = (program.compiled.cost_analysis() or {}).get("bytes accessed")
+        accessed = (step.compiled.cost_analysis() or {}).get("bytes accessed")
         if accessed:
             found["roofline_share"] = rate / roofs.attainable(flops, accessed)
         return found
@@ -273,31 +276,18 @@ def measure(name: str, work: Work, settings: Settings, roofs: Roofs) -> dict[str
 
 
 def _rounded(value: Any) -> Any:
-    """Five significant digits; counts and words as they are."""
+    """Rounds to five significant digits; counts and words stay as they are."""
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _peak_bytes() -> int | None:
-    """Most bytes that were ever in use on the device, where it counts them."""
+    """Returns the most bytes that were ever in use on the device; None if it does not count."""
     stats = jax.devices()[0].memory_stats()
     return None if stats is None else stats.get("peak_bytes_in_use")
 
 
-def planned_bytes(program: Any) -> int | None:
-    """Device memory that XLA plans for a program: arguments (state, data), results, temporaries."""
-    plan = program.memory_analysis()
-    if plan is None:  # not every platform tells
-        return None
-    return int(
-        plan.argument_size_in_bytes
-        + plan.output_size_in_bytes
-        - plan.alias_size_in_bytes
-        + plan.temp_size_in_bytes
-    )
-
-
 def columns(works: Sequence[Work]) -> list[str]:
-    """Those of timm's results in their order, then our own.
+    """Returns the columns: those of timm's results in their order, then our own.
 
     >>> columns(["infer"])[:4]
     ['model', 'infer_samples_per_sec', 'infer_step_time', 'infer_batch_size']
@@ -317,17 +307,17 @@ def run(
     """Measures models one after the other and writes a row of the CSV as soon as it is known.
 
     Args:
-        names: of models; they are checked before anything runs.
-        works: what to measure of each.
-        out: the CSV file, written anew.
+        names: names of models; they are checked before anything runs.
+        works: the kinds of work that are measured.
+        out: the CSV file, which is overwritten.
         settings: how to measure.
-        report: hears a line for each measurement.
+        report: called with a line for each measurement.
 
     Returns:
-        The models that could not be measured, with the reason.
+        A line for each model that could not be measured, with the reason.
 
     Raises:
-        InputError: an unknown model, or a file that cannot be written.
+        InputError: a model is unknown, or the file cannot be written.
     """
     for name in names:
         try:
@@ -385,7 +375,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _compiling_anew() -> Iterator[None]:
-    """Without the cache on disk, from which a program would come in no time."""
+    """Turns off the cache on disk, from which a program would come in no time."""
     before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     try:

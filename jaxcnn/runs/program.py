@@ -14,7 +14,6 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, Sharding
 
-from jaxcnn.analysis.bench import planned_bytes
 from jaxcnn.config import Data, Experiment, to_dict
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
@@ -167,7 +166,7 @@ class Program:
             compiled = program.lower(state, given, placed, np.int32(0)).compile()
             return Compiled(
                 lambda states, ends: (compiled(states[0], given, placed, ends[0]),),
-                planned_bytes(compiled),
+                step.planned_bytes(compiled),
             )
         first = int(state.step)
         if first == self.total_steps:  # nothing is left to be trained
@@ -183,7 +182,7 @@ class Program:
 
         return Compiled(
             lambda states, ends: (feed.run(run, states[0], ends[0]),),
-            planned_bytes(compiled),
+            step.planned_bytes(compiled),
             lambda: feed.waited,
         )
 

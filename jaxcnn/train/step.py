@@ -231,3 +231,19 @@ def make_evaluate(
         return sums
 
     return evaluate
+
+
+def planned_bytes(program: Any) -> int | None:
+    """Returns the device memory that XLA plans for a compiled program; None where it does not say.
+
+    Counted are arguments (the state and the data), results and temporaries.
+    """
+    plan = program.memory_analysis()
+    if plan is None:
+        return None
+    return int(
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+        + plan.temp_size_in_bytes
+    )
