@@ -14,7 +14,7 @@ Apply = Callable[[jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]]
 def grad_cam(
     apply: Apply, images: jax.Array, endpoint: str, classes: jax.Array | None = None
 ) -> jax.Array:
-    r"""Where in the image the evidence for a class lies.
+    r"""Returns a map of where in each image the evidence for a class lies.
 
     $$\alpha_k = \frac{1}{hw} \sum_{ij} \frac{\partial y_c}{\partial A_{ijk}}, \qquad
     L_{ij} = \max\Big(0, \sum_k \alpha_k A_{ijk}\Big)$$
@@ -23,14 +23,14 @@ def grad_cam(
         apply: the model; batch statistics must be fixed, so that images do not mix.
         images: ``(n, h, w, c)``.
         endpoint: name of feature maps ``(n, h', w', k)``.
-        classes: ``(n,)`` classes to explain; by default those predicted.
+        classes: ``(n,)`` classes to explain; the predicted ones by default.
 
     Returns:
         ``(n, h, w)``, enlarged bilinearly to the image, in [0, 1]; all zeros where no position
         speaks for the class.
 
     Raises:
-        ValueError: no such endpoint, or one without spatial axes.
+        ValueError: the model has no such endpoint, or the endpoint has no spatial axes.
 
     Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", 2017.
@@ -54,7 +54,7 @@ def grad_cam(
 def tap(
     apply: Apply, images: jax.Array, endpoint: str
 ) -> tuple[Callable[[jax.Array], jax.Array], jax.Array, jax.Array]:
-    """The logits as a function of a change that is added to an endpoint.
+    """Returns the logits as a function of a change that is added to an endpoint.
 
     The model is traced with one more input, which then takes the endpoint's place in every later
     operation. No model has to be written for it; but ``apply`` must not be jitted as a whole,
@@ -64,7 +64,7 @@ def tap(
         ``change -> logits``, the endpoint's value, and the logits without change.
 
     Raises:
-        ValueError: no such endpoint.
+        ValueError: the model has no such endpoint.
     """
     shapes = jax.eval_shape(apply, images)[1]
     if endpoint not in shapes:
@@ -75,15 +75,18 @@ def tap(
         return logits, ends[endpoint]
 
     closed = jax.make_jaxpr(forward)(images, shapes[endpoint])
-    original = closed.jaxpr.outvars[1]
-    instead = closed.jaxpr.invars[1]
+    original, instead = closed.outvars[1], closed.invars[1]
 
     def moved(atoms: Sequence[Any]) -> list[Any]:
         return [instead if atom is original else atom for atom in atoms]
 
-    changed = closed.jaxpr.replace(
-        eqns=[eqn.replace(invars=moved(eqn.invars)) for eqn in closed.jaxpr.eqns],
-        outvars=moved(closed.jaxpr.outvars),
+    changed = core.Jaxpr(
+        closed.constvars,
+        closed.invars,
+        moved(closed.outvars),
+        [eqn.replace(invars=moved(eqn.invars)) for eqn in closed.eqns],
+        closed.effects,
+        closed.debug_info,
     )
     run = core.jaxpr_as_fun(core.ClosedJaxpr(changed, closed.consts))
     logits, ends = apply(images)
