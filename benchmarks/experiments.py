@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import timing
 from jaxcnn import cli
-from jaxcnn.analysis import arms as runs
+from jaxcnn.analysis import arms
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import RESUME_MAY_CHANGE, differences, to_dict
 from jaxcnn.errors import InputError
@@ -24,7 +24,7 @@ PATH = timing.RESULTS / "experiments.json"
 Row = dict[str, Any]
 
 
-def row(of: Sequence[runs.Run]) -> Row:
+def row(of: Sequence[arms.FinishedRun]) -> Row:
     """Result, cost and environment of one experiment's runs."""
     first = of[0]
     return {
@@ -50,9 +50,9 @@ def command() -> int:
     args = parser.parse_args()
     old = json.loads(PATH.read_text()) if PATH.exists() else []
     rows = {(row["name"], row["epochs"]): row for row in old}
-    found: dict[tuple[str, int], list[runs.Run]] = {}
-    for path in runs.find(args.runs):
-        run = runs.read(path)
+    found: dict[tuple[str, int], list[arms.FinishedRun]] = {}
+    for path in arms.find(args.runs):
+        run = arms.read(path)
         name = run.experiment.name
         stated = load_experiment(ROOT / "experiments" / f"{name}.py")
         changed = differences(to_dict(stated), to_dict(run.experiment)).keys() - MAY_DIFFER

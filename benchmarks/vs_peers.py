@@ -160,24 +160,22 @@ def table(results: list[dict[str, Any]], names: list[str]) -> Table:
 
 def save_plot(results: list[dict[str, Any]], names: list[str], path: Path) -> None:
     """Draws the speed of every framework as a multiple of jaxcnn's; nothing without matplotlib."""
-    from jaxcnn.analysis.plots import new_figure
+    from jaxcnn.analysis.plots import canvas
 
-    figure = new_figure(2 + 1.6 * len(results), 3.6)
-    axes = figure.subplots()
-    width = 0.8 / len(names)
-    for i, name in enumerate(names):
-        ratios = [
-            1.0 if name == "jaxcnn" else 1 / r["speedup_of_jaxcnn_over"].get(name, float("inf"))
-            for r in results
-        ]
-        axes.bar([k + i * width for k in range(len(results))], ratios, width, label=name)
-    ticks = [k + 0.4 - width / 2 for k in range(len(results))]
-    axes.set_xticks(ticks, [f"{r['model']}\n{r['work']}" for r in results])
-    axes.set(ylabel="speed, jaxcnn = 1", title=f"images/s, {results[0]['dtype']}")
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=len(names), fontsize="small")
-    figure.savefig(path, dpi=120)
+    with canvas(2 + 1.6 * len(results), 3.6, path) as figure:
+        axes = figure.subplots()
+        width = 0.8 / len(names)
+        for i, name in enumerate(names):
+            ratios = [
+                1.0 if name == "jaxcnn" else 1 / r["speedup_of_jaxcnn_over"].get(name, float("inf"))
+                for r in results
+            ]
+            axes.bar([k + i * width for k in range(len(results))], ratios, width, label=name)
+        ticks = [k + 0.4 - width / 2 for k in range(len(results))]
+        axes.set_xticks(ticks, [f"{r['model']}\n{r['work']}" for r in results])
+        axes.set(ylabel="speed, jaxcnn = 1", title=f"images/s, {results[0]['dtype']}")
+        axes.grid(axis="y")
+        figure.legend(loc="outside lower center", ncols=len(names), fontsize="small")
 
 
 def on_gpu() -> bool:

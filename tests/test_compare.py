@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn import cli
-from jaxcnn.analysis import arms as runs
-from jaxcnn.analysis import compare
+from jaxcnn.analysis import arms, compare
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.runs import evaluation, network, training
 from jaxcnn.train import run_folder as folder
@@ -106,9 +105,9 @@ def test_called_again_it_reuses_every_run(capsys, compared):
 def test_single_runs_are_compared_over_test_images(compared):
     _, workdir = compared
     paths = [workdir / arm / "seed0" for arm in ("dense", "conv")]
-    arms = runs.group([runs.read(path) for path in paths])
+    both = arms.group([arms.read(path) for path in paths])
     held = {path: evaluation.predict_test_set(path) for path in paths}
-    found = compare.compare(arms, held)
+    found = compare.compare(both, held)
     assert found.test == "McNemar"
     assert 0 <= found.results[1].p_adjusted <= 1
     assert found.results[0].accuracy.low < found.results[0].top1[0] < found.results[0].accuracy.high

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from experiments.textbook.part import Measure, Part, html, of_comparison, title_and_claim
+from experiments.textbook.part import Measure, Part, of_comparison, title_and_claim
 from jaxcnn import cli
 from jaxcnn.analysis import report
 from jaxcnn.runs import display
@@ -53,12 +53,7 @@ def textbook(parts: Sequence[str], workdir: Path, listener: Listener, quick: boo
     Returns:
         The page.
     """
-    lead = (
-        "What lectures on convolutional networks claim, measured by "
-        "<code>python -m experiments.textbook</code>. Small networks, few epochs: the figures "
-        "compare networks under one recipe and are no records."
-    )
-    body = ["<h1>The textbook, executed</h1>", f"<p>{lead}</p>"]
+    measured = []
     values = {}
     page = workdir / "report.html"
     workdir.mkdir(parents=True, exist_ok=True)
@@ -66,13 +61,14 @@ def textbook(parts: Sequence[str], workdir: Path, listener: Listener, quick: boo
         module = importlib.import_module(f"experiments.textbook.{name}")
         part = measure_of(module)(workdir / name, listener, quick)
         title, claim = title_and_claim(module)
-        body.append(html(title, claim, part))
+        measured.append((title, claim, part))
         table: dict[str, Any] = {"headers": part.headers, "rows": part.rows}
         values[name] = {"title": title, "found": part.found, "setting": part.setting}
         values[name] |= {**table, **part.values}
         # After every part, so that an interrupted run has a page of what is done.
         files.write_json(workdir / "textbook.json", values)
-        files.write_text(page, report.document("The textbook, executed", body, values))
+        shown = {"title": "The textbook, executed", "parts": measured, "data": values}
+        files.write_text(page, report.render("textbook.html", Path(__file__).parent, **shown))
     return page
 
 

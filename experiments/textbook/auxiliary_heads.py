@@ -22,7 +22,7 @@ import numpy as np
 from experiments.textbook import recipe
 from experiments.textbook.auxiliary_classifiers import gradient_norms
 from experiments.textbook.part import Part, of_comparison
-from jaxcnn.analysis import charts
+from jaxcnn.analysis import plots
 from jaxcnn.config import Comparison, Experiment
 from jaxcnn.data import sources
 from jaxcnn.runs import network
@@ -67,19 +67,13 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     part = of_comparison(comparison, workdir, listener)
     ratios = gradients(comparison.arms[1])
     means = [statistics.mean(found) for found in ratios.values()]
-    line = charts.Line(
-        "with / without",
-        list(range(1, len(LAYERS) + 1)),
-        means,
-        [min(found) for found in ratios.values()],
-        [max(found) for found in ratios.values()],
-    )
+    line = plots.Line.over_seeds("with / without", dict(enumerate(ratios.values(), start=1)))
     label = "gradient's norm, with / without"
     caption = "Before training: mean, lowest and highest of three seeds, by convolution"
     return dataclasses.replace(
         part,
         found=f"{part.found} The gradient of the first convolution before training is "
         f"{means[0]:.2f} times as large with the classifiers.",
-        figures=[*part.figures, (caption, charts.lines([line], "convolution", label))],
+        figures=[*part.figures, (caption, plots.lines([line], "convolution", label))],
         values={**part.values, "gradient_ratio": ratios},
     )

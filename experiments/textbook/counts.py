@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.textbook.part import Part, show
-from jaxcnn.analysis import charts
+from jaxcnn.analysis import plots
 from jaxcnn.analysis.summary import Row, Summary, summarize
 from jaxcnn.models import create_model, standard_input
 from jaxcnn.runs.display import Listener
@@ -190,7 +190,7 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     right = sum(n == example.expected for n, example in zip(counted, EXAMPLES, strict=True))
     models = [(name, network(name)) for name in SHOWN]
     points = [
-        charts.Point(name, found.parameters, found.macs / 1e9, math.nan, math.nan)
+        plots.Point(name, found.parameters, found.macs / 1e9, math.nan, math.nan)
         for name, found in models
     ]
     return Part(
@@ -203,7 +203,7 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
         figures=[
             (
                 "Parameters are no measure of the arithmetic",
-                charts.scatter(points, [], "parameters", "GMACs for one image"),
+                plots.scatter(points, [], "parameters", "GMACs for one image"),
             )
         ],
         setting="Nothing is trained: the networks are traced.",

@@ -8,9 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from markupsafe import Markup
+
 from jaxcnn import cli
-from jaxcnn.analysis import arms, charts, compare, report, tables
-from jaxcnn.analysis.arms import Arm, Run
+from jaxcnn.analysis import arms, compare, formats, plots, tables
+from jaxcnn.analysis.arms import Arm, FinishedRun
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.config import Comparison
 from jaxcnn.errors import InputError
@@ -27,9 +29,9 @@ class Part:
 
     Attributes:
         found: what was measured, in a sentence.
-        headers: of the table.
-        rows: of the table, its cells as text; numbers, or words in the last column.
-        figures: caption and drawing (HTML).
+        headers: headers of the table.
+        rows: rows of the table, their cells as text: numbers, or words in the last column.
+        figures: caption and drawing of each figure.
         setting: data and training, in a sentence.
         values: the figures, for JSON.
     """
@@ -37,28 +39,15 @@ class Part:
     found: str
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
-    figures: Sequence[tuple[str, str]]
+    figures: Sequence[tuple[str, Markup]]
     setting: str
     values: Mapping[str, Any]
 
 
 def title_and_claim(module: ModuleType) -> tuple[str, str]:
-    """The first line of an experiment's docstring, and the paragraph behind its header."""
+    """Returns the first line of an experiment's docstring, and the paragraph behind its header."""
     title, _, claim = (inspect.getdoc(module) or "").split("\n\n")[:3]
     return title.rstrip("."), " ".join(claim.split())
-
-
-def html(title: str, claim: str, part: Part) -> str:
-    """A part as a section of the page."""
-    figures = "".join(report.figure(report.escape(c), drawing) for c, drawing in part.figures)
-    return report.section(
-        report.escape(title),
-        f"<p>{report.escape(claim)}</p>"
-        + report.table(part.headers, part.rows, "worded")
-        + f"<p><strong>Measured:</strong> {report.escape(part.found)}</p>"
-        + f'<div class="columns">{figures}</div>'
-        + f'<p class="note">{report.escape(part.setting)}</p>',
-    )
 
 
 def trained(comparison: Comparison, workdir: Path, listener: Listener) -> list[Arm]:
@@ -72,13 +61,14 @@ def trained(comparison: Comparison, workdir: Path, listener: Listener) -> list[A
     outcome = group.train(planned, listener, modes=together.Modes(workdir / "together.json"))
     for path, reason in outcome.diverged.items():
         raise InputError(f"{path}: {reason}")
-    return arms.group([arms.read(run.folder) for run in planned])
+    return arms.group([arms.read(run.folder) for job in planned])
 
 
 def of_comparison(comparison: Comparison, workdir: Path, listener: Listener) -> Part:
     """Trains the arms of a comparison and sets them against one another."""
-    arms = trained(comparison, workdir, listener)
-    found = compare.compare(arms, {})
+    compared = trained(comparison, workdir, listener)
+    runs = [run for arm in compared for run in arm.runs]
+    found = compare.compare(compared, {})
     results, first = found.results, found.results[0]
     best = max(results, key=lambda result: result.accuracy.mean)
     clear = [r.name for r in results[1:] if r.p_adjusted < 0.05]
@@ -88,50 +78,51 @@ def of_comparison(comparison: Comparison, workdir: Path, listener: Listener) -> 
         else ""
     )
     percent = {r.name: Interval(*(100 * min(bound, 1) for bound in r.accuracy)) for r in results}
-    figures = [("Test top-1 with its 95 % interval", charts.intervals(percent, "test top-1, %"))]
+    figures = [("Test top-1 with its 95 % interval", plots.intervals(percent, "test top-1, %"))]
     if len({r.macs for r in results}) > 1:
-        points = [charts.Point(r.name, r.macs, *percent[r.name]) for r in results]
+        points = [plots.Point(r.name, r.macs, *percent[r.name]) for r in results]
         front = compare.pareto([r.macs for r in results], [r.accuracy.mean for r in results])
         label = "multiply-accumulates for one image"
         figures.append(
             (
                 "Against cost, with the Pareto front",
-                charts.scatter(points, front, label, "top-1, %"),
+                plots.scatter(points, front, label, "top-1, %"),
             )
         )
     return Part(
-        found=f"highest is {best.name} with {tables.percent(best.accuracy)}{tested}.",
+        found=f"highest is {best.name} with {formats.percent(best.accuracy)}{tested}.",
         headers=[
             *("network", "test top-1", f"against {first.name}", "p", "parameters", "MACs"),
             *("receptive field", "train time", "layers"),
         ],
         rows=[
-            _row(arm, result, result is first) for arm, result in zip(arms, results, strict=True)
+            _row(arm, result, result is first)
+            for arm, result in zip(compared, results, strict=True)
         ],
         figures=figures,
-        setting=f"{setting([run for arm in arms for run in arm.runs])} {tables.explanation(found)}",
+        setting=f"{setting(runs)} {tables.explanation(found)}",
         values=compare.to_json(found)
-        | {"layers": {arm.name: arm.experiment.model.options["layers"] for arm in arms}},
+        | {"layers": {arm.name: arm.experiment.model.options["layers"] for arm in compared}},
     )
 
 
-def _row(arm: Arm, result: compare.Result, is_first: bool) -> list[str]:
+def _row(arm: Arm, result: compare.ArmResult, is_first: bool) -> list[str]:
     field = result.layers.receptive_field
     frozen = ", ".join(arm.experiment.optim.freeze)
     return [
         result.name,
-        tables.percent(result.accuracy),
-        "" if is_first else tables.difference(result.difference),
-        "" if is_first else tables.p_value(result.p_adjusted),
+        formats.percent(result.accuracy),
+        "" if is_first else formats.difference(result.difference),
+        "" if is_first else formats.p_value(result.p_adjusted),
         f"{result.parameters:,}",
-        tables.si(result.macs),
-        "x".join(map(str, field)) if field else "image",
-        tables.duration(result.seconds),
+        formats.si(result.macs),
+        formats.sizes(field) if field else "image",
+        formats.duration(result.seconds),
         str(arm.experiment.model.options["layers"]) + (f" (frozen: {frozen})" if frozen else ""),
     ]
 
 
-def setting(those: Sequence[Run]) -> str:
+def setting(those: Sequence[FinishedRun]) -> str:
     """Data and training of some runs, in a sentence."""
     sizes = sorted({run.dataset["train_examples"] for run in those})
     epochs = sorted({run.summary["epochs"] for run in those})
@@ -142,7 +133,7 @@ def setting(those: Sequence[Run]) -> str:
     first = those[0]
     return (
         f"{first.dataset['name']}, {number} training and {first.dataset['test_examples']:,} test "
-        f"images, {passes} epochs, {len(those)} runs, {tables.duration(seconds)} of training."
+        f"images, {passes} epochs, {len(those)} runs, {formats.duration(seconds)} of training."
     )
 
 

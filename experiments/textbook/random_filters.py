@@ -16,8 +16,7 @@ from pathlib import Path
 
 from experiments.textbook import recipe
 from experiments.textbook.part import Part, of_comparison
-from jaxcnn.analysis import arms as runs
-from jaxcnn.analysis import report, visualize
+from jaxcnn.analysis import arms, report, visualize
 from jaxcnn.config import Comparison
 from jaxcnn.runs import trained
 from jaxcnn.runs.display import Listener
@@ -43,12 +42,12 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     found = of_comparison(config(quick), workdir, listener)
     pictures = []
     for arm, caption in (("learned", "Learned"), ("random_both", "As drawn")):
-        run = runs.read(workdir / arm / "seed0")
+        run = arms.read(workdir / arm / "seed0")
         params = trained.restore(run.path).state.params
         first = visualize.first_filters(params, run.layers())
         assert first is not None
         path = workdir / f"{arm}.png"
         visualize.save_filters(*first, path)
-        image = f'<img alt="{caption} filters" src="{report.data_uri(path.read_bytes())}">'
+        image = report.picture(path.read_bytes(), f"{caption} filters")
         pictures.append((f"{caption}: the 16 kernels of the first convolution, seed 0", image))
     return dataclasses.replace(found, figures=[*found.figures, *pictures])

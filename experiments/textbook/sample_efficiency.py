@@ -15,7 +15,7 @@ from pathlib import Path
 
 from experiments.textbook import recipe
 from experiments.textbook.part import Part, setting, show, trained
-from jaxcnn.analysis import charts
+from jaxcnn.analysis import plots, report
 from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.statistics import Interval, mean_interval
 from jaxcnn.config import Comparison
@@ -68,8 +68,8 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
             (
                 f"Means over seeds ({len(runs) // len(NETWORKS) // len(sizes)}); bands from the "
                 "lowest to the highest",
-                charts.legend(list(NETWORKS))
-                + charts.lines(lines, "training images", "test top-1, %", log_x=True),
+                report.legend(list(NETWORKS))
+                + plots.lines(lines, "training images", "test top-1, %", log_x=True),
             )
         ],
         setting=setting(runs),
@@ -80,10 +80,9 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     )
 
 
-def _line(name: str, sizes: list[int], arms: list[Arm]) -> charts.Line:
+def _line(name: str, sizes: list[int], arms: list[Arm]) -> plots.Line:
     top1 = [[100 * x for x in arm.last("test_top1")] for arm in arms]
-    means = [sum(x) / len(x) for x in top1]
-    return charts.Line(name, sizes, means, [min(x) for x in top1], [max(x) for x in top1])
+    return plots.Line.over_seeds(name, dict(zip(sizes, top1, strict=True)))
 
 
 def _found(sizes: list[int], found: dict[str, list[Interval]]) -> str:

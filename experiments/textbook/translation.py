@@ -23,7 +23,7 @@ import numpy as np
 from experiments.textbook import recipe
 from experiments.textbook.part import Part, setting, show
 from experiments.textbook.part import trained as train
-from jaxcnn.analysis import charts
+from jaxcnn.analysis import plots, report
 from jaxcnn.config import Comparison
 from jaxcnn.data import augment, sources
 from jaxcnn.runs import trained
@@ -82,10 +82,10 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     few = test.read(np.arange(min(TESTED, len(test))))
     shown = few["image"], few["label"], distances
     found = {arm.name: np.array([accuracies(run.path, *shown) for run in arm.runs]) for arm in arms}
-    lines = []
-    for name, top1 in found.items():
-        mean, low, high = (list(100 * of(top1, axis=0)) for of in (np.mean, np.min, np.max))
-        lines.append(charts.Line(name, list(distances), mean, low, high))
+    lines = [
+        plots.Line.over_seeds(name, dict(zip(distances, 100 * top1.T, strict=True)))
+        for name, top1 in found.items()
+    ]
     middle = distances[len(distances) // 2]
     kept = ", ".join(
         f"{name} {top1[:, 0].mean():.1%} to {top1[:, middle].mean():.1%}"
@@ -108,7 +108,7 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
             (
                 f"Means over four directions and seeds ({len(arms[0].runs)}); bands from the "
                 "lowest seed to the highest",
-                charts.legend(list(found)) + charts.lines(lines, "moved by, pixels", "top-1, %"),
+                report.legend(list(found)) + plots.lines(lines, "moved by, pixels", "top-1, %"),
             )
         ],
         setting=f"{setting(runs)} Never moved in training; tested, in percent, on the first "

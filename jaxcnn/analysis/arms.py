@@ -1,4 +1,4 @@
-"""Run folders read for analysis, and grouped into arms: runs that differ in their seed alone."""
+"""Reads finished run folders and groups them into arms: runs that differ in their seed alone."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcnn import models
 from jaxcnn.analysis import summary
-from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, from_dict, to_dict
+from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, flat, from_dict, to_dict
 from jaxcnn.data import augment
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.train import files
@@ -18,16 +18,16 @@ from jaxcnn.train import run_folder as folder
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """What a finished run left in its folder.
 
     Attributes:
         path: the folder.
-        experiment: what was trained.
-        dataset: what dataset.json holds.
-        environment: what env.json holds.
+        experiment: the experiment that was trained.
+        dataset: contents of dataset.json.
+        environment: contents of env.json.
         records: the lines of metrics.jsonl.
-        summary: what summary.json holds.
+        summary: contents of summary.json.
     """
 
     path: Path
@@ -39,11 +39,11 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Seed of everything random in it."""
+        """The seed of everything random in the run."""
         return self.experiment.train.seed
 
     def layers(self) -> summary.Summary:
-        """The network's layers with their costs."""
+        """Returns the network's layers with their costs."""
         height, width, channels = self.dataset["image_shape"]
         shape = (*augment.fitted_size(height, width, self.experiment.data), channels)
         model = self.experiment.model
@@ -53,32 +53,32 @@ class Run:
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs of one experiment with different seeds, in ascending order of these.
+    """Runs of one experiment with different seeds, in ascending order of the seeds.
 
     Attributes:
-        name: of the experiment, made unique by the folder where two share it.
-        runs: at least one.
+        name: the experiment's name, made unique by the folder where two arms share it.
+        runs: the runs, at least one.
     """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
 
     @property
     def experiment(self) -> Experiment:
-        """The experiment, with the first seed."""
+        """The experiment with the first seed."""
         return self.runs[0].experiment
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of the runs."""
+        """The seeds of the runs."""
         return tuple(run.seed for run in self.runs)
 
     def last(self, field: str) -> list[float]:
-        """A field of the last record, for every run; NaN where it is missing."""
+        """Returns a field of every run's last record; NaN where it is missing."""
         return [float(run.records[-1].get(field, np.nan)) for run in self.runs]
 
     def layers(self) -> summary.Summary:
-        """The network's layers with their costs."""
+        """Returns the network's layers with their costs."""
         return self.runs[0].layers()
 
 
@@ -95,10 +95,10 @@ def _layers(
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """Run folders among the paths and within them.
+    """Finds the run folders among the paths and within them.
 
     Raises:
-        InputError: a path that neither is nor holds a run folder.
+        InputError: a path neither is nor holds a run folder.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -109,11 +109,11 @@ def find(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def read(path: Path) -> Run:
+def read(path: Path) -> FinishedRun:
     """Reads a finished run.
 
     Raises:
-        InputError: it is unfinished or damaged; names the file.
+        InputError: the run is unfinished or damaged; the message names the file.
     """
     experiment = from_dict(files.read_json(path / "config.json"))
     dataset = files.read_json(
@@ -128,14 +128,14 @@ def read(path: Path) -> Run:
     environment = files.read_json(path / "env.json")
     if len(dataset["image_shape"]) != 3:
         raise InputError(f"{path / 'dataset.json'}: damaged: image_shape must be three numbers")
-    run = Run(path, experiment, dataset, environment, tuple(records), result)
+    run = FinishedRun(path, experiment, dataset, environment, tuple(records), result)
     with as_input_error(str(path / "config.json")):
         run.layers()
     return run
 
 
-def read_all(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """Reads the runs that can be read, and says in one line each why others cannot."""
+def read_all(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
+    """Reads the runs that can be read; returns them, and a line on each that cannot."""
     runs, problems = [], []
     for path in paths:
         try:
@@ -145,13 +145,13 @@ def read_all(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
     return runs, problems
 
 
-def group(runs: Sequence[Run]) -> list[Arm]:
-    """Arms, in the order of their first runs.
+def group(runs: Sequence[FinishedRun]) -> list[Arm]:
+    """Groups runs into arms, in the order of their first runs.
 
     Raises:
         InputError: runs were tested on different data, or two are of the same arm and seed.
     """
-    arms: list[list[Run]] = []
+    arms: list[list[FinishedRun]] = []
     for run in runs:
         arm = next((arm for arm in arms if _alike(arm[0].experiment, run.experiment)), None)
         if arm is None:
@@ -174,15 +174,15 @@ def group(runs: Sequence[Run]) -> list[Arm]:
 
 
 MAY_DIFFER = (RESUME_MAY_CHANGE | {"train.seed"}) - {"name", "train.epochs", "train.patience"}
-"""Fields in which the runs of one arm may differ: what is learned depends on none but the seed."""
+"""Fields in which runs of one arm may differ; only the seed among them decides what is learned."""
 
 
 def _alike(a: Experiment, b: Experiment) -> bool:
-    """Whether two experiments are of one arm."""
+    """Returns whether two experiments are of one arm."""
     return not differences(to_dict(a), to_dict(b)).keys() - MAY_DIFFER
 
 
-def _check_same_test(runs: Sequence[Run]) -> None:
+def _check_same_test(runs: Sequence[FinishedRun]) -> None:
     for run in runs:
         form = run.dataset.get("test_form")  # digests of one form alone can be compared
         peer = next(other for other in runs if other.dataset.get("test_form") == form)
@@ -198,19 +198,13 @@ def _check_same_test(runs: Sequence[Run]) -> None:
 
 
 def config_differences(arms: Sequence[Arm]) -> dict[str, list[Any]]:
-    """Fields in which the experiments of the arms differ, with the value in each.
+    """Returns the fields in which the arms' experiments differ, with the value in each.
 
-    What may differ within an arm does not count; nor does the name.
+    Fields that may differ within an arm do not count; nor does the name.
     """
     dicts = [to_dict(arm.experiment) for arm in arms]
     fields = {name for other in dicts[1:] for name in differences(dicts[0], other)}
     return {
-        name: [_value(config, name.split(".")) for config in dicts]
+        name: [flat(values).get(name) for values in dicts]
         for name in sorted(fields - MAY_DIFFER - {"name"})
     }
-
-
-def _value(config: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        config = config.get(key) if isinstance(config, Mapping) else None
-    return config

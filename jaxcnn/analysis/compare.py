@@ -1,6 +1,5 @@
 """Arms against one another: what they cost, what they reach, and whether they differ."""
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,28 +13,29 @@ from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.statistics import Interval, Paired
 
 Predictions = Mapping[Path, Mapping[str, np.ndarray]]
-"""Of each run folder, what :func:`jaxcnn.runs.predictions.of_test_set` gives."""
+"""What :func:`jaxcnn.runs.predictions.of_test_set` gives, by run folder."""
 
 
 @dataclass(frozen=True)
-class Result:
+class ArmResult:
     """The figures of one arm.
 
     Attributes:
-        name: of the arm.
-        seeds: of its runs.
+        name: name of the arm.
+        seeds: the seeds of its runs.
         layers: its network, layer by layer.
-        parameters: numbers learned.
+        parameters: number of learned parameters.
         macs: multiply-accumulates for one image.
         seconds: training time, mean over seeds.
-        images_per_sec: in training: median over epochs, then over seeds.
-        memory_bytes: planned for the training program, the data included; None if unknown.
+        images_per_sec: speed of training: median over epochs, then over seeds.
+        memory_bytes: memory planned for the training program, the data included; None if unknown.
         top1: test accuracies, one for each seed.
-        accuracy: their mean and 95 % interval: over seeds, or, of a single run, Wilson's over
-            test images.
-        difference: from the first arm, over the seeds that both have; None for the first arm,
-            and where no seed is common.
-        p_adjusted: its p-value after Holm's correction; NaN where nothing was tested.
+        accuracy: their mean and 95 % interval; over seeds, or for a single run Wilson's over test
+            images.
+        difference: difference from the first arm over the seeds that both have; None for the
+            first arm, and where no seed is common.
+        p_adjusted: p-value of the difference after Holm's correction; NaN where nothing was
+            tested.
         class_errors: share of each class that was taken for another, mean over seeds; empty
             without predictions.
     """
@@ -56,14 +56,14 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All arms on one test set.
+class ComparisonResult:
+    """The figures of all arms on one test set.
 
     Attributes:
-        dataset: its name.
-        classes: names of its classes.
+        dataset: name of the dataset.
+        classes: names of the classes.
         test_examples: number of test images.
-        test: that the p-values are of: ``"paired t"`` over seeds, or ``"McNemar"`` over test
+        test: the test that gave the p-values: ``"paired t"`` over seeds, ``"McNemar"`` over test
             images, or ``"none"``. McNemar's needs a baseline of a single run and Student's one of
             several, so it is the same for all arms.
         results: one for each arm; the first is the baseline.
@@ -73,19 +73,19 @@ class Comparison:
     classes: tuple[str, ...]
     test_examples: int
     test: str
-    results: tuple[Result, ...]
+    results: tuple[ArmResult, ...]
 
 
-def compare(arms: Sequence[Arm], predictions: Predictions) -> Comparison:
+def compare(arms: Sequence[Arm], predictions: Predictions) -> ComparisonResult:
     """Compares arms with the first.
 
-    With two seeds or more in common, by Student's paired test over seeds; where both arms have a
-    single run, by McNemar's test over test images, which does not know the chance of training.
-    P-values are corrected for the number of arms (Holm).
+    Arms with two or more seeds in common are compared by Student's paired test over seeds; two
+    arms of a single run each by McNemar's test over test images, which does not know the chance
+    of training. P-values are corrected for the number of arms (Holm).
 
     Args:
         arms: at least one, tested on the same data.
-        predictions: of the runs, as far as they are at hand.
+        predictions: predictions of the runs, as far as they are at hand.
     """
     about = arms[0].runs[0].dataset
     tested = [_difference(arm, arms[0], predictions) for arm in arms[1:]]
@@ -95,7 +95,7 @@ def compare(arms: Sequence[Arm], predictions: Predictions) -> Comparison:
         _result(arm, difference, p, predictions, about)
         for arm, difference, p in zip(arms, differences, adjusted, strict=True)
     )
-    return Comparison(
+    return ComparisonResult(
         dataset=about["name"],
         classes=tuple(about["classes"]),
         test_examples=int(about["test_examples"]),
@@ -107,7 +107,7 @@ def compare(arms: Sequence[Arm], predictions: Predictions) -> Comparison:
 def _difference(
     arm: Arm, baseline: Arm, predictions: Predictions
 ) -> tuple[Paired | None, Literal["paired t", "McNemar"]]:
-    """The difference over the seeds that both have, if any, and the test of its p-value."""
+    """Returns the difference over the seeds that both have, if any, and the test it was put to."""
     ours = dict(zip(arm.seeds, arm.runs, strict=True))
     theirs = dict(zip(baseline.seeds, baseline.runs, strict=True))
     common = sorted(ours.keys() & theirs.keys())
@@ -130,7 +130,7 @@ def _result(
     p_adjusted: float,
     predictions: Predictions,
     about: Mapping[str, Any],
-) -> Result:
+) -> ArmResult:
     layers = arm.layers()
     top1 = tuple(float(run.summary["test_top1"]) for run in arm.runs)
     images = int(about["test_examples"])
@@ -140,7 +140,7 @@ def _result(
     held = [predictions[run.path] for run in arm.runs if run.path in predictions]
     errors = [class_errors(p, len(about["classes"])) for p in held]
     memory = [run.summary.get("memory_bytes") for run in arm.runs]
-    return Result(
+    return ArmResult(
         name=arm.name,
         seeds=arm.seeds,
         layers=layers,
@@ -162,7 +162,7 @@ def _result(
 
 
 def class_errors(predictions: Mapping[str, np.ndarray], classes: int) -> np.ndarray:
-    """Share of each class that was taken for another; NaN for a class without images."""
+    """Returns the share of each class that was taken for another; NaN without images of it."""
     counts = confusion(predictions, classes)
     total = counts.sum(axis=1)
     wrong = total - counts.diagonal()
@@ -170,40 +170,33 @@ def class_errors(predictions: Mapping[str, np.ndarray], classes: int) -> np.ndar
 
 
 def confusion(predictions: Mapping[str, np.ndarray], classes: int) -> np.ndarray:
-    """Counts ``(label, predicted)``."""
+    """Counts the images of each label and prediction: ``(label, predicted)``."""
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (predictions["label"], predictions["predicted"]), 1)
     return counts
 
 
-def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything but the layers as plain values; NaN becomes null."""
-    values = dataclasses.asdict(dataclasses.replace(comparison, results=()))
-    values["results"] = [
-        {
-            **{
-                field.name: getattr(result, field.name)
-                for field in dataclasses.fields(result)
-                if field.name not in ("layers", "accuracy", "difference")
-            },
-            "accuracy": result.accuracy._asdict(),
-            "difference": result.difference and result.difference._asdict(),
-        }
+def to_json(comparison: ComparisonResult) -> dict[str, Any]:
+    """Returns everything but the layers as plain values; NaN becomes null."""
+    results = [
+        {name: value for name, value in vars(result).items() if name != "layers"}
         for result in comparison.results
     ]
-    return _without_nan(values)
+    return _plain(vars(comparison) | {"results": results})
 
 
-def _without_nan(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    if isinstance(value, Interval | Paired):
+        value = value._asdict()
     if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
+        return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(v) for v in value]
+        return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def pareto(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
-    """Indices of the points that none beats in both, from cheap to costly.
+    """Returns the indices of the points that no other beats in both, from cheap to costly.
 
     >>> pareto([1.0, 2.0, 3.0], [0.8, 0.7, 0.9])
     [0, 2]

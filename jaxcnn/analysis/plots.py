@@ -1,46 +1,349 @@
-"""Figures as PNG files: learning curves, confusion matrix, arms against their cost."""
+"""Charts, drawn by matplotlib: as PNG files, and as SVG for pages.
 
-from collections.abc import Mapping, Sequence
+Both have the colours of the pages' style sheet in the light. In SVG every colour becomes the
+style sheet's variable of it, so that a chart follows its page into the dark.
+"""
+
+import contextlib
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
-from jaxcnn.analysis.compare import Comparison, pareto
+from jaxcnn.analysis.compare import ComparisonResult, pareto
+from jaxcnn.analysis.formats import si
+from jaxcnn.analysis.statistics import Interval
+
+COLOURS = (
+    *("#2563eb", "#d9480f", "#2b8a3e", "#9c36b5"),
+    *("#0b7285", "#c2255c", "#866100", "#495057"),
+)
+"""Colours of the series; further series start again."""
+TEXT, FAINT, RULE = "#1c2024", "#667080", "#d9dde3"
+VARIABLES = {TEXT: "currentColor", FAINT: "var(--faint)", RULE: "var(--rule)"} | {
+    colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)
+}
+"""What each colour becomes in SVG."""
+
+STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "svg.fonttype": "none",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": RULE,
+    "axes.axisbelow": True,
+    "xtick.bottom": False,
+    "ytick.left": False,
+    "grid.color": RULE,
+    "legend.frameon": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), TEXT),
+}
+SIZE = (4.2, 2.7)
+"""Width and height of a chart on a page, in inches; the page scales them."""
 
 
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches."""
+@contextlib.contextmanager
+def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any]:
+    """Gives an empty figure in the style of all charts, and saves it in the end.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        png: file to write; None writes none.
+    """
+    import matplotlib
+    from cycler import cycler
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
 
-    return Figure(figsize=(width, height), layout="constrained")
+    with matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=COLOURS)}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        if png is not None:
+            figure.savefig(png, dpi=120)
+
+
+_NEEDLESS = re.compile(
+    r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<(?P<tag>defs|metadata)>.*?</(?P=tag)>", re.DOTALL
+)
+_ATTRIBUTES = re.compile(r' (?:id|clip-path|xmlns(?::\w+)?|version|width|height)="[^"]*"')
+
+
+def svg(figure: Any, label: str) -> Markup:
+    """Returns a figure as an element of a page, of the same bytes each time.
+
+    It holds no ids, no style rules and no addresses, so that several fit into one page. Nothing is
+    clipped: charts here draw nothing outside their axes.
+
+    Args:
+        figure: a figure of :func:`canvas`.
+        label: read out in place of the chart.
+    """
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    marks = dict(re.findall('<path id="([^"]*)" d="([^"]*)"', text))
+
+    def put(use: re.Match[str]) -> str:
+        return f'<path transform="translate({use[2]} {use[3]})" d="{marks[use[1]]}"'
+
+    def adapt(tag: re.Match[str]) -> str:
+        plain = re.sub('<use xlink:href="#([^"]*)" x="([^"]*)" y="([^"]*)"', put, tag[0])
+        plain = _ATTRIBUTES.sub("", plain)
+        return re.sub("#[0-9a-f]{6}", lambda colour: VARIABLES.get(colour[0], colour[0]), plain)
+
+    text = re.sub("<[^>]*>", adapt, _NEEDLESS.sub("", text)).strip()
+    return Markup(text.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(label), 1))
+
+
+# ----------------------------------------------------------------------- curves, points, intervals
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve with a band.
+
+    Attributes:
+        name: shown in a legend.
+        x: positions.
+        y: values; NaN leaves a gap.
+        low: lower edge of the band.
+        high: upper edge of the band.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+    @classmethod
+    def over_seeds(cls, name: str, values: Mapping[float, Sequence[float]]) -> "Line":
+        """Returns the mean over seeds, in a band from the lowest to the highest.
+
+        Args:
+            name: name of the curve.
+            values: for each position the values of all seeds.
+        """
+        y, low, high = ([float(of(v)) for v in values.values()] for of in (np.mean, min, max))
+        return cls(name, list(values), y, low, high)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A named value with an interval (NaN for none) at a position."""
+
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def lines(
+    series: Sequence[Line], x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False
+) -> Markup:
+    """Draws curves with bands over a common axis, as SVG.
+
+    Args:
+        series: the curves, one for each colour.
+        x_label: what the positions are.
+        y_label: what the values are.
+        log_x: makes the positions logarithmic.
+        log_y: makes the values logarithmic; where some are 0, linear below the smallest other.
+    """
+    with canvas(*SIZE) as figure:
+        _lines(figure.subplots(), [(line, "-") for line in series], x_label, y_label, log_x, log_y)
+        return svg(figure, f"{y_label} over {x_label}")
+
+
+def _lines(
+    axes: Any,
+    series: Sequence[tuple[Line, str]],
+    x_label: str,
+    y_label: str,
+    log_x: bool,
+    log_y: bool,
+) -> None:
+    """Draws curves in their styles; a curve of a single value as a point."""
+    _frame(axes, x_label, y_label)
+    for line, style in series:
+        marker = "o" if len(line.x) == 1 else None
+        (drawn,) = axes.plot(line.x, line.y, style, marker=marker, markersize=4, label=line.name)
+        if any(high > low for low, high in zip(line.low, line.high, strict=True)):
+            axes.fill_between(
+                line.x, line.low, line.high, color=drawn.get_color(), alpha=0.2, linewidth=0
+            )
+    _scale(axes.xaxis, [v for line, _ in series for v in line.x], log_x)
+    _scale(axes.yaxis, [v for s, _ in series for v in (*s.y, *s.low, *s.high)], log_y)
+
+
+def _frame(axes: Any, x_label: str, y_label: str) -> None:
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(linewidth=0.6)
+
+
+def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
+    """Sets scale and ticks of an axis to suit its values."""
+    from matplotlib import ticker
+
+    shown = [v for v in values if math.isfinite(v)]
+    positive = [v for v in shown if v > 0]
+    set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
+    if not log or not positive or min(shown) < 0:
+        whole = all(v == int(v) for v in shown)
+        axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
+    elif len(positive) < len(shown):
+        set_scale("symlog", linthresh=min(positive))
+        axis.set_major_locator(ticker.SymmetricalLogLocator(axis.get_transform(), [1, 2, 5]))
+        axis.axes.set_ylim(bottom=0)
+    else:
+        set_scale("log")
+        decades = math.log10(max(positive) / min(positive))
+        subs = (1,) if decades > 3 else (1, 3) if decades > 1.3 else (1, 2, 5)
+        axis.set_major_locator(ticker.LogLocator(subs=subs))
+    axis.set_minor_locator(ticker.NullLocator())
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: si(value)))
+
+
+def scatter(points: Sequence[Point], front: Sequence[int], x_label: str, y_label: str) -> Markup:
+    """Draws named points with intervals over a logarithmic axis, and their Pareto front, as SVG.
+
+    Args:
+        points: the points, one for each colour.
+        front: indices of those on the front, by ascending x.
+        x_label: what the positions are.
+        y_label: what the values are.
+    """
+    with canvas(*SIZE) as figure:
+        _scatter(figure.subplots(), points, front, x_label, y_label)
+        return svg(figure, f"{y_label} against {x_label}")
+
+
+def _scatter(
+    axes: Any, points: Sequence[Point], front: Sequence[int], x_label: str, y_label: str
+) -> None:
+    _frame(axes, x_label, y_label)
+    drawn = []
+    for i, point in enumerate(points):
+        bounds = _bounds(point.y, point.low, point.high)
+        axes.errorbar(point.x, point.y, yerr=bounds, fmt="o", markersize=5, color=_colour(i))
+        low, high = point.y - bounds[0][0], point.y + bounds[1][0]
+        drawn += [((point.x, low), (point.x, high)), ((point.x, point.y), (point.x, point.y))]
+    _scale(axes.xaxis, [point.x for point in points], True)
+    _scale(axes.yaxis, [v for point in points for v in (point.y, point.low, point.high)], False)
+    axes.margins(x=0.12, y=0.08)
+    if front:
+        edge = axes.get_xlim()[1]
+        x, y = [*(points[i].x for i in front), edge], [points[i].y for i in front]
+        axes.step(x, [*y, y[-1]], where="post", color=FAINT, linestyle=":", linewidth=1.2)
+        axes.set_xlim(right=edge)
+        drawn += [((x[i], y[i]), (x[i + 1], y[i])) for i in range(len(front))]
+    _name(axes, points, drawn)
+
+
+def _bounds(mean: float, low: float, high: float) -> list[list[float]]:
+    """Returns how far an interval reaches to either side, as matplotlib takes it; NaN as 0."""
+    return [[max(0.0, mean - low)], [max(0.0, high - mean)]] if high > low else [[0.0], [0.0]]
+
+
+def _colour(i: int) -> str:
+    return COLOURS[i % len(COLOURS)]
+
+
+def _name(axes: Any, points: Sequence[Point], drawn: Sequence[Any]) -> None:
+    """Writes each point's name beside it, where it covers least of the lines that are drawn."""
+    from matplotlib.transforms import Bbox
+
+    axes.figure.draw_without_rendering()  # from here on, places on the canvas are known
+    taken = [Bbox(axes.transData.transform(ends)).padded(4) for ends in drawn]
+    inside = axes.get_window_extent()
+    places = [(ha, va) for va in ("bottom", "center", "top") for ha in ("left", "right")]
+    for point in points:
+        name = axes.annotate(
+            point.name, (point.x, point.y), textcoords="offset points", xytext=(0, 0)
+        )
+        covered = {}
+        for place in places:
+            box = _put(name, *place)
+            outside = box.width * box.height - _overlap(box, inside)
+            covered[place] = outside + sum(_overlap(box, other) for other in taken)
+        taken.append(_put(name, *min(places, key=covered.__getitem__)))
+
+
+def _put(name: Any, ha: str, va: str) -> Any:
+    """Puts a name beside its point and returns where it then is on the canvas."""
+    name.set(ha=ha, va=va)
+    name.xyann = ({"left": 6, "right": -6}[ha], {"bottom": 3, "center": 0, "top": -3}[va])
+    return name.get_window_extent()
+
+
+def _overlap(a: Any, b: Any) -> float:
+    width, height = (min(a.max[i], b.max[i]) - max(a.min[i], b.min[i]) for i in (0, 1))
+    return max(width, 0) * max(height, 0)
+
+
+def intervals(found: Mapping[str, Interval], label: str) -> Markup:
+    """Draws means with their intervals, one below the other, as SVG.
+
+    Args:
+        found: the intervals by name; bounds that are NaN are left out.
+        label: what the values are.
+    """
+    width, _ = SIZE
+    with canvas(width, 0.6 + 0.36 * len(found)) as figure:
+        axes = figure.subplots()
+        _frame(axes, label, "")
+        for i, (name, (mean, low, high)) in enumerate(found.items()):
+            bounds = _bounds(mean, low, high)
+            axes.errorbar(mean, i, xerr=bounds, fmt="o", markersize=5, color=_colour(i))
+            axes.annotate(
+                name,
+                (0, i),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 5),
+                textcoords="offset points",
+            )
+        _scale(axes.xaxis, [v for interval in found.values() for v in interval], False)
+        axes.set(yticks=[], ylim=(len(found) - 0.6, -0.9))
+        axes.spines["left"].set_visible(False)
+        return svg(figure, label)
+
+
+# -------------------------------------------------------------------------------------- PNG files
 
 
 def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draws loss and error rate over epochs, train against test.
+    """Draws a run's loss and error rate over epochs, train against test.
 
     Args:
         records: lines of metrics.jsonl.
         path: PNG file.
         title: above the figure.
     """
-    figure = new_figure(9, 3.6)
-    figure.suptitle(title)
-    left, right = figure.subplots(1, 2)
-    epochs = [r["epoch"] for r in records]
-    for split, style in (("train", "--"), ("test", "-")):
-        # Training figures are missing where metrics.jsonl was lost and its last line made anew.
-        losses = [r.get(f"{split}_loss", np.nan) for r in records]
-        errors = [100 * (1 - r.get(f"{split}_top1", np.nan)) for r in records]
-        left.plot(epochs, losses, style, marker=".", label=split)
-        right.plot(epochs, errors, style, marker=".", label=split)
-    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
-    right.set(xlabel="epoch", ylabel="top-1 error (%)", yscale="symlog", ylim=(0, None))
-    right.yaxis.set_major_formatter("{x:g}")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=120)
+    shown = (
+        ("loss", "cross-entropy (nats)", float),
+        ("top1", "top-1 error (%)", lambda value: 100 * (1 - value)),
+    )
+    with canvas(9, 3.6, path) as figure:
+        figure.suptitle(title)
+        for axes, (field, label, of) in zip(figure.subplots(1, 2), shown, strict=True):
+            series = []
+            for split, style in (("train", "--"), ("test", "-")):
+                # Training figures are missing where metrics.jsonl was lost and its last line made
+                # anew.
+                name = f"{split}_{field}"
+                values = {r["epoch"]: [of(r[name])] for r in records if name in r}
+                series.append((Line.over_seeds(split, values), style))
+            _lines(axes, series, "epoch", label, False, True)
+            axes.legend()
 
 
 def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, title: str) -> None:
@@ -55,55 +358,122 @@ def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, ti
     percent = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     n = len(classes)
     side = min(4 + 0.42 * n, 16)
-    figure = new_figure(side + 1, side)
-    axes = figure.subplots()
-    # Errors are what is looked for, and they are few: the square root lifts them.
-    image = axes.imshow(np.sqrt(percent), cmap="Blues", vmin=0, vmax=10)
-    axes.set(xlabel="prediction", ylabel="label", title=title)
-    if n <= 30:
-        axes.set_xticks(range(n), classes, rotation=45, ha="right")
-        axes.set_yticks(range(n), classes)
-        for i, row in enumerate(percent):
-            for j, value in enumerate(row):
+    with canvas(side + 1, side, path) as figure:
+        axes = figure.subplots()
+        # Errors are what is looked for, and they are few: the square root lifts them.
+        image = axes.imshow(np.sqrt(percent), cmap="Blues", vmin=0, vmax=10)
+        axes.set(xlabel="prediction", ylabel="label", title=title)
+        if n <= 30:
+            axes.set_xticks(range(n), classes, rotation=45, ha="right")
+            axes.set_yticks(range(n), classes)
+            for (i, j), value in np.ndenumerate(percent):
                 if value:
                     colour = "white" if value > 36 else "black"
                     text = f"{value:.0f}" if value >= 10 else f"{value:.1f}"
                     axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
-    bar = figure.colorbar(image, label="percent of the class")
-    ticks = [0, 1, 5, 10, 25, 50, 100]
-    bar.set_ticks(np.sqrt(ticks), labels=[str(t) for t in ticks])
-    figure.savefig(path, dpi=120)
+        ticks = [0, 1, 5, 10, 25, 50, 100]
+        bar = figure.colorbar(image, label="percent of the class")
+        bar.set_ticks(np.sqrt(ticks), labels=[str(tick) for tick in ticks])
 
 
-def save_comparison(comparison: Comparison, path: Path) -> None:
+def save_comparison(comparison: ComparisonResult, path: Path) -> None:
     """Draws the accuracy of every arm against its cost, with 95 % intervals and Pareto fronts.
 
     Args:
         comparison: at least one arm.
         path: PNG file.
     """
-    figure = new_figure(10, 4)
-    left, right = figure.subplots(1, 2, sharey=True)
+    with canvas(10, 4, path) as figure:
+        for axes, (label, points, front) in zip(
+            figure.subplots(1, 2), costs(comparison), strict=True
+        ):
+            _scatter(axes, points, front, label, "test top-1, %")
+        title = "test top-1 against cost, 95 % intervals and Pareto front (dotted)"
+        figure.suptitle(f"{comparison.dataset}: {title}")
+
+
+def costs(comparison: ComparisonResult) -> list[tuple[str, list[Point], list[int]]]:
+    """Returns for each kind of cost its name, the arms' accuracies in percent, and the front."""
     results = comparison.results
-    top1 = [100 * result.accuracy.mean for result in results]
-    for axes, label, costs in (
-        (left, "multiply-accumulates for one image", [float(r.macs) for r in results]),
-        (right, "training time (s)", [r.seconds for r in results]),
+    found = []
+    for label, values in (
+        ("multiply-accumulates for one image", [float(result.macs) for result in results]),
+        ("training time, s", [result.seconds for result in results]),
     ):
-        front = pareto(costs, top1)
-        x, y = [costs[i] for i in front], [top1[i] for i in front]
-        axes.step(x, y, where="post", color="0.6", linestyle=":", label="Pareto front")
-        for result, cost, value in zip(results, costs, top1, strict=True):
-            low, high = 100 * result.accuracy.low, 100 * min(result.accuracy.high, 1.0)
-            error = [[value - low], [high - value]]
-            axes.errorbar(cost, value, yerr=error, marker="o", capsize=3, linestyle="none")
-            axes.annotate(
-                result.name, (cost, value), xytext=(6, 4), textcoords="offset points", fontsize=9
-            )
-        axes.set(xlabel=label, xscale="log")
-        axes.margins(x=0.25)
-        axes.grid(alpha=0.3)
-    left.set(ylabel="test top-1 (%)")
-    right.legend(loc="lower right")
-    figure.suptitle(f"{comparison.dataset}: test top-1 against cost, 95 % intervals")
-    figure.savefig(path, dpi=120)
+        points = [
+            Point(result.name, value, *(100 * min(bound, 1) for bound in result.accuracy))
+            for result, value in zip(results, values, strict=True)
+        ]
+        found.append((label, points, pareto(values, [point.y for point in points])))
+    return found
+
+
+def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Draws the trials of a sweep in parallel coordinates: an axis for each field, a line for each.
+
+    Args:
+        rows: ``values`` by field, and ``test_top1``.
+        path: PNG file.
+        title: above the figure.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    fields = list(rows[0]["values"])
+    columns = [_coordinate([row["values"][field] for row in rows]) for field in fields]
+    top1 = [100 * row["test_top1"] for row in rows]
+    columns.append(_coordinate(top1))
+    names = [*fields, "test top-1 (%)"]
+    colour = ScalarMappable(Normalize(min(top1), max(top1)), colormaps["viridis"])
+    with canvas(max(2.4 * len(names), 6) + 1, 4.2, path) as figure:
+        axes = figure.subplots()
+        # The best trials lie on top.
+        for i in sorted(range(len(rows)), key=lambda i: top1[i]):
+            heights = [where[i] for where, _ in columns]
+            axes.plot(range(len(names)), heights, color=colour.to_rgba(top1[i]), alpha=0.85)
+        for place, (_, ticks) in enumerate(columns):
+            axes.axvline(place, color=FAINT, linewidth=1)
+            for height, text in ticks:
+                axes.annotate(
+                    text,
+                    (place, height),
+                    xytext=(5, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+                )
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks([])
+        axes.set(xlim=(-0.15, len(names) - 0.6), ylim=(-0.06, 1.06), title=title)
+        axes.spines[:].set_visible(False)
+        figure.colorbar(colour, ax=axes, label="test top-1 (%)")
+
+
+def _coordinate(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
+    """Returns the heights of a column's values in [0, 1], and the ticks beside its axis."""
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        if len(set(values)) > 1:
+            return _numbers(values)
+        values = [f"{v:g}" for v in values]
+    words = list(dict.fromkeys(map(str, values)))  # in the order of their first appearance
+    height = {word: (i + 0.5) / len(words) for i, word in enumerate(words)}
+    return [height[str(v)] for v in values], [(h, word) for word, h in height.items()]
+
+
+def _numbers(values: Sequence[float]) -> tuple[list[float], list[tuple[float, str]]]:
+    """Does so for numbers, logarithmically if they span decades and crowd at the lower end."""
+    distinct = sorted(set(values))
+    low, high = distinct[0], distinct[-1]
+    log = low > 0 and high / low > 20 and float(np.median(values)) < (low + high) / 4
+
+    def at(value: float) -> float:
+        share = np.log(value / low) / np.log(high / low) if log else (value - low) / (high - low)
+        return float(share)
+
+    if len(distinct) <= 6:
+        marks = distinct
+    else:
+        marks = [float(m) for m in (np.geomspace if log else np.linspace)(low, high, 5)]
+    return [at(v) for v in values], [(at(v), f"{v:.4g}") for v in marks]

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from jax.extend import core
 
 from jaxcnn import models, ops
+from jaxcnn.analysis.formats import si, sizes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,9 +119,7 @@ def summarize(
         parents={path[:-1] for path in types if path},
         count_padding=count_padding,
     )
-    fields: list[_Field | None] = [None] * len(jaxpr.jaxpr.invars)
-    fields[-1] = (None, *(_Window(i, 1, 1) for i in range(len(input_shape) - 1)), None)
-    walk.jaxpr(jaxpr.jaxpr, fields, ())
+    walk.model(jaxpr, input_shape)
 
     rows = []
     for key, layer in sorted(walk.layers.items(), key=lambda item: item[1].last):
@@ -154,10 +154,11 @@ def summarize(
 def endpoint_fields(
     module: nn.Module, input_shape: Sequence[int]
 ) -> dict[str, tuple[int, ...] | None]:
-    """Theoretical receptive field of every endpoint, as :class:`Row` has it of every layer.
+    """Returns the theoretical receptive field of every endpoint, as :class:`Row` has it of layers.
 
     Args:
-        module: a model; ``module(x, train=False, endpoints=True)`` gives its endpoints by name.
+        module: a model; ``module(x, train=False, endpoints=True)`` gives its endpoints by name,
+            of which those that are not a single array are left out.
         input_shape: ``(h, w, c)``.
 
     >>> from jaxcnn.models import create_model
@@ -172,13 +173,13 @@ def endpoint_fields(
 
     with ops.force_impl("lax"):
         jaxpr, shapes = jax.make_jaxpr(forward, return_shape=True)(variables, image)
-    fields: list[_Field | None] = [None] * len(jaxpr.jaxpr.invars)
-    fields[-1] = (None, *(_Window(i, 1, 1) for i in range(len(input_shape) - 1)), None)
     walk = _Walk(owners=set(), modules=set(), parents=set(), count_padding=True)
-    outputs = iter(walk.jaxpr(jaxpr.jaxpr, fields, ()))
-    found = jax.tree.map(lambda _: next(outputs), shapes)
+    fields = walk.model(jaxpr, input_shape)
+    found = jax.tree.unflatten(jax.tree.structure(shapes), fields)
     return {
-        name: _pixels(field) for name, field in found.items() if isinstance(field, tuple) and field
+        name: _pixels(found[name])
+        for name, shape in shapes.items()
+        if isinstance(shape, jax.ShapeDtypeStruct) and found[name]
     }
 
 
@@ -220,35 +221,45 @@ def model_stats(
     )
 
 
+HEADERS = ("layer", "type", "output", "parameters", "MACs", "activations", "receptive field")
+
+
+def cells(summary: Summary) -> list[list[str]]:
+    """Returns the table of the layers: for each its cells, under :data:`HEADERS`."""
+    return [
+        [
+            row.layer,
+            row.type,
+            "(training only)" if row.output_shape is None else sizes(row.output_shape),
+            f"{row.parameters:,}" if row.parameters else "",
+            f"{row.macs:,}" if row.macs else "",
+            "" if row.output_shape is None else f"{row.activations:,}",
+            "" if row.output_shape is None else _seen(row.receptive_field),
+        ]
+        for row in summary.rows
+    ]
+
+
+def _seen(receptive_field: tuple[int, ...] | None) -> str:
+    return sizes(receptive_field) if receptive_field else "image"
+
+
 def render(summary: Summary, title: str | None = None) -> "Table":
     """Lays a summary out as a table for a terminal."""
     from rich.table import Table
 
+    totals = (
+        *("total", f"input {sizes(summary.input_shape)}", "", f"{summary.parameters:,}"),
+        *(f"{summary.macs:,}", f"{summary.activations:,}", sizes(summary.receptive_field or ())),
+    )
     table = Table(title=title, show_footer=True)
-    field = _sizes(summary.receptive_field) if summary.receptive_field else ""
-    table.add_column("layer", "total", overflow="fold")
-    table.add_column("type", f"input {_sizes(summary.input_shape)}")
-    for header, footer in (
-        ("output", ""),
-        ("parameters", f"{summary.parameters:,}"),
-        ("MACs", f"{summary.macs:,}"),
-        ("activations", f"{summary.activations:,}"),
-        ("receptive field", field),
-    ):
-        table.add_column(header, footer, justify="right", no_wrap=True)
-    for row in summary.rows:
-        if row.output_shape is None:
-            table.add_row(row.layer, row.type, "(training only)", f"{row.parameters:,}", "", "", "")
-            continue
-        table.add_row(
-            row.layer,
-            row.type,
-            _sizes(row.output_shape),
-            f"{row.parameters:,}" if row.parameters else "",
-            f"{row.macs:,}" if row.macs else "",
-            f"{row.activations:,}",
-            _sizes(row.receptive_field) if row.receptive_field else "image",
-        )
+    for i, (header, total) in enumerate(zip(HEADERS, totals, strict=True)):
+        if i < 2:
+            table.add_column(header, total, overflow="fold")
+        else:
+            table.add_column(header, total, justify="right", no_wrap=True)
+    for row in cells(summary):
+        table.add_row(*row)
     return table
 
 
@@ -263,27 +274,17 @@ def render_stats(stats: Iterable[Stats], title: str | None = None) -> "Table":
     for line in stats:
         table.add_row(
             line.name,
-            _sizes(line.input_shape),
-            _short(line.parameters),
-            _short(line.macs),
-            _short(line.activations),
-            _sizes(line.receptive_field) if line.receptive_field else "image",
+            sizes(line.input_shape),
+            si(line.parameters),
+            si(line.macs),
+            si(line.activations),
+            _seen(line.receptive_field),
         )
     return table
 
 
-def _short(number: int) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.4g} {unit}"
-    return str(number)
-
-
-def _sizes(shape: Iterable[int]) -> str:
-    return "x".join(map(str, shape))
-
-
 Path = tuple[str, ...]
+"""The names of a module and of those that hold it, the outermost first."""
 
 
 def _abstract_variables(module: nn.Module, image: Any) -> tuple[dict[str, Any], dict[Path, str]]:
@@ -305,9 +306,9 @@ def _owners(variables: Mapping[str, Any]) -> dict[Path, int]:
     """Parameters that each module itself owns; modules with statistics alone have none."""
     owners: dict[Path, int] = {}
     for collection in ("params", "batch_stats"):
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(variables.get(collection, {})):
-            path = tuple(key.key for key in keys[:-1])
-            owners[path] = owners.get(path, 0) + (leaf.size if collection == "params" else 0)
+        for (*module, _), leaf in flatten_dict(variables.get(collection, {})).items():
+            size = leaf.size if collection == "params" else 0
+            owners[*module,] = owners.get((*module,), 0) + size
     return owners
 
 
@@ -384,10 +385,15 @@ class _Walk:
     position: int = 0
     previous: _Key | None = None
 
+    def model(self, jaxpr: core.ClosedJaxpr, input_shape: Sequence[int]) -> list[_Field | None]:
+        """Walks a model of ``(variables, image)``; returns the fields of its outputs."""
+        image = (None, *(_Window(axis, 1, 1) for axis in range(len(input_shape) - 1)), None)
+        return self.jaxpr(jaxpr, [*[None] * (len(jaxpr.invars) - 1), image], ())
+
     def jaxpr(
-        self, jaxpr: core.Jaxpr, fields: Sequence[_Field | None], scope: Path
+        self, jaxpr: core.ClosedJaxpr | core.Jaxpr, fields: Sequence[_Field | None], scope: Path
     ) -> list[_Field | None]:
-        """Fields of a jaxpr's outputs, given those of its inputs."""
+        """Returns the fields of a jaxpr's outputs, given those of its inputs."""
         known: dict[Any, _Field | None] = dict(zip(jaxpr.invars, fields, strict=True))
 
         def field_of(atom: Any) -> _Field | None:
@@ -402,7 +408,7 @@ class _Walk:
             body = _called(eqn)
             if body is not None:
                 name = eqn.params.get("name", "")
-                outputs = self.jaxpr(body, inputs[-len(body.invars) :], (*inner, name))
+                outputs = self.jaxpr(body, inputs, (*inner, name))
             else:
                 outputs = _propagate(eqn, inputs)
                 self.charge(eqn, outputs, inner)
@@ -456,29 +462,31 @@ def _shape(atom: Any) -> tuple[int, ...]:
     return atom.aval.shape
 
 
-_CALLS = frozenset(
-    [
-        *("jit", "pjit", "closed_call", "checkpoint", "remat", "remat2"),
-        *("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"),
-    ]
-)
+def _shapes(atoms: Iterable[Any]) -> list[tuple[int, ...]]:
+    return [_shape(atom) for atom in atoms]
 
 
 def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
-    """The body of a call that runs once (jit, custom derivatives, remat)."""
-    if eqn.primitive.name not in _CALLS:
+    """Returns the body of a call that runs once (jit, custom derivatives, remat), else None.
+
+    It is told by its form, since JAX renames these calls now and then: the one body takes and
+    gives what the operation does. A branch does not take the predicate, a body that combines two
+    numbers takes numbers; a loop has two bodies or, as a scan, a length.
+    """
+    bodies = list(core.jaxprs_in_params(eqn.params))
+    if len(bodies) != 1 or "length" in eqn.params:
         return None
-    for param in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        body = eqn.params.get(param)
-        if body is not None:
-            return getattr(body, "jaxpr", body)
-    return None
+    (body,) = bodies
+    alike = _shapes(body.invars) == _shapes(eqn.invars) and (
+        _shapes(body.outvars) == _shapes(eqn.outvars)
+    )
+    return body if alike else None
 
 
 def _propagate(eqn: core.JaxprEqn, inputs: Sequence[_Field | None]) -> list[_Field | None]:
     """Fields of the outputs of one primitive operation."""
     name, params = eqn.primitive.name, eqn.params
-    shapes = [_shape(atom) for atom in eqn.invars]
+    shapes = _shapes(eqn.invars)
     shape = _shape(eqn.outvars[0])
     first = inputs[0]
     field: _Field

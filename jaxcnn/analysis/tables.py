@@ -1,10 +1,10 @@
-"""A comparison in words: the cells of its table, for the terminal and for the page."""
+"""Tables of a comparison: cells and words for terminal and page, and the terminal's tables."""
 
 import math
 from typing import TYPE_CHECKING
 
-from jaxcnn.analysis.compare import Comparison
-from jaxcnn.analysis.statistics import Interval, Paired
+from jaxcnn.analysis import formats
+from jaxcnn.analysis.compare import ComparisonResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,31 +22,31 @@ HEADERS = (
 )
 
 
-def cells(comparison: Comparison) -> list[list[str]]:
-    """The table of the comparison, a list of words for each arm, under :data:`HEADERS`."""
+def cells(comparison: ComparisonResult) -> list[list[str]]:
+    """Returns the table of the comparison: for each arm its cells, under :func:`headers`."""
     return [
         [
             result.name,
-            percent(result.accuracy),
-            "" if i == 0 else difference(result.difference),
-            "" if i == 0 else p_value(result.p_adjusted),
+            formats.percent(result.accuracy),
+            "" if i == 0 else formats.difference(result.difference),
+            "" if i == 0 else formats.p_value(result.p_adjusted),
             f"{result.parameters:,}",
-            si(result.macs),
-            duration(result.seconds),
-            f"{result.images_per_sec:,.0f}" if not math.isnan(result.images_per_sec) else "–",
-            f"{si(result.memory_bytes)}B" if result.memory_bytes else "–",
+            formats.si(result.macs),
+            formats.duration(result.seconds),
+            formats.UNKNOWN if math.isnan(speed := result.images_per_sec) else f"{speed:,.0f}",
+            formats.si(result.memory_bytes, "B") if result.memory_bytes else formats.UNKNOWN,
         ]
         for i, result in enumerate(comparison.results)
     ]
 
 
-def headers(comparison: Comparison) -> list[str]:
-    """Headers of :func:`cells`."""
+def headers(comparison: ComparisonResult) -> list[str]:
+    """Returns the headers of :func:`cells`."""
     return [header.format(baseline=comparison.results[0].name) for header in HEADERS]
 
 
-def explanation(comparison: Comparison) -> str:
-    """What the intervals and p-values of a comparison mean, in one or two sentences."""
+def explanation(comparison: ComparisonResult) -> str:
+    """Explains the intervals and p-values of a comparison in one or two sentences."""
     seeds = sorted({len(result.seeds) for result in comparison.results})
     if seeds == [1]:
         interval = (
@@ -68,7 +68,7 @@ def explanation(comparison: Comparison) -> str:
     return ". ".join(filter(None, [interval, test + correction])) + "."
 
 
-def render(comparison: Comparison) -> "Table":
+def render(comparison: ComparisonResult) -> "Table":
     """Lays the comparison out as a table for a terminal."""
     from rich.table import Table
 
@@ -81,71 +81,28 @@ def render(comparison: Comparison) -> "Table":
     return table
 
 
-def render_errors(comparison: Comparison) -> "Table":
+def class_errors(comparison: ComparisonResult) -> tuple[list[str], list[list[str]]]:
+    """Returns headers and rows of the error rates per class, in percent, as far as known."""
+    shown = [result for result in comparison.results if result.class_errors]
+    rows = [
+        [name, *(_percent(result.class_errors[i]) for result in shown)]
+        for i, name in enumerate(comparison.classes)
+    ]
+    return ["class", *(result.name for result in shown)], rows
+
+
+def _percent(share: float) -> str:
+    return formats.UNKNOWN if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def render_errors(comparison: ComparisonResult) -> "Table":
     """Lays out error rates per class, in percent, for a terminal."""
     from rich.table import Table
 
-    table = Table(title="error rate per class, %")
-    table.add_column("class")
-    shown = [result for result in comparison.results if result.class_errors]
-    for result in shown:
-        table.add_column(result.name, justify="right", no_wrap=True)
-    for i, name in enumerate(comparison.classes):
-        table.add_row(name, *(f"{100 * result.class_errors[i]:.1f}" for result in shown))
+    (first, *names), rows = class_errors(comparison)
+    table = Table(first, title="error rate per class, %")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     return table
-
-
-def percent(value: Interval) -> str:
-    """A mean and its bounds in percent.
-
-    >>> percent(Interval(0.912, 0.908, 0.916))
-    '91.20 % [90.80, 91.60]'
-    """
-    if math.isnan(value.low):
-        return f"{value.mean:.2%}".replace("%", " %")
-    bounds = f"[{100 * value.low:.2f}, {100 * min(value.high, 1):.2f}]"
-    return f"{100 * value.mean:.2f} % {bounds}"
-
-
-def difference(value: Paired | None) -> str:
-    """A difference and its bounds in percentage points."""
-    if value is None:
-        return "–"
-    bounds = "" if math.isnan(value.low) else f" [{100 * value.low:+.2f}, {100 * value.high:+.2f}]"
-    return f"{100 * value.mean:+.2f}{bounds}"
-
-
-def p_value(p: float) -> str:
-    """A p-value with two digits.
-
-    >>> p_value(0.0312), p_value(0.00001)
-    ('0.031', '<0.001')
-    """
-    if math.isnan(p):
-        return "–"
-    return "<0.001" if p < 0.001 else f"{p:.2g}"
-
-
-def si(number: float) -> str:
-    """A number with a prefix.
-
-    >>> si(416_520)
-    '416.5 k'
-    """
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.4g} {unit}"
-    return f"{number:g} "
-
-
-def duration(seconds: float) -> str:
-    """A time.
-
-    >>> duration(75.2), duration(3.14)
-    ('1 min 15 s', '3.1 s')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

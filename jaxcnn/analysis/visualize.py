@@ -1,4 +1,4 @@
-"""What a network has learned and what it sees: arrays to look at, and the pictures of them."""
+"""Arrays that show what a network has learned and what it sees, and pictures of them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
+from jaxcnn.analysis.formats import sizes
 from jaxcnn.analysis.gradcam import Apply
-from jaxcnn.analysis.plots import new_figure
+from jaxcnn.analysis.plots import canvas
 from jaxcnn.analysis.summary import Summary
 from jaxcnn.data.image_folder import natural
 from jaxcnn.ops import filters
@@ -20,26 +22,26 @@ MOST_TILES = 64
 
 
 def first_filters(params: Any, layers: Summary) -> tuple[str, np.ndarray] | None:
-    """Name and kernels ``(kh, kw, in, out)`` of the convolution that sees the image.
+    """Returns name and kernels ``(kh, kw, in, out)`` of the convolution that sees the image.
 
     Args:
-        params: of the network.
+        params: parameters of the network.
         layers: its layers, in order of execution.
 
     Returns:
         None for a network without convolutions.
     """
     kernels = {
-        "/".join(key.key for key in path[:-1]): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if path[-1].key == "kernel" and leaf.ndim == 4
+        "/".join(module): leaf
+        for (*module, name), leaf in flatten_dict(params).items()
+        if name == "kernel" and leaf.ndim == 4
     }
     name = next((row.layer for row in layers.rows if row.layer in kernels), None)
     return None if name is None else (name, np.asarray(kernels[name]))
 
 
 def deepest(maps: Mapping[str, Any]) -> str:
-    """Name of the smallest feature maps ``(n, h, w, c)``; of equals, the one that comes last.
+    """Returns the name of the smallest feature maps ``(n, h, w, c)``, the last of equal ones.
 
     >>> maps = {name: np.zeros((1, 7, 7, 8)) for name in ("stage9", "stage10")}
     >>> deepest(maps | {"stage1": np.zeros((1, 14, 14, 1))})
@@ -51,7 +53,7 @@ def deepest(maps: Mapping[str, Any]) -> str:
 def effective_field(
     apply: Apply, endpoint: str, image_shape: Sequence[int], key: jax.Array, samples: int = 16
 ) -> np.ndarray:
-    r"""How much every input pixel moves the centre unit of an endpoint.
+    r"""Returns how much every input pixel moves the centre unit of an endpoint.
 
     $$E_{ij} = \frac{1}{n} \sum_{x \sim N(0, 1)} \sum_c
     \Big| \frac{\partial}{\partial x_{ijc}} \sum_k A_{h/2,\,w/2,\,k}(x) \Big|$$
@@ -60,14 +62,14 @@ def effective_field(
         apply: the model with fixed batch statistics.
         endpoint: name of feature maps ``(n, h', w', k)``.
         image_shape: ``(h, w, c)``, as the network sees it.
-        key: of the random images.
-        samples: random images that are averaged over.
+        key: key of the random images.
+        samples: number of random images that are averaged over.
 
     Returns:
         ``(h, w)``, summing to 1 (all zeros where nothing moves the unit).
 
     Raises:
-        ValueError: no such endpoint, or one without spatial axes.
+        ValueError: the model has no such endpoint, or the endpoint has no spatial axes.
 
     Luo et al., "Understanding the Effective Receptive Field in Deep Convolutional Neural
     Networks", 2016.
@@ -89,10 +91,10 @@ def effective_field(
 
 
 def extent(field: np.ndarray, share: float = 1.0) -> tuple[int, int]:
-    """Height and width of the part of a field that holds a share of its sum.
+    """Returns height and width of the part of a field that holds a share of its sum.
 
-    With ``share=1`` the smallest box around everything but zeros; below, rows and columns are
-    each cut at both ends by half of what may be lost.
+    With ``share=1`` that is the smallest box around everything but zeros; with less, rows and
+    columns are each cut at both ends by half of what may be lost.
 
     >>> extent(np.array([[0.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 0.0]]))
     (1, 2)
@@ -124,7 +126,7 @@ def save_filters(name: str, kernels: np.ndarray, path: Path) -> None:
         tiles = [
             kernels[..., c, i] for i in range(kernels.shape[3]) for c in range(kernels.shape[2])
         ]
-    text = f"{name}: {'x'.join(map(str, kernels.shape[:2]))} kernels"
+    text = f"{name}: {sizes(kernels.shape[:2])} kernels"
     _save_tiles(tiles, path, text, signed=True)
 
 
@@ -139,16 +141,15 @@ def save_heat(
 ) -> None:
     """Draws images ``(n, h, w, c)`` in uint8 above the same with a heat map laid over them."""
     n = len(images)
-    figure = new_figure(max(1.6 * n, 4), 4.2)
-    figure.suptitle(title)
-    rows = figure.subplots(2, n, squeeze=False)
-    for column, (image, heat, caption) in enumerate(zip(images, heats, captions, strict=True)):
-        for row in rows[:, column]:
-            row.imshow(image, cmap="gray" if image.shape[-1] == 1 else None, vmin=0, vmax=255)
-            row.set_axis_off()
-        rows[1][column].imshow(heat, cmap="inferno", alpha=0.65, vmin=0, vmax=1)
-        rows[0][column].set_title(caption, fontsize=10)
-    figure.savefig(path, dpi=120)
+    with canvas(max(1.6 * n, 4), 4.2, path) as figure:
+        figure.suptitle(title)
+        rows = figure.subplots(2, n, squeeze=False)
+        for column, (image, heat, caption) in enumerate(zip(images, heats, captions, strict=True)):
+            for row in rows[:, column]:
+                row.imshow(image, cmap="gray" if image.shape[-1] == 1 else None, vmin=0, vmax=255)
+                row.set_axis_off()
+            rows[1][column].imshow(heat, cmap="inferno", alpha=0.65, vmin=0, vmax=1)
+            rows[0][column].set_title(caption, fontsize=10)
 
 
 def save_fields(
@@ -160,25 +161,23 @@ def save_fields(
     """
     from matplotlib.patches import Rectangle
 
-    figure = new_figure(max(3.2 * len(fields), 4), 3.9)
-    figure.suptitle("Effective receptive field of the centre unit; box: theoretical")
-    axes = figure.subplots(1, len(fields), squeeze=False)[0]
-    for place, (name, field) in zip(axes, fields.items(), strict=True):
-        place.imshow(np.sqrt(field), cmap="magma")
-        height, width = theory[name]
-        rows, columns = np.nonzero(field)
-        if rows.size:
-            # Drawn about the middle of what the unit sees, which borders may have cut.
-            centre = ((columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2)
-            corner = (centre[0] - width / 2, centre[1] - height / 2)
-            place.add_patch(
-                Rectangle(corner, width, height, fill=False, edgecolor="cyan", linewidth=1.5)
-            )
-        h, w = extent(field, 0.95)
-        place.set_title(f"{name}\ntheory {height}x{width}, 95 % in {h}x{w}", fontsize=9)
-        place.set(xlim=(-0.5, field.shape[1] - 0.5), ylim=(field.shape[0] - 0.5, -0.5))
-        place.set_axis_off()
-    figure.savefig(path, dpi=120)
+    with canvas(max(3.2 * len(fields), 4), 3.9, path) as figure:
+        figure.suptitle("Effective receptive field of the centre unit; box: theoretical")
+        axes = figure.subplots(1, len(fields), squeeze=False)[0]
+        for place, (name, field) in zip(axes, fields.items(), strict=True):
+            place.imshow(np.sqrt(field), cmap="magma")
+            height, width = theory[name]
+            rows, columns = np.nonzero(field)
+            if rows.size:
+                # Drawn about the middle of what the unit sees, which borders may have cut.
+                centre = ((columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2)
+                corner = (centre[0] - width / 2, centre[1] - height / 2)
+                box = Rectangle(corner, width, height, fill=False, edgecolor="cyan", linewidth=1.5)
+                place.add_patch(box)
+            inner = sizes(extent(field, 0.95))
+            place.set_title(f"{name}\ntheory {height}x{width}, 95 % in {inner}", fontsize=9)
+            place.set(xlim=(-0.5, field.shape[1] - 0.5), ylim=(field.shape[0] - 0.5, -0.5))
+            place.set_axis_off()
 
 
 def save_classic_kernels(image: np.ndarray, path: Path) -> None:
@@ -201,16 +200,15 @@ def _save_tiles(
     columns = min(len(shown), 3 if names else 8)
     rows = math.ceil(len(shown) / columns)
     side = 1.8 if names else 1.0
-    figure = new_figure(max(side * columns, 4), side * rows + 0.5)
     more = f" (first {MOST_TILES} of {len(tiles)})" if len(tiles) > MOST_TILES else ""
-    figure.suptitle(title + more, fontsize=10)
-    grid = figure.subplots(rows, columns, squeeze=False)
     largest = max(float(np.abs(tile).max()) for tile in shown) or 1.0
     scale = {"vmin": -largest, "vmax": largest} if signed else {}
-    for place in grid.flat:
-        place.set_axis_off()
-    for i, (place, tile) in enumerate(zip(grid.flat, shown, strict=False)):
-        place.imshow(tile, cmap="gray", **({} if tile.ndim == 3 else scale))
-        if names:
-            place.set_title(names[i].replace("_", " "), fontsize=9)
-    figure.savefig(path, dpi=120)
+    with canvas(max(side * columns, 4), side * rows + 0.5, path) as figure:
+        figure.suptitle(title + more, fontsize=10)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for place in grid.flat:
+            place.set_axis_off()
+        for i, (place, tile) in enumerate(zip(grid.flat, shown, strict=False)):
+            place.imshow(tile, cmap="gray", **({} if tile.ndim == 3 else scale))
+            if names:
+                place.set_title(names[i].replace("_", " "), fontsize=9)

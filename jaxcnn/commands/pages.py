@@ -19,20 +19,19 @@ def write_comparison(
         folder: where report.html, comparison.json and comparison.png go.
         problems: runs that are left out, one line each.
     """
-    from jaxcnn.analysis import arms as runs
-    from jaxcnn.analysis import compare, plots, tables
+    from jaxcnn.analysis import arms, compare, plots, tables
     from jaxcnn.runs import evaluation
     from jaxcnn.train import files
 
-    arms = runs.group([runs.read(path) for path in paths])
-    held = {run.path: evaluation.predict_test_set(run.path) for arm in arms for run in arm.runs}
-    found = compare.compare(arms, held)
+    compared = arms.group([arms.read(path) for path in paths])
+    held = {run.path: evaluation.predict_test_set(run.path) for arm in compared for run in arm.runs}
+    found = compare.compare(compared, held)
     console = display.console()
     console.print(tables.render(found))
     console.print(tables.render_errors(found))
     files.write_json(folder / "comparison.json", compare.to_json(found))
     plots.save_comparison(found, folder / "comparison.png")
-    write_page(title, arms, held, folder / "report.html", problems)
+    write_page(title, compared, held, folder / "report.html", problems)
     print(f"{folder}: report.html, comparison.json, comparison.png")
 
 

@@ -28,15 +28,15 @@ def run(command: Command) -> int:
     if out.is_dir():
         raise InputError(f"--out {out}: is a folder; give the name of an HTML file")
 
-    from jaxcnn.analysis import arms as runs
+    from jaxcnn.analysis import arms
     from jaxcnn.runs import evaluation
 
-    read, problems = runs.read_all(runs.find(paths))
+    read, problems = arms.read_all(arms.find(paths))
     for problem in problems:
         print(f"jaxcnn: left out: {problem}", file=sys.stderr)
     if not read:
         raise InputError(f"report: none of {len(problems)} runs can be reported; {problems[0]}")
-    arms = runs.group(read)
+    reported = arms.group(read)
     held = {}
     for run in read:
         try:
@@ -45,6 +45,6 @@ def run(command: Command) -> int:
             problems.append(f"predictions of {run.path} ({error})")
             print(f"jaxcnn: left out: {problems[-1]}", file=sys.stderr)
     title = command.title or ", ".join(path.resolve().name for path in paths)
-    pages.write_page(title, arms, held, out, problems)
-    print(f"{out}: {len(read)} runs in {len(arms)} arms")
+    pages.write_page(title, reported, held, out, problems)
+    print(f"{out}: {len(read)} runs in {len(reported)} arms")
     return 2 if problems else 0

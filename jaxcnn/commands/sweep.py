@@ -69,9 +69,9 @@ def run(command: Command) -> int:
     _show(base.name, rows)
     done = [row for row in rows if "test_top1" in row]
     if done:
-        from jaxcnn.analysis import parallel
+        from jaxcnn.analysis import plots
 
-        parallel.save_sweep(done, workdir / "sweep.png", base.name)
+        plots.save_sweep(done, workdir / "sweep.png", base.name)
     print(f"{workdir}: sweep.json, sweep.png")
     for path, reason in (outcome.refused | outcome.diverged).items():
         print(f"jaxcnn: {path}: {reason}", file=sys.stderr)

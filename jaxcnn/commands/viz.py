@@ -40,11 +40,11 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Draws the pictures and returns the exit code."""
-    from jaxcnn.analysis import arms as runs
+    from jaxcnn.analysis import arms
     from jaxcnn.runs import trained
 
     failed = 0
-    for path in runs.find(command.runs):
+    for path in arms.find(command.runs):
         try:
             network = trained.restore(path, command.checkpoint)
             made = _draw(path, network, command.image, command.endpoint)
@@ -77,7 +77,7 @@ def _draw(
     apply = applied(network)
     shape = network.input_shape
     shapes = jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *shape), jnp.float32))[1]
-    spatial = [name for name, value in shapes.items() if value.ndim == 4]
+    spatial = [name for name, value in shapes.items() if getattr(value, "ndim", 0) == 4]
     if endpoint is not None and endpoint not in spatial:
         raise InputError(
             f"--endpoint {endpoint}: {network.experiment.model.name} has the feature maps "

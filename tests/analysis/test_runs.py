@@ -8,8 +8,7 @@ import optax
 import pytest
 from PIL import Image
 
-from jaxcnn.analysis import arms as runs
-from jaxcnn.analysis import compare, report, tables
+from jaxcnn.analysis import arms, compare, report, tables
 from jaxcnn.config import Data, Experiment, Model, Schedule, Train, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import InputError
@@ -48,7 +47,7 @@ def write(path, experiment, about=DIGITS, top1=0.9):
         path / "summary.json", {"epochs": 1, "test_top1": top1, "parameters": 310, "seconds": 2.0}
     )
     (path / "metrics.jsonl").write_text(json.dumps(record | losses) + "\n")
-    return runs.read(path)
+    return arms.read(path)
 
 
 def seeded(seed):
@@ -56,7 +55,7 @@ def seeded(seed):
 
 
 @pytest.mark.parametrize(
-    ("change", "arms"),
+    ("change", "count"),
     [
         ({"data.dir": "elsewhere"}, 1),
         ({"data.eval_batch_size": 100}, 1),
@@ -71,13 +70,13 @@ def seeded(seed):
     ],
 )
 def test_seeds_of_an_experiment_are_one_arm_also_when_it_was_resumed_otherwise(
-    tmp_path, change, arms
+    tmp_path, change, count
 ):
     changed = override(seeded(1), change)
-    found = runs.group([write(tmp_path / "0", seeded(0)), write(tmp_path / "1", changed)])
-    assert len(found) == arms
-    table = runs.config_differences(found)
-    assert list(table) == [name for name in change if arms == 2 and name != "name"]
+    found = arms.group([write(tmp_path / "0", seeded(0)), write(tmp_path / "1", changed)])
+    assert len(found) == count
+    table = arms.config_differences(found)
+    assert list(table) == [name for name in change if count == 2 and name != "name"]
 
 
 def folder_of_images(root, shade, broken=()):
@@ -133,10 +132,10 @@ def test_runs_on_other_test_images_are_refused(tmp_path):
             about = describe(data, sources.load(data))
             both.append(write(tmp_path / f"{number}{name}", experiment, about))
         if same:
-            runs.group(both)
+            arms.group(both)
         else:
             with pytest.raises(InputError, match=r"tested on other data.*test_sha256"):
-                runs.group(both)
+                arms.group(both)
         folder.check_same(both[0].path, to_dict(both[0].experiment), both[0].dataset)
 
 
@@ -144,10 +143,10 @@ def test_folders_from_before_test_images_were_told_apart_can_be_used(tmp_path):
     old = write(tmp_path / "old", seeded(0))
     about = {**DIGITS, "test_form": "8x8x1 pad", "test_sha256": "1"}
     new = [write(tmp_path / f"{i}", seeded(i), {**about, "test_sha256": "1"}) for i in (1, 2)]
-    assert len(runs.group([old, *new])) == 1
+    assert len(arms.group([old, *new])) == 1
     third = write(tmp_path / "3", seeded(3), {**about, "test_sha256": "2"})
     with pytest.raises(InputError, match="test_sha256 '2', not '1'"):
-        runs.group([old, *new, third])
+        arms.group([old, *new, third])
     folder.check_same(old.path, to_dict(old.experiment), about)
 
 
@@ -166,7 +165,7 @@ def test_a_damaged_run_is_named_and_the_rest_is_read(tmp_path, config, about, fi
         write(tmp_path / "bad", override(seeded(1), config), {**DIGITS, **about})
     assert str(error.value).startswith(str(tmp_path / "bad" / file))
     assert named in str(error.value)
-    read, problems = runs.read_all([tmp_path / "bad", tmp_path / "whole"])
+    read, problems = arms.read_all([tmp_path / "bad", tmp_path / "whole"])
     assert [run.seed for run in read] == [0]
     assert problems == [str(error.value)]
 
@@ -188,16 +187,16 @@ def test_the_test_that_is_named_is_the_one_that_was_made(tmp_path):
 
     one, single, three = arm("one", 0.8), arm("single", 0.9), arm("three", 0.9, 0.91, 0.92)
     held = {run.path: predicted(36) for run in (*single, *three)} | {one[0].path: predicted(72)}
-    found = compare.compare(runs.group([*one, *single, *three]), held)
+    found = compare.compare(arms.group([*one, *single, *three]), held)
     assert found.test == "McNemar"
     assert found.results[1].p_adjusted == pytest.approx(2 * 0.5**36)  # 36 won, none lost
     assert math.isnan(found.results[2].p_adjusted)
     assert "McNemar's exact test" in tables.explanation(found)
     assert "that of a single run is Wilson's" in tables.explanation(found)
-    found = compare.compare(runs.group([*three, *one]), held)
+    found = compare.compare(arms.group([*three, *one]), held)
     assert found.test == "none"
     more = arm("more", 0.8, 0.82, 0.81)
-    found = compare.compare(runs.group([*three, *more, *single]), held)
+    found = compare.compare(arms.group([*three, *more, *single]), held)
     assert found.test == "paired t"
     assert "Student's paired test" in tables.explanation(found)
 
@@ -223,6 +222,6 @@ def test_the_worst_mistakes_are_shown_by_their_place_in_the_split(tmp_path):
         asked.extend(places)
         return dataset.test.read(np.array(places))["image"]
 
-    page = report.page("title", runs.group([run]), {run.path: found}, read)
+    page = report.page("title", arms.group([run]), {run.path: found}, read)
     assert asked == found["index"][::-1].tolist()
     assert all(f'alt="test image {place}"' in page for place in asked)
