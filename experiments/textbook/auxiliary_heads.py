@@ -67,13 +67,13 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     part = of_comparison(comparison, workdir, listener)
     ratios = gradients(comparison.arms[1])
     means = [statistics.mean(found) for found in ratios.values()]
-    line = plots.Line.over_seeds("with / without", dict(enumerate(ratios.values(), start=1)))
+    by_layer = dict(enumerate(ratios.values(), start=1))
     label = "gradient's norm, with / without"
     caption = "Before training: mean, lowest and highest of three seeds, by convolution"
     return dataclasses.replace(
         part,
         found=f"{part.found} The gradient of the first convolution before training is "
         f"{means[0]:.2f} times as large with the classifiers.",
-        figures=[*part.figures, (caption, plots.lines([line], "convolution", label))],
+        figures=[*part.figures, (caption, plots.lines({label: by_layer}, "convolution", label))],
         values={**part.values, "gradient_ratio": ratios},
     )

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from experiments.textbook.part import Part, show
 from jaxcnn.analysis import plots
+from jaxcnn.analysis.statistics import Interval
 from jaxcnn.analysis.summary import Row, Summary, summarize
 from jaxcnn.models import create_model, standard_input
 from jaxcnn.runs.display import Listener
@@ -189,10 +190,10 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     counted = [example.counted() for example in EXAMPLES]
     right = sum(n == example.expected for n, example in zip(counted, EXAMPLES, strict=True))
     models = [(name, network(name)) for name in SHOWN]
-    points = [
-        plots.Point(name, found.parameters, found.macs / 1e9, math.nan, math.nan)
+    points: plots.Points = {
+        name: (found.parameters, Interval(found.macs / 1e9, math.nan, math.nan))
         for name, found in models
-    ]
+    }
     return Part(
         found=f"{right} of {len(EXAMPLES)} counts are those worked out by hand.",
         headers=["what", "counted", "worked out", "by hand"],

@@ -13,7 +13,6 @@ from markupsafe import Markup
 from jaxcnn import cli
 from jaxcnn.analysis import arms, compare, formats, plots, tables
 from jaxcnn.analysis.arms import Arm, FinishedRun
-from jaxcnn.analysis.statistics import Interval
 from jaxcnn.config import Comparison
 from jaxcnn.errors import InputError
 from jaxcnn.runs import display, group, plan, together
@@ -77,18 +76,12 @@ def of_comparison(comparison: Comparison, workdir: Path, listener: Listener) -> 
         if found.test != "none"
         else ""
     )
-    percent = {r.name: Interval(*(100 * min(bound, 1) for bound in r.accuracy)) for r in results}
+    percent = {result.name: plots.in_percent(result.accuracy) for result in results}
     figures = [("Test top-1 with its 95 % interval", plots.intervals(percent, "test top-1, %"))]
     if len({r.macs for r in results}) > 1:
-        points = [plots.Point(r.name, r.macs, *percent[r.name]) for r in results]
-        front = compare.pareto([r.macs for r in results], [r.accuracy.mean for r in results])
-        label = "multiply-accumulates for one image"
-        figures.append(
-            (
-                "Against cost, with the Pareto front",
-                plots.scatter(points, front, label, "top-1, %"),
-            )
-        )
+        (label, points, front), _ = plots.costs(found)
+        drawing = plots.scatter(points, front, label, "top-1, %")
+        figures.append(("Against cost, with the Pareto front", drawing))
     return Part(
         found=f"highest is {best.name} with {formats.percent(best.accuracy)}{tested}.",
         headers=[

@@ -47,11 +47,12 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     for images in sizes:
         for arm in trained(config(images, quick), workdir / str(images), listener):
             arms[arm.name].append(arm)
-    found = {
-        name: [mean_interval([100 * x for x in arm.last("test_top1")]) for arm in those]
+    percent = {
+        name: [[100 * x for x in arm.last("test_top1")] for arm in those]
         for name, those in arms.items()
     }
-    lines = [_line(name, sizes, arms[name]) for name in NETWORKS]
+    found = {name: [mean_interval(x) for x in top1] for name, top1 in percent.items()}
+    lines = {name: dict(zip(sizes, top1, strict=True)) for name, top1 in percent.items()}
     runs = [run for those in arms.values() for arm in those for run in arm.runs]
     return Part(
         found=_found(sizes, found),
@@ -78,11 +79,6 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
             "top1": {n: [arm.last("test_top1") for arm in those] for n, those in arms.items()},
         },
     )
-
-
-def _line(name: str, sizes: list[int], arms: list[Arm]) -> plots.Line:
-    top1 = [[100 * x for x in arm.last("test_top1")] for arm in arms]
-    return plots.Line.over_seeds(name, dict(zip(sizes, top1, strict=True)))
 
 
 def _found(sizes: list[int], found: dict[str, list[Interval]]) -> str:

@@ -82,10 +82,7 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     few = test.read(np.arange(min(TESTED, len(test))))
     shown = few["image"], few["label"], distances
     found = {arm.name: np.array([accuracies(run.path, *shown) for run in arm.runs]) for arm in arms}
-    lines = [
-        plots.Line.over_seeds(name, dict(zip(distances, 100 * top1.T, strict=True)))
-        for name, top1 in found.items()
-    ]
+    lines = {n: dict(zip(distances, 100 * top1.T, strict=True)) for n, top1 in found.items()}
     middle = distances[len(distances) // 2]
     kept = ", ".join(
         f"{name} {top1[:, 0].mean():.1%} to {top1[:, middle].mean():.1%}"

@@ -6,10 +6,10 @@ style sheet's variable of it, so that a chart follows its page into the dark.
 
 import contextlib
 import io
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,83 +106,56 @@ def svg(figure: Any, label: str) -> Markup:
 # ----------------------------------------------------------------------- curves, points, intervals
 
 
-@dataclass(frozen=True)
-class Line:
-    """A curve with a band.
-
-    Attributes:
-        name: shown in a legend.
-        x: positions.
-        y: values; NaN leaves a gap.
-        low: lower edge of the band.
-        high: upper edge of the band.
-    """
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-
-    @classmethod
-    def over_seeds(cls, name: str, values: Mapping[float, Sequence[float]]) -> "Line":
-        """Returns the mean over seeds, in a band from the lowest to the highest.
-
-        Args:
-            name: name of the curve.
-            values: for each position the values of all seeds.
-        """
-        y, low, high = ([float(of(v)) for v in values.values()] for of in (np.mean, min, max))
-        return cls(name, list(values), y, low, high)
-
-
-@dataclass(frozen=True)
-class Point:
-    """A named value with an interval (NaN for none) at a position."""
-
-    name: str
-    x: float
-    y: float
-    low: float
-    high: float
+Series = Mapping[Any, Sequence[float]]
+"""The values of all seeds at each position, in ascending order."""
+Points = Mapping[str, tuple[float, Interval]]
+"""By name a cost, and a value with its bounds; NaN for none."""
 
 
 def lines(
-    series: Sequence[Line], x_label: str, y_label: str, *, log_x: bool = False, log_y: bool = False
+    series: Mapping[str, Series],
+    x_label: str,
+    y_label: str,
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
 ) -> Markup:
-    """Draws curves with bands over a common axis, as SVG.
+    """Draws curves of means over seeds, in bands from the lowest to the highest seed, as SVG.
 
     Args:
-        series: the curves, one for each colour.
+        series: the curves by name, one for each colour.
         x_label: what the positions are.
         y_label: what the values are.
         log_x: makes the positions logarithmic.
         log_y: makes the values logarithmic; where some are 0, linear below the smallest other.
     """
     with canvas(*SIZE) as figure:
-        _lines(figure.subplots(), [(line, "-") for line in series], x_label, y_label, log_x, log_y)
+        _lines(figure.subplots(), series, x_label, y_label, log_x, log_y)
         return svg(figure, f"{y_label} over {x_label}")
 
 
 def _lines(
     axes: Any,
-    series: Sequence[tuple[Line, str]],
+    series: Mapping[str, Series],
     x_label: str,
     y_label: str,
     log_x: bool,
     log_y: bool,
+    styles: Sequence[str] = ("-",),
 ) -> None:
-    """Draws curves in their styles; a curve of a single value as a point."""
+    """Draws curves, a curve of a single position as a point."""
     _frame(axes, x_label, y_label)
-    for line, style in series:
-        marker = "o" if len(line.x) == 1 else None
-        (drawn,) = axes.plot(line.x, line.y, style, marker=marker, markersize=4, label=line.name)
-        if any(high > low for low, high in zip(line.low, line.high, strict=True)):
+    for (name, values), style in zip(series.items(), itertools.cycle(styles)):
+        mean, low, high = ([float(of(v)) for v in values.values()] for of in (np.mean, min, max))
+        marker = "o" if len(values) == 1 else None
+        (line,) = axes.plot(list(values), mean, style, marker=marker, markersize=4, label=name)
+        if low != high:
             axes.fill_between(
-                line.x, line.low, line.high, color=drawn.get_color(), alpha=0.2, linewidth=0
+                list(values), low, high, color=line.get_color(), alpha=0.2, linewidth=0
             )
-    _scale(axes.xaxis, [v for line, _ in series for v in line.x], log_x)
-    _scale(axes.yaxis, [v for s, _ in series for v in (*s.y, *s.low, *s.high)], log_y)
+    drawn = list(series.values())
+    _scale(axes.xaxis, [x for values in drawn for x in values], log_x)
+    _scale(axes.yaxis, [y for values in drawn for seeds in values.values() for y in seeds], log_y)
 
 
 def _frame(axes: Any, x_label: str, y_label: str) -> None:
@@ -199,7 +172,7 @@ def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
     set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
     if not log or not positive or min(shown) < 0:
         whole = all(v == int(v) for v in shown)
-        axis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole))
+        axis.set_major_locator(ticker.MaxNLocator(7, steps=[1, 2, 5, 10], integer=whole))
     elif len(positive) < len(shown):
         set_scale("symlog", linthresh=min(positive))
         axis.set_major_locator(ticker.SymmetricalLogLocator(axis.get_transform(), [1, 2, 5]))
@@ -213,13 +186,13 @@ def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: si(value)))
 
 
-def scatter(points: Sequence[Point], front: Sequence[int], x_label: str, y_label: str) -> Markup:
-    """Draws named points with intervals over a logarithmic axis, and their Pareto front, as SVG.
+def scatter(points: Points, front: Sequence[str], x_label: str, y_label: str) -> Markup:
+    """Draws points with intervals over their logarithmic cost, and a Pareto front, as SVG.
 
     Args:
         points: the points, one for each colour.
-        front: indices of those on the front, by ascending x.
-        x_label: what the positions are.
+        front: names of those on the front, by ascending cost.
+        x_label: what the costs are.
         y_label: what the values are.
     """
     with canvas(*SIZE) as figure:
@@ -227,30 +200,31 @@ def scatter(points: Sequence[Point], front: Sequence[int], x_label: str, y_label
         return svg(figure, f"{y_label} against {x_label}")
 
 
-def _scatter(
-    axes: Any, points: Sequence[Point], front: Sequence[int], x_label: str, y_label: str
-) -> None:
+def _scatter(axes: Any, points: Points, front: Sequence[str], x_label: str, y_label: str) -> None:
     _frame(axes, x_label, y_label)
     drawn = []
-    for i, point in enumerate(points):
-        bounds = _bounds(point.y, point.low, point.high)
-        axes.errorbar(point.x, point.y, yerr=bounds, fmt="o", markersize=5, color=_colour(i))
-        low, high = point.y - bounds[0][0], point.y + bounds[1][0]
-        drawn += [((point.x, low), (point.x, high)), ((point.x, point.y), (point.x, point.y))]
-    _scale(axes.xaxis, [point.x for point in points], True)
-    _scale(axes.yaxis, [v for point in points for v in (point.y, point.low, point.high)], False)
+    for i, (x, value) in enumerate(points.values()):
+        bounds = _bounds(value)
+        axes.errorbar(x, value.mean, yerr=bounds, fmt="o", markersize=5, color=_colour(i))
+        low, high = value.mean - bounds[0][0], value.mean + bounds[1][0]
+        drawn += [((x, low), (x, high)), ((x, value.mean), (x, value.mean))]
+    _scale(axes.xaxis, [x for x, _ in points.values()], True)
+    _scale(axes.yaxis, [y for _, value in points.values() for y in value], False)
     axes.margins(x=0.12, y=0.08)
     if front:
         edge = axes.get_xlim()[1]
-        x, y = [*(points[i].x for i in front), edge], [points[i].y for i in front]
-        axes.step(x, [*y, y[-1]], where="post", color=FAINT, linestyle=":", linewidth=1.2)
+        steps = [(x, value.mean) for x, value in (points[name] for name in front)]
+        steps.append((edge, steps[-1][1]))
+        style = {"where": "post", "color": FAINT, "linestyle": ":", "linewidth": 1.2}
+        axes.step(*zip(*steps, strict=True), **style)
         axes.set_xlim(right=edge)
-        drawn += [((x[i], y[i]), (x[i + 1], y[i])) for i in range(len(front))]
+        drawn += [((a, y), (b, y)) for (a, y), (b, _) in itertools.pairwise(steps)]
     _name(axes, points, drawn)
 
 
-def _bounds(mean: float, low: float, high: float) -> list[list[float]]:
+def _bounds(value: Interval) -> list[list[float]]:
     """Returns how far an interval reaches to either side, as matplotlib takes it; NaN as 0."""
+    mean, low, high = value
     return [[max(0.0, mean - low)], [max(0.0, high - mean)]] if high > low else [[0.0], [0.0]]
 
 
@@ -258,7 +232,7 @@ def _colour(i: int) -> str:
     return COLOURS[i % len(COLOURS)]
 
 
-def _name(axes: Any, points: Sequence[Point], drawn: Sequence[Any]) -> None:
+def _name(axes: Any, points: Points, drawn: Sequence[Any]) -> None:
     """Writes each point's name beside it, where it covers least of the lines that are drawn."""
     from matplotlib.transforms import Bbox
 
@@ -266,10 +240,8 @@ def _name(axes: Any, points: Sequence[Point], drawn: Sequence[Any]) -> None:
     taken = [Bbox(axes.transData.transform(ends)).padded(4) for ends in drawn]
     inside = axes.get_window_extent()
     places = [(ha, va) for va in ("bottom", "center", "top") for ha in ("left", "right")]
-    for point in points:
-        name = axes.annotate(
-            point.name, (point.x, point.y), textcoords="offset points", xytext=(0, 0)
-        )
+    for text, (x, value) in points.items():
+        name = axes.annotate(text, (x, value.mean), xytext=(0, 0), textcoords="offset points")
         covered = {}
         for place in places:
             box = _put(name, *place)
@@ -301,9 +273,9 @@ def intervals(found: Mapping[str, Interval], label: str) -> Markup:
     with canvas(width, 0.6 + 0.36 * len(found)) as figure:
         axes = figure.subplots()
         _frame(axes, label, "")
-        for i, (name, (mean, low, high)) in enumerate(found.items()):
-            bounds = _bounds(mean, low, high)
-            axes.errorbar(mean, i, xerr=bounds, fmt="o", markersize=5, color=_colour(i))
+        for i, (name, value) in enumerate(found.items()):
+            bounds = _bounds(value)
+            axes.errorbar(value.mean, i, xerr=bounds, fmt="o", markersize=5, color=_colour(i))
             axes.annotate(
                 name,
                 (0, i),
@@ -311,7 +283,7 @@ def intervals(found: Mapping[str, Interval], label: str) -> Markup:
                 xytext=(0, 5),
                 textcoords="offset points",
             )
-        _scale(axes.xaxis, [v for interval in found.values() for v in interval], False)
+        _scale(axes.xaxis, [x for value in found.values() for x in value], False)
         axes.set(yticks=[], ylim=(len(found) - 0.6, -0.9))
         axes.spines["left"].set_visible(False)
         return svg(figure, label)
@@ -335,14 +307,12 @@ def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) ->
     with canvas(9, 3.6, path) as figure:
         figure.suptitle(title)
         for axes, (field, label, of) in zip(figure.subplots(1, 2), shown, strict=True):
-            series = []
-            for split, style in (("train", "--"), ("test", "-")):
-                # Training figures are missing where metrics.jsonl was lost and its last line made
-                # anew.
-                name = f"{split}_{field}"
-                values = {r["epoch"]: [of(r[name])] for r in records if name in r}
-                series.append((Line.over_seeds(split, values), style))
-            _lines(axes, series, "epoch", label, False, True)
+            # Training figures are missing where metrics.jsonl was lost and its last line made anew.
+            series = {
+                split: {r["epoch"]: [of(r[name])] for r in records if name in r}
+                for split, name in (("train", f"train_{field}"), ("test", f"test_{field}"))
+            }
+            _lines(axes, series, "epoch", label, False, True, ("--", "-"))
             axes.legend()
 
 
@@ -392,20 +362,23 @@ def save_comparison(comparison: ComparisonResult, path: Path) -> None:
         figure.suptitle(f"{comparison.dataset}: {title}")
 
 
-def costs(comparison: ComparisonResult) -> list[tuple[str, list[Point], list[int]]]:
+def costs(comparison: ComparisonResult) -> list[tuple[str, Points, list[str]]]:
     """Returns for each kind of cost its name, the arms' accuracies in percent, and the front."""
     results = comparison.results
-    found = []
+    found: list[tuple[str, Points, list[str]]] = []
     for label, values in (
         ("multiply-accumulates for one image", [float(result.macs) for result in results]),
         ("training time, s", [result.seconds for result in results]),
     ):
-        points = [
-            Point(result.name, value, *(100 * min(bound, 1) for bound in result.accuracy))
-            for result, value in zip(results, values, strict=True)
-        ]
-        found.append((label, points, pareto(values, [point.y for point in points])))
+        front = pareto(values, [result.accuracy.mean for result in results])
+        points = {r.name: (x, in_percent(r.accuracy)) for r, x in zip(results, values, strict=True)}
+        found.append((label, points, [results[i].name for i in front]))
     return found
+
+
+def in_percent(accuracy: Interval) -> Interval:
+    """Returns an accuracy in percent; no bound is above 100."""
+    return Interval(*(100 * min(bound, 1) for bound in accuracy))
 
 
 def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:

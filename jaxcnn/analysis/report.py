@@ -75,10 +75,7 @@ def page(
         curves=_curves(arms),
         several_seeds=any(len(arm.runs) > 1 for arm in arms),
         costs=[
-            (
-                [points[i].name for i in front],
-                plots.scatter(points, front, label, "test top-1, %"),
-            )
+            (front, plots.scatter(points, front, label, "test top-1, %"))
             for label, points, front in plots.costs(comparison)
         ],
         class_errors=tables.class_errors(comparison) if held else None,
@@ -171,19 +168,19 @@ def _curves(arms: Sequence[Arm]) -> list[tuple[str, Markup]]:
     return [
         (
             label.capitalize(),
-            plots.lines([_curve(arm, field, of) for arm in arms], "epoch", label, log_y=True),
+            plots.lines({a.name: _curve(a, field, of) for a in arms}, "epoch", label, log_y=True),
         )
         for field, label, of in shown
     ]
 
 
-def _curve(arm: Arm, field: str, of: Callable[[float], float]) -> plots.Line:
+def _curve(arm: Arm, field: str, of: Callable[[float], float]) -> plots.Series:
     by_epoch: dict[float, list[float]] = {}
     for run in arm.runs:
         for record in run.records:
             if field in record:
                 by_epoch.setdefault(record["epoch"], []).append(of(record[field]))
-    return plots.Line.over_seeds(arm.name, dict(sorted(by_epoch.items())))
+    return dict(sorted(by_epoch.items()))
 
 
 def _confusion(

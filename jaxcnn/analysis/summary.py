@@ -183,42 +183,17 @@ def endpoint_fields(
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Stats:
-    """One line of the table over models; figures as in :class:`Summary`."""
-
-    name: str
-    input_shape: tuple[int, ...]
-    num_classes: int
-    parameters: int
-    macs: int
-    activations: int
-    receptive_field: tuple[int, ...] | None
-
-
 def model_stats(
     name: str, *, input_shape: Sequence[int] | None = None, num_classes: int | None = None
-) -> Stats:
-    """Totals of a model, at the input size and number of classes it was published for.
+) -> Summary:
+    """Summarizes a model, at the input size and number of classes it was published for.
 
     >>> model_stats("lenet5").receptive_field
     (16, 16)
     """
-    if input_shape is None:
-        input_shape = models.standard_input(name)
-    if num_classes is None:
-        num_classes = models.standard_classes(input_shape)
-    model = models.create_model(name, num_classes=num_classes)
-    total = summarize(model, input_shape)
-    return Stats(
-        name=name,
-        input_shape=total.input_shape,
-        num_classes=num_classes,
-        parameters=total.parameters,
-        macs=total.macs,
-        activations=total.activations,
-        receptive_field=total.receptive_field,
-    )
+    shape = models.standard_input(name) if input_shape is None else input_shape
+    classes = models.standard_classes(shape) if num_classes is None else num_classes
+    return summarize(models.create_model(name, num_classes=classes), shape)
 
 
 HEADERS = ("layer", "type", "output", "parameters", "MACs", "activations", "receptive field")
@@ -263,23 +238,18 @@ def render(summary: Summary, title: str | None = None) -> "Table":
     return table
 
 
-def render_stats(stats: Iterable[Stats], title: str | None = None) -> "Table":
-    """Lays out the table over models."""
+def render_stats(stats: Iterable[tuple[str, Summary]], title: str | None = None) -> "Table":
+    """Lays out the totals of models by name as a table for a terminal."""
     from rich.table import Table
 
     table = Table(title=title)
     table.add_column("model", no_wrap=True)
     for header in ("input", "parameters", "MACs", "activations", "receptive field"):
         table.add_column(header, justify="right", no_wrap=True)
-    for line in stats:
-        table.add_row(
-            line.name,
-            sizes(line.input_shape),
-            si(line.parameters),
-            si(line.macs),
-            si(line.activations),
-            _seen(line.receptive_field),
-        )
+    for name, total in stats:
+        counts = (total.parameters, total.macs, total.activations)
+        field = _seen(total.receptive_field)
+        table.add_row(name, sizes(total.input_shape), *map(si, counts), field)
     return table
 
 

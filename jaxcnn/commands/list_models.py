@@ -29,7 +29,8 @@ def run(command: Command) -> int:
     if command.stats:
         from jaxcnn.analysis import summary
 
-        display.console().print(summary.render_stats(map(summary.model_stats, names)))
+        found = ((name, summary.model_stats(name)) for name in names)
+        display.console().print(summary.render_stats(found))
     else:
         print("\n".join(names))
     return 0

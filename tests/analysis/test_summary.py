@@ -197,7 +197,7 @@ def test_tables():
     out = Console(file=io.StringIO(), width=120)
     out.print(render(summarize(create_model("lenet5", num_classes=10), (32, 32, 1)), "lenet5"))
     out.print(render(summarize(Auxiliary(), (8, 8, 3))))
-    out.print(render_stats([model_stats("lenet5"), model_stats("mlp")]))
+    out.print(render_stats((name, model_stats(name)) for name in ("lenet5", "mlp")))
     text = out.file.getvalue()
     for expected in ("61,706", "416,520", "14x14", "(training only)", "61.71 k", "image"):
         assert expected in text
