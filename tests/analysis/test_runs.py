@@ -3,6 +3,7 @@
 import json
 import math
 
+import jinja2
 import numpy as np
 import optax
 import pytest
@@ -225,3 +226,31 @@ def test_the_worst_mistakes_are_shown_by_their_place_in_the_split(tmp_path):
     page = report.page("title", arms.group([run]), {run.path: found}, read)
     assert asked == found["index"][::-1].tolist()
     assert all(f'alt="test image {place}"' in page for place in asked)
+
+
+def test_names_cannot_become_part_of_the_page(tmp_path):
+    """Also not of its JSON, which ends with the first </script>."""
+    bad = '</script><img src="https://example.org" onerror=alert(1)>'
+    classes = [f"{bad}{i}" for i in range(10)]
+    run = write(tmp_path / "run", seeded(0), {**DIGITS, "classes": classes})
+    label = np.arange(360) % 10
+    held = {"label": label, "predicted": label[::-1], "index": np.arange(360)}
+    held["label_probability"] = np.linspace(0, 1, 360)
+    pixels = np.zeros((12, 8, 8, 1), np.uint8)
+    (tmp_path / "run" / "viz").mkdir()
+    Image.fromarray(pixels[0, ..., 0]).save(tmp_path / "run" / "viz" / "a<b>_c.png")
+    shown = ({run.path: held}, lambda places: pixels, [bad])
+    page = report.page(bad, arms.group([run]), *shown)
+    assert page.count("<script") == page.count("</script>") == 1
+    assert "<img src=" not in page
+    assert page.count('<img alt="') == 12 + 1
+    assert 'alt="a&lt;b&gt; c"' in page
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["comparison"]["classes"] == classes
+
+
+def test_a_template_that_names_what_is_not_there_fails(tmp_path):
+    (tmp_path / "own.html").write_text("<p>{{ there }}{{ missing }}</p>")
+    with pytest.raises(jinja2.UndefinedError, match="'missing' is undefined"):
+        report.render("own.html", tmp_path, there="<b>")
+    assert report.render("own.html", tmp_path, there="<b>", missing="") == "<p>&lt;b&gt;</p>"

@@ -8,7 +8,14 @@ import pytest
 from rich.console import Console
 
 from jaxcnn import ops
-from jaxcnn.analysis.summary import Summary, model_stats, render, render_stats, summarize
+from jaxcnn.analysis.summary import (
+    Summary,
+    endpoint_fields,
+    model_stats,
+    render,
+    render_stats,
+    summarize,
+)
 from jaxcnn.layers import BatchNorm, Conv, ConvNormAct, Dense, SqueezeExcite
 from jaxcnn.models import create_model
 
@@ -173,6 +180,57 @@ def test_bins_of_an_adaptive_pool():
     assert fields == [(3, 3), (6, 6), (14, 14)]
     # A pool to the size that is there already changes nothing.
     assert summarize(Adaptive(), (4, 4, 3)).receptive_field == (5, 5)
+
+
+@jax.custom_vjp
+def _vjp(x):
+    return x @ jnp.ones((8, 4))
+
+
+_vjp.defvjp(lambda x: (_vjp(x), x), lambda x, g: (g @ jnp.ones((4, 8)),))
+
+
+@jax.custom_jvp
+def _jvp(x):
+    return x @ jnp.ones((8, 4))
+
+
+_jvp.defjvp(lambda x, dx: (_jvp(*x), _jvp(*dx)))
+
+
+def _scanned(x):
+    return jax.lax.scan(lambda y, _: (y @ jnp.ones((8, 8)), None), x, length=3)[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "macs"),
+    [
+        (jax.jit(_jvp.fun), 32),
+        (jax.checkpoint(_jvp.fun), 32),
+        (jax.jit(jax.checkpoint(jax.jit(_jvp.fun))), 32),
+        (_vjp, 32),
+        (_jvp, 32),
+        # What runs several times, or perhaps not at all, is no part of the layers.
+        (_scanned, 0),
+        (lambda x: jax.lax.cond(x.sum() > 0, _jvp.fun, _jvp.fun, x), 0),
+        (lambda x: jax.lax.while_loop(lambda y: y.sum() < 0, lambda y: y @ jnp.ones((8, 8)), x), 0),
+    ],
+)
+def test_products_inside_a_call_that_runs_once_are_counted(call, macs):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train: bool = False):
+            return call(x.reshape(1, 8))
+
+    assert summarize(Net(), (4, 2)).macs == macs
+
+
+def test_endpoints_that_are_several_arrays_have_no_field():
+    model = create_model("googlenet", num_classes=10)
+    assert endpoint_fields(model, (224, 224, 3)).keys() == {
+        *(f"stage{i}" for i in range(1, 6)),
+        "features",
+    }
 
 
 def test_other_ranks():
