@@ -164,11 +164,16 @@ def group(runs: Sequence[FinishedRun]) -> list[Arm]:
     if runs:
         _check_same_test(runs)
     names = [arm[0].experiment.name for arm in arms]
+    for told_apart in (
+        "{run.experiment.name} ({run.path.name})",
+        "{run.experiment.name} ({run.path})",
+    ):
+        names = [
+            told_apart.format(run=arm[0]) if names.count(name) > 1 else name
+            for name, arm in zip(names, arms, strict=True)
+        ]
     return [
-        Arm(
-            name if names.count(name) == 1 else f"{name} ({arm[0].path.name})",
-            tuple(sorted(arm, key=lambda run: run.seed)),
-        )
+        Arm(name, tuple(sorted(arm, key=lambda run: run.seed)))
         for name, arm in zip(names, arms, strict=True)
     ]
 

@@ -36,14 +36,10 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": RULE,
     "axes.axisbelow": True,
-    "xtick.bottom": False,
-    "ytick.left": False,
-    "grid.color": RULE,
     "legend.frameon": False,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "xtick.bottom", "ytick.left"), False),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), RULE),
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), TEXT),
 }
 SIZE = (4.2, 2.7)
@@ -52,12 +48,12 @@ SIZE = (4.2, 2.7)
 
 @contextlib.contextmanager
 def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any]:
-    """Gives an empty figure in the style of all charts, and saves it in the end.
+    """Gives an empty figure in the style of all charts, and saves it at the end.
 
     Args:
-        width: in inches.
-        height: in inches.
-        png: file to write; None writes none.
+        width: width in inches.
+        height: height in inches.
+        png: file that is written, if any.
     """
     import matplotlib
     from cycler import cycler
@@ -84,7 +80,7 @@ def svg(figure: Any, label: str) -> Markup:
 
     Args:
         figure: a figure of :func:`canvas`.
-        label: read out in place of the chart.
+        label: text that is read out in place of the chart.
     """
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -107,9 +103,9 @@ def svg(figure: Any, label: str) -> Markup:
 
 
 Series = Mapping[Any, Sequence[float]]
-"""The values of all seeds at each position, in ascending order."""
+"""Positions, in ascending order, with the values of all seeds."""
 Points = Mapping[str, tuple[float, Interval]]
-"""By name a cost, and a value with its bounds; NaN for none."""
+"""Names with a cost, and a value with its bounds (NaN for none)."""
 
 
 def lines(
@@ -169,14 +165,16 @@ def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
 
     shown = [v for v in values if math.isfinite(v)]
     positive = [v for v in shown if v > 0]
-    set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
+    set_scale, set_limits = (
+        getattr(axis.axes, f"set_{axis.axis_name}{what}") for what in ("scale", "lim")
+    )
     if not log or not positive or min(shown) < 0:
         whole = all(v == int(v) for v in shown)
         axis.set_major_locator(ticker.MaxNLocator(7, steps=[1, 2, 5, 10], integer=whole))
     elif len(positive) < len(shown):
         set_scale("symlog", linthresh=min(positive))
         axis.set_major_locator(ticker.SymmetricalLogLocator(axis.get_transform(), [1, 2, 5]))
-        axis.axes.set_ylim(bottom=0)
+        set_limits(0, None)
     else:
         set_scale("log")
         decades = math.log10(max(positive) / min(positive))
@@ -241,7 +239,7 @@ def _name(axes: Any, points: Points, drawn: Sequence[Any]) -> None:
     inside = axes.get_window_extent()
     places = [(ha, va) for va in ("bottom", "center", "top") for ha in ("left", "right")]
     for text, (x, value) in points.items():
-        name = axes.annotate(text, (x, value.mean), xytext=(0, 0), textcoords="offset points")
+        name = axes.annotate(text, (x, value.mean), (0, 0), textcoords="offset points")
         covered = {}
         for place in places:
             box = _put(name, *place)
@@ -276,13 +274,7 @@ def intervals(found: Mapping[str, Interval], label: str) -> Markup:
         for i, (name, value) in enumerate(found.items()):
             bounds = _bounds(value)
             axes.errorbar(value.mean, i, xerr=bounds, fmt="o", markersize=5, color=_colour(i))
-            axes.annotate(
-                name,
-                (0, i),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 5),
-                textcoords="offset points",
-            )
+            axes.annotate(name, (0, i), (0, 5), ("axes fraction", "data"), "offset points")
         _scale(axes.xaxis, [x for value in found.values() for x in value], False)
         axes.set(yticks=[], ylim=(len(found) - 0.6, -0.9))
         axes.spines["left"].set_visible(False)
@@ -298,7 +290,7 @@ def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) ->
     Args:
         records: lines of metrics.jsonl.
         path: PNG file.
-        title: above the figure.
+        title: title of the figure.
     """
     shown = (
         ("loss", "cross-entropy (nats)", float),
@@ -323,7 +315,7 @@ def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, ti
         confusion: counts, ``(label, prediction)``.
         classes: their names.
         path: PNG file.
-        title: above the figure.
+        title: title of the figure.
     """
     percent = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     n = len(classes)
@@ -387,7 +379,7 @@ def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
     Args:
         rows: ``values`` by field, and ``test_top1``.
         path: PNG file.
-        title: above the figure.
+        title: title of the figure.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable

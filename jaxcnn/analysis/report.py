@@ -27,8 +27,6 @@ WIDEST_CONFUSION = 20
 """Classes up to which the whole matrix is shown; of more, the most frequent confusions."""
 
 Images = Callable[[Sequence[int]], np.ndarray]
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
-"""Headers and rows."""
 
 
 def page(
@@ -58,7 +56,7 @@ def page(
         arm.name: [predictions[run.path] for run in arm.runs if run.path in predictions]
         for arm in arms
     }
-    held = {name: of for name, of in held.items() if of}
+    held = {name: found for name, found in held.items() if found}
     environment, mixed = _environment(runs)
     return render(
         "report.html",
@@ -79,9 +77,9 @@ def page(
             for label, points, front in plots.costs(comparison)
         ],
         class_errors=tables.class_errors(comparison) if held else None,
-        confusions=[(name, _confusion(of, classes)) for name, of in held.items()],
+        confusions=[(name, _confusion(found, classes)) for name, found in held.items()],
         whole_matrix=len(classes) <= WIDEST_CONFUSION,
-        mistakes=[(name, _mistakes(of, classes, images)) for name, of in held.items() if images],
+        mistakes=[(n, _mistakes(found, classes, images)) for n, found in held.items() if images],
         pictures=[(arm.name, files) for arm in arms if (files := _pictures(arm))],
         layers=[summary.cells(result.layers) for result in comparison.results],
         layer_headers=summary.HEADERS,

@@ -28,10 +28,10 @@ class Row:
     """One layer: a module that owns parameters, or an operation of ``jaxcnn.ops`` without any.
 
     Attributes:
-        layer: path of the module, with the name of the operation behind it if it is one.
+        layer: path of the module, followed by the name of the operation if it is one.
         type: class of the module or name of the operation.
-        output_shape: for one example, without the batch axis; None if the layer did not run
-            (an auxiliary head outside training).
+        output_shape: shape for one example, without the batch axis; None if the layer did not
+            run (an auxiliary head outside training).
         parameters: numbers that the layer itself learns.
         macs: multiply-accumulates of its convolutions and matrix products, for one example.
         activations: numbers in its output.
@@ -53,8 +53,8 @@ class Summary:
     """The layers of a model in order of execution, and their totals.
 
     Attributes:
-        rows: one for each layer.
-        input_shape: of one example.
+        rows: the layers.
+        input_shape: shape of one example.
         parameters: numbers learned.
         statistics: numbers tracked, such as running means.
         macs: multiply-accumulates for one example.
@@ -123,16 +123,15 @@ def summarize(
 
     rows = []
     for key, layer in sorted(walk.layers.items(), key=lambda item: item[1].last):
-        output = layer.output
         rows.append(
             Row(
                 layer="/".join((*key.path, key.op) if key.op else key.path),
                 type=key.op or types[key.path],
-                output_shape=output.shape[1:],
+                output_shape=layer.shape[1:],
                 parameters=0 if key.op else owners.get(key.path, 0),
                 macs=layer.macs,
-                activations=math.prod(output.shape),
-                receptive_field=_pixels(output.field),
+                activations=math.prod(layer.shape),
+                receptive_field=_pixels(layer.field),
             )
         )
     ran = {key.path for key in walk.layers if not key.op}
@@ -258,7 +257,7 @@ Path = tuple[str, ...]
 
 
 def _abstract_variables(module: nn.Module, image: Any) -> tuple[dict[str, Any], dict[Path, str]]:
-    """Shapes of a model's variables, and the class of the module at each path."""
+    """Returns the shapes of a model's variables, and the class of the module at each path."""
     types: dict[Path, str] = {}
 
     def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -273,7 +272,7 @@ def _abstract_variables(module: nn.Module, image: Any) -> tuple[dict[str, Any], 
 
 
 def _owners(variables: Mapping[str, Any]) -> dict[Path, int]:
-    """Parameters that each module itself owns; modules with statistics alone have none."""
+    """Counts the parameters that each module itself owns; one with statistics alone has none."""
     owners: dict[Path, int] = {}
     for collection in ("params", "batch_stats"):
         for (*module, _), leaf in flatten_dict(variables.get(collection, {})).items():
@@ -297,7 +296,7 @@ class _Window(NamedTuple):
     jump: float
 
     def slide(self, taps: int, stride: float = 1, dilation: int = 1) -> "_Window":
-        """The window after one more, of ``taps`` positions that lie ``dilation`` apart."""
+        """Returns the window after one more, of ``taps`` positions that lie ``dilation`` apart."""
         return _Window(self.axis, self.size + (taps - 1) * dilation * self.jump, self.jump * stride)
 
 
@@ -322,11 +321,6 @@ def _merge(fields: Iterable[_Field]) -> _Field:
     return tuple(map(_widest, zip(*fields, strict=True)))
 
 
-class _Output(NamedTuple):
-    shape: tuple[int, ...]
-    field: _Field
-
-
 class _Key(NamedTuple):
     """Which layer an operation belongs to: a module, or the ``call``-th use of one of our ops."""
 
@@ -337,7 +331,8 @@ class _Key(NamedTuple):
 
 @dataclasses.dataclass
 class _Layer:
-    output: _Output
+    shape: tuple[int, ...]
+    field: _Field
     last: int
     macs: int = 0
 
@@ -386,7 +381,7 @@ class _Walk:
         return [field_of(atom) for atom in jaxpr.outvars]
 
     def charge(self, eqn: core.JaxprEqn, outputs: Sequence[_Field | None], scope: Path) -> None:
-        """Adds an operation to its layer: its output is the layer's so far."""
+        """Adds an operation to its layer, whose output so far is that of the operation."""
         self.position += 1
         macs = _macs(eqn, self.count_padding)
         self.macs += macs
@@ -395,15 +390,15 @@ class _Walk:
         field = outputs[0]
         if key is None or field is None:
             return
-        output = _Output(_shape(eqn.outvars[0]), field)
-        layer = self.layers.setdefault(key, _Layer(output, self.position))
+        shape = _shape(eqn.outvars[0])
+        layer = self.layers.setdefault(key, _Layer(shape, field, self.position))
         layer.macs += macs
         # In training a batch normalisation ends with its running statistics, which are vectors.
-        if key.op or len(output.shape) >= len(layer.output.shape):
-            layer.output, layer.last = output, self.position
+        if key.op or len(shape) >= len(layer.shape):
+            layer.shape, layer.field, layer.last = shape, field, self.position
 
     def key(self, scope: Path, product: str) -> _Key | None:
-        """The layer of an operation: the innermost module with parameters, else one of our ops.
+        """Returns an operation's layer: the innermost module with parameters, else one of our ops.
 
         A product outside both is a layer of its own; other operations (activations, sums,
         concatenations) are none.
@@ -454,7 +449,7 @@ def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
 
 
 def _propagate(eqn: core.JaxprEqn, inputs: Sequence[_Field | None]) -> list[_Field | None]:
-    """Fields of the outputs of one primitive operation."""
+    """Returns the fields of the outputs of one primitive operation."""
     name, params = eqn.primitive.name, eqn.params
     shapes = _shapes(eqn.invars)
     shape = _shape(eqn.outvars[0])
@@ -503,7 +498,7 @@ def _propagate(eqn: core.JaxprEqn, inputs: Sequence[_Field | None]) -> list[_Fie
 
 
 def _undilate(field: _Field, dilations: Sequence[int]) -> _Field:
-    """Steps get shorter where zeros are put between the positions, as upsampling does."""
+    """Shortens the steps where zeros are put between the positions, as upsampling does."""
     return tuple(
         window and window.slide(1, 1 / dilation)
         for window, dilation in zip(field, dilations, strict=True)
@@ -543,7 +538,7 @@ def _dot_field(eqn: core.JaxprEqn, inputs: Sequence[_Field | None]) -> _Field:
 
 
 def _reshape_field(field: _Field, old: Sequence[int], new: Sequence[int]) -> _Field:
-    """An axis keeps its window where a reshape leaves it whole or splits it into bins."""
+    """Keeps the window of an axis that a reshape leaves whole or splits into bins."""
     out: list[_Window | None] = [None] * len(new)
     free = 0
     for axis, window in enumerate(field):
@@ -560,7 +555,7 @@ def _reshape_field(field: _Field, old: Sequence[int], new: Sequence[int]) -> _Fi
 
 
 def _macs(eqn: core.JaxprEqn, count_padding: bool) -> int:
-    """Multiply-accumulates of a convolution or matrix product; other operations have none."""
+    """Counts multiply-accumulates of a convolution or matrix product; others have none."""
     if eqn.primitive.name == "dot_general":
         (contracting, _), _ = eqn.params["dimension_numbers"]
         depth = math.prod(_shape(eqn.invars[0])[axis] for axis in contracting)

@@ -9,18 +9,6 @@ from jaxcnn.analysis.compare import ComparisonResult
 if TYPE_CHECKING:
     from rich.table import Table
 
-HEADERS = (
-    "arm",
-    "test top-1",
-    "against {baseline}",
-    "p",
-    "parameters",
-    "MACs",
-    "train time",
-    "images/s",
-    "memory",
-)
-
 
 def cells(comparison: ComparisonResult) -> list[list[str]]:
     """Returns the table of the comparison: for each arm its cells, under :func:`headers`."""
@@ -42,7 +30,10 @@ def cells(comparison: ComparisonResult) -> list[list[str]]:
 
 def headers(comparison: ComparisonResult) -> list[str]:
     """Returns the headers of :func:`cells`."""
-    return [header.format(baseline=comparison.results[0].name) for header in HEADERS]
+    return [
+        *("arm", "test top-1", f"against {comparison.results[0].name}", "p", "parameters"),
+        *("MACs", "train time", "images/s", "memory"),
+    ]
 
 
 def explanation(comparison: ComparisonResult) -> str:

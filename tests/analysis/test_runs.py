@@ -80,6 +80,22 @@ def test_seeds_of_an_experiment_are_one_arm_also_when_it_was_resumed_otherwise(
     assert list(table) == [name for name in change if count == 2 and name != "name"]
 
 
+def test_arms_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    longer = override(BASE, {"train.epochs": 2})
+    slower = override(BASE, {"optim.peak_lr": 0.01})
+    made = [
+        write(tmp_path / place, experiment)
+        for place, experiment in (("a/seed0", BASE), ("b/seed0", longer), ("c/own", slower))
+    ]
+    names = [arm.name for arm in arms.group(made)]
+    assert names == [
+        f"base ({tmp_path / 'a/seed0'})",
+        f"base ({tmp_path / 'b/seed0'})",
+        "base (own)",
+    ]
+    assert [arm.name for arm in arms.group(made[1:])] == ["base (seed0)", "base (own)"]
+
+
 def folder_of_images(root, shade, broken=()):
     """Two classes of two images each; ``broken`` names test images that are cut short."""
     for split in ("train", "test"):
