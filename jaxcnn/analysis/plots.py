@@ -37,6 +37,7 @@ STYLE: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "axes.axisbelow": True,
+    "axes.prop_cycle": f"cycler(color={list(COLOURS)})",
     "legend.frameon": False,
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "xtick.bottom", "ytick.left"), False),
     **dict.fromkeys(("axes.edgecolor", "grid.color"), RULE),
@@ -56,10 +57,9 @@ def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any
         png: file that is written, if any.
     """
     import matplotlib
-    from cycler import cycler
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
 
-    with matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=COLOURS)}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         if png is not None:
@@ -172,7 +172,7 @@ def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
         whole = all(v == int(v) for v in shown)
         axis.set_major_locator(ticker.MaxNLocator(7, steps=[1, 2, 5, 10], integer=whole))
     elif len(positive) < len(shown):
-        set_scale("symlog", linthresh=min(positive))
+        set_scale("symlog", linthresh=min(positive), linscale=0.4)
         axis.set_major_locator(ticker.SymmetricalLogLocator(axis.get_transform(), [1, 2, 5]))
         set_limits(0, None)
     else:
@@ -268,13 +268,13 @@ def intervals(found: Mapping[str, Interval], label: str) -> Markup:
         label: what the values are.
     """
     width, _ = SIZE
-    with canvas(width, 0.6 + 0.36 * len(found)) as figure:
+    with canvas(width, 0.6 + 0.38 * len(found)) as figure:
         axes = figure.subplots()
         _frame(axes, label, "")
         for i, (name, value) in enumerate(found.items()):
             bounds = _bounds(value)
             axes.errorbar(value.mean, i, xerr=bounds, fmt="o", markersize=5, color=_colour(i))
-            axes.annotate(name, (0, i), (0, 5), ("axes fraction", "data"), "offset points")
+            axes.annotate(name, (0, i), (0, 7), ("axes fraction", "data"), "offset points")
         _scale(axes.xaxis, [x for value in found.values() for x in value], False)
         axes.set(yticks=[], ylim=(len(found) - 0.6, -0.9))
         axes.spines["left"].set_visible(False)
