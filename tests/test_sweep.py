@@ -187,7 +187,7 @@ class Ear(display.Listener):
 
 def test_parts_are_small_and_what_began_alone_stays_so(tmp_path, monkeypatch):
     """Five trials in parts of at most three: one of three, one of two; one has begun alone."""
-    monkeypatch.setattr(group, "AT_MOST", 3)
+    monkeypatch.setattr(together, "AT_MOST", 3)
     size = 4 * 2 * (64 * 16 + 16 + 16 * 10 + 10)  # parameters and momentum
     planned = [
         Run(search.override(BASE, {"optim.peak_lr": rate}), tmp_path / str(rate))

@@ -29,6 +29,7 @@ class ArmResult:
         seconds: training time, mean over seeds.
         images_per_sec: speed of training: median over epochs, then over seeds.
         memory_bytes: memory planned for the training program, the data included; None if unknown.
+        runs_together: how many runs that program trains.
         top1: test accuracies, one for each seed.
         accuracy: their mean and 95 % interval; over seeds, or for a single run Wilson's over test
             images.
@@ -48,6 +49,7 @@ class ArmResult:
     seconds: float
     images_per_sec: float
     memory_bytes: int | None
+    runs_together: int
     top1: tuple[float, ...]
     accuracy: Interval
     difference: Paired | None
@@ -149,6 +151,7 @@ def _result(
         seconds=float(np.mean([run.summary["seconds"] for run in arm.runs])),
         images_per_sec=float(np.median([np.nanmedian(r) for r in rates])),
         memory_bytes=max((m for m in memory if m), default=None),
+        runs_together=max(run.summary.get("runs_together", 1) for run in arm.runs),
         top1=top1,
         accuracy=(
             statistics.mean_interval(top1)

@@ -37,7 +37,7 @@ def headers(comparison: ComparisonResult) -> list[str]:
 
 
 def explanation(comparison: ComparisonResult) -> str:
-    """Explains the intervals and p-values of a comparison in one or two sentences."""
+    """Explains the intervals, p-values and memory of a comparison in a few sentences."""
     seeds = sorted({len(result.seeds) for result in comparison.results})
     if seeds == [1]:
         interval = (
@@ -56,7 +56,9 @@ def explanation(comparison: ComparisonResult) -> str:
     }[comparison.test]
     tested = sum(not math.isnan(result.p_adjusted) for result in comparison.results)
     correction = f", corrected for {tested} arms (Holm)" if tested > 1 else ""
-    return ". ".join(filter(None, [interval, test + correction])) + "."
+    together = max(result.runs_together for result in comparison.results)
+    memory = f"Memory is that of a program which trains {together} runs" if together > 1 else ""
+    return ". ".join(filter(None, [interval, test + correction, memory])) + "."
 
 
 def render(comparison: ComparisonResult) -> "Table":

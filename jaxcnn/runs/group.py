@@ -22,16 +22,15 @@ import numpy as np
 from jaxcnn.config import Data, Experiment, SeedsMode, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
+from jaxcnn.runs import together
 from jaxcnn.runs.display import Listener
 from jaxcnn.runs.program import Compiled, Program, program_key
-from jaxcnn.runs.together import Modes, compile_fastest, devices_of
+from jaxcnn.runs.together import Modes
 from jaxcnn.runs.training import Evaluate, Run, Training, check_start
 from jaxcnn.train import mesh, processes, run_folder
 
 SECONDS_PER_CHUNK = 0.5
 """A chunk returns to the host about this often: for the display, and to notice a signal."""
-AT_MOST = 8
-"""The largest number of runs that are computed together."""
 STATES_BYTES = 2**32
 """The states of runs that are computed together are held at once; at most this much."""
 
@@ -109,9 +108,10 @@ def train(
     """
     if listener is None or not processes.is_first():
         listener = Listener()
-    outcome = Outcome()
+    load = functools.lru_cache(maxsize=1)(sources.load)  # most runs share their data
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with StopRequest() as stop:
+        session = _Session(listener, stop, Outcome(), modes, load)
         left = []
         for run in runs:
             result = run_folder.finished(run.folder, to_dict(run.experiment))
@@ -119,19 +119,18 @@ def train(
                 left.append(run)
             else:
                 listener.message(f"{run.folder} is finished: {result['epochs']} epochs")
-                outcome.results[run.folder] = result
-        load = functools.lru_cache(maxsize=1)(sources.load)  # most runs share their data
+                session.outcome.results[run.folder] = result
         fit = [(run, False) for run in left]
         if modes is not None or len(left) > 1:
-            fit = _checked(left, load, outcome.refused if skip_unfit else None)
-        for number, (group, mode) in enumerate(_groups(fit, modes, even_few)):
+            fit = _checked(left, load, session.outcome.refused if skip_unfit else None)
+        for number, (group, mode) in enumerate(together.groups(fit, modes, even_few)):
             if number:
                 stop.raise_if_asked()
             if len(runs) > 1 and mode == "alone":
                 place = runs.index(group[0]) + 1
                 listener.message(f"run {place} of {len(runs)}: {group[0].folder}")
-            _train_group(group, mode, modes, load, listener, stop, outcome, profile)
-    return outcome
+            _train_group(session, group, mode, profile)
+    return session.outcome
 
 
 class StopRequest:
@@ -205,95 +204,69 @@ def _checked(
     return fit
 
 
-def _groups(
-    runs: Sequence[tuple[Run, bool]], modes: Modes | None, even_few: bool
-) -> list[tuple[list[Run], SeedsMode]]:
-    """Returns the runs that are computed together, and how, in the order of their first ones.
+@dataclass(frozen=True)
+class _Session:
+    """What one call of :func:`train` keeps from its beginning to its end."""
 
-    Seed, learning rate and schedule are arguments of the program of a run, so runs that differ in
-    nothing else can share it. A run alone is a group of one in the mode ``"alone"``.
-    """
-    alike: dict[tuple[str, SeedsMode, bool], list[Run]] = {}
-    for run, streamed in runs:
-        mode, known = _mode(run, streamed, modes)
-        alike.setdefault((program_key(run.experiment), mode, known), []).append(run)
-    groups: list[tuple[list[Run], SeedsMode]] = []
-    for (_, mode, known), those in alike.items():
-        for part in (those[i : i + AT_MOST] for i in range(0, len(those), AT_MOST)):
-            # A few runs leave devices idle that a run alone would use.
-            few = len(part) == 1 or len(part) < len(devices_of(part[0].experiment))
-            if mode == "alone" or (few and not known and not even_few):
-                groups += [([run], "alone") for run in part]
-            else:
-                groups.append((part, mode))
-    order = [run.folder for run, _ in runs]
-    return sorted(groups, key=lambda group: order.index(group[0][0].folder))
+    listener: Listener
+    stop: StopRequest
+    outcome: Outcome
+    modes: Modes | None
+    load: Load
 
-
-def _mode(run: Run, streamed: bool, modes: Modes | None) -> tuple[SeedsMode, bool]:
-    """Returns how a run is computed, and whether it has begun so."""
-    config = run.experiment
-    several = (config.devices.data or 1) * config.devices.fsdp > 1
-    # Streams have an order of their own for every seed.
-    if modes is None or streamed or several or jax.process_count() > 1:
-        return "alone", False
-    known = modes.known(run.folder)
-    if known is None and run_folder.begun(run.folder):
-        return "alone", True
-    return known or config.train.seeds_mode, known is not None
+    @contextlib.contextmanager
+    def giving_up(self, training: Training, count: int) -> Iterator[None]:
+        """Gives a run up that diverges; the others of its group, ``count`` in all, go on."""
+        try:
+            yield
+        except Diverged as diverged:
+            training.active = False
+            self.outcome.diverged[training.folder] = str(diverged)
+            if count > 1:
+                self.listener.message(f"{training.folder}: {diverged}")
 
 
 def _train_group(
-    runs: Sequence[Run],
-    mode: SeedsMode,
-    modes: Modes | None,
-    load: Load,
-    listener: Listener,
-    stop: StopRequest,
-    outcome: Outcome,
-    profile: tuple[int, int] | None,
+    session: _Session, runs: Sequence[Run], mode: SeedsMode, profile: tuple[int, int] | None
 ) -> None:
     """Trains runs that share their program, as many at once as their states have room."""
-    first = runs[0]
-    alone = mode == "alone"
-    devices = mesh.make_mesh(first.experiment) if alone else mesh.one_device()
-    program = Program(first.experiment, load(first.experiment.data), devices)
-    if profile is not None and profile[1] > program.total_steps:
+    experiment, alone = runs[0].experiment, mode == "alone"
+    devices = mesh.make_mesh(experiment) if alone else mesh.one_device()
+    program = Program(experiment, session.load(experiment.data), devices)
+    window = Window(*profile, runs[0].folder / "profile") if profile else None
+    if window is not None and window.last > program.total_steps:
         raise InputError(
-            f"--profile {profile[0]}:{profile[1]}: must end within the run's "
+            f"--profile {window.first}:{window.last}: must end within the run's "
             f"{program.total_steps} steps"
         )
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.network.shapes))
     room = max(1, STATES_BYTES // size)
-    name = modes.name if modes is not None and not alone else lambda folder: ""
-    listener.message(program.title())
+    session.listener.message(program.title())
     for part in (runs[i : i + room] for i in range(0, len(runs), room)):
         with contextlib.ExitStack() as closing:
-            trainings = [
-                Training(run, program, listener, closing, name(run.folder)) for run in part
-            ]
+            trainings = []
+            for run in part:
+                name = session.modes.name(run.folder) if session.modes and not alone else ""
+                trainings.append(Training(run, program, session.listener, closing, name))
             if alone:
                 chosen, (training,) = mode, trainings
                 chunk = program.compile_chunk(training.state, training.rates, closing)
             else:
                 states = tuple(training.state for training in trainings)
                 rates = np.stack([training.rates for training in trainings])
-                chosen, chunk = compile_fastest(program, states, rates, mode)
-                listener.message(f"{len(part)} together ({chosen})")
-            if modes is not None:
-                modes.note([run.folder for run in part], chosen)
+                chosen, chunk = together.compile_fastest(program, states, rates, mode)
+                session.listener.message(f"{len(part)} together ({chosen})")
+            if session.modes is not None:
+                session.modes.note([run.folder for run in part], chosen)
             evaluate = program.compile_evaluate(trainings[0].state)
-            window = Window(*profile, first.folder / "profile") if profile else None
-            _loop(trainings, chunk, evaluate, listener, stop, outcome, window)
+            _loop(session, trainings, chunk, evaluate, window)
 
 
 def _loop(
+    session: _Session,
     trainings: Sequence[Training],
     chunk: Compiled,
     evaluate: Evaluate,
-    listener: Listener,
-    stop: StopRequest,
-    outcome: Outcome,
     window: "Window | None",
 ) -> None:
     """Trains a group from where its runs begin to where the last of them ends.
@@ -301,23 +274,24 @@ def _loop(
     Raises:
         Stopped: a signal came; every state is saved.
     """
+    count = len(trainings)
     steps = 1  # of the next chunk; the first one tells how long a step takes
     for training in trainings:
         training.measure(chunk.waited)
     while True:
         for training in trainings:
             if training.active and training.is_over():
-                with _given_up_if_diverged(training, listener, outcome, len(trainings)):
-                    result = training.finish(evaluate, chunk.memory)
-                    outcome.results[training.folder] = result
+                with session.giving_up(training, count):
+                    result = training.finish(evaluate, chunk.memory, count)
+                    session.outcome.results[training.folder] = result
         active = [training for training in trainings if training.active]
         if not active:
             return
 
-        asked, steps = stop.agreed(steps)
+        asked, steps = session.stop.agreed(steps)
         if asked is not None:
             for training in active:
-                with _given_up_if_diverged(training, listener, outcome, len(trainings)):
+                with session.giving_up(training, count):
                     training.save()
             raise Stopped(asked, max(training.step for training in active))
 
@@ -326,11 +300,10 @@ def _loop(
         if window is not None:
             ends[0], tracing = window.cut(active[0], ends[0])
         longest = max(end - training.step for training, end in zip(trainings, ends, strict=True))
+        states = tuple(training.state for training in trainings)
         start = time.perf_counter()
         with tracing:
-            states = chunk.run(
-                tuple(training.state for training in trainings), np.array(ends, np.int32)
-            )
+            states = chunk.run(states, np.array(ends, np.int32))
             jax.block_until_ready(states[-1].sums)
         seconds = time.perf_counter() - start
         steps = max(1, round(longest * SECONDS_PER_CHUNK / seconds))
@@ -339,28 +312,14 @@ def _loop(
             if not training.active:
                 training.state = state  # given no steps, but its arrays were consumed
                 continue
-            with _given_up_if_diverged(training, listener, outcome, len(trainings)):
+            with session.giving_up(training, count):
                 progress = training.advance(state, seconds / len(active))
                 if training is active[0]:
-                    listener.progress(progress)
+                    session.listener.progress(progress)
                 if training.evaluation_is_due():
                     training.evaluate(evaluate)
                 if training.checkpoint_is_due():
                     training.save()
-
-
-@contextlib.contextmanager
-def _given_up_if_diverged(
-    training: Training, listener: Listener, outcome: Outcome, count: int
-) -> Iterator[None]:
-    """Gives a run up that diverges; the others of its group go on."""
-    try:
-        yield
-    except Diverged as diverged:
-        training.active = False
-        outcome.diverged[training.folder] = str(diverged)
-        if count > 1:
-            listener.message(f"{training.folder}: {diverged}")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Several runs computed in one compiled program: the modes, which is the fastest, who has which."""
+"""Several runs computed in one compiled program: which ones, in which mode, and its program.
+
+Seed, learning rate and schedule are arguments of the program of a run, so runs that differ in
+nothing else can share it.
+"""
 
 import math
 import os
@@ -13,9 +17,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.config import Experiment, SeedsMode
-from jaxcnn.runs.program import Compiled, Program, RatedChunk, States
-from jaxcnn.train import files, mesh, processes
+from jaxcnn.runs.program import Compiled, Program, RatedChunk, States, program_key
+from jaxcnn.runs.training import Run
+from jaxcnn.train import files, mesh, processes, run_folder
 from jaxcnn.train.state import TrainState
+from jaxcnn.train.step import planned_bytes
+
+AT_MOST = 8
+"""The largest number of runs that are computed together."""
 
 Together = Callable[[States, Any, Any, Any], States]
 """``(states, given, rates, ends) -> states``: a chunk of steps of every run."""
@@ -55,9 +64,50 @@ class Modes:
         return files.read_json(self.path, "modes")["modes"] if self.path.exists() else {}
 
 
-def devices_of(experiment: Experiment) -> list[jax.Device]:
+def _devices_of(experiment: Experiment) -> list[jax.Device]:
     """Returns the devices that a run alone would use, of one process."""
     return jax.devices()[: experiment.devices.data]
+
+
+def groups(
+    runs: Sequence[tuple[Run, bool]], modes: Modes | None, even_few: bool
+) -> list[tuple[list[Run], SeedsMode]]:
+    """Returns the runs that are computed together, and how, in the order of their first ones.
+
+    Args:
+        runs: those that are left to be trained, each with whether its data are streamed.
+        modes: remembers how each run is computed; None computes each run alone, as a group of one
+            in the mode ``"alone"``.
+        even_few: also where there are fewer runs than devices that a run alone would use.
+    """
+    alike: dict[tuple[str, SeedsMode, bool], list[Run]] = {}
+    for run, streamed in runs:
+        mode, known = _mode(run, streamed, modes)
+        alike.setdefault((program_key(run.experiment), mode, known), []).append(run)
+    found: list[tuple[list[Run], SeedsMode]] = []
+    for (_, mode, known), those in alike.items():
+        for part in (those[i : i + AT_MOST] for i in range(0, len(those), AT_MOST)):
+            # A few runs leave devices idle that a run alone would use.
+            few = len(part) == 1 or len(part) < len(_devices_of(part[0].experiment))
+            if mode == "alone" or (few and not known and not even_few):
+                found += [([run], "alone") for run in part]
+            else:
+                found.append((part, mode))
+    order = [run.folder for run, _ in runs]
+    return sorted(found, key=lambda group: order.index(group[0][0].folder))
+
+
+def _mode(run: Run, streamed: bool, modes: Modes | None) -> tuple[SeedsMode, bool]:
+    """Returns how a run is computed, and whether it has begun so."""
+    config = run.experiment
+    several = (config.devices.data or 1) * config.devices.fsdp > 1
+    # Streams have an order of their own for every seed.
+    if modes is None or streamed or several or jax.process_count() > 1:
+        return "alone", False
+    known = modes.known(run.folder)
+    if known is None and run_folder.begun(run.folder):
+        return "alone", True
+    return known or config.train.seeds_mode, known is not None
 
 
 def compile_fastest(
@@ -74,7 +124,7 @@ def compile_fastest(
     Returns:
         The mode and the compiled chunk.
     """
-    devices = devices_of(program.experiment)[: len(states)]
+    devices = _devices_of(program.experiment)[: len(states)]
     candidates: list[SeedsMode] = [mode]
     if mode == "auto":
         # On CPUs the others gain nothing: vmap turns convolutions with other weights for each run
@@ -120,7 +170,9 @@ def _compiled(
     held = mesh.place(rates, mesh.replicated(mesh.one_device()))
     ends = np.zeros(len(states), np.int32)
     compiled = jax.jit(together, donate_argnums=0).lower(states, given, held, ends).compile()
-    return Compiled(lambda states, ends: compiled(states, given, held, ends))
+    return Compiled(
+        lambda states, ends: compiled(states, given, held, ends), planned_bytes(compiled)
+    )
 
 
 def make_together(chunk: RatedChunk, mode: SeedsMode, devices: Sequence[jax.Device]) -> Together:

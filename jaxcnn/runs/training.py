@@ -289,12 +289,13 @@ class Training:
 
     # ------------------------------------------------------------------------------ the end
 
-    def finish(self, evaluate: Evaluate, memory: int | None) -> dict[str, Any]:
+    def finish(self, evaluate: Evaluate, memory: int | None, together: int) -> dict[str, Any]:
         """Writes what is looked at when a run is done, and returns what summary.json holds.
 
         Args:
             evaluate: state to sums over the test set.
             memory: bytes that the training program needs, where that is known.
+            together: how many runs that program trains.
 
         Raises:
             Diverged: the state was never evaluated, and it or the test loss is not finite.
@@ -314,6 +315,7 @@ class Training:
             "seed": self.experiment.train.seed,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(arrays.params)),
             "memory_bytes": memory,
+            **({"runs_together": together} if together > 1 else {}),
             **{k: v for k, v in last.items() if k not in ("epoch", "lr")},
             "epochs": last["epoch"],
             "best_test_top1": self.best["test_top1"],
