@@ -242,7 +242,7 @@ def _pictures(arm: Arm) -> list[tuple[str, bytes]]:
     """Returns the PNG files that ``jaxcnn viz`` has left in the folder of the arm's first seed."""
     folder = next((run.path / "viz" for run in arm.runs if (run.path / "viz").is_dir()), None)
     files = sorted(folder.glob("*.png")) if folder else []
-    return [(file.stem.replace("_", " "), file.read_bytes()) for file in files]
+    return [(file.stem, file.read_bytes()) for file in files]
 
 
 def _word(value: Any) -> str:

@@ -260,7 +260,8 @@ def test_names_cannot_become_part_of_the_page(tmp_path):
     assert page.count("<script") == page.count("</script>") == 1
     assert "<img src=" not in page
     assert page.count('<img alt="') == 12 + 1
-    assert 'alt="a&lt;b&gt; c"' in page
+    assert 'alt="a&lt;b&gt;_c"' in page
+    assert ">a&lt;b&gt; c<" in page
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
     assert data["comparison"]["classes"] == classes
 
