@@ -26,7 +26,7 @@ from jaxcnn.runs import together
 from jaxcnn.runs.display import Listener
 from jaxcnn.runs.program import Compiled, Program, program_key
 from jaxcnn.runs.together import Modes
-from jaxcnn.runs.training import Evaluate, Run, Training, check_start
+from jaxcnn.runs.training import Evaluate, Run, Training, start_of
 from jaxcnn.train import mesh, processes, run_folder
 
 SECONDS_PER_CHUNK = 0.5
@@ -186,7 +186,7 @@ def _checked(
         if key not in found:
             try:
                 dataset = load(run.experiment.data)
-                check_start(Program(run.experiment, dataset, mesh.make_mesh(run.experiment)))
+                start_of(Program(run.experiment, dataset, mesh.make_mesh(run.experiment)))
                 found[key] = dataset.streamed
             except InputError as error:
                 if refused is None:

@@ -74,7 +74,7 @@ class Training:
         self._best_saved = run_folder.checkpoints(run.folder, "best")
         closing.callback(self._best_saved.close)
         restored, meta = self._restored() or (None, {"seconds": 0.0, "best": {}})
-        source = self._source() if restored is None else None
+        source = start_of(program) if restored is None else None
 
         self._started = self.step = 0 if restored is None else int(restored.step)
         self.seconds: float = meta["seconds"]
@@ -122,14 +122,6 @@ class Training:
                 "of a run that was never interrupted"
             )
         return restored
-
-    def _source(self) -> Trained | None:
-        """Restores the network to start from, if there is one, and checks that it fits."""
-        if self.experiment.model.init_from is None:
-            return None
-        source = restore(Path(self.experiment.model.init_from))
-        _transferred(source, self.program, variables_of(self.program.network.shapes))
-        return source
 
     def _begin(self, restored: TrainState | None, source: Trained | None) -> TrainState:
         """Returns the state at which the run goes on, or begins."""
@@ -339,15 +331,17 @@ class Training:
         files.write_json(self.folder / "summary.json", summary)
 
 
-def check_start(program: Program) -> None:
-    """Checks the network to start from, if the experiment names one.
+def start_of(program: Program) -> Trained | None:
+    """Restores the network that a training starts from, if the experiment names one.
 
     Raises:
         InputError: it is not there, or does not fit.
     """
-    if program.experiment.model.init_from is not None:
-        source = restore(Path(program.experiment.model.init_from))
-        _transferred(source, program, variables_of(program.network.shapes))
+    if program.experiment.model.init_from is None:
+        return None
+    source = restore(Path(program.experiment.model.init_from))
+    _transferred(source, program, variables_of(program.network.shapes))
+    return source
 
 
 def _transferred(
