@@ -1,1 +1,1 @@
-"""Images and labels: where they come from, which make batch k, how they are changed."""
+"""Images and labels: where they come from, which of them make a batch, how they are changed."""

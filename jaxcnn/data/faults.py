@@ -17,8 +17,8 @@ class Faults:
     """Counts the examples that could not be read.
 
     Attributes:
-        limit: ``data.max_bad_images``.
-        found: a line about each of them.
+        limit: how many are tolerated, ``data.max_bad_images``.
+        found: a line about each of them, by split and place in the split.
     """
 
     limit: int
@@ -29,7 +29,7 @@ class Faults:
         """Notes examples of a split that could not be read, and warns of each once.
 
         Raises:
-            InputError: more than the limit by now; names the first ones.
+            InputError: there are more than the limit by now; the message names the first ones.
         """
         with self._lock:
             for i in index.tolist():
@@ -42,4 +42,6 @@ class Faults:
                     raise InputError(
                         f"data.max_bad_images={self.limit}: more images cannot be read: {first}"
                     )
-                log.warning("left out, %d of at most %d: %s", len(self.found), self.limit, line)
+                log.warning(
+                    "left out an image (%d of at most %d): %s", len(self.found), self.limit, line
+                )

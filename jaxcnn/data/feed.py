@@ -1,4 +1,4 @@
-"""Streams of batches carried to the device in blocks, each while the steps before it run."""
+"""Carries streamed batches to the device in blocks, each while the steps before it run."""
 
 import itertools
 import time
@@ -11,50 +11,56 @@ import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data.faults import Faults
-from jaxcnn.data.pipeline import Batch
+from jaxcnn.data.pipeline import StoredBatch, shared_batch_size
 from jaxcnn.data.sources import Dataset
 from jaxcnn.data.stream import Stream
 
 BLOCK_BYTES = 2**26
-"""A block holds about as much, and at most ``BLOCK_STEPS`` batches; two are on the device."""
+"""The bytes that a block should hold; two blocks are on the device at a time."""
 BLOCK_STEPS = 32
+"""The most batches that a block holds."""
 
 
 @dataclass(frozen=True)
 class InBlocks:
-    """Where the compiled step finds its batch; stands in for :class:`~.pipeline.Shuffle`."""
+    """Finds the batch of a step in a block; stands in for :class:`~.pipeline.Shuffle`.
+
+    Attributes:
+        steps_per_epoch: whole batches in the training set.
+    """
 
     steps_per_epoch: int
 
     def order(self, key: jax.Array, step: jax.Array) -> jax.Array:
-        """The host has put the examples in order."""
+        """Returns the step itself: the host has already put the examples in order."""
         return step
 
-    def batch(self, block: Mapping[str, jax.Array], order: jax.Array, step: jax.Array) -> Batch:
-        """The batch of ``step`` from the block that holds it."""
+    def batch(
+        self, block: Mapping[str, jax.Array], order: jax.Array, step: jax.Array
+    ) -> StoredBatch:
+        """Returns the batch of ``step`` from the block that holds it."""
         at = step - block["first"]
         return {name: array[at] for name, array in block.items() if name != "first"}
 
 
 def open_stream(dataset: Dataset, data: Data, seed: int, devices: int = 1) -> Stream:
-    """Returns the batches of a dataset that is streamed, or this process's part of them.
+    """Opens the stream of a dataset's batches, or of this process's part of them.
 
     Args:
-        dataset: its splits are read when they are asked for.
-        data: sizes of the batches, workers, and how many faults are tolerated.
-        seed: of the order of the training examples.
-        devices: those that share a batch; the evaluation's is rounded up to a multiple.
+        dataset: a dataset whose examples are read when they are asked for.
+        data: the sizes of the batches, the workers, and how many faults are tolerated.
+        seed: the seed of the order of the training examples.
+        devices: how many devices share a batch.
     """
     workers = data.workers
     if workers is None and jax.default_backend() == "cpu":
         workers = 0  # processes would take the cores that train: benchmarks/input.py, on 2 cores
-    eval_batch_size = min(data.eval_batch_size, len(dataset.test))
     return Stream(
         dataset.train,
         dataset.test,
         seed,
         data.batch_size,
-        eval_batch_size + -eval_batch_size % devices,
+        shared_batch_size(data.eval_batch_size, len(dataset.test), devices),
         Faults(data.max_bad_images),
         workers,
         jax.process_index(),
@@ -66,15 +72,15 @@ class Feed:
     """Carries the batches of a run to the device.
 
     Args:
-        stream: where they come from.
+        stream: the source of the batches.
         start: the first step.
-        stop: the end of the run.
-        put: a block on the host to the same on the device.
+        stop: the step at which the run ends.
+        put: a function that copies a block from the host to the device.
 
     Attributes:
-        block: what the compiled chunk takes next.
-        waited: seconds that the host has spent on the next block; the device works meanwhile, if
-            it has not ended the one before.
+        block: the block that the compiled chunk takes next, on the device.
+        waited: the seconds that the host has spent on making blocks. The device works meanwhile,
+            unless it is done with the block before.
     """
 
     def __init__(
@@ -100,13 +106,13 @@ class Feed:
             self._length = max(1, steps)
         self._end = min(self._step + self._length, self._stop)
         held = [first, *itertools.islice(self._batches, self._end - self._step - 1)]
-        held += [first] * (self._length - len(held))  # behind the end of the run
+        held += [first] * (self._length - len(held))  # so that every block has the same shape
         block = {name: np.stack([batch[name] for batch in held]) for name in first}
         self.waited += time.perf_counter() - began
         self.block: dict[str, Any] = self._put({**block, "first": np.int32(self._step)})
 
     def run(self, chunk: Callable[[Any, Any, np.int32], Any], state: Any, end: np.int32) -> Any:
-        """Runs the compiled chunk up to ``end``, block by block."""
+        """Runs the compiled ``chunk(state, block, end) -> state`` up to ``end``, block by block."""
         while self._step < int(end):
             upto = min(int(end), self._end)
             state = chunk(state, self.block, np.int32(upto))
@@ -116,5 +122,5 @@ class Feed:
         return state
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Ends the workers that read ahead."""
         self._batches.close()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Folders of image files, a directory for each class: what is in them, and reading some of it."""
+"""Reads folders of image files with one subfolder for each class."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from jaxcnn.errors import InputError
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
-"""Of the files that count as images; what is in them is found from their first bytes."""
+"""The files that count as images; what is in them is found from their first bytes."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Files:
     """A split of image files, read when they are asked for.
 
     Attributes:
-        root: folder of the split.
-        names: paths below it, as bytes, in an array of little memory.
+        root: the folder of the split.
+        names: ``(n,)`` paths below it, as bytes, since these take less memory than text.
         labels: ``(n,)`` int32.
-        image_shape: to which every image is brought.
-        fit: how.
+        image_shape: height, width and channels to which every image is brought.
+        fit: how it is brought to them.
     """
 
     root: Path
@@ -37,19 +37,22 @@ class Files:
     fit: Fit
 
     def __len__(self) -> int:
-        """Number of files."""
+        """Returns the number of files."""
         return len(self.labels)
 
     def path(self, index: int) -> Path:
-        """One of the files."""
+        """Returns the path of one of the files."""
         return self.root / os.fsdecode(bytes(self.names[index]))
 
     def first(self, number: int) -> "Files":
-        """The first files, of which every class has as many as the others, if it has enough."""
+        """Returns the split of the first files only.
+
+        The classes take turns in the list of files, so each has as many, if it has enough.
+        """
         return replace(self, names=self.names[:number], labels=self.labels[:number])
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Reads files: ``image``, ``label`` and ``ok``, which is False where none can be read."""
+        """Reads files: ``image``, ``label`` and ``ok``, which is False where one cannot be read."""
         images = np.zeros((len(index), *self.image_shape), np.uint8)
         ok = np.ones(len(index), bool)
         for row, i in enumerate(index.tolist()):
@@ -60,15 +63,15 @@ class Files:
         return {"image": images, "label": self.labels[index], "ok": ok}
 
     def fault(self, index: int) -> str:
-        """Why a file cannot be read, in one line that names it."""
+        """Says in one line why a file cannot be read, and names it."""
         try:
             read_image(self.path(index), self.image_shape, self.fit)
         except InputError as error:
             return " ".join(str(error).split())
-        return f"{self.path(index)}: could not be read for a while"
+        return f"{self.path(index)}: could not be read before, but can be read now"
 
     def identity(self) -> list[np.ndarray]:
-        """What tells this split from another one: names, labels and sizes of the files."""
+        """Returns names, labels and sizes of the files, which tell this split from every other."""
         return [self.names, self.labels, np.array([_size(self.path(i)) for i in range(len(self))])]
 
 
@@ -86,7 +89,7 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
         The training split, the held-out split, and the classes in natural order (2 before 10).
 
     Raises:
-        InputError: something is missing; names the folder.
+        InputError: a folder or its images are missing; the message names the folder.
     """
     if config.dir is None:
         raise InputError("data.dir=None: must be the folder that holds train/ and test/")
@@ -129,7 +132,7 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
 
 
 def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
-    """Key that sorts numbers by value, and the rest regardless of case.
+    """Returns a key that sorts numbers by value, and the rest regardless of case.
 
     >>> sorted(["class10", "Class2", "class1"], key=natural)
     ['class1', 'Class2', 'class10']
@@ -143,7 +146,7 @@ def _folders(path: Path) -> list[str]:
 
 
 def _listed(root: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Names and labels of all images of a split, the first of each class first."""
+    """Returns names and labels of a split's images, the first of each class before the second."""
     found = [
         (rank, label, name)
         for label, class_name in enumerate(classes)
@@ -156,7 +159,7 @@ def _listed(root: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]
 
 
 def _images(root: Path, class_name: str) -> list[str]:
-    """Image files of a class, at any depth; a folder that is reached twice counts once."""
+    """Lists the image files of a class at any depth; a folder that is reached twice counts once."""
     seen: set[tuple[int, int]] = set()
     found = []
     for name, below, files in os.walk(root / class_name, onerror=_refuse, followlinks=True):

@@ -1,4 +1,4 @@
-"""Reads image files as arrays: any format and colour mode, turned and scaled; executes nothing."""
+"""Reads image files of many formats and colour modes as arrays, and runs no other program."""
 
 import warnings
 from pathlib import Path
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""Pillow would also hand a file to programs such as Ghostscript, whatever its name says."""
+"""The formats that are read, whatever a file's name says: Pillow hands some others to programs such
+as Ghostscript."""
 MAX_PIXELS = 2**26
-"""Pillow itself only warns up to 179 million pixels, which need half a gigabyte."""
+"""The largest image that is read. Pillow's own limit, 179 million pixels, needs half a gigabyte."""
 CROP_RATIO = 0.875
-"""The part of the shorter side that a central crop keeps: 224 pixels of 256."""
+"""The part of the shorter side that a central crop keeps, as 224 pixels of 256."""
 Fit = Literal["resize", "crop", "square"]
 """How a picture is brought to a size: resized, whatever its proportions; or, to a square, cut to
 its middle: ``CROP_RATIO`` of the shorter side ("crop") or all of that ("square")."""
 
 
 def reading(config: Data) -> tuple[int, Fit]:
-    """Returns the side and the way in which images of different sizes are read."""
+    """Returns the side that images of different sizes are brought to when read, and the fit."""
     assert config.image_size is not None
     assert config.fit != "pad"
     if config.read_size is None:
@@ -33,11 +34,11 @@ def reading(config: Data) -> tuple[int, Fit]:
 
 
 def stored_fit(config: Data, image_shape: tuple[int, int, int]) -> Fit:
-    """Returns the way in which any image file is brought to the shape of a dataset's images.
+    """Returns the fit that brings any image file to the shape of a dataset's images.
 
-    It is the way of :func:`reading` where the images have different sizes by nature. Where they
-    all have one size, a file of another size is resized to it; with ``data.fit="crop"`` its middle
-    square is.
+    Where the dataset's images have different sizes by nature, it is the fit of :func:`reading`.
+    Where they all have one size, a file of another size is resized to it, or, with
+    ``data.fit="crop"``, its middle square is.
     """
     height, width, _ = image_shape
     if config.fit == "crop" and height == width:
@@ -54,12 +55,12 @@ def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.nd
     asked about: the same file gives the same pixels.
 
     Args:
-        path: a file that Pillow reads.
+        path: the image file.
         image_shape: height, width and channels; 1 channel is grey, 3 are RGB.
-        fit: the way to that height and width; a picture that has them stays as it is.
+        fit: how it is brought to that height and width; a picture that has them stays as it is.
 
     Raises:
-        InputError: not a file, not an image, or one too large to be meant.
+        InputError: it is not a file, not an image, or has more than ``MAX_PIXELS``.
     """
     height, width, channels = image_shape
     picture = _open(path, channels)
@@ -93,7 +94,7 @@ def fitted(picture: "Picture", size: tuple[int, int], fit: Fit) -> "Picture":
     side = height
     short = side if fit == "square" else round(side / CROP_RATIO)
     columns, rows = scaled_size(picture.width, picture.height, short)
-    if columns * rows > MAX_PIXELS:  # a long and narrow one
+    if columns * rows > MAX_PIXELS:  # a long and narrow picture is small only before it is scaled
         raise InputError(
             f"{picture.width}x{picture.height} pixels are {columns}x{rows} once the shorter side "
             f"fits; at most {MAX_PIXELS:,} in all"
@@ -104,7 +105,7 @@ def fitted(picture: "Picture", size: tuple[int, int], fit: Fit) -> "Picture":
 
 
 def scaled_size(a: int, b: int, short: int) -> tuple[int, int]:
-    """Returns the sides of an image of ``a`` by ``b`` once the shorter one is ``short``."""
+    """Returns the sides of an image of ``a`` by ``b`` once the shorter is scaled to ``short``."""
     return int(short * a / min(a, b)), int(short * b / min(a, b))
 
 
@@ -128,7 +129,7 @@ def _open(path: Path, channels: int) -> "Picture":
             turned = ImageOps.exif_transpose(opened)
             if turned.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip at 255
                 turned = Image.fromarray((np.asarray(turned) / 257).round().astype(np.uint8))
-            if turned.mode == "P":  # whose transparent colours Pillow would warn of
+            if turned.mode == "P":  # else Pillow would warn of transparent colours
                 turned = turned.convert("RGBA")
             return turned.convert(modes[channels])
     except InputError:

@@ -15,16 +15,16 @@ from jax import lax
 from jaxcnn.data.source import Source
 from jaxcnn.data.sources import Split
 
-Batch = dict[str, jax.Array]
-"""``image`` (n, h, w, c) uint8, ``label`` (n,) int32 and, in evaluation, ``mask`` (n,) bool."""
+StoredBatch = dict[str, jax.Array]
+"""A batch as the dataset stores it: ``image`` (n, h, w, c) uint8 and ``label`` (n,) int32."""
 
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Every epoch visits the examples in another random order and drops the last partial batch.
+    """Visits the examples in another random order every epoch; drops the last, partial batch.
 
     Attributes:
-        examples: size of the training set.
+        examples: the size of the training set.
         batch_size: examples per batch, at most ``examples``.
     """
 
@@ -33,37 +33,54 @@ class Shuffle:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in the training set."""
+        """The number of whole batches in the training set."""
         return self.examples // self.batch_size
 
     def order(self, key: jax.Array, step: jax.Array) -> jax.Array:
-        """Order of the examples in the epoch that ``step`` belongs to."""
+        """Returns the order of the examples in the epoch that ``step`` belongs to."""
         epoch = step // self.steps_per_epoch
         return jax.random.permutation(jax.random.fold_in(key, epoch), self.examples)
 
-    def batch(self, split: Mapping[str, jax.Array], order: jax.Array, step: jax.Array) -> Batch:
-        """Batch ``step`` of the epoch whose order is given."""
+    def batch(
+        self, split: Mapping[str, jax.Array], order: jax.Array, step: jax.Array
+    ) -> StoredBatch:
+        """Returns the batch of ``step``, given the order of its epoch."""
         start = (step % self.steps_per_epoch) * self.batch_size
         index = lax.dynamic_slice(order, (start,), (self.batch_size,))
         return {name: jnp.take(array, index, axis=0) for name, array in split.items()}
 
 
 def whole(split: Source) -> dict[str, np.ndarray]:
-    """A split in memory as the arrays that :meth:`Shuffle.batch` draws from."""
+    """Returns the arrays of a split in memory, from which :meth:`Shuffle.batch` draws."""
     assert isinstance(split, Split)
     return {"image": split.images, "label": split.labels}
 
 
-def in_batches(split: Source, batch_size: int, devices: int = 1) -> dict[str, np.ndarray]:
-    """A split in memory as ``(batches, batch_size, ...)``, every example once.
+def shared_batch_size(batch_size: int, examples: int, devices: int) -> int:
+    """Returns an evaluation's batch size: a multiple of the devices, not larger than need be.
 
-    The last batch is filled up with zeros, whose ``mask`` is False. The size of a batch is the
-    next multiple of the number of devices.
+    >>> shared_batch_size(1000, examples=90, devices=4)
+    92
+    """
+    batch_size = min(batch_size, examples)
+    return batch_size + -batch_size % devices
+
+
+def in_batches(split: Source, batch_size: int, devices: int = 1) -> dict[str, np.ndarray]:
+    """Cuts a split in memory into batches for evaluation, every example once.
+
+    Args:
+        split: a split of n examples.
+        batch_size: examples per batch, before :func:`shared_batch_size`.
+        devices: how many devices share a batch.
+
+    Returns:
+        ``image``, ``label`` and ``mask``, ``(batches, batch_size, ...)`` each. The last batch is
+        filled up with zeros, whose ``mask`` is False.
     """
     assert isinstance(split, Split)
     n = len(split)
-    batch_size = min(batch_size, n)
-    batch_size += -batch_size % devices
+    batch_size = shared_batch_size(batch_size, n, devices)
     missing = -n % batch_size
 
     def cut(array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""TFDS datasets prepared as array_record: random access to their examples, without TensorFlow."""
+"""Reads TFDS datasets prepared as array_record, in any order and without TensorFlow."""
 
 import json
 import os
@@ -20,11 +20,11 @@ class Records:
 
     Attributes:
         source: TFDS's data source.
-        where: the field and the folder, for messages.
-        about: what tells this split from another one, as JSON.
-        image_shape: of every image, as stored or as brought to by ``fit``.
-        fit: how images of different sizes are brought to one; None where they have one.
-        number: of the examples that count, from the first.
+        where: the field of the config and the folder, for messages.
+        about: JSON that tells this split from every other one.
+        image_shape: height, width and channels of every image, after ``fit``.
+        fit: how images of different sizes are brought to that shape; None where all have it.
+        number: how many examples count, from the first.
     """
 
     source: Any = field(repr=False)
@@ -35,11 +35,11 @@ class Records:
     number: int
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Returns the number of examples."""
         return self.number
 
     def first(self, number: int) -> "Records":
-        """The first examples."""
+        """Returns the split of the first examples only."""
         return replace(self, number=number)
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
@@ -63,11 +63,11 @@ class Records:
         }
 
     def fault(self, index: int) -> str:
-        """There is none to name: records can all be read, or none (see :meth:`read`)."""
+        """Raises ValueError: either all records can be read, or none (see :meth:`read`)."""
         raise ValueError(f"index={index}: no record is damaged by itself")
 
     def identity(self) -> list[np.ndarray]:
-        """What tells this split from another one."""
+        """Returns arrays that tell this split from every other one."""
         return [np.array(self.about), np.array(self.number)]
 
 
@@ -75,14 +75,14 @@ def find(config: Data, others: Sequence[str]) -> tuple[Records, Records, tuple[s
     """Finds a prepared TFDS dataset.
 
     Args:
-        config: names it.
-        others: names of datasets that are not of TFDS, for the message.
+        config: names the dataset.
+        others: the names of datasets that do not come from TFDS, for the message.
 
     Returns:
         The training split, the held-out split and the classes.
 
     Raises:
-        InputError: not prepared, damaged, or not image classification.
+        InputError: it is not prepared, is damaged, or is not image classification.
     """
     try:
         import tensorflow_datasets as tfds
@@ -151,7 +151,7 @@ def _not_prepared(tfds: Any, name: str, folder: Path, ready: Sequence[str]) -> s
 
 
 def _splits(builder: Any, config: Data) -> tuple[str, str]:
-    """Names of the splits to train and to test on, of a set that can be classified."""
+    """Returns the names of the splits to train and to test on; refuses all but classification."""
     import tensorflow_datasets as tfds
 
     features, splits = builder.info.features, builder.info.splits
@@ -179,5 +179,5 @@ def _splits(builder: Any, config: Data) -> tuple[str, str]:
 
 
 def _has_labels(builder: Any, split: str) -> bool:
-    """Whether labels are known; those of ImageNet's test images, for one, are all -1."""
+    """Tells whether labels are known; those of ImageNet's test images, for one, are all -1."""
     return bool(builder.as_data_source(split=split)[0]["label"] >= 0)

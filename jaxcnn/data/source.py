@@ -15,7 +15,7 @@ class Source(Protocol):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Height, width and channels of every image."""
+        """The height, width and channels of every image."""
         ...
 
     def first(self, number: int) -> "Source":

@@ -1,4 +1,4 @@
-"""The dataset that the config names: in memory where it fits, else ready to be streamed."""
+"""Reads the dataset that the config names: into memory where it fits, else when it is needed."""
 
 import math
 from collections.abc import Callable
@@ -23,38 +23,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``(n, h, w, c)`` in uint8 and labels ``(n,)`` in int32.
+    """A split in memory.
 
-    Of a dataset that is rendered, the images are instead what :attr:`Dataset.render` takes.
+    Attributes:
+        images: ``(n, h, w, c)`` uint8; where the dataset is rendered, what
+            :attr:`Dataset.render` takes instead.
+        labels: ``(n,)`` int32.
     """
 
     images: np.ndarray
     labels: np.ndarray
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Returns the number of examples."""
         return len(self.labels)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Height, width and channels of an image."""
+        """The height, width and channels of an image."""
         return self.images.shape[1:]
 
     def first(self, number: int) -> "Split":
-        """The first examples."""
+        """Returns the split of the first examples only."""
         return Split(self.images[:number], self.labels[:number])
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Some examples: ``image``, ``label`` and ``ok``, which is True."""
+        """Returns examples: ``image``, ``label`` and ``ok``, which is True."""
         ok = np.ones(len(index), bool)
         return {"image": self.images[index], "label": self.labels[index], "ok": ok}
 
     def fault(self, index: int) -> str:
-        """There is none to name: what lies in memory can be read."""
+        """Raises ValueError, since what lies in memory can always be read."""
         raise ValueError(f"index={index}: an example in memory has no fault")
 
     def identity(self) -> list[np.ndarray]:
-        """What tells this split from another one."""
+        """Returns arrays that tell this split from every other one."""
         return [self.images, self.labels]
 
 
@@ -63,10 +66,11 @@ class Dataset:
     """A classification dataset.
 
     Attributes:
-        train: what is learned from.
-        test: what is held out.
-        classes: their names.
-        render: makes images, inside the compiled step, of what the splits hold in their place.
+        train: the split that is learned from.
+        test: the split that is held out.
+        classes: the names of the classes, in the order of the labels.
+        render: draws the images, inside the compiled step, from what the splits hold in their
+            place; None where the splits hold images.
         streamed: whether the splits are read batch by batch; else both are a :class:`Split`.
     """
 
@@ -78,18 +82,18 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
+        """The height, width and channels of an image."""
         if self.render is not None:
             return self.render.image_shape
         h, w, c = self.train.image_shape
         return h, w, c
 
     def rendered(self, images: "jax.Array") -> "jax.Array":
-        """Images ``(n, h, w, c)`` in uint8 from a batch of what a split holds."""
+        """Returns images ``(n, h, w, c)`` in uint8 from a batch of what a split holds."""
         return images if self.render is None else self.render(images)
 
     def test_form(self, data: Data) -> str:
-        """Says in which form the test images are known; only in one form can they be compared."""
+        """Names the form of the test images: digests can be compared only where it is the same."""
         if self.render is not None:
             return "rendered"
         if not isinstance(self.test, Split):
@@ -103,7 +107,7 @@ def load(config: Data) -> Dataset:
 
     Raises:
         InputError: the dataset is unknown, not prepared, not a set of equally sized images with
-            one label each, or smaller than the config asks.
+            one label each, or smaller than the config asks for.
     """
     dataset = BUILT_IN[config.name](config) if config.name in BUILT_IN else _tfds(config)
     if config.train_limit is not None:
@@ -145,15 +149,14 @@ def load(config: Data) -> Dataset:
 
 
 STREAMED_BYTES = 2**31
-"""A set whose decoded images take more than this is streamed, unless the config says otherwise."""
-
+"""A dataset of more decoded bytes than this is streamed, unless the config says otherwise."""
 
 BLOCK = 256
-"""Examples that are read at once: array_record reads many far faster than one at a time."""
+"""How many examples are read at once: array_record reads many far faster than one at a time."""
 
 
 def _in_memory(source: Source, faults: Faults) -> Split:
-    """All examples of a split that can be read."""
+    """Reads all examples of a split that can be read."""
     if isinstance(source, Split):
         return source
     n = len(source)
@@ -173,7 +176,7 @@ def _in_memory(source: Source, faults: Faults) -> Split:
 
 
 def _digits(_: Data) -> Dataset:
-    """1,797 scans of handwritten digits, 8x8 (Alpaydin & Kaynak 1998), as scikit-learn ships them.
+    """Reads 1,797 scans of handwritten digits, 8x8 (Alpaydin & Kaynak 1998), from scikit-learn.
 
     The split is fixed: 1,437 train, 360 test, drawn by a seeded permutation. Writers are not
     kept apart.
@@ -193,7 +196,7 @@ def _digits(_: Data) -> Dataset:
 
 
 def _shapes(config: Data) -> Dataset:
-    """Figures to learn, of which only the numbers are in memory."""
+    """Makes figures to learn, which are drawn in the compiled step from two numbers each."""
     from jaxcnn.data import shapes
 
     keys = [
@@ -204,7 +207,7 @@ def _shapes(config: Data) -> Dataset:
 
 
 def _synthetic(config: Data) -> Dataset:
-    """Noise in memory, to measure speed with; there is nothing to learn."""
+    """Makes noise in memory to measure speed with; there is nothing to learn."""
     shape = (_side(config), _side(config), config.channels)
     needed = sum(config.examples) * math.prod(shape)
     if needed > SYNTHETIC_BYTES:
@@ -242,3 +245,4 @@ BUILT_IN: dict[str, Callable[[Data], Dataset]] = {
     "folder": _folder,
 }
 SYNTHETIC_BYTES = 2**32
+"""The most bytes of synthetic images, which are held in memory."""

@@ -1,4 +1,4 @@
-"""Batches of what does not fit into memory, read by processes or threads ahead of the training.
+"""Reads batches of what does not fit into memory, in processes or threads ahead of the training.
 
 Which examples make a batch is a pure function of (seed, step), whoever reads them and wherever a
 run begins; a resumed run reads on from its step. Nothing here touches a device.
@@ -22,24 +22,21 @@ from jaxcnn.data.faults import Faults
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 
-HostBatch = dict[str, np.ndarray]
-"""``image`` (n, h, w, c) uint8, ``label`` (n,) int32 and, in evaluation, ``mask`` (n,) bool."""
-
 
 @dataclass(frozen=True)
 class Stream:
-    """The batches of a run, or one process's part of them.
+    """The batches of a run, or one process's part of them, as arrays on the host.
 
     Attributes:
-        train: what is learned from.
-        test: what is held out.
-        seed: of the order.
+        train: the split that is learned from.
+        test: the split that is held out.
+        seed: the seed of the order of the training examples.
         batch_size: examples per training step, of all processes together.
-        eval_batch_size: likewise in evaluation.
-        faults: hears of examples that cannot be read.
-        workers: processes that read, 0 for threads of this process, None for one on each core.
-        process_index: of this process among those that train together.
-        process_count: their number.
+        eval_batch_size: examples per evaluation batch, of all processes together.
+        faults: counts the examples that cannot be read.
+        workers: how many processes read; 0 for threads of this process, None for one on each core.
+        process_index: the place of this process among those that train together.
+        process_count: how many processes train together.
 
     Raises:
         InputError: the processes cannot share a batch equally.
@@ -64,28 +61,26 @@ class Stream:
                     f"{self.process_count} processes"
                 )
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in the training set."""
-        return len(self.train) // self.batch_size
-
-    @property
-    def eval_steps(self) -> int:
-        """Batches in the test set, the last one filled up."""
-        return -(-len(self.test) // self.eval_batch_size)
-
-    def batches(self, start: int, stop: int) -> Iterator[HostBatch]:
-        """Training batches of the steps from ``start`` to before ``stop``.
+    def batches(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
+        """Reads the training batches of the steps from ``start`` to before ``stop``.
 
         An example that cannot be read is replaced by the next one that can.
+
+        Yields:
+            ``image`` (n, h, w, c) uint8 and ``label`` (n,) int32 of this process's examples.
         """
         reader = _TrainBatches(
             self.train, self._part(self.batch_size), self.seed, self.batch_size, stop
         )
         return self._read(reader, start, self.train)
 
-    def eval_batches(self) -> Iterator[HostBatch]:
-        """The test set, every example once; ``mask`` is False where a batch is filled up."""
+    def eval_batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """Reads the test set in batches, every example once.
+
+        Yields:
+            ``image`` (n, h, w, c) uint8, ``label`` (n,) int32 and ``mask`` (n,) bool, which is
+            False where an example cannot be read or only fills up the last batch.
+        """
         part = self._part(self.eval_batch_size)
         return self._read(_EvalBatches(self.test, part, self.eval_batch_size), 0, self.test)
 
@@ -93,7 +88,9 @@ class Stream:
         own = batch_size // self.process_count
         return slice(self.process_index * own, (self.process_index + 1) * own)
 
-    def _read(self, reader: "_Reader", start: int, source: Source) -> Iterator[HostBatch]:
+    def _read(
+        self, reader: "_Reader", start: int, source: Source
+    ) -> Iterator[dict[str, np.ndarray]]:
         elements = _prefetched(reader, start, self.workers)
         try:
             for shared in elements:
@@ -115,7 +112,7 @@ class _Reader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, at: Any) -> HostBatch: ...
+    def __getitem__(self, at: Any) -> dict[str, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ class _TrainBatches:
     def __len__(self) -> int:
         return self.stop
 
-    def __getitem__(self, step: Any) -> HostBatch:
+    def __getitem__(self, step: Any) -> dict[str, np.ndarray]:
         n = len(self.source)
         epoch, at = divmod(int(step), n // self.batch_size)
         first = at * self.batch_size
@@ -159,7 +156,7 @@ class _EvalBatches:
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
 
-    def __getitem__(self, at: Any) -> HostBatch:
+    def __getitem__(self, at: Any) -> dict[str, np.ndarray]:
         n = len(self.source)
         index = (np.arange(self.batch_size) + int(at) * self.batch_size)[self.part]
         inside = index < n
@@ -174,11 +171,11 @@ def _order(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def _prefetched(reader: _Reader, start: int, workers: int | None) -> Any:
-    """Elements from ``start`` on, in order, a few of them read before they are asked for."""
+    """Reads the elements from ``start`` on, in order, a few of them ahead of their use."""
     import grain
     from absl import flags
 
-    flags.FLAGS.mark_as_parsed()  # Grain looks at its own, of which the command line has none
+    flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which this command line lacks
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     workers = cores if workers is None else workers
     threads = 1 if workers else cores
@@ -193,7 +190,7 @@ def _prefetched(reader: _Reader, start: int, workers: int | None) -> Any:
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """Leaves signals to the training process, and ends with it even where that is killed."""
+    """Leaves signals to the training process, and ends with it even if that is killed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = parent_process()

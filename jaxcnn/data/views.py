@@ -49,7 +49,7 @@ def make_views(
 def five_crops(
     x: Float[Array, "n h w c"], height: int, width: int
 ) -> Float[Array, "5 n {height} {width} c"]:
-    """The four corners and the centre of each image."""
+    """Cuts the four corners and the centre out of each image."""
     down, right = x.shape[1] - height, x.shape[2] - width
     corners = [(0, 0), (0, right), (down, 0), (down, right), (round(down / 2), round(right / 2))]
     return jnp.stack([x[:, i : i + height, j : j + width] for i, j in corners])

@@ -2,6 +2,10 @@
 
 Everything random is drawn from the key that is passed in: anew for every example, except that
 mixing draws once for the whole batch. Hue and saturation change in RGB images alone.
+
+It is JAX of our own rather than a library of image transforms, because it runs on the device
+inside the compiled step and is a function of (seed, step) alone: a resumed run makes the same
+images, and nothing has to keep up on the host.
 """
 
 from collections.abc import Callable
@@ -25,8 +29,6 @@ from jaxcnn.data.augment.mix import mix
 from jaxcnn.data.augment.policies import rand_augment, trivial_augment
 from jaxcnn.data.images import CROP_RATIO, scaled_size
 from jaxcnn.errors import InputError, as_input_error
-
-Batch = dict[str, jax.Array]
 
 
 def make_prepare(data: Data) -> Callable[..., jax.Array]:
@@ -66,7 +68,7 @@ def make_prepare(data: Data) -> Callable[..., jax.Array]:
 
 def make_training_batch(
     data: Data, augment: Augment, classes: int
-) -> Callable[[Batch, Key], Batch]:
+) -> Callable[[dict[str, jax.Array], Key], dict[str, jax.Array]]:
     """Makes ``prepare(batch, key)``, from stored images and labels to a training step's batch.
 
     ``image`` is prepared as by :func:`make_prepare`; with mixup or CutMix it is mixed and
@@ -74,7 +76,7 @@ def make_training_batch(
     """
     prepare = make_prepare(data)
 
-    def prepared(batch: Batch, key: Key) -> Batch:
+    def prepared(batch: dict[str, jax.Array], key: Key) -> dict[str, jax.Array]:
         batch = {**batch, "image": prepare(batch["image"], key, augment)}
         if augment.mixup or augment.cutmix:
             shares = jax.nn.one_hot(batch["label"], classes)
