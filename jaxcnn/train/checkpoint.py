@@ -1,7 +1,16 @@
-"""Checkpoints: Orbax behind one small interface, with a sha256 manifest over every file.
+"""Saves checkpoints through Orbax, and seals each with a sha256 manifest over every file.
 
 A checkpoint counts once its manifest stands, so a run killed while saving falls back to the one
-before. Arrays and strict JSON only: restoring never runs code from a file.
+before. There are only arrays and strict JSON in it: restoring never runs code from a file.
+
+Two things are done here that Orbax also seems to offer:
+
+- The manifest, because Orbax has no digest of its own: it restores some flipped bits of an array
+  without an error.
+- Deleting, because Orbax's preservation policies act within the saving of a checkpoint. The oldest
+  would go before the new one is sealed, by default file by file with its manifest among them, so
+  that a kill could leave half of one that still counts; and which of the best must stay is known
+  only once the latest that names them is sealed.
 
 Where several processes train together, each writes its part of the arrays into a folder that all
 of them see; the first one looks, seals with the manifest, and deletes.
@@ -30,9 +39,9 @@ class Checkpoints:
     """A folder of checkpoints, one subfolder per step.
 
     Args:
-        folder: created if it is not there and ``read_only`` is False.
-        keep: how many of the newest stay; all of them with None, until :meth:`keep_only`.
-        read_only: reads without changing anything in the folder.
+        folder: the folder, which is created if it is not there, unless ``read_only``.
+        keep: how many of the newest stay; with None all of them, until :meth:`keep_only`.
+        read_only: whether the folder is only read, and nothing in it is changed.
     """
 
     def __init__(self, folder: Path, *, keep: int | None = 2, read_only: bool = False) -> None:
@@ -62,12 +71,12 @@ class Checkpoints:
         return processes.on_first(lambda: sealed_steps(self.folder))
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Saves, and returns when the checkpoint is whole on disk.
+        """Saves a checkpoint, and returns when it is whole on disk.
 
         Args:
-            step: number of the checkpoint; one that is there already stays as it is.
+            step: the number of the checkpoint; one that is there already stays as it is.
             state: pytree of arrays.
-            meta: JSON beside it.
+            meta: what is stored with it as JSON.
         """
         if step in self.steps():
             return
@@ -95,8 +104,8 @@ class Checkpoints:
             like: pytree of ``jax.ShapeDtypeStruct`` with shardings, or of arrays.
 
         Raises:
-            InputError: checkpoints exist and none is whole, or the arrays are others than
-                ``like``.
+            InputError: checkpoints exist and none is whole, or the arrays differ from ``like`` in
+                name, type or shape.
         """
         for _ in range(3):
             try:
@@ -187,7 +196,7 @@ def _step(path: Path) -> int | None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """Says what is wrong with a checkpoint's files, by its manifest; None if nothing is."""
+    """Says how a checkpoint's files differ from its manifest; None if they do not."""
     manifest = checkpoint / MANIFEST
     try:
         stored = manifest.read_bytes().decode("ascii", "replace")

@@ -1,4 +1,4 @@
-"""Small text files that are never seen half-written."""
+"""Reads and writes small text files that are never seen half-written."""
 
 import json
 import os
@@ -9,14 +9,14 @@ from jaxcnn.errors import InputError
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Reads the object in a JSON file.
 
     Args:
         path: the file.
-        *keys: that it must have.
+        *keys: keys that the object must have.
 
     Raises:
-        InputError: it is not there, not JSON, not an object, or lacks a key.
+        InputError: the file is missing, is not JSON, holds no object, or lacks a key.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -31,12 +31,12 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes strict, indented JSON, all or nothing."""
+    """Writes strict, indented JSON; a reader never sees half a file."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes all or nothing: a reader never sees half a file."""
+    """Writes a text file; a reader never sees half of it."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -12,15 +12,15 @@ def cross_entropy(
     labels: Int[ArrayLike, " n"] | Float[ArrayLike, "n classes"],
     smoothing: float = 0.0,
 ) -> Float[Array, " n"]:
-    """Cross-entropy of softmax(logits) against smoothed labels, in float32.
+    """Returns the cross-entropy of softmax(logits) against smoothed labels, in float32.
 
     ``-sum_k q_k log p_k`` with ``q = (1 - smoothing) * target + smoothing / classes``, where the
-    target is the one-hot label or what is given (Szegedy et al. 2016).
+    target is the one-hot label or the given probabilities (Szegedy et al. 2016).
 
     Args:
         logits: ``(n, classes)``.
         labels: ``(n,)`` whole numbers, or ``(n, classes)`` probabilities.
-        smoothing: in [0, 1).
+        smoothing: the share of the target that is spread over all classes, in [0, 1).
 
     Returns:
         ``(n,)`` losses in nats.
@@ -43,15 +43,15 @@ def distillation(
     teacher: Float[ArrayLike, "n classes"],
     temperature: float,
 ) -> Float[Array, " n"]:
-    """What a student's logits lack of a teacher's, softened by a temperature, in float32.
+    """Returns how far a student is from its teacher, softened by a temperature, in float32.
 
     ``T^2 * KL(softmax(teacher / T) || softmax(logits / T))``: its gradient is that of the
     cross-entropy of Hinton et al. (2015), whose factor T^2 keeps the size of the gradient, and it
     is 0 where the two agree.
 
     Args:
-        logits: ``(n, classes)``, of the student.
-        teacher: ``(n, classes)`` logits.
+        logits: the student's, ``(n, classes)``.
+        teacher: the teacher's logits, ``(n, classes)``.
         temperature: T, above 0.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Devices as a grid: where the training state lies on it, and how a batch is split over it.
+"""Arranges devices as a grid: where the training state lies, and how a batch is split over it.
 
 Every array of a run is one global array, whose sharding says which device holds which part. The
 compiled step is written as if there were one device; XLA puts in the communication. Statistics of
@@ -23,7 +23,7 @@ collecting it costs more than the memory is worth."""
 
 
 def make_mesh(experiment: Experiment) -> Mesh:
-    """The devices that a run uses, as a grid ``(data, fsdp)``.
+    """Arranges the devices that a run uses as a grid ``(data, fsdp)``.
 
     Raises:
         InputError: there are fewer devices than asked for, they cannot be arranged so, or the
@@ -56,12 +56,12 @@ def make_mesh(experiment: Experiment) -> Mesh:
 
 
 def one_device() -> Mesh:
-    """The first device on its own."""
+    """Returns the grid of the first device alone."""
     return _mesh(jax.local_devices()[:1], Devices(1, 1))
 
 
 def in_a_row(devices: Sequence[jax.Device], axis: str) -> Mesh:
-    """Devices along one axis of any name."""
+    """Arranges devices along one axis of any name."""
     return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
 
 
@@ -72,17 +72,17 @@ def _mesh(devices: list[jax.Device], config: Devices) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Returns the sharding in which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """An axis of examples is cut into as many parts as there are devices."""
+    """Returns the sharding that cuts an axis of examples into one part for each device."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXES))
 
 
 def of_state(mesh: Mesh, shapes: Any) -> Any:
-    """Where each array of the state lies.
+    """Returns the sharding of each array of the state.
 
     Large arrays (parameters and, of the same shapes, their moments and averages) are split over
     ``fsdp`` along their longest axis that it divides; the rest is replicated.
@@ -104,7 +104,7 @@ def of_state(mesh: Mesh, shapes: Any) -> Any:
 
 
 def placed(mesh: Mesh, shapes: Any) -> Any:
-    """Shapes of a state together with the places of its arrays, as a checkpoint is restored to."""
+    """Returns shapes and shardings of a state's arrays, which a checkpoint is restored to."""
     return jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where),
         shapes,
@@ -113,7 +113,12 @@ def placed(mesh: Mesh, shapes: Any) -> Any:
 
 
 def place(tree: Any, sharding: Sharding) -> Any:
-    """Arrays of the host on the devices; every process has them whole and copies its part."""
+    """Copies arrays from the host to the devices.
+
+    Args:
+        tree: pytree of arrays, which every process has whole.
+        sharding: which part goes to which device; each process copies the parts of its own.
+    """
 
     def put(array: Any) -> jax.Array:
         host = np.asarray(array)
@@ -123,12 +128,12 @@ def place(tree: Any, sharding: Sharding) -> Any:
 
 
 def place_part(tree: Any, sharding: Sharding) -> Any:
-    """As :func:`place`, where every process has only the rows for its own devices."""
+    """Copies arrays to the devices, where each process has only the rows for its own devices."""
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), tree)
 
 
 def whole(mesh: Mesh, tree: Any) -> Any:
-    """Arrays on the devices, whole on the host of every process."""
+    """Copies arrays from the devices to the host of every process, whole."""
     if mesh.shape["fsdp"] > 1:
         tree = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
     return jax.device_get(tree)
@@ -144,11 +149,11 @@ def split_batches(mesh: Mesh, batch_of: Callable[..., Any]) -> Callable[..., Any
 def make_gather(mesh: Mesh, shapes: Any) -> Callable[[Any], Any]:
     """Makes ``gather(params)``: whole arrays where they are used, gradients in parts again.
 
-    Without it the partitioner may as well collect activations, which are larger than parameters.
+    Without it the partitioner might collect activations, which are larger than parameters.
 
     Args:
         mesh: the devices.
-        shapes: pytree like the parameters.
+        shapes: pytree of the parameters or of their shapes.
     """
     if mesh.shape["fsdp"] == 1:
         return lambda params: params

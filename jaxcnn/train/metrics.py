@@ -10,10 +10,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 Sums = dict[str, jax.Array]
+"""Metrics summed over examples, by name; ``count`` is the number of the examples."""
 
 
 def rank_of_label(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Int[Array, " n"]:
-    """Number of classes that come before the label when logits are sorted in descending order.
+    """Counts the classes that come before the label when logits are sorted in descending order.
 
     Equal logits keep the order of the classes, and what cannot be compared (NaN) comes first, so
     that neither a constant nor a broken network looks right.
@@ -33,17 +34,17 @@ def classification_sums(
     losses: Float[Array, " n"],
     mask: Bool[Array, " n"],
 ) -> Sums:
-    """Sums over the examples whose mask is True.
+    """Returns the metrics of a classifier, summed over the examples whose mask is True.
 
     Args:
         logits: ``(n, classes)``.
         labels: ``(n,)``.
-        losses: ``(n,)``.
+        losses: ``(n,)``, in nats.
         mask: ``(n,)`` bool.
 
     Returns:
-        ``count``, ``loss``, ``top1``, ``top5`` (scalars) and ``confusion``
-        ``(label, prediction)``.
+        ``count``, ``loss``, ``top1``, ``top5`` (scalars) and ``confusion`` ``(classes, classes)``,
+        the number of examples by label and prediction.
     """
     classes = logits.shape[-1]
     rank = rank_of_label(logits, labels)
@@ -64,9 +65,11 @@ def add(a: Sums, b: Sums) -> Sums:
 
 
 def means(sums: Mapping[str, ArrayLike], prefix: str) -> dict[str, Any]:
-    """Divides by the count: ``{prefix}_loss`` in nats, ``_top1`` and ``_top5`` in [0, 1].
+    """Divides sums by their count; returns an empty dict where there are no examples.
 
-    Of no examples there are no means: the dict is empty.
+    Returns:
+        ``{prefix}_loss`` in nats, ``{prefix}_top1`` and ``{prefix}_top5`` in [0, 1], as far as
+        there are sums of them.
     """
     host = {name: np.asarray(value) for name, value in sums.items()}
     count = int(host["count"])

@@ -1,4 +1,4 @@
-"""Config to Optax: the learning rate over time, the optimizer, and which parameters it moves."""
+"""Turns the config into Optax: the learning rate over time, the optimizer, what stays frozen."""
 
 import re
 from collections.abc import Callable
@@ -21,7 +21,7 @@ ONE_CYCLE_RISE = 25.0
 def make_schedule(
     schedule: Schedule, peak_lr: float, steps_per_epoch: int, epochs: int
 ) -> optax.Schedule:
-    """Learning rate as a function of the step: linear warm-up, then the named curve.
+    """Makes the learning rate as a function of the step: linear warm-up, then the named curve.
 
     With ``s = (t - warmup) / (total - warmup)``, after ``lr(t) = peak * t / warmup``:
 
@@ -36,7 +36,7 @@ def make_schedule(
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     rest, end = max(total - warmup, 1), schedule.end_factor
     if schedule.name == "one_cycle":
-        # Optax's own takes the share of the rise and would round it to another step.
+        # Optax's own takes the rise as a share of all steps, and would round it to another step.
         start = peak_lr / ONE_CYCLE_RISE
         rise = optax.cosine_decay_schedule(start, max(warmup, 1), alpha=ONE_CYCLE_RISE)
         fall = optax.cosine_decay_schedule(peak_lr, rest, alpha=end)
@@ -57,12 +57,12 @@ def make_schedule(
 
 @dataclass(frozen=True)
 class Layout:
-    """What an optimizer has to know about a network, beside its arrays.
+    """What an optimizer has to know about a network beside its arrays.
 
     Attributes:
         modules: top-level modules with parameters, in the order in which an image meets them.
-        paths: names of all parameters, as ``conv1/kernel``.
-        head: those whose shape depends on the number of classes.
+        paths: the names of all parameters, as ``conv1/kernel``.
+        head: the names of those whose shape depends on the number of classes.
     """
 
     modules: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ def needed_layout(optim: Optim, model: nn.Module, image_shape: tuple[int, int, i
 
 
 def layout_of(model: nn.Module, image_shape: tuple[int, int, int]) -> Layout:
-    """Reads a network's layout, tracing it without computing."""
+    """Reads a network's layout by tracing it; computes nothing."""
     modules: list[str] = []
 
     def params_of(model: nn.Module) -> Any:
@@ -130,16 +130,16 @@ def frozen_paths(optim: Optim, layout: Layout) -> frozenset[str]:
 def make_optimizer(
     optim: Optim, lr: optax.Schedule, layout: Layout = NO_LAYOUT
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer that a config names.
+    """Makes the optimizer that a config names.
 
-    In this order: frozen parameters are left out, gradients clipped, turned into an update, the
-    update scaled by ``layer_decay ** (distance of its module from the last)``, and, where asked
-    for, averaged free of a schedule. Weight decay acts on kernels only, in every optimizer.
+    It does in this order: it leaves frozen parameters out, clips the gradients, turns them into an
+    update, scales that by ``layer_decay ** (distance of its module from the last)``, and, where
+    asked for, averages free of a schedule. Weight decay acts on kernels only, in every optimizer.
 
     Args:
         optim: the config.
-        lr: learning rate as a function of the step.
-        layout: of the network, for freezing, layer decay and Muon.
+        lr: the learning rate as a function of the step.
+        layout: the network's layout, which freezing, layer decay and Muon need.
 
     Raises:
         InputError: see :func:`frozen_paths`.
@@ -162,7 +162,7 @@ def make_optimizer(
 
 
 def _rule(optim: Optim, lr: optax.Schedule, layout: Layout) -> optax.GradientTransformation:
-    """From gradient to update, learning rate and weight decay included."""
+    """Makes what turns gradients into updates, with learning rate and weight decay."""
     decay = optim.weight_decay
     no_momentum = optim.schedule_free  # its averaging takes the place of momentum
     decayed = optax.add_decayed_weights(decay, mask=is_kernel)
@@ -204,7 +204,7 @@ def _rule(optim: Optim, lr: optax.Schedule, layout: Layout) -> optax.GradientTra
 
 
 def muon_matrices(params: optax.Params, head: frozenset[str]) -> optax.Params:
-    """How Muon sees each parameter: as a matrix of inputs by outputs, or, with None, not at all.
+    """Says how Muon sees each parameter: as a matrix of inputs by outputs, or not at all (None).
 
     A convolution's kernel (h, w, i, o) is the matrix (h * w * i, o). The layers that give the
     logits, kernels with one input channel (depthwise ones) and all that is not a kernel are left

@@ -1,8 +1,8 @@
-"""Several processes that train one run together: how they start, agree, and who writes.
+"""Lets several processes train one run together: how they start, agree, and who writes.
 
-All take part in every computation and in saving arrays; what else is shared, such as the config,
-the metrics and the lock, is the first one's to write. With a single process nothing here costs
-anything.
+All of them take part in every computation and in saving arrays; whatever else they share, such as
+the config, the metrics and the lock, the first one writes. With a single process all of this is
+free.
 """
 
 import contextlib
@@ -23,17 +23,17 @@ from jaxcnn.errors import InputError
 T = TypeVar("T")
 
 SECONDS_TO_NOTICE = 20
-"""After which the others end when one process is gone without a word."""
+"""When one process is gone without a word, the others notice after so long, and end."""
 
 
 def start(config: Distributed) -> None:
     """Joins the processes of a run, before anything else is done with JAX.
 
-    With a coordinator, its processes; else those that SLURM or Kubernetes has started; else this
-    process is the only one.
+    With a coordinator these are the processes that name it; else those that SLURM or Kubernetes
+    has started; else this process is the only one.
 
     Raises:
-        InputError: they do not find together.
+        InputError: the processes do not find each other.
     """
     if config.coordinator is None and not in_cluster(os.environ):
         return
@@ -53,7 +53,7 @@ def start(config: Distributed) -> None:
 
 
 def in_cluster(environ: Mapping[str, str]) -> bool:
-    """Whether SLURM, or Kubernetes with the package ``jax[k8s]``, runs this as one of several."""
+    """Tells whether SLURM, or Kubernetes with ``jax[k8s]``, runs this process as one of several."""
     slurm = int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environ
     indexed = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
     return slurm or (indexed and importlib.util.find_spec("kubernetes") is not None)
@@ -63,7 +63,7 @@ def in_cluster(environ: Mapping[str, str]) -> bool:
 def ending_together() -> Iterator[None]:
     """Ends this process with one line when another one of the run is gone.
 
-    At once: taking leave in order would wait for the one that is gone.
+    It ends at once, because an orderly exit would wait for the one that is gone.
     """
     try:
         yield
@@ -81,15 +81,15 @@ def ending_together() -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes what is shared."""
+    """Tells whether this process is the one that writes what is shared."""
     return jax.process_index() == 0
 
 
 def on_first(function: Callable[[], T]) -> T:
-    """Calls a function in the first process; all of them get its result, or its error.
+    """Calls a function in the first process; all processes get its result, or its error.
 
     Args:
-        function: gives what JSON can hold.
+        function: a function whose result JSON can hold.
     """
     if jax.process_count() == 1:
         return function()
@@ -110,7 +110,7 @@ def on_first(function: Callable[[], T]) -> T:
 
 
 def _broadcast(text: str) -> str:
-    """The first process's text."""
+    """Returns the first process's text in every process."""
     from jax.experimental import multihost_utils
 
     content = np.frombuffer(text.encode(), np.uint8)
@@ -120,13 +120,16 @@ def _broadcast(text: str) -> str:
 
 
 def agree(calls: int, stop: int | None, chunk_steps: int) -> tuple[int | None, int]:
-    """What all processes do next: stop for a signal, or go on for so many steps.
+    """Agrees on what all processes do next: stop for a signal, or go on for so many steps.
 
     Args:
         calls: how often this was called before, in this run.
-        stop: the signal that this process has received. A notice of preemption that has come
+        stop: the signal that this process has received, if any. A notice of preemption that comes
             through ``jax.distributed`` counts as SIGTERM.
-        chunk_steps: what this process thinks fit; the first one's counts.
+        chunk_steps: how many steps this process would take; the first one's number counts.
+
+    Returns:
+        The signal to stop for, or None, and the number of steps.
     """
     if jax.process_count() == 1:
         return stop, chunk_steps

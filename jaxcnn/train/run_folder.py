@@ -1,16 +1,16 @@
 """The run folder: what lies in it, who may write, and what must be the same to go on.
 
-Of several processes that train together the first one reads and writes here, for all of them.
+Where several processes train together, the first one reads and writes here for all of them.
 
 | file            | content                                                         |
 |-----------------|-----------------------------------------------------------------|
 | config.json     | the resolved experiment                                         |
 | dataset.json    | class names, image shape, sizes and digest of the data          |
-| env.json        | versions, devices, cores of the newest start                    |
+| env.json        | versions, devices and cores at the newest start                 |
 | metrics.jsonl   | one object per evaluation                                       |
 | summary.json    | the result; written when the run is finished                    |
 | tb/             | TensorBoard events                                              |
-| profile/        | traces of jax.profiler, where asked for                         |
+| profile/        | traces of jax.profiler, if asked for                            |
 | checkpoints/    | ``latest/`` and ``best/``                                       |
 """
 
@@ -35,13 +35,13 @@ from jaxcnn.train.files import read_json, write_json, write_text
 
 
 class RunFolder:
-    """A run folder opened for writing by one process, or one group of them, at a time.
+    """A run folder, opened for writing by one process, or one group of them, at a time.
 
     Args:
-        path: created if it is not there.
+        path: the folder, which is created if it is not there.
 
     Raises:
-        InputError: it cannot be written, or another process is writing.
+        InputError: it cannot be written, or another process is writing into it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class RunFolder:
             write_json(self.path / "config.json", config)
             write_json(self.path / "dataset.json", dataset)
             write_json(self.path / "env.json", env)
-            (self.path / "summary.json").unlink(missing_ok=True)  # of fewer epochs
+            (self.path / "summary.json").unlink(missing_ok=True)  # it tells of fewer epochs
 
         processes.on_first(write)
 
@@ -77,6 +77,10 @@ class RunFolder:
         """Releases the folder to other processes."""
         if self._lock is not None:
             self._lock.close()
+
+
+DATASET_MAY_CHANGE = frozenset({"test_form", "test_sha256"})
+"""Fields of dataset.json that older folders lack; its ``sha256`` covers the test images too."""
 
 
 def check_same(
@@ -90,21 +94,17 @@ def check_same(
         dataset: what dataset.json would hold; None where the data have not been read.
 
     Raises:
-        InputError: names the fields that differ, or the file that is missing.
+        InputError: it belongs to another run, or a file is missing; the message says which.
     """
 
     def check() -> None:
-        old = to_dict(from_dict(read_json(path / "config.json")))  # fields added since: defaults
+        old = to_dict(from_dict(read_json(path / "config.json")))  # adds defaults of newer fields
         _refuse_changes(path, "config.json", old, config, RESUME_MAY_CHANGE)
         if dataset is not None:
             known = read_json(path / "dataset.json")
             _refuse_changes(path, "dataset.json", known, dataset, DATASET_MAY_CHANGE)
 
     processes.on_first(check)
-
-
-DATASET_MAY_CHANGE = frozenset({"test_form", "test_sha256"})
-"""Fields of dataset.json that older folders lack; its ``sha256`` covers the test images too."""
 
 
 def _refuse_changes(
@@ -127,7 +127,7 @@ def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Returns the summary of a run if all the epochs that the config asks for are done.
 
     Raises:
-        InputError: the folder belongs to a run with another config, finished or begun.
+        InputError: the folder belongs to a run with another config, finished or not.
     """
     ended = processes.on_first((path / "summary.json").exists)
     if ended or begun(path):
@@ -150,11 +150,11 @@ def _finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard events, cut back to the step that a run goes on from.
+    """Writes metrics.jsonl and TensorBoard events, from where a run goes on.
 
     Args:
         path: the run folder.
-        step: records behind it are dropped; they will be made again.
+        step: the step at which it goes on; later records are dropped, and will be made again.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -181,7 +181,7 @@ class MetricsLog:
             self._tensorboard.flush()
 
     def close(self) -> None:
-        """Flushes TensorBoard."""
+        """Closes TensorBoard's file."""
         if self._tensorboard is not None:
             self._tensorboard.close()
 
@@ -199,7 +199,8 @@ def checkpoints(path: Path, kind: str, *, read_only: bool = False) -> Checkpoint
 
     Args:
         path: the run folder.
-        kind: ``"latest"`` (two are kept) or ``"best"`` (those that the two name).
+        kind: ``"latest"``, of which two are kept, or ``"best"``, of which those are kept that the
+            two name.
         read_only: opens them without changing anything.
     """
     keep = {"latest": 2, "best": None}[kind]
@@ -207,7 +208,7 @@ def checkpoints(path: Path, kind: str, *, read_only: bool = False) -> Checkpoint
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the records of metrics.jsonl; leaves out a last line that a kill cut short."""
+    """Reads the records of metrics.jsonl, except a last line that was cut short by a kill."""
     return processes.on_first(lambda: _read_metrics(path))
 
 
@@ -230,7 +231,7 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Returns what env.json holds: all, beside the config, that the last bits can depend on."""
+    """Returns what env.json holds: all beside the config that can change the last bits."""
     packages = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     versions = {}
     for name in packages:

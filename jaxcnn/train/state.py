@@ -18,15 +18,15 @@ class TrainState:
     """State between two steps; restoring it restores the run, bit for bit.
 
     Attributes:
-        step: steps done, int32.
-        seed: of every random stream of the run, int32; the streams are folded from it and step.
+        step: the number of steps done, int32.
+        seed: the seed of the run, int32; every random stream is folded from it and the step.
         params: learned arrays, float32.
         model_state: other variable collections, such as ``batch_stats``.
         opt_state: Optax's state.
-        sums: metrics summed since the last report; ``bad_step`` is the first step of a loss or a
-            gradient that was not finite, -1 while there is none.
-        ema: moving average of params and model_state together, as one dict of collections; None
-            without one.
+        sums: metrics summed since the last report; ``bad_step`` is the first step whose loss or
+            gradient was not finite, -1 while there is none.
+        ema: the moving average of params and model_state, as one dict of collections; None where
+            no average is kept.
     """
 
     step: jax.Array
@@ -103,11 +103,11 @@ def variables_of(state: TrainState) -> dict[str, Any]:
 
 
 def eval_variables(state: TrainState) -> dict[str, Any]:
-    """Returns what evaluation and prediction run the network with.
+    """Returns the variables that evaluation and prediction run the network with.
 
-    The moving average where there is one (parameters and batch statistics alike); the averaged
-    parameters of a schedule-free optimizer, with the running statistics of those that it takes
-    gradients at; else parameters and statistics as they are.
+    They are the moving average where there is one (of parameters and batch statistics alike); with
+    a schedule-free optimizer its averaged parameters, beside the batch statistics of the parameters
+    at which it takes gradients; else parameters and statistics as they are.
     """
     if state.ema is not None:
         return dict(state.ema)
@@ -131,7 +131,7 @@ def eval_variables(state: TrainState) -> dict[str, Any]:
 
 
 def not_finite(state: TrainState) -> str | None:
-    """Names the first array of a state that holds a number which is not finite; None without."""
+    """Names the first array of a state that is not finite throughout; None if all are finite."""
     for path, finite in jax.tree_util.tree_leaves_with_path(jax.device_get(_finite(state))):
         if not np.all(finite):
             return jax.tree_util.keystr(path)

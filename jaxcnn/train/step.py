@@ -1,4 +1,4 @@
-"""Pure steps and the compiled programs made of them."""
+"""Makes pure steps of training and evaluation, and the programs that are compiled of them."""
 
 import math
 from collections.abc import Callable, Container
@@ -18,13 +18,9 @@ from jaxcnn.train.optim import path_name
 from jaxcnn.train.state import TrainState, eval_variables, stream
 
 Batch = dict[str, jax.Array]
-"""``image`` (n, h, w, c) as the network takes it, ``label`` (n,), in evaluation ``mask`` (n,); in
-training, where images are mixed, ``target`` (n, classes): the probabilities to learn, and, where
-another network teaches, ``teacher`` (n, classes): its logits."""
-
-
-Chunk = Callable[[TrainState, Any, jax.Array], TrainState]
-"""``(state, arrays, end) -> state``: all steps up to ``end``."""
+"""A batch as the network takes it: ``image`` (n, h, w, c) and ``label`` (n,). In evaluation also
+``mask`` (n,); in training, where images are mixed, ``target`` (n, classes), the probabilities to
+learn, and, where another network teaches, ``teacher`` (n, classes), its logits."""
 
 
 def make_train_step(
@@ -44,70 +40,15 @@ def make_train_step(
     Args:
         model: the network.
         tx: the optimizer.
-        train: label smoothing, accumulation, moving average and distillation; default without.
-        optim: ``sam_rho`` and ``head_only``; the rest is in ``tx``.
-        frozen: names of parameters that have no gradient.
-        gather: collects parameters that lie in parts on several devices.
+        train: sets label smoothing, accumulation, moving average and distillation; by default
+            there are none.
+        optim: sets ``sam_rho`` and ``head_only``; everything else of it is in ``tx``.
+        frozen: the names of the parameters that have no gradient.
+        gather: a function that collects parameters that lie in parts on several devices.
     """
     train, optim = train or Train(), optim or Optim()
-
-    def loss_of(
-        params: Any, model_state: Any, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-        """The mean loss of a batch, the new statistics, and sums for the record."""
-        (logits, ends), model_state = model.apply(
-            {"params": gather(_without_gradient(params, frozen)), **model_state},
-            batch["image"],
-            train=not optim.head_only,
-            endpoints=True,
-            mutable=list(model_state),
-            rngs={"dropout": key},
-        )
-        target = batch.get("target", batch["label"])
-        losses = cross_entropy(logits, target, train.label_smoothing)
-        total = losses
-        if "teacher" in batch:
-            taught = distillation(logits, batch["teacher"], train.distill_temperature)
-            total = (1 - train.distill_weight) * losses + train.distill_weight * taught
-        for aux in jax.tree.leaves(ends.get("aux_logits", ())):
-            total = total + model.aux_weight * cross_entropy(aux, target, train.label_smoothing)
-        right = metrics.rank_of_label(logits, batch["label"]) < 1
-        sums = {
-            "count": jnp.int32(losses.size),
-            "loss": losses.sum(),
-            "top1": right.sum(dtype=jnp.int32),
-        }
-        return total.mean(), (model_state, sums)
-
-    def gradient(
-        params: Any, model_state: Any, batch: Batch, key: jax.Array
-    ) -> tuple[Any, jax.Array, Any, dict[str, jax.Array]]:
-        """Gradient and value of the mean loss, computed in parts; statistics and sums."""
-
-        def part(model_state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
-            value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
-            (loss, (model_state, sums)), grads = value_and_grad(params, model_state, batch, key)
-            return model_state, (grads, loss, sums)
-
-        if train.accumulate == 1:
-            model_state, (grads, loss, sums) = part(model_state, batch, key)
-            return grads, loss, model_state, sums
-
-        def one_more(carry: Any, xs: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-            model_state, found = part(carry[0], *xs)
-            return (model_state, jax.tree.map(jnp.add, carry[1], found)), None
-
-        # Part i has the examples i, i + accumulate, ...: each device keeps its own.
-        parts = jax.tree.map(
-            lambda a: a.reshape(-1, train.accumulate, *a.shape[1:]).swapaxes(0, 1), batch
-        )
-        xs = parts, jax.random.split(key, train.accumulate)
-        first = jax.tree.map(lambda a: a[0], xs)
-        _, shapes = jax.eval_shape(part, model_state, *first)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        (model_state, (grads, loss, sums)), _ = lax.scan(one_more, (model_state, zeros), xs)
-        grads, loss = jax.tree.map(lambda a: a / train.accumulate, (grads, loss))
-        return grads, loss, model_state, sums
+    loss_of = _make_loss(model, train, optim.head_only, frozen, gather)
+    gradient = _make_gradient(loss_of, train.accumulate)
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
         key = jax.random.fold_in(stream(state.seed, "dropout"), state.step)
@@ -138,6 +79,89 @@ def make_train_step(
     return train_step
 
 
+def _make_loss(
+    model: nn.Module,
+    train: Train,
+    head_only: bool,
+    frozen: Container[str],
+    gather: Callable[[Any], Any],
+) -> Callable[..., Any]:
+    """Makes ``loss(params, model_state, batch, key) -> (loss, (model_state, sums))``.
+
+    That is the mean loss of a batch, the new statistics, and sums for the record.
+    """
+
+    def loss_of(
+        params: Any, model_state: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Any, metrics.Sums]]:
+        (logits, ends), model_state = model.apply(
+            {"params": gather(_without_gradient(params, frozen)), **model_state},
+            batch["image"],
+            train=not head_only,
+            endpoints=True,
+            mutable=list(model_state),
+            rngs={"dropout": key},
+        )
+        target = batch.get("target", batch["label"])
+        losses = cross_entropy(logits, target, train.label_smoothing)
+        total = losses
+        if "teacher" in batch:
+            taught = distillation(logits, batch["teacher"], train.distill_temperature)
+            total = (1 - train.distill_weight) * losses + train.distill_weight * taught
+        for aux in jax.tree.leaves(ends.get("aux_logits", ())):
+            total = total + model.aux_weight * cross_entropy(aux, target, train.label_smoothing)
+        right = metrics.rank_of_label(logits, batch["label"]) < 1
+        sums = {
+            "count": jnp.int32(losses.size),
+            "loss": losses.sum(),
+            "top1": right.sum(dtype=jnp.int32),
+        }
+        return total.mean(), (model_state, sums)
+
+    return loss_of
+
+
+def _make_gradient(loss_of: Callable[..., Any], accumulate: int) -> Callable[..., Any]:
+    """Makes ``gradient(params, model_state, batch, key) -> (gradient, loss, model_state, sums)``.
+
+    The batch is taken in ``accumulate`` parts, one after the other.
+
+    Args:
+        loss_of: from :func:`_make_loss`.
+        accumulate: the number of parts.
+    """
+
+    def gradient(
+        params: Any, model_state: Any, batch: Batch, key: jax.Array
+    ) -> tuple[Any, jax.Array, Any, metrics.Sums]:
+        def part(model_state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
+            value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+            (loss, (model_state, sums)), grads = value_and_grad(params, model_state, batch, key)
+            return model_state, (grads, loss, sums)
+
+        if accumulate == 1:
+            model_state, (grads, loss, sums) = part(model_state, batch, key)
+            return grads, loss, model_state, sums
+
+        def one_more(carry: Any, xs: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            model_state, found = part(carry[0], *xs)
+            return (model_state, jax.tree.map(jnp.add, carry[1], found)), None
+
+        # Part i has the examples i, i + accumulate, ...: each device keeps its own.
+        parts = jax.tree.map(
+            lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), batch
+        )
+        xs = parts, jax.random.split(key, accumulate)
+        first = jax.tree.map(lambda a: a[0], xs)
+        _, shapes = jax.eval_shape(part, model_state, *first)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        (model_state, (grads, loss, sums)), _ = lax.scan(one_more, (model_state, zeros), xs)
+        grads, loss = jax.tree.map(lambda a: a / accumulate, (grads, loss))
+        return grads, loss, model_state, sums
+
+    return gradient
+
+
 def _without_gradient(params: Any, frozen: Container[str]) -> Any:
     """Stops the gradient of frozen parameters, so that their backward pass is not computed."""
     return jax.tree_util.tree_map_with_path(
@@ -146,10 +170,11 @@ def _without_gradient(params: Any, frozen: Container[str]) -> Any:
 
 
 def moved_average(state: TrainState, variables: Any, decay: float) -> Any:
-    """The mean of the variables after each step so far, weighted by ``decay ** age``; or None.
+    """Returns the mean of the variables after each step so far, weighted by ``decay ** age``.
 
     ``ema += (1 - decay) / (1 - decay ** t) * (variables - ema)`` after step ``t = 1, 2, ...``: the
-    weights add up to 1 from the first step on, as with Adam's moments.
+    weights add up to 1 from the first step on, as with Adam's moments. Where the state keeps no
+    average, there is none: None.
     """
     if state.ema is None:
         return None
@@ -162,7 +187,7 @@ def make_train_chunk(
     train_step: Callable[[TrainState, Batch], TrainState],
     order_of: Callable[[jax.Array, jax.Array], jax.Array],
     batch_of: Callable[[Any, jax.Array, jax.Array, jax.Array], Batch],
-) -> Chunk:
+) -> Callable[[TrainState, Any, jax.Array], TrainState]:
     """Makes ``chunk(state, arrays, end) -> state``: all steps up to ``end``, in one program.
 
     The number of steps is traced, so one compilation serves every length, and the bits do not
@@ -171,7 +196,7 @@ def make_train_chunk(
 
     Args:
         train_step: from :func:`make_train_step`.
-        order_of: ``(seed, step) -> order`` of the epoch's examples.
+        order_of: ``(seed, step) -> order``, the order of the epoch's examples.
         batch_of: ``(arrays, seed, order, step) -> batch``, prepared for the network.
     """
 
@@ -214,11 +239,11 @@ def make_evaluate(
     eval_step: Callable[[TrainState, Batch], metrics.Sums],
     prepare: Callable[[jax.Array], jax.Array],
 ) -> Callable[[TrainState, Batch], metrics.Sums]:
-    """Makes ``evaluate(state, batches) -> sums``: a whole split, each example once, in one program.
+    """Makes ``evaluate(state, batches) -> sums`` over all batches, in one program.
 
     Args:
         eval_step: from :func:`make_eval_step`.
-        prepare: stored images to network input.
+        prepare: a function from stored images to network input.
     """
 
     def evaluate(state: TrainState, batches: Batch) -> metrics.Sums:
