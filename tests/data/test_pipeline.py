@@ -1,9 +1,11 @@
+import doctest
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.data import pipeline
+from jaxcnn.data import image_folder, pipeline, shapes
 from jaxcnn.data.sources import Split
 
 
@@ -47,3 +49,18 @@ def test_evaluation_batches_hold_every_example_once(n, batch_size, batches):
     assert cut["mask"].shape[0] == batches
     assert cut["label"][cut["mask"]].tolist() == list(range(n))
     assert cut["mask"].sum() == n
+
+
+@pytest.mark.parametrize("module", [image_folder, pipeline, shapes])
+def test_the_examples_of_the_documentation_hold(module):
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "examples", "devices", "expected"),
+    [(10, 100, 1, 10), (10, 100, 4, 12), (10, 7, 1, 7), (10, 7, 4, 8), (8, 8, 8, 8)],
+)
+def test_devices_share_a_batch_of_evaluation(batch_size, examples, devices, expected):
+    assert pipeline.shared_batch_size(batch_size, examples, devices) == expected

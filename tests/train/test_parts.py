@@ -1,5 +1,6 @@
 """Loss, metrics, optimizer, state: each against an independent computation."""
 
+import doctest
 import signal
 
 import jax
@@ -12,7 +13,7 @@ from sklearn import metrics as sk
 from jaxcnn import models
 from jaxcnn.config import Optim, Schedule
 from jaxcnn.runs.group import StopRequest
-from jaxcnn.train import metrics, optim
+from jaxcnn.train import loss, metrics, optim, state
 from jaxcnn.train.loss import cross_entropy
 from jaxcnn.train.state import init_state, sha256, stream
 
@@ -187,3 +188,10 @@ def test_a_signal_is_noted_once_and_a_second_one_acts_as_before():
         assert signal.getsignal(signal.SIGTERM) is not before
     assert stop.agreed(3) == (None, 3)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("module", [loss, metrics, state])
+def test_the_examples_of_the_documentation_hold(module):
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
