@@ -27,7 +27,7 @@ from benchmarks import timing
 from jaxcnn import models
 from jaxcnn.config import Data
 from jaxcnn.data import augment, pipeline, shapes, sources
-from jaxcnn.data.feed import Feed, InBlocks
+from jaxcnn.data.feed import Feed, InBlocks, open_stream
 from jaxcnn.train import step
 from jaxcnn.train.state import init_state, stream
 

@@ -60,7 +60,7 @@ def trained(comparison: Comparison, workdir: Path, listener: Listener) -> list[A
     outcome = group.train(planned, listener, modes=together.Modes(workdir / "together.json"))
     for path, reason in outcome.diverged.items():
         raise InputError(f"{path}: {reason}")
-    return arms.group([arms.read(run.folder) for job in planned])
+    return arms.group([arms.read(run.folder) for run in planned])
 
 
 def of_comparison(comparison: Comparison, workdir: Path, listener: Listener) -> Part:

@@ -13,7 +13,7 @@ from jaxcnn.analysis import arms, compare, report, tables
 from jaxcnn.config import Data, Experiment, Model, Schedule, Train, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import InputError
-from jaxcnn.runs import network
+from jaxcnn.runs import evaluation, network
 from jaxcnn.runs.search import override
 from jaxcnn.runs.trained import Trained, describe
 from jaxcnn.train import files
