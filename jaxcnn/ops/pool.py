@@ -32,6 +32,22 @@ from jaxcnn.ops.geometry import (
 from jaxcnn.ops.pool_rewrites import PoolSpec
 
 
+def _feature_maps(value: ArrayInput) -> Array:
+    """The argument of a pool; bfloat16 numbers on a CPU are computed before it, not within it.
+
+    XLA fuses what precedes a reduction with it and hands both to YNNPACK, which from jaxlib 0.11.2
+    to 0.12.0.1 at least reads past a bfloat16 scalar that two maxima or minima share: two ReLUs
+    in front of a pool gave NaN or garbage. Without this package::
+
+        x = jnp.ones((8, 8, 64), jnp.bfloat16)
+        jax.jit(lambda x: nn.relu(nn.relu(x) + x).astype(jnp.float32).sum((0, 1)))(x)  # NaN
+    """
+    x = images("x", value)
+    if x.dtype == jnp.bfloat16 and lowering.current_platform() == "cpu":
+        return lax.optimization_barrier(x)
+    return x
+
+
 def _pool_spec(
     x: Array, window: Ints, stride: Ints | None, padding: Padding, dilation: Ints, ceil_mode: bool
 ) -> PoolSpec:
@@ -90,7 +106,7 @@ def max_pool(
 
     Ranzato et al., "Unsupervised Learning of Invariant Feature Hierarchies", CVPR 2007.
     """
-    x = images("x", x)
+    x = _feature_maps(x)
     with jax.named_scope("max_pool"):
         spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
         return lowering.run_max_pool(spec, x, impl)
@@ -132,7 +148,7 @@ def min_pool(
     >>> min_pool(jnp.array([4.0, 1.0, 2.0, 3.0]).reshape(1, 4, 1), 2)[0, :, 0]
     Array([1., 2.], dtype=float32)
     """
-    x = images("x", x)
+    x = _feature_maps(x)
     with jax.named_scope("min_pool"):
         spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
         return -lowering.run_max_pool(spec, -x, impl)
@@ -177,7 +193,7 @@ def avg_pool(
 
     LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998.
     """
-    x = images("x", x)
+    x = _feature_maps(x)
     with jax.named_scope("avg_pool"):
         spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
         given = explicit_padding(padding, spec.spatial, spec.window, spec.stride, spec.dilation)
@@ -235,7 +251,7 @@ def lp_pool(
     Sermanet, Chintala and LeCun, "Convolutional Neural Networks Applied to House Numbers Digit
     Classification", ICPR 2012.
     """
-    x = images("x", x)
+    x = _feature_maps(x)
     with jax.named_scope("lp_pool"):
         if not isinstance(p, numbers.Real) or isinstance(p, bool) or not p >= 1:
             raise ValueError(f"p={p!r} must be a number, at least 1")
@@ -290,7 +306,7 @@ def max_pool_with_indices(
 
     Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
     """
-    x = images("x", x)
+    x = _feature_maps(x)
     with jax.named_scope("max_pool_with_indices"):
         spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
         if not all(count.all() for count in _elements_of_x(spec)):
@@ -394,7 +410,7 @@ def blur_pool(
 
     Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019.
     """
-    x = images("x", x)
+    x = _feature_maps(x)
     with jax.named_scope("blur_pool"):
         rank = x.ndim - 2
         (length,) = per_dimension("size", size, 1)
@@ -445,7 +461,7 @@ def global_avg_pool(x: ArrayInput, *, keepdims: Flag = False) -> Float[Array, "n
 
     Lin, Chen and Yan, "Network In Network", ICLR 2014.
     """
-    x = images("x", x)
+    x = _feature_maps(x)
     with jax.named_scope("global_avg_pool"):
         return x.mean(axis=tuple(range(1, x.ndim - 1)), keepdims=keepdims)
 
@@ -472,7 +488,7 @@ def global_max_pool(x: ArrayInput, *, keepdims: Flag = False) -> Float[Array, "n
     >>> global_max_pool(jnp.arange(4.0).reshape(1, 2, 2, 1))
     Array([[3.]], dtype=float32)
     """
-    x = images("x", x)
+    x = _feature_maps(x)
     with jax.named_scope("global_max_pool"):
         flat = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
         y = pool_rewrites.first_max(flat, 1)
@@ -518,7 +534,7 @@ def adaptive_avg_pool(x: ArrayInput, output_size: OptionalInts) -> Float[Array, 
 
     He et al., "Spatial Pyramid Pooling in Deep Convolutional Networks", ECCV 2014.
     """
-    x = images("x", x)
+    x = _feature_maps(x)
     with jax.named_scope("adaptive_avg_pool"):
         y = wide(x)
         for axis, out in enumerate(_output_size(x, output_size), start=1):
@@ -560,7 +576,7 @@ def adaptive_max_pool(x: ArrayInput, output_size: OptionalInts) -> Float[Array, 
 
     He et al., "Spatial Pyramid Pooling in Deep Convolutional Networks", ECCV 2014.
     """
-    x = images("x", x)
+    x = _feature_maps(x)
     with jax.named_scope("adaptive_max_pool"):
         sizes = _output_size(x, output_size)
         # Last dimension first: then the first row that holds the maximum wins, and in it the

@@ -100,6 +100,46 @@ def test_half_precision_is_summed_in_float32():
         np.testing.assert_allclose(pool(x), pool(x.astype(jnp.float32)), rtol=2**-8)
 
 
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: ops.avg_pool(x, 8),
+        lambda x: ops.avg_pool(x, 2),
+        lambda x: ops.max_pool(x, 8, impl="lax"),
+        lambda x: ops.lp_pool(x, 8, 16) / 64 ** (1 / 16),
+        ops.global_avg_pool,
+        ops.global_max_pool,
+        lambda x: ops.adaptive_avg_pool(x, 2),
+        lambda x: ops.adaptive_max_pool(x, 2),
+    ],
+)
+def test_two_relus_before_a_pool_in_bfloat16(pool):
+    """XLA fused all three into one call of YNNPACK, which gave NaN."""
+    x = jnp.ones((4, 8, 8, 64), jnp.bfloat16)
+    y = jax.jit(lambda x: pool(jax.nn.relu(jax.nn.relu(x) + x)))(x)
+    np.testing.assert_allclose(y.astype(jnp.float32), 2, rtol=2**-7)
+
+
+@pytest.mark.parametrize("impl", ["auto", "reshape", "separable", "phases"])
+@pytest.mark.parametrize("level", [0, 3])
+def test_no_gradient_is_lost_to_the_rounding_of_what_precedes_a_max_pool(impl, level):
+    """However XLA computes ``x * scale + bias`` for each of its uses, one element is the maximum."""
+    x, weight = normal(0, (4, 64, 16, 64)), normal(1, (4, 32, 8, 64))
+    scale = normal(2, (64,)) ** 2 + 0.5
+
+    def gradient(impl):
+        def loss(bias, x, scale, weight):
+            rows = (1, 1, 1, -1)
+            y = jax.nn.relu(x * scale.reshape(rows) + bias.reshape(rows))
+            return (ops.max_pool(y, 2, impl=impl) * weight).sum()
+
+        arrays = (np.full(64, 0.1, np.float32), x, scale, weight)
+        compiled = jax.jit(jax.grad(loss)).lower(*arrays)
+        return compiled.compile({"xla_backend_optimization_level": level})(*arrays)
+
+    np.testing.assert_allclose(gradient(impl), gradient("lax"), rtol=1e-4, atol=1e-4)
+
+
 def test_dilated_max_pool_has_a_gradient():
     with jax.enable_x64():
         x = normal(0, (1, 7, 6, 2), np.float64)
