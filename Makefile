@@ -1,4 +1,5 @@
 # On a fresh clone `make train` and `make test` set up everything they need, then do their job.
+# `make test VENV=.venv313 PYTHON=python3.13` tests another Python, in an environment of its own.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -28,7 +29,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("jaxcnn needs Python 3.11 or newer") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "jaxcnn needs Python 3.11 to 3.14")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable .
 	touch $@

@@ -1,1 +1,1 @@
-"""Measurements against peers: each a script that prints a table and writes JSON."""
+"""Measures this project against others: each script prints a table and writes JSON."""

@@ -1,9 +1,9 @@
-"""What the experiments have reached: from their run folders into results/experiments.json.
+"""Collects what the experiments have reached, from their run folders to experiments.json.
 
     python -m benchmarks.experiments RUN ...
 
-Nothing is trained or measured here. Runs of one experiment and length in several seeds are one
-row; rows of others stay as they are.
+Nothing is trained or measured here. Runs of one experiment that differ only in their seeds become
+one row; rows of other experiments stay as they are.
 """
 
 import argparse
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def row(of: Sequence[arms.FinishedRun]) -> Row:
-    """Result, cost and environment of one experiment's runs."""
+    """Returns the results, the cost and the environment of one experiment's runs."""
     first = of[0]
     return {
         "name": first.experiment.name,

@@ -4,9 +4,10 @@
 #     OUT=results bash benchmarks/gpu.sh
 #     JAXCNN_QUICK=1 bash benchmarks/gpu.sh    # on a CPU: does the script work?
 #
-# Needs jax, flax (and with it rich), optax, orbax, numpy and torch, and nothing else. Results,
-# logs and a line for each step (name, exit code, seconds) go to the folder $OUT. A step that fails
-# or takes too long does not keep the others from running; the exit code says whether all went well.
+# Needs jax, flax (and with it rich), optax, orbax, numpy, jaxtyping and torch; pytest, matplotlib
+# and keras are used where they are installed. Results, logs and a line for each step (name, exit
+# code, seconds) go to the folder $OUT. A step that fails or takes too long does not keep the others
+# from running; the exit code says whether all went well.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -29,7 +30,6 @@ fi
 mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 2
 export OUT PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export XLA_PYTHON_CLIENT_PREALLOCATE=false TF_CPP_MIN_LOG_LEVEL=2
-python -c 'import jaxtyping' 2>/dev/null || export PYTHONPATH=$PYTHONPATH:$PWD/benchmarks/bare
 : >"$OUT/steps.txt"
 failed=0
 

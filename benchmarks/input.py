@@ -1,11 +1,11 @@
-"""The host's side of training: decoding JPEG files, and streaming against data on the device.
+"""Measures the host's side of training: decoding JPEG files, and streaming them to the device.
 
     python -m benchmarks.input [--files 512] [--model resnet20] [--steps 100] [--rounds 7]
 
 Pictures of the ``shapes`` dataset are written as files into a temporary folder: 224x224 JPEGs, of
 which one thread decodes as many as it can, and 32x32 PNGs, which are streamed to a network that
 trains on them. The same network trains on the same pictures held on the device, in turn; the
-ratio of the two speeds is what the host keeps up.
+ratio of the two speeds is the share of the device's speed that the host can keep up with.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from jaxcnn.train.state import init_state, stream
 
 
 def write_pictures(root: Path, side: int, number: int, suffix: str) -> None:
-    """Writes a training set of that many files, and a test set of one file."""
+    """Writes a training set of ``number`` files, and a test set of one file."""
     render = jax.jit(shapes.Render(side))
     for split, n in (("train", number), ("test", 1)):
         of = shapes.examples(split, n)
@@ -47,7 +47,7 @@ def write_pictures(root: Path, side: int, number: int, suffix: str) -> None:
 
 
 def decoding(root: Path, number: int, rounds: int) -> list[dict[str, Any]]:
-    """Images that one thread decodes in a second."""
+    """Returns how many images one thread decodes in a second, for each way to read them."""
     write_pictures(root, 224, number, "jpg")
     bytes_ = float(np.mean([path.stat().st_size for path in (root / "train").rglob("*.jpg")]))
     rows = []
@@ -67,7 +67,7 @@ def decoding(root: Path, number: int, rounds: int) -> list[dict[str, Any]]:
 def training(
     root: Path, name: str, batch_size: int, steps: int, rounds: int, workers: list[int]
 ) -> list[dict[str, Any]]:
-    """Speed of training on streamed files, as a share of that on the device."""
+    """Returns the speed of training on streamed files, and its share of that on data held."""
     write_pictures(root, 32, 10_000, "png")
     data = Data("folder", dir=str(root), batch_size=batch_size, image_size=32, fit="resize")
     model = models.create_model(name, num_classes=len(shapes.CLASSES))
@@ -102,7 +102,7 @@ def training(
 
         def run() -> Any:
             end = next(ends)
-            return feed.run(streamed, replace(start, step=jnp.int32(end - steps)), jnp.int32(end))
+            return feed.run(streamed, replace(start, step=jnp.int32(end - steps)), np.int32(end))
 
         return run
 

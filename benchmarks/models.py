@@ -1,4 +1,4 @@
-"""Inference and training speed of whole networks, in one process and in turn.
+"""Measures the speed of whole networks, in inference and training, in one process and in turn.
 
     python -m benchmarks.models [NAME ...] [--batch-size 4] [--size 224] [--rounds 7]
 
@@ -22,14 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
+from benchmarks.zoo import ROWS, build, variables
 from jaxcnn import models, ops
-from tests.models.table import ROWS, build, variables
 
 NAMES = ("lenet5", "alexnet", "vgg11", "googlenet", "resnet18", "mobilenet_v2")
 
 
 def jax_calls(name: str, x: np.ndarray, impl: str) -> dict[str, Callable[[], Any]]:
-    """Inference and a training step, compiled ahead of time under one choice of ops."""
+    """Compiles inference and a training step ahead of time, under one choice of ops."""
     num_classes = ROWS[name].classes
     model = build(ROWS[name], num_classes)
     state = variables(model, x.shape[1:])
@@ -62,11 +62,11 @@ def jax_calls(name: str, x: np.ndarray, impl: str) -> dict[str, Callable[[], Any
 
 
 def torch_calls(name: str, x: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """The same in PyTorch; empty where torch or the model is absent."""
+    """Builds the same calls in PyTorch; none where torch or the model is absent."""
     try:
         import torch
 
-        from tests.models.reference import randomize, reference
+        from benchmarks.torch_reference import randomize, reference
     except ImportError:
         return {}
     if not ROWS[name].torchvision:
@@ -95,14 +95,14 @@ def torch_calls(name: str, x: np.ndarray) -> dict[str, Callable[[], Any]]:
         heads = [(output, 1.0)] if torch.is_tensor(output) else [(output[0], 1.0)]
         heads += [] if torch.is_tensor(output) else [(aux, 0.3) for aux in output[1:]]
         loss = torch.nn.functional.cross_entropy
-        sum(w * loss(h, labels) for h, w in heads).backward()  # type: ignore[union-attr]
+        sum(w * loss(h, labels) for h, w in heads).backward()
         optimizer.step()
 
     return {"inference": infer, "training": step}
 
 
 def measure(name: str, batch_size: int, size: int | None, rounds: int) -> list[dict[str, Any]]:
-    """Images per second of every variant, and ours against the others within each round."""
+    """Returns the images per second of every variant, and how many times faster ours is."""
     shape = models.standard_input(name)
     if size is not None and ROWS[name].any_size:
         shape = (size, size, shape[2])
@@ -131,7 +131,7 @@ def measure(name: str, batch_size: int, size: int | None, rounds: int) -> list[d
 
 
 def geometric_mean(results: list[dict[str, Any]], work: str, column: str) -> float | None:
-    """Over the models that have the column."""
+    """Returns the mean over the models that have the column; None where none has."""
     logs = [np.log(r[column]) for r in results if r["work"] == work and column in r]
     return float(np.exp(np.mean(logs))) if logs else None
 

@@ -1,4 +1,4 @@
-"""The ops against plain lax and PyTorch, on the layer shapes of well-known networks.
+"""Measures the ops against plain lax and PyTorch, on the layer shapes of well-known networks.
 
     python -m benchmarks.ops [--select resnet] [--quick] [--no-torch] [--rounds 9] [--name ops]
 
@@ -33,7 +33,7 @@ from jaxcnn import ops
 try:
     import torch
 except ImportError:
-    torch = None  # type: ignore[assignment]
+    torch = None
 
 SCAN_STEPS = 4
 
@@ -54,7 +54,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Such as "3x3/2 64-128 @56 g32"."""
+        """Names the layer, such as "conv 3x3/2 64-128 @56 g32"."""
         channels = f"{self.channels}-{self.out}" if self.out else f"{self.channels}"
         groups = f" g{self.groups}" if self.groups > 1 else ""
         return (
@@ -96,12 +96,12 @@ TORCH_GRID = ("LeNet-5", "ResNet-18/CIFAR", "ResNet-18/224", "MobileNetV2")
 
 
 def random(seed: int, *shape: int) -> Array:
-    """Standard normal numbers; never time on zeros."""
+    """Draws standard normal numbers: zeros may be faster to compute with."""
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
 def layer(case: Case, impl: str) -> Callable[..., Array]:
-    """The op as a function of its arrays alone."""
+    """Returns the op as a function of its arrays alone."""
     if case.op == "conv":
         return functools.partial(
             ops.conv, stride=case.stride, padding=case.padding, groups=case.groups, impl=impl
@@ -111,7 +111,7 @@ def layer(case: Case, impl: str) -> Callable[..., Array]:
 
 
 def arrays(case: Case) -> tuple[Array, ...]:
-    """The inputs: x, and w for a convolution. A pool gets zeros that tie, as after a ReLU."""
+    """Draws x, and w for a convolution. A pool gets zeros that tie, as after a ReLU."""
     x = random(0, case.batch, case.size, case.size, case.channels)
     if case.op != "conv":
         return (jax.nn.relu(x),)
@@ -119,7 +119,7 @@ def arrays(case: Case) -> tuple[Array, ...]:
 
 
 def programs(case: Case, impl: str) -> dict[str, Callable[..., Any]]:
-    """Each direction as a function of (inputs, dy)."""
+    """Returns each direction as a function of (inputs, dy)."""
     f = layer(case, impl)
 
     def gradient(index: int) -> Callable[..., Any]:
@@ -154,7 +154,7 @@ def programs(case: Case, impl: str) -> dict[str, Callable[..., Any]]:
 def torch_programs(
     case: Case, inputs: tuple[Array, ...], dy: Array
 ) -> dict[str, Callable[[], Any]]:
-    """The same in eager PyTorch, through the kernels that its autograd calls."""
+    """Returns the same in eager PyTorch, through the kernels that its autograd calls."""
 
     def channels_last(a: Array, order: tuple[int, ...]) -> Any:
         tensor = torch.from_numpy(np.asarray(a).transpose(order).copy())
@@ -193,7 +193,7 @@ def torch_programs(
 
 
 def measure(case: Case, rounds: int, with_torch: bool) -> list[dict[str, Any]]:
-    """One row per direction: times in milliseconds and ratios (above 1: ops is faster)."""
+    """Returns a row per direction: times in milliseconds and ratios (above 1: ops is faster)."""
     inputs = arrays(case)
     dy = random(2, *jax.eval_shape(layer(case, "lax"), *inputs).shape)
     peers = torch_programs(case, inputs, dy) if with_torch else {}
@@ -241,19 +241,19 @@ def measure(case: Case, rounds: int, with_torch: bool) -> list[dict[str, Any]]:
 
 
 def _discard(call: Callable[[], Any]) -> None:
-    """Call PyTorch, whose results JAX need not see."""
+    """Calls PyTorch, whose results JAX need not see."""
     call()
 
 
 def _seconds(call: Callable[[], Any]) -> float:
-    """One call, which may be the first."""
+    """Returns the seconds of one call, which may be the first."""
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start
 
 
 def lenet_loss(parameters: dict[str, Array], images: Array, labels: Array) -> Array:
-    """A LeNet-like network: two convolutions, each with a pool, then dense layers; all from ops."""
+    """Computes the loss of two convolutions, each with a pool, and dense layers; all from ops."""
     x = images
     for name in ("c1", "c2"):
         x = ops.max_pool(jax.nn.relu(ops.conv(x, parameters[name])), 2)
@@ -280,13 +280,13 @@ LOOPS = {
         "f2": (128, 10),
     },
 }
-"""Shapes of the parameters."""
+"""The shapes of the parameters of each network."""
 
 
 def lenet_loop(
     shapes: dict[str, tuple[int, ...]], rounds: int, steps: int = 8, batch: int = 64
 ) -> dict[str, float]:
-    """Eight SGD steps as one program: a loop or unrolled, with plain lax or with ops."""
+    """Measures eight SGD steps as one program: a loop or unrolled, with plain lax or with ops."""
     parameters = {
         name: random(i, *shape) / math.sqrt(math.prod(shape[:-1]))
         for i, (name, shape) in enumerate(shapes.items())
@@ -315,7 +315,7 @@ def lenet_loop(
 
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
-    """The table; red where ops is more than 5 % slower than lax."""
+    """Prints the table, in red where ops is more than 5 % slower than lax."""
     table = Table(title="milliseconds (median); ratios above 1: ops is faster")
     for heading in (
         "network",
@@ -348,12 +348,12 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
 
 
 def geometric_mean(values: list[float]) -> float:
-    """The mean of ratios."""
+    """Returns the geometric mean of ratios; NaN where there are none."""
     return math.exp(statistics.mean(map(math.log, values))) if values else math.nan
 
 
 def main() -> None:
-    """Run the selected cases, print the table, write the JSON."""
+    """Measures the selected cases, prints the table, writes the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -403,7 +403,7 @@ def main() -> None:
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Geometric means of the ratios, and what is slower than lax."""
+    """Returns the geometric means of the ratios, and what is slower than lax."""
     against_torch = [row for row in rows if "vs_torch" in row and row["network"] in TORCH_GRID]
     return {
         "slower than lax by over 5 %": [

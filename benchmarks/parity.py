@@ -1,10 +1,10 @@
-"""How far each architecture's logits are from torchvision's, with the same random weights.
+"""Measures how far each network's logits are from torchvision's, with the same random weights.
 
     python -m benchmarks.parity ['res*'] [--skip-giant]
-    python -m benchmarks.parity --markdown   # the table of README, from the file
+    python -m benchmarks.parity --markdown   # prints a table of what the file holds
 
 Writes ``benchmarks/results/parity.json``: per model its parameters, multiply-accumulates at the
-standard input and the largest relative error of the logits in eval mode (float32). Models
+standard input and the largest relative error of the logits in evaluation mode (float32). Models
 measured by an earlier run keep their figures until they are measured again.
 """
 
@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import timing
+from benchmarks.torch_reference import eval_error, import_torchvision
+from benchmarks.zoo import TABLE
 from jaxcnn.analysis.summary import model_stats
-from tests.models.reference import eval_error, import_torchvision
-from tests.models.table import TABLE
 
 
 def measure(pattern: str, skip_giant: bool) -> dict[str, dict[str, Any]]:
-    """Name to figures; the error is None where torchvision has no such model."""
+    """Returns the figures of each model; the error is None where torchvision has no such model."""
     results: dict[str, dict[str, Any]] = {}
     for row in TABLE:
         if not fnmatch.fnmatch(row.name, pattern) or (row.giant and skip_giant):
@@ -42,7 +42,7 @@ def measure(pattern: str, skip_giant: bool) -> dict[str, dict[str, Any]]:
 
 
 def markdown(results: dict[str, dict[str, Any]]) -> str:
-    """The figures as a table, one row per model in the order of the families."""
+    """Lays the figures out as a table, one row per model in the order of the families."""
     lines = ["| model | input | parameters | GMACs | error of logits |", "|---|---|--:|--:|--:|"]
     for row in TABLE:
         found = results[row.name]

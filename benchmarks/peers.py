@@ -1,8 +1,8 @@
-"""One framework in a process of its own, which measures when it is told to.
+"""Runs one framework in a process of its own, which measures when it is told to.
 
 ``benchmarks.vs_peers`` starts it as ``python -m benchmarks.peers FRAMEWORK`` and writes a line of
 JSON for each request; each is answered by a line of JSON. ``{"case": {...}}`` builds a network and
-warms up, ``{"work": "infer" | "train", "steps": n}`` runs n steps and tells the seconds of one.
+warms up; ``{"work": "infer" | "train", "steps": n}`` runs n steps and reports the seconds of one.
 """
 
 import json
@@ -20,15 +20,15 @@ WORKS = ("infer", "train")
 
 
 class Case(NamedTuple):
-    """A network and what it is fed.
+    """A network and its input.
 
     Attributes:
-        model: its name here and in torchvision.
-        shape: ``(height, width, channels)``.
-        classes: number of logits.
-        small_images: a ResNet's stem for small images: 3x3, stride 1, no pool.
-        batch_size: images in a step.
-        dtype: ``"fp32"`` or ``"bf16"``, parameters staying float32.
+        model: the network's name, here and in torchvision.
+        shape: ``(height, width, channels)`` of an image.
+        classes: the number of logits.
+        small_images: whether a ResNet has the stem for small images: 3x3, stride 1, no pool.
+        batch_size: the number of images in a step.
+        dtype: ``"fp32"`` or ``"bf16"``; parameters are float32 in either.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Case(NamedTuple):
 
 
 class Calls(NamedTuple):
-    """What a framework offers: a step of each work, how to wait for it, what it ran on."""
+    """A framework's steps by kind of work, how to wait for one, its version and its device."""
 
     steps: dict[str, Callable[[], Any]]
     wait: Callable[[Any], Any]
@@ -49,7 +49,7 @@ class Calls(NamedTuple):
 
 
 def jax_calls(case: Case, impl: str) -> Calls:
-    """This project's network; ``impl="lax"`` computes it as stock Flax layers do."""
+    """Prepares this project's network; ``impl="lax"`` computes it as stock Flax layers do."""
     import flax
     import jax
 
@@ -70,14 +70,14 @@ def jax_calls(case: Case, impl: str) -> Calls:
 
 
 def torch_model(case: Case) -> Any:
-    """The network of torchvision, or LeNet-5, or a ResNet written out without torchvision.
+    """Builds torchvision's network, LeNet-5, or a ResNet written out without torchvision.
 
     Raises:
-        ImportError: the network is torchvision's alone, and that is not installed.
+        ImportError: only torchvision has the network, and it is not installed.
     """
     from torch import nn
 
-    from tests.models.reference import import_torchvision
+    from benchmarks.torch_reference import import_torchvision
 
     if case.model == "lenet5":
         return nn.Sequential(
@@ -104,7 +104,7 @@ RESNETS = {"resnet18": (False, (2, 2, 2, 2)), "resnet50": (True, (3, 4, 6, 3))}
 
 
 def torch_resnet(case: Case) -> Any:
-    """The ResNet of torchvision without torchvision: the same layers."""
+    """Builds the layers of torchvision's ResNet without torchvision."""
     import torch
     from torch import nn
 
@@ -142,7 +142,7 @@ def torch_resnet(case: Case) -> Any:
 
 
 def torch_calls(case: Case, compiled: bool) -> Calls:
-    """PyTorch in eager mode or compiled, channels_last, with autocast for bf16."""
+    """Prepares PyTorch in eager mode or compiled, channels_last, with autocast for bf16."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -184,7 +184,7 @@ def torch_calls(case: Case, compiled: bool) -> Calls:
 
 
 def keras_model(case: Case) -> Any:
-    """The same layers in Keras; MobileNetV2 is the one that comes with it."""
+    """Builds the same layers in Keras; MobileNetV2 is the one that comes with it."""
     from keras import Input, Model, applications, layers
 
     if case.model == "mobilenet_v2":
@@ -224,7 +224,7 @@ def keras_model(case: Case) -> Any:
 
 
 def keras_calls(case: Case) -> Calls:
-    """Keras 3 with JAX below it, through its own step for a batch that lies ready."""
+    """Prepares Keras 3 on JAX, through its own step for a batch that lies ready."""
     os.environ["KERAS_BACKEND"] = "jax"
     import jax
     import keras
@@ -253,7 +253,7 @@ FRAMEWORKS: dict[str, Callable[[Case], Calls]] = {
 
 
 def prepare(framework: str, case: Case) -> Calls:
-    """Builds, compiles and runs every step twice."""
+    """Builds a network and runs every step twice, which compiles it."""
     calls = FRAMEWORKS[framework](case)
     for step in calls.steps.values():
         for _ in range(2):
@@ -262,7 +262,7 @@ def prepare(framework: str, case: Case) -> Calls:
 
 
 def seconds_of(calls: Calls, work: str, steps: int) -> float:
-    """Of one step, out of several; on a CPU each is waited for, since PyTorch does that too."""
+    """Returns the seconds of one of several steps; on a CPU it waits for each, as PyTorch does."""
     start = time.perf_counter()
     for _ in range(steps):
         result = calls.steps[work]()
@@ -273,7 +273,7 @@ def seconds_of(calls: Calls, work: str, steps: int) -> float:
 
 
 def main() -> None:
-    """Answers until the pipe is closed."""
+    """Answers requests until the pipe is closed."""
     # What libraries print must not get between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -1,6 +1,6 @@
 """Writes README's tables from the JSON in results/, each between two comments that name it.
 
-python -m benchmarks.readme
+Run it as ``python -m benchmarks.readme``.
 """
 
 import json
@@ -15,23 +15,23 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def read(name: str) -> Any:
-    """What a measurement has left in results/."""
+    """Reads what a measurement has written to results/."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; all columns but the first are figures."""
+    """Lays out a table in Markdown; all columns but the first hold figures."""
     rule = ["---", *["--:"] * (len(headers) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headers, rule, *rows))
 
 
 def times(ratio: float | None) -> str:
-    """A ratio, or nothing."""
+    """Formats a ratio; None becomes an empty cell."""
     return "" if ratio is None else f"{ratio:.2f}x"
 
 
 def experiments() -> str:
-    """The experiments that were trained with one seed, by ``benchmarks.experiments``."""
+    """Lists the experiments trained with one seed, from ``benchmarks.experiments``."""
     headers = ("experiment", "test top-1", "parameters", "epochs", "training time", "cores")
     rows = [
         [
@@ -49,7 +49,7 @@ def experiments() -> str:
 
 
 def train_step() -> str:
-    """A training step of LeNet-5, by ``benchmarks.train_step``."""
+    """Compares a training step of LeNet-5, from ``benchmarks.train_step``."""
     rows = [
         [row["variant"], f"{row['ms_per_step']:.2f}", times(row["ratio"])]
         for row in read("train_step")["results"]["peers"]
@@ -58,7 +58,7 @@ def train_step() -> str:
 
 
 def train_step_calls() -> str:
-    """A chunk of steps against a call for each, by ``benchmarks.train_step``."""
+    """Compares a chunk of steps with a call per step, from ``benchmarks.train_step``."""
     rows = [
         [
             row["model"],
@@ -74,7 +74,7 @@ def train_step_calls() -> str:
 
 
 def models() -> str:
-    """Whole networks in one process, by ``benchmarks.models``."""
+    """Compares whole networks in one process, from ``benchmarks.models``."""
     results = read("models")["results"]
     rows: dict[str, list[str]] = {}
     for row in results["models"]:
@@ -88,7 +88,7 @@ def models() -> str:
 
 
 def vs_peers() -> str:
-    """Frameworks in a process each, by ``benchmarks/vs_peers.py``."""
+    """Compares frameworks in a process each, from ``benchmarks.vs_peers``."""
     results = read("vs_peers")["results"]
     names = list(results[0]["images_per_s"])
     rows = []
@@ -105,7 +105,7 @@ def vs_peers() -> str:
 
 
 def compare_fashion_mnist() -> str:
-    """Four networks over three seeds, by ``jaxcnn compare``."""
+    """Compares four networks over three seeds, from ``jaxcnn compare``."""
     rows = []
     for arm in read("compare_fashion_mnist")["results"]:
         mean, low, high = (f"{100 * arm['accuracy'][name]:.2f}" for name in ("mean", "low", "high"))
@@ -134,7 +134,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """README with every table made anew."""
+    """Returns the text of README with every table made anew."""
 
     def made(found: re.Match[str]) -> str:
         return f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}"

@@ -1,4 +1,4 @@
-"""Five seeds in one program against five single runs, step for step, in one process.
+"""Measures five seeds in one program against five single runs, step for step, in one process.
 
     python -m benchmarks.seeds [--model lenet5] [--seeds 5] [--batch-size 64] [--steps 22]
         [--rounds 15] [--modes map unroll vmap]
@@ -9,6 +9,7 @@ and saving are left out; a single program is also compiled once instead of five 
 """
 
 import argparse
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def main() -> None:
             held = program.given(
                 mesh.replicated(mesh.in_a_row(jax.devices()[: args.seeds], "runs"))
             )
-        variants[mode] = lambda run=run, held=held: run(states, held, rates, ends)  # type: ignore[misc]
+        variants[mode] = functools.partial(run, states, held, rates, ends)
     seconds = timing.interleaved(variants, args.rounds)
 
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""How everything here is measured: interleaved variants, medians, and what they ran on."""
+"""Measures variants in turn, and records the medians and the environment they ran in."""
 
 import json
 import os
@@ -13,18 +13,18 @@ import jax
 from jaxcnn.train.run_folder import environment
 
 RESULTS = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
-"""Where results go: the folder that the variable OUT names, or ``benchmarks/results``."""
+"""The folder for results: the one that the variable OUT names, or ``benchmarks/results``."""
 
 
 def interleaved(variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each variant in each round; a round runs every variant once, in turn.
+    """Returns the seconds of each variant in each round; a round runs every variant once, in turn.
 
     Machines are noisy over minutes, not over milliseconds: only figures of one round, and
     ratios made of them, can be compared. The first, unmeasured round compiles and warms up.
 
     Args:
-        variants: name to a call whose result is waited for.
-        rounds: measured rounds.
+        variants: for each name, a call whose result is waited for.
+        rounds: the number of measured rounds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for call in variants.values():
@@ -38,7 +38,7 @@ def interleaved(variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[
 
 
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over the rounds of the ratio within each round."""
+    """Returns the median over the rounds of the ratio within each round."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 

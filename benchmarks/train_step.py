@@ -1,10 +1,10 @@
-"""What a training step costs: LeNet-5 against peers; a chunk of steps against one call per step.
+"""Measures a training step: LeNet-5 against peers, and a chunk of steps against a call per step.
 
     python -m benchmarks.train_step [--batch-size 64] [--steps 20] [--rounds 15]
         [--calls lenet5 resnet20 mobilenet_v2]
 
 Every variant of a network does the same work in one process, in turn: forward, backward and SGD
-with momentum, in float32, from random data. ``jaxcnn chunk`` is the loop that `jaxcnn train` runs.
+with momentum, in float32, on random data. ``jaxcnn chunk`` is the loop that `jaxcnn train` runs.
 Stock Flax and PyTorch are compared on LeNet-5 with 32x32x1 images.
 """
 
@@ -30,7 +30,7 @@ CALLS = {"lenet5": (64, 20), "resnet20": (16, 10), "mobilenet_v2": (4, 4)}
 
 
 class StockLeNet(nn.Module):
-    """LeNet-5 as anybody would write it in Flax."""
+    """LeNet-5 in plain Flax, as anybody would write it."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False, endpoints: bool = False) -> Any:
@@ -47,7 +47,7 @@ class StockLeNet(nn.Module):
 def jax_variants(
     name: str, model: nn.Module, batches: dict[str, jax.Array]
 ) -> dict[str, Callable[[], Any]]:
-    """Three ways to run the steps: a chunk of traced length, a scan, one call per step."""
+    """Returns three ways to run the steps: a chunk of traced length, a scan, one call per step."""
     tx = optax.sgd(0.01, momentum=0.9)
     state = init_state(model, tx, jnp.int32(0), batches["image"].shape[2:])  # type: ignore[arg-type]
     train_step = step.make_train_step(model, tx)
@@ -77,7 +77,7 @@ def jax_variants(
 
 
 def torch_variant(batches: dict[str, jax.Array]) -> dict[str, Callable[[], Any]]:
-    """The same network and optimizer in eager PyTorch, channels_last; empty without torch."""
+    """Builds the same network and optimizer in eager PyTorch, channels_last; none without torch."""
     try:
         import torch
         from torch import nn as tnn
@@ -89,7 +89,7 @@ def torch_variant(batches: dict[str, jax.Array]) -> dict[str, Callable[[], Any]]
         *(tnn.Conv2d(1, 6, 5), relu, pool, tnn.Conv2d(6, 16, 5), relu, pool, tnn.Flatten()),
         *(tnn.Linear(400, 120), relu, tnn.Linear(120, 84), relu, tnn.Linear(84, 10)),
     )
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     images = torch.tensor(np.asarray(batches["image"]).transpose(0, 1, 4, 2, 3))
     labels = torch.tensor(np.asarray(batches["label"]), dtype=torch.long)
@@ -108,7 +108,7 @@ def torch_variant(batches: dict[str, jax.Array]) -> dict[str, Callable[[], Any]]
 
 
 def check_same_loss(batches: dict[str, jax.Array]) -> None:
-    """Both JAX networks have the same layers: equal parameters give equal losses."""
+    """Checks that both JAX networks have the same layers: equal parameters give equal losses."""
     ours, stock = models.create_model("lenet5", num_classes=10), StockLeNet()
     x, y = batches["image"][0], batches["label"][0]
     params = ours.init(jax.random.key(0), x)["params"]
@@ -124,7 +124,7 @@ def check_same_loss(batches: dict[str, jax.Array]) -> None:
 
 
 def draw(steps: int, batch_size: int, shape: tuple[int, int, int]) -> dict[str, jax.Array]:
-    """Batches of random images and of labels of ten classes."""
+    """Draws batches of random images, and of labels of ten classes."""
     rng = np.random.default_rng(0)
     return {
         "image": jnp.asarray(rng.normal(size=(steps, batch_size, *shape)), jnp.float32),
@@ -133,7 +133,7 @@ def draw(steps: int, batch_size: int, shape: tuple[int, int, int]) -> dict[str, 
 
 
 def against_peers(batch_size: int, steps: int, rounds: int) -> list[dict[str, Any]]:
-    """LeNet-5 here, in stock Flax and in PyTorch; ``ratio`` is the time against our chunk."""
+    """Measures LeNet-5 here, in stock Flax and PyTorch; ``ratio`` is the time over our chunk's."""
     batches = draw(steps, batch_size, (32, 32, 1))
     check_same_loss(batches)
     variants = {
@@ -153,7 +153,7 @@ def against_peers(batch_size: int, steps: int, rounds: int) -> list[dict[str, An
 
 
 def against_calls(name: str, rounds: int) -> dict[str, Any]:
-    """A network's chunk of steps against one call for each; ``ratio`` is calls over chunk."""
+    """Measures a chunk of steps against a call per step; ``ratio`` is the calls' time over its."""
     batch_size, steps = CALLS[name]
     shape = models.standard_input(name)
     model = models.create_model(name, num_classes=10)

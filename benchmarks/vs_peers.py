@@ -1,4 +1,4 @@
-"""This project against stock Flax, PyTorch and Keras: whole networks, inference and training.
+"""Measures whole networks against stock Flax, PyTorch and Keras, in inference and training.
 
     python benchmarks/vs_peers.py [MODEL ...] [--dtype fp32] [--batch-size N] [--rounds 7]
 
@@ -39,11 +39,11 @@ CASES = {
 DEFAULT = ("lenet5", "resnet18", "mobilenet_v2")
 GPU_BATCH = 128
 ROUND_SECONDS = 0.3
-"""A round of one framework lasts about this long, and at least a step."""
+"""The length of one framework's turn in a round, which is at least a step."""
 
 
 class Peer:
-    """A framework in its process."""
+    """A framework in a process of its own."""
 
     def __init__(self, framework: str) -> None:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -82,16 +82,16 @@ Report = Callable[[str], None]
 def measure(
     running: dict[str, Peer], case: peers.Case, rounds: int, report: Report
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """One network in every framework.
+    """Measures one network in every framework.
 
     Args:
-        running: the processes.
-        case: the network.
-        rounds: measured rounds.
-        report: hears what happens.
+        running: the processes, by framework.
+        case: the network and its input.
+        rounds: the number of measured rounds.
+        report: called with a line of text whenever something happens.
 
     Returns:
-        Images per second of each kind of work; the frameworks that cannot, with the reason.
+        The images per second for each kind of work, and the reason of each framework that failed.
     """
     skipped, versions, able = {}, {}, {}
     for name, peer in running.items():
@@ -143,7 +143,7 @@ def measure(
 
 
 def table(results: list[dict[str, Any]], names: list[str]) -> Table:
-    """Images per second, and how many times faster jaxcnn is."""
+    """Lays out the images per second, and how many times faster jaxcnn is."""
     laid_out = Table("model", "", title="images/s (in brackets: how many times faster jaxcnn is)")
     for name in names:
         laid_out.add_column(name, justify="right")
@@ -179,7 +179,7 @@ def save_plot(results: list[dict[str, Any]], names: list[str], path: Path) -> No
 
 
 def on_gpu() -> bool:
-    """Asked in a process of its own, which gives the device back."""
+    """Tells whether JAX finds a GPU; a process of its own asks, and gives the device back."""
     code = "import jax; print(jax.default_backend())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     return done.stdout.strip() not in {"cpu", ""}

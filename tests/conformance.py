@@ -1,4 +1,4 @@
-"""What every architecture promises, driven by one table (``tests/models/table.py``)."""
+"""What every architecture promises, driven by one table (``benchmarks/zoo.py``)."""
 
 import functools
 import itertools
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from benchmarks.zoo import ROWS, TABLE, Row, build, shapes, variables
 from jaxcnn import models
-from tests.models.table import ROWS, TABLE, Row, build, shapes, variables
 
 ALL = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 

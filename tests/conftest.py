@@ -40,7 +40,7 @@ def _programs_are_forgotten() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def torchvision() -> Any:
     """torchvision, or a visible skip."""
-    from tests.models.reference import import_torchvision
+    from benchmarks.torch_reference import import_torchvision
 
     try:
         with warnings.catch_warnings():

@@ -376,7 +376,7 @@ def _opened(path: Path) -> Iterator[Any]:
 @contextlib.contextmanager
 def _compiling_anew() -> Iterator[None]:
     """Turns off the cache on disk, from which a program would come in no time."""
-    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         yield

@@ -192,7 +192,7 @@ def predict(
     found = []
     for path, image in zip(images, stored, strict=True):
         p = np.asarray(probabilities(trained.variables, image))
-        found.append(Prediction(path, trained.classes[int(p.argmax())], float(p.max())))
+        found.append(Prediction(path, trained.classes[int(np.argmax(p))], float(p.max())))
     return found
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks.zoo import ROWS, build, variables
 from experiments.textbook.auxiliary_classifiers import CASES, FAST, gradient_norms
-from tests.models.table import ROWS, build, variables
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks.zoo import shapes
 from jaxcnn import models
 from jaxcnn.commands.model_options import option_docs
 from jaxcnn.config import Model
 from jaxcnn.errors import InputError
-from tests.models.table import shapes
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mlp", "convnet"])

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.torch_reference import eval_error, reference, train_errors
+from benchmarks.zoo import ROWS, TABLE, Row
 from jaxcnn import models
-from tests.models.reference import eval_error, reference, train_errors
-from tests.models.table import ROWS, TABLE, Row
 
 SHARED = [row for row in TABLE if row.torchvision]
 slow = pytest.mark.slow

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.zoo import shapes
 from jaxcnn import models
 from jaxcnn.analysis.summary import summarize
 from jaxcnn.models.sequential import read, smallest_side
-from tests.models.table import shapes
 
 
 def sequential(layers, classes=10):

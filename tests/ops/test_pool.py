@@ -123,7 +123,7 @@ def test_two_relus_before_a_pool_in_bfloat16(pool):
 @pytest.mark.parametrize("impl", ["auto", "reshape", "separable", "phases"])
 @pytest.mark.parametrize("level", [0, 3])
 def test_no_gradient_is_lost_to_the_rounding_of_what_precedes_a_max_pool(impl, level):
-    """However XLA computes ``x * scale + bias`` for each of its uses, one element is the maximum."""
+    """However XLA rounds ``x * scale + bias`` for each of its uses, one element is the maximum."""
     x, weight = normal(0, (4, 64, 16, 64)), normal(1, (4, 32, 8, 64))
     scale = normal(2, (64,)) ** 2 + 0.5
 

@@ -1,4 +1,4 @@
-"""The one table of models that the conformance and parity tests are driven by."""
+"""The one table of models that the conformance tests, the parity tests and benchmarks share."""
 
 import math
 from collections.abc import Mapping
@@ -19,17 +19,17 @@ class Row:
     """A model and what the tests need to know about it.
 
     Attributes:
-        name: in ``models.MODELS``.
-        family: file in ``jaxcnn/models``.
-        parameters: with ``classes`` classes and the standard input.
-        torchvision: torchvision has it under the same name.
-        representative: stands for its family in the costly checks.
-        giant: too large for the default run; compared with torchvision in the slow one.
-        size: height and width of the images the tests use.
-        train_size: height and width in training mode, where that needs larger images.
-        smallest: smallest height and width that the model takes.
-        any_size: variables made for one image size work for another.
-        classes: number of logits ``parameters`` is for.
+        name: its name in ``models.MODELS``.
+        family: the file in ``jaxcnn/models`` that defines it.
+        parameters: their number with ``classes`` classes and the standard input.
+        torchvision: whether torchvision has it under the same name.
+        representative: whether it stands for its family in the costly checks.
+        giant: whether it is too large for the default run, and compared in the slow one alone.
+        size: height and width of the images that the tests use.
+        train_size: the same in training mode, where that needs larger images; None for ``size``.
+        smallest: the smallest height and width that the model takes.
+        any_size: whether variables made for one image size work for another.
+        classes: the number of logits that ``parameters`` is for.
         slim: options of a shallower member of the family, for the checks that compile gradients.
         dead: parts of the names of parameters that do not change the loss in training mode, such
             as the bias of a convolution in front of a batch normalisation.
@@ -51,19 +51,23 @@ class Row:
 
     @property
     def channels(self) -> int:
+        """The number of channels of an image."""
         return models.standard_input(self.name)[2]
 
     @property
     def image(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images in evaluation mode."""
         return self.size, self.size, self.channels
 
     @property
     def train_image(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images in training mode."""
         size = self.train_size or self.size
         return size, size, self.channels
 
     @property
     def train_batch(self) -> int:
+        """The number of images in a training batch."""
         return 2 if self.train_size else 4
 
 
@@ -206,7 +210,7 @@ ROWS = {row.name: row for row in TABLE}
 
 
 def build(row: Row, num_classes: int = 10, **options: Any) -> nn.Module:
-    """The model without dropout or stochastic depth, so that training is deterministic."""
+    """Builds the model without dropout or stochastic depth: its training is deterministic."""
     drops = {
         option: 0.0
         for option, default in models.model_options(row.name).items()
@@ -216,13 +220,13 @@ def build(row: Row, num_classes: int = 10, **options: Any) -> nn.Module:
 
 
 def shapes(model: nn.Module, image: tuple[int, int, int], batch: int = 1) -> dict[str, Any]:
-    """Shapes of a model's variables, without computing any."""
+    """Returns the shapes of a model's variables, without computing any."""
     x = jax.ShapeDtypeStruct((batch, *image), jnp.float32)
     return jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), x)
 
 
 def variables(model: nn.Module, image: tuple[int, int, int], seed: int = 0) -> dict[str, Any]:
-    """Random variables; much faster than ``model.init``, and no statistic is zero or one."""
+    """Draws variables much faster than ``model.init``; no statistic is zero or one."""
     rng = np.random.default_rng(seed)
     flat = flatten_dict(shapes(model, image))
     return unflatten_dict(
@@ -236,7 +240,7 @@ def variables(model: nn.Module, image: tuple[int, int, int], seed: int = 0) -> d
 def draw(
     rng: np.random.Generator, positive: bool, shape: tuple[int, ...], fan_in: int
 ) -> np.ndarray:
-    """He-normal weights, uniform scales and variances, small biases and means."""
+    """Draws He-normal weights, uniform scales and variances, or small biases and means."""
     if positive:
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     if len(shape) > 1:

@@ -1,4 +1,4 @@
-"""torchvision as the reference: its models, random weights for them, and how far ours are off."""
+"""Compares the networks here with those of torchvision, given the same random weights."""
 
 import math
 from typing import Any
@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.zoo import Row, build, draw
 from jaxcnn import models
-from tests.models.table import Row, build, draw
 
 # Without LLVM's optimisations: the arithmetic is the same, compiling takes half.
 FAST: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
 def import_torchvision() -> Any:
-    """torchvision; where its C++ operators are missing, their failing registrations are ignored.
+    """Imports torchvision, ignoring registrations that fail where its C++ operators are missing.
 
     Raises:
         ImportError: torch or torchvision is not installed.
@@ -44,7 +44,7 @@ def import_torchvision() -> Any:
 
 
 def reference(name: str, num_classes: int = 1000, *, empty: bool = False, **options: Any) -> Any:
-    """torchvision's model, its weights not initialised (which is slow), or not even allocated."""
+    """Builds torchvision's model with weights that are not initialised, or not even allocated."""
     import torch
 
     constructor = getattr(import_torchvision().models, name)
@@ -59,7 +59,7 @@ def reference(name: str, num_classes: int = 1000, *, empty: bool = False, **opti
 
 
 def randomize(model: Any, seed: int = 0) -> dict[str, np.ndarray]:
-    """Fills a torch model with random weights and statistics; returns them as NumPy arrays."""
+    """Fills a PyTorch model with random weights and statistics; returns them as NumPy arrays."""
     import torch
 
     rng = np.random.default_rng(seed)
@@ -85,7 +85,7 @@ def randomize(model: Any, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def calibrate(model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
-    """Sets the running statistics to those of ``x``; returns all weights as NumPy arrays.
+    """Sets the running statistics to those of ``x``, and returns all weights as NumPy arrays.
 
     With random statistics the activations of a deep network grow without bound, gates saturate,
     and a rounding error decides on which side: either implementation is then far from the exact
@@ -109,7 +109,7 @@ def _arrays(model: Any) -> dict[str, np.ndarray]:
 
 
 def relative_error(ours: Any, theirs: Any) -> float:
-    """Largest difference, relative to the largest number of the reference."""
+    """Returns the largest difference, relative to the largest number of the reference."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if ours.shape != theirs.shape:
         return math.inf
@@ -117,7 +117,7 @@ def relative_error(ours: Any, theirs: Any) -> float:
 
 
 def images(batch: int, image: tuple[int, int, int], seed: int = 1) -> np.ndarray:
-    """Random images ``(n, h, w, c)`` that differ at every scale.
+    """Draws images ``(n, h, w, c)`` that differ at every scale.
 
     Images of plain noise look alike to a deep layer: normalisation then magnifies differences
     that are barely above rounding.
@@ -134,7 +134,7 @@ def images(batch: int, image: tuple[int, int, int], seed: int = 1) -> np.ndarray
 
 
 def eval_error(row: Row, batch: int = 2) -> float:
-    """Relative error of the logits in eval mode, with random weights."""
+    """Returns the relative error of the logits in evaluation mode, with random weights."""
     import torch
 
     theirs = reference(row.name)
@@ -149,7 +149,7 @@ def eval_error(row: Row, batch: int = 2) -> float:
 
 
 def train_errors(row: Row, dtype: str, *, without_aux: bool = False) -> dict[str, float]:
-    """Relative errors of a training-mode pass: logits, aux_logits, batch_stats, input gradient.
+    """Returns the relative errors of a training pass: logits, input gradient, batch statistics.
 
     In float32 a rounding error can turn a unit on or off, and gradients of either implementation
     then differ from the exact ones by percents; float64 shows that the functions are the same.
