@@ -306,7 +306,8 @@ def max_pool_with_indices(
 
     Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
     """
-    x = _feature_maps(x)
+    # Computed once, so that y equals one of its elements: see ``lowering``.
+    x = lax.optimization_barrier(_feature_maps(x))
     with jax.named_scope("max_pool_with_indices"):
         spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
         if not all(count.all() for count in _elements_of_x(spec)):

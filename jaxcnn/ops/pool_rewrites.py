@@ -336,7 +336,7 @@ def _first_max(x: Array, axis: int) -> Array:
 
 
 def _first_max_fwd(x: Array, axis: int) -> tuple[Array, tuple[Array, Array]]:
-    x = lax.optimization_barrier(x)  # computed once, so that y equals one of its elements
+    x = lax.optimization_barrier(x)  # as for max-pools, in ``lowering``
     y = x.max(axis=axis)
     return y, (x, y)
 

@@ -1,5 +1,7 @@
 """Pools against NumPy loops and PyTorch; what happens at ties; windows that hang over."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,24 +122,42 @@ def test_two_relus_before_a_pool_in_bfloat16(pool):
     np.testing.assert_allclose(y.astype(jnp.float32), 2, rtol=2**-7)
 
 
-@pytest.mark.parametrize("impl", ["auto", "reshape", "separable", "phases"])
 @pytest.mark.parametrize("level", [0, 3])
-def test_no_gradient_is_lost_to_the_rounding_of_what_precedes_a_max_pool(impl, level):
-    """However XLA rounds ``x * scale + bias`` for each of its uses, one element is the maximum."""
-    x, weight = normal(0, (4, 64, 16, 64)), normal(1, (4, 32, 8, 64))
-    scale = normal(2, (64,)) ** 2 + 0.5
+@pytest.mark.parametrize(
+    "pool",
+    [
+        *(
+            functools.partial(ops.max_pool, window=2, impl=impl)
+            for impl in ("auto", "lax", "reshape", "separable", "phases")
+        ),
+        functools.partial(ops.max_pool, window=3, stride=2),
+        ops.global_max_pool,
+        functools.partial(ops.adaptive_max_pool, output_size=8),
+    ],
+)
+def test_the_maximum_is_found_however_xla_rounds_what_precedes_the_pool(pool, level):
+    """Compiled with what precedes it, a pool gives the gradient that it gives step by step."""
+    x, scale = normal(0, (2, 64, 16, 64)), normal(1, (1, 1, 1, 64)) ** 2 + 0.5
+    weight = normal(2, jax.eval_shape(pool, x).shape)
 
-    def gradient(impl):
-        def loss(bias, x, scale, weight):
-            rows = (1, 1, 1, -1)
-            y = jax.nn.relu(x * scale.reshape(rows) + bias.reshape(rows))
-            return (ops.max_pool(y, 2, impl=impl) * weight).sum()
+    def loss(bias, x, scale, weight):
+        return (pool(jax.nn.relu(x * scale + bias)) * weight).sum()
 
-        arrays = (np.full(64, 0.1, np.float32), x, scale, weight)
-        compiled = jax.jit(jax.grad(loss)).lower(*arrays)
-        return compiled.compile({"xla_backend_optimization_level": level})(*arrays)
+    gradient = jax.grad(loss)
+    arrays = np.full((1, 1, 1, 64), 0.1, np.float32), x, scale, weight
+    compiled = jax.jit(gradient).lower(*arrays).compile({"xla_backend_optimization_level": level})
+    np.testing.assert_allclose(compiled(*arrays), gradient(*arrays), rtol=1e-4, atol=1e-3)
 
-    np.testing.assert_allclose(gradient(impl), gradient("lax"), rtol=1e-4, atol=1e-4)
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_an_index_is_that_of_the_maximum_however_xla_rounds_what_precedes_the_pool(level):
+    x, scale = normal(0, (2, 64, 16, 64)), normal(1, (1, 1, 1, 64)) ** 2 + 0.5
+
+    def indices(x, scale):
+        return ops.max_pool_with_indices(jax.nn.relu(x * scale + 0.1), 2)[1]
+
+    compiled = jax.jit(indices).lower(x, scale).compile({"xla_backend_optimization_level": level})
+    np.testing.assert_array_equal(compiled(x, scale), indices(x, scale))
 
 
 def test_dilated_max_pool_has_a_gradient():
