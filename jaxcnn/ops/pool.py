@@ -33,19 +33,18 @@ from jaxcnn.ops.pool_rewrites import PoolSpec
 
 
 def _feature_maps(value: ArrayInput) -> Array:
-    """The argument of a pool; bfloat16 numbers on a CPU are computed before it, not within it.
+    """Checks the argument of a pool, and keeps bfloat16 on a CPU from being computed within it.
 
-    XLA fuses what precedes a reduction with it and hands both to YNNPACK, which from jaxlib 0.11.2
-    to 0.12.0.1 at least reads past a bfloat16 scalar that two maxima or minima share: two ReLUs
-    in front of a pool gave NaN or garbage. Without this package::
+    XLA fuses a reduction with what precedes it, and hands both to YNNPACK. From jaxlib 0.11.2 to
+    0.12.0.1 at least, that gives NaN or garbage where two maxima or minima share a bfloat16 scalar,
+    as two ReLUs in front of a pool do. The same without this package::
 
         x = jnp.ones((8, 8, 64), jnp.bfloat16)
         jax.jit(lambda x: nn.relu(nn.relu(x) + x).astype(jnp.float32).sum((0, 1)))(x)  # NaN
     """
     x = images("x", value)
-    if x.dtype == jnp.bfloat16 and lowering.current_platform() == "cpu":
-        return lax.optimization_barrier(x)
-    return x
+    affected = jax.__version_info__ >= (0, 11, 2) and lowering.current_platform() == "cpu"
+    return lax.optimization_barrier(x) if affected and x.dtype == jnp.bfloat16 else x
 
 
 def _pool_spec(
@@ -307,7 +306,7 @@ def max_pool_with_indices(
     Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
     """
     # Computed once, so that y equals one of its elements: see ``lowering``.
-    x = lax.optimization_barrier(_feature_maps(x))
+    x = jnp.asarray(lax.optimization_barrier(_feature_maps(x)))
     with jax.named_scope("max_pool_with_indices"):
         spec = _pool_spec(x, window, stride, padding, dilation, ceil_mode)
         if not all(count.all() for count in _elements_of_x(spec)):
