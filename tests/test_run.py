@@ -288,11 +288,48 @@ def test_made_shorter_the_summary_belongs_to_the_last_step(tmp_path):
     with pytest.raises(Stopped):
         group.train_one(rare, tmp_path / "a", StopAt(33, signal.SIGTERM))
     at = max(int(p.name) for p in (tmp_path / "a/checkpoints/latest").iterdir()) // 11
-    with pytest.raises(InputError, match=f"train.epochs=1: .* has done {at} epochs already"):
+    with pytest.raises(InputError, match=f"train.epochs=1: .* give at least {at} epochs"):
         group.train_one(replace(rare, train=Train(epochs=1, eval_every=5)), tmp_path / "a")
     short = group.train_one(replace(rare, train=Train(epochs=at, eval_every=5)), tmp_path / "a")
     assert (short["epochs"], short["step"]) == (at, 11 * at)
     assert evaluate(tmp_path / "a")["test_loss"] == short["test_loss"]
+
+
+def test_made_shorter_and_killed_before_its_summary_a_run_ends_and_keeps_its_best(
+    tmp_path, monkeypatch
+):
+    """Its evaluation is in the metrics then, but not in the checkpoint that it goes on from."""
+    rare = replace(SMALL, train=Train(epochs=9, eval_every=5))
+    with pytest.raises(Stopped):
+        group.train_one(rare, tmp_path / "a", StopAt(33, signal.SIGTERM))
+    at = max(int(p.name) for p in (tmp_path / "a/checkpoints/latest").iterdir()) // 11
+
+    def killed(*args):
+        raise Killed
+
+    short = replace(rare, train=Train(epochs=at, eval_every=5))
+    monkeypatch.setattr(plots, "save_curves", killed)
+    with pytest.raises(Killed):
+        group.train_one(short, tmp_path / "a")
+    monkeypatch.setattr(plots, "save_curves", lambda *args: None)
+    ended = group.train_one(short, tmp_path / "a")
+    assert ended["test_top1"] == ended["best_test_top1"]
+    assert evaluate(tmp_path / "a", "best")["test_top1"] == ended["best_test_top1"]
+    longer_ = group.train_one(replace(rare, train=Train(epochs=at + 1)), tmp_path / "a")
+    assert longer_["best_test_top1"] >= ended["best_test_top1"]
+
+
+def test_stopped_at_the_end_of_an_epoch_every_checkpoint_still_has_its_best(tmp_path, monkeypatch):
+    monkeypatch.setattr(group, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
+    with pytest.raises(Stopped):
+        group.train_one(SMALL, tmp_path / "a", StopAt(22, signal.SIGTERM))
+    folder_ = tmp_path / "a" / "checkpoints"
+    named = {
+        json.loads((path / "meta" / "metadata").read_text())["best"]["step"]
+        for path in (folder_ / "latest").iterdir()
+    }
+    assert named == {11, 22}  # the second epoch is better than the first
+    assert {int(path.name) for path in (folder_ / "best").iterdir()} == named
 
 
 def test_lost_metrics_do_not_stop_a_run_from_ending(tmp_path):

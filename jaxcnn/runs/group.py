@@ -1,19 +1,16 @@
 """The only entry that trains: one run or many, alone or together in one compiled program.
 
-A run alone is a group of one. The way of a group is read from top to bottom: :func:`train` says
-which runs are left and which are computed together, :func:`_train_group` builds what they share
-and finds where each begins, :func:`_loop` trains.
+A run alone is a group of one. Read from top to bottom: :func:`train` says which runs are left and
+which are computed together, :func:`_train_group` builds what they share and finds where each
+begins, :func:`_loop` trains them.
 """
 
 import contextlib
 import functools
-import itertools
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -24,17 +21,17 @@ from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.runs import together
 from jaxcnn.runs.display import Listener
-from jaxcnn.runs.program import Compiled, Program, program_key
+from jaxcnn.runs.program import Compiled, Program
+from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Modes
 from jaxcnn.runs.training import Evaluate, Run, Training, start_of
 from jaxcnn.train import mesh, processes, run_folder
 
 SECONDS_PER_CHUNK = 0.5
-"""A chunk returns to the host about this often: for the display, and to notice a signal."""
+"""A chunk returns to the host about this often, or when its epoch ends: for the display, and to
+notice a signal."""
 STATES_BYTES = 2**32
-"""The states of runs that are computed together are held at once; at most this much."""
-
-Load = Callable[[Data], sources.Dataset]
+"""Runs that are computed together are taken in parts whose states have at most this many bytes."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Outcome:
 
     Attributes:
         results: what summary.json holds, of every run that has ended well.
-        diverged: at which step, and what may help, of every run that has diverged.
+        diverged: why, of every run that has diverged.
         refused: why, of every run that could not be trained.
     """
 
@@ -65,7 +62,8 @@ def train_one(
         experiment: what is trained.
         folder: the run folder.
         listener: hears messages, progress and records.
-        profile: first and last step of a trace, which goes into the folder ``profile``.
+        profile: the steps, from the first to before the second, that are traced into the folder
+            ``profile``.
 
     Raises:
         InputError: a fault in the experiment, the data or the folder.
@@ -89,29 +87,28 @@ def train(
 ) -> Outcome:
     """Trains runs, or goes on with them, or reuses what their folders hold.
 
-    Everything is checked before anything is trained. A run that diverges is given up; the others
-    go on. Runs come in the order given, but those that are computed together come together.
+    Configs, folders and data are checked before anything is trained. A run that diverges is given
+    up; the others go on. Runs come in the order given, but those that are computed together come
+    together.
 
     Args:
         runs: any runs, in folders of their own.
         listener: hears messages, progress and records.
         modes: remembers how each run is computed; None computes each run alone.
-        even_few: runs that share their program are computed together although they are fewer than
-            the devices that a run alone would use.
+        even_few: groups also runs that are fewer than the devices that one of them would use alone.
         skip_unfit: leaves out the runs that cannot be trained, which then are ``refused``.
-        profile: first and last step of a trace of a single run.
+        profile: the steps of a single run, from the first to before the second, that are traced.
 
     Raises:
         InputError: a folder holds a run of another config, or there is a fault in an experiment
             or its data.
-        Stopped: a signal came; every state is saved.
+        Stopped: a signal came; every state that is finite is saved.
     """
     if listener is None or not processes.is_first():
         listener = Listener()
-    load = functools.lru_cache(maxsize=1)(sources.load)  # most runs share their data
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with StopRequest() as stop:
-        session = _Session(listener, stop, Outcome(), modes, load)
+        session = _Session(listener, stop, modes, many=len(runs) > 1)
         left = []
         for run in runs:
             result = run_folder.finished(run.folder, to_dict(run.experiment))
@@ -120,119 +117,26 @@ def train(
             else:
                 listener.message(f"{run.folder} is finished: {result['epochs']} epochs")
                 session.outcome.results[run.folder] = result
-        fit = [(run, False) for run in left]
-        if modes is not None or len(left) > 1:
-            fit = _checked(left, load, session.outcome.refused if skip_unfit else None)
-        for number, (group, mode) in enumerate(together.groups(fit, modes, even_few)):
+        groups: list[tuple[list[Run], SeedsMode]] = [([run], "alone") for run in left]
+        if session.many or modes is not None:
+            groups = _checked_groups(session, left, even_few, skip_unfit)
+        for number, (group, mode) in enumerate(groups):
             if number:
                 stop.raise_if_asked()
-            if len(runs) > 1 and mode == "alone":
-                place = runs.index(group[0]) + 1
-                listener.message(f"run {place} of {len(runs)}: {group[0].folder}")
+            if session.many and mode == "alone":
+                nth = runs.index(group[0]) + 1
+                listener.message(f"run {nth} of {len(runs)}: {group[0].folder}")
             _train_group(session, group, mode, profile)
+        if session.many:
+            stop.raise_if_asked()  # what the caller would do with all of them can wait
     return session.outcome
 
 
-class StopRequest:
-    """While it is entered, SIGTERM and SIGINT are noted instead of ending the process."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._calls = itertools.count()
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        """Takes the handlers over; a second signal acts as it would have before."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self.__exit__()
-
-    def __exit__(self, *_: object) -> None:
-        """Gives the handlers back."""
-        while self._previous:
-            signal.signal(*self._previous.popitem())
-
-    def agreed(self, steps: int) -> tuple[int | None, int]:
-        """Returns the signal that any of the processes has noted, and the first one's steps."""
-        return processes.agree(next(self._calls), self.signal, steps)
-
-    def raise_if_asked(self) -> None:
-        """Ends the training between two groups, when everything is saved."""
-        number, _ = self.agreed(0)
-        if number is not None:
-            raise Stopped(number)
-
-
-def _checked(
-    runs: Sequence[Run], load: Load, refused: dict[Path, str] | None
-) -> list[tuple[Run, bool]]:
-    """Checks runs without compiling anything: one of those that share their program for all.
-
-    Args:
-        runs: those that are left to be trained.
-        load: reads a dataset.
-        refused: takes up those that cannot be trained; None raises the first one's error.
-
-    Returns:
-        The runs that can be trained, each with whether its data are streamed.
-    """
-    keys = [program_key(run.experiment) for run in runs]
-    found: dict[str, bool | InputError] = {}
-    for key, run in zip(keys, runs, strict=True):
-        if key not in found:
-            try:
-                dataset = load(run.experiment.data)
-                start_of(Program(run.experiment, dataset, mesh.make_mesh(run.experiment)))
-                found[key] = dataset.streamed
-            except InputError as error:
-                if refused is None:
-                    many = len(set(keys)) > 1
-                    raise InputError(f"{run.folder}: {error}" if many else str(error)) from error
-                found[key] = error
-    fit = []
-    for key, run in zip(keys, runs, strict=True):
-        verdict = found[key]
-        if isinstance(verdict, InputError):
-            assert refused is not None
-            refused[run.folder] = str(verdict)
-        else:
-            fit.append((run, verdict))
-    return fit
-
-
-@dataclass(frozen=True)
-class _Session:
-    """What one call of :func:`train` keeps from its beginning to its end."""
-
-    listener: Listener
-    stop: StopRequest
-    outcome: Outcome
-    modes: Modes | None
-    load: Load
-
-    @contextlib.contextmanager
-    def giving_up(self, training: Training, count: int) -> Iterator[None]:
-        """Gives a run up that diverges; the others of its group, ``count`` in all, go on."""
-        try:
-            yield
-        except Diverged as diverged:
-            training.active = False
-            self.outcome.diverged[training.folder] = str(diverged)
-            if count > 1:
-                self.listener.message(f"{training.folder}: {diverged}")
-
-
 def _train_group(
-    session: _Session, runs: Sequence[Run], mode: SeedsMode, profile: tuple[int, int] | None
+    session: "_Session", runs: Sequence[Run], mode: SeedsMode, profile: tuple[int, int] | None
 ) -> None:
-    """Trains runs that share their program, as many at once as their states have room."""
-    experiment, alone = runs[0].experiment, mode == "alone"
-    devices = mesh.make_mesh(experiment) if alone else mesh.one_device()
-    program = Program(experiment, session.load(experiment.data), devices)
+    """Trains runs that share their program, as many at a time as fit into STATES_BYTES."""
+    program, alone = session.program(runs, mode), mode == "alone"
     window = Window(*profile, runs[0].folder / "profile") if profile else None
     if window is not None and window.last > program.total_steps:
         raise InputError(
@@ -242,7 +146,10 @@ def _train_group(
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.network.shapes))
     room = max(1, STATES_BYTES // size)
     session.listener.message(program.title())
-    for part in (runs[i : i + room] for i in range(0, len(runs), room)):
+    for first in range(0, len(runs), room):
+        if first:
+            session.stop.raise_if_asked()
+        part = runs[first : first + room]
         with contextlib.ExitStack() as closing:
             trainings = []
             for run in part:
@@ -263,7 +170,7 @@ def _train_group(
 
 
 def _loop(
-    session: _Session,
+    session: "_Session",
     trainings: Sequence[Training],
     chunk: Compiled,
     evaluate: Evaluate,
@@ -272,17 +179,16 @@ def _loop(
     """Trains a group from where its runs begin to where the last of them ends.
 
     Raises:
-        Stopped: a signal came; every state is saved.
+        Stopped: a signal came; every state that is finite is saved.
     """
-    count = len(trainings)
     steps = 1  # of the next chunk; the first one tells how long a step takes
     for training in trainings:
-        training.measure(chunk.waited)
+        training.restart_clock(chunk.waited)
     while True:
         for training in trainings:
             if training.active and training.is_over():
-                with session.giving_up(training, count):
-                    result = training.finish(evaluate, chunk.memory, count)
+                with session.giving_up(training):
+                    result = training.finish(evaluate, chunk.memory, len(trainings))
                     session.outcome.results[training.folder] = result
         active = [training for training in trainings if training.active]
         if not active:
@@ -291,35 +197,116 @@ def _loop(
         asked, steps = session.stop.agreed(steps)
         if asked is not None:
             for training in active:
-                with session.giving_up(training, count):
+                with session.giving_up(training):
                     training.save()
-            raise Stopped(asked, max(training.step for training in active))
+            saved = [training.step for training in active if training.active]
+            if not saved:
+                return  # all that were left have diverged
+            raise Stopped(asked, max(saved))
 
         ends = [training.next_end(steps) for training in trainings]
         tracing: Any = contextlib.nullcontext()
         if window is not None:
-            ends[0], tracing = window.cut(active[0], ends[0])
-        longest = max(end - training.step for training, end in zip(trainings, ends, strict=True))
+            ends[0], tracing = window.cut(trainings[0], ends[0])
+        done = [end - training.step for training, end in zip(trainings, ends, strict=True)]
         states = tuple(training.state for training in trainings)
         start = time.perf_counter()
         with tracing:
             states = chunk.run(states, np.array(ends, np.int32))
             jax.block_until_ready(states[-1].sums)
         seconds = time.perf_counter() - start
-        steps = max(1, round(longest * SECONDS_PER_CHUNK / seconds))
+        steps = max(1, round(max(done) * SECONDS_PER_CHUNK / seconds))
 
-        for training, state in zip(trainings, states, strict=True):
+        for training, state, own in zip(trainings, states, done, strict=True):
             if not training.active:
                 training.state = state  # given no steps, but its arrays were consumed
                 continue
-            with session.giving_up(training, count):
-                progress = training.advance(state, seconds / len(active))
+            with session.giving_up(training):
+                progress = training.advance(state, seconds * own / sum(done))
                 if training is active[0]:
                     session.listener.progress(progress)
                 if training.evaluation_is_due():
-                    training.evaluate(evaluate)
+                    training.record(evaluate(training.checked_state()))
                 if training.checkpoint_is_due():
                     training.save()
+
+
+class _Session:
+    """What one call of :func:`train` keeps from its beginning to its end.
+
+    Args:
+        listener: hears what happens.
+        stop: notes signals.
+        modes: remembers how each run is computed.
+        many: whether there are several runs.
+    """
+
+    def __init__(
+        self, listener: Listener, stop: StopRequest, modes: Modes | None, many: bool
+    ) -> None:
+        self.listener, self.stop, self.modes, self.many = listener, stop, modes, many
+        self.outcome = Outcome()
+        self.load = functools.lru_cache(maxsize=2)(sources.load)  # most runs share their data
+        self._built: tuple[Path, SeedsMode, Program] | None = None
+
+    def program(self, runs: Sequence[Run], mode: SeedsMode) -> Program:
+        """Returns what a group of runs shares; the newest one is not built again.
+
+        Raises:
+            InputError: a fault in the experiment, or data that it does not fit.
+        """
+        experiment, folder = runs[0].experiment, runs[0].folder
+        if self._built is None or self._built[:2] != (folder, mode):
+            devices = mesh.make_mesh(experiment) if mode == "alone" else mesh.one_device()
+            program = Program(experiment, self.load(experiment.data), devices)
+            self._built = folder, mode, program
+        return self._built[2]
+
+    @contextlib.contextmanager
+    def giving_up(self, training: Training) -> Iterator[None]:
+        """Marks a run as diverged instead of raising; the others of its group go on."""
+        try:
+            yield
+        except Diverged as diverged:
+            training.active = False
+            self.outcome.diverged[training.folder] = str(diverged)
+            if self.many:
+                self.listener.message(f"{training.folder}: {diverged}")
+
+
+def _checked_groups(
+    session: _Session, runs: Sequence[Run], even_few: bool, skip_unfit: bool
+) -> list[tuple[list[Run], SeedsMode]]:
+    """Groups runs that share their program, and checks each group without compiling anything."""
+
+    def refuse(those: Sequence[Run], error: InputError) -> None:
+        if not skip_unfit:
+            alike = len(runs) == len(those)
+            raise InputError(str(error) if alike else f"{those[0].folder}: {error}") from error
+        session.outcome.refused.update({run.folder: str(error) for run in those})
+
+    streamed: dict[Data, bool | InputError] = {}
+    for run in runs:
+        data = run.experiment.data
+        if data not in streamed:
+            try:
+                streamed[data] = session.load(data).streamed
+            except InputError as error:
+                streamed[data] = error
+                refuse([other for other in runs if other.experiment.data == data], error)
+    readable = [
+        (run, verdict)
+        for run in runs
+        if not isinstance(verdict := streamed[run.experiment.data], InputError)
+    ]
+    groups = []
+    for group, mode in together.groups(readable, session.modes, even_few):
+        try:
+            start_of(session.program(group, mode))
+            groups.append((group, mode))
+        except InputError as error:
+            refuse(group, error)
+    return groups
 
 
 @dataclass(frozen=True)
@@ -327,8 +314,8 @@ class Window:
     """Steps that jax.profiler traces, a trace an epoch, for TensorBoard or xprof.
 
     Attributes:
-        first: step at whose beginning the trace begins.
-        last: step at whose beginning it ends.
+        first: the step at whose beginning the trace begins.
+        last: the step at whose beginning it ends.
         folder: where it is written.
     """
 
@@ -337,7 +324,7 @@ class Window:
     folder: Path
 
     def cut(self, training: Training, end: int) -> tuple[int, Any]:
-        """Returns where a chunk ends so that it is traced whole or not at all, and its context."""
+        """Shortens a chunk so that it lies inside or outside; returns its end and its context."""
         if training.step < self.first:
             return min(end, self.first), contextlib.nullcontext()
         if training.step < self.last:

@@ -1,4 +1,4 @@
-"""Several runs computed in one compiled program: which ones, in which mode, and its program.
+"""Which runs are computed together, in which mode, and the program that does it.
 
 Seed, learning rate and schedule are arguments of the program of a run, so runs that differ in
 nothing else can share it.
@@ -33,7 +33,8 @@ Together = Callable[[States, Any, Any, Any], States]
 class Modes:
     """Remembers in a file in which mode each run is computed.
 
-    A run that goes on in the mode in which it began comes to the same bits.
+    A run that goes on in the mode in which it began comes to the same bits; in ``"vmap"`` only
+    together with the same others, since another width of the batch rounds differently.
 
     Args:
         path: the file, together.json; it is made when the first mode is noted.
@@ -78,18 +79,18 @@ def groups(
         runs: those that are left to be trained, each with whether its data are streamed.
         modes: remembers how each run is computed; None computes each run alone, as a group of one
             in the mode ``"alone"``.
-        even_few: also where there are fewer runs than devices that a run alone would use.
+        even_few: groups also runs that are fewer than the devices that one of them would use alone.
     """
     alike: dict[tuple[str, SeedsMode, bool], list[Run]] = {}
     for run, streamed in runs:
-        mode, known = _mode(run, streamed, modes)
-        alike.setdefault((program_key(run.experiment), mode, known), []).append(run)
+        mode, settled = _mode(run, streamed, modes)
+        alike.setdefault((program_key(run.experiment), mode, settled), []).append(run)
     found: list[tuple[list[Run], SeedsMode]] = []
-    for (_, mode, known), those in alike.items():
+    for (_, mode, settled), those in alike.items():
         for part in (those[i : i + AT_MOST] for i in range(0, len(those), AT_MOST)):
             # A few runs leave devices idle that a run alone would use.
             few = len(part) == 1 or len(part) < len(_devices_of(part[0].experiment))
-            if mode == "alone" or (few and not known and not even_few):
+            if mode == "alone" or (few and not settled and not even_few):
                 found += [([run], "alone") for run in part]
             else:
                 found.append((part, mode))
@@ -98,16 +99,16 @@ def groups(
 
 
 def _mode(run: Run, streamed: bool, modes: Modes | None) -> tuple[SeedsMode, bool]:
-    """Returns how a run is computed, and whether it has begun so."""
+    """Returns how a run is computed, and whether that is settled, as where it has begun so."""
     config = run.experiment
     several = (config.devices.data or 1) * config.devices.fsdp > 1
     # Streams have an order of their own for every seed.
     if modes is None or streamed or several or jax.process_count() > 1:
         return "alone", False
-    known = modes.known(run.folder)
-    if known is None and run_folder.begun(run.folder):
-        return "alone", True
-    return known or config.train.seeds_mode, known is not None
+    known, asked = modes.known(run.folder), config.train.seeds_mode
+    if run_folder.begun(run.folder):
+        return known or "alone", True
+    return (known, True) if known and asked == "auto" else (asked, False)
 
 
 def compile_fastest(
@@ -162,13 +163,13 @@ def _compiled(
     mode: SeedsMode,
     devices: Sequence[jax.Device],
 ) -> Compiled:
-    together = make_together(program.chunk, mode, devices)
+    together, ends = make_together(program.chunk, mode, devices), np.zeros(len(states), np.int32)
     if mode == "devices":
         given = program.given(mesh.replicated(mesh.in_a_row(devices, "runs")))
+        together(states, given, rates, ends)  # no steps: it is compiled before the clock starts
         return Compiled(lambda states, ends: together(states, given, rates, ends))
     given = program.given()
     held = mesh.place(rates, mesh.replicated(mesh.one_device()))
-    ends = np.zeros(len(states), np.int32)
     compiled = jax.jit(together, donate_argnums=0).lower(states, given, held, ends).compile()
     return Compiled(
         lambda states, ends: compiled(states, given, held, ends), planned_bytes(compiled)

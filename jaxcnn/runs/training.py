@@ -52,7 +52,6 @@ class Training:
         step: steps done.
         rates: the learning rate of every step.
         seconds: time spent in training steps, of earlier calls too.
-        latest: the newest record of an evaluation.
         best: the record with the highest test accuracy.
         active: whether it is still trained: it has neither ended nor diverged.
     """
@@ -67,6 +66,8 @@ class Training:
     ) -> None:
         self.folder, self.experiment, self.program = run.folder, run.experiment, program
         self.listener, self.name = listener, name
+        # Before anything is made; not needed, nor perhaps there any more, where the run goes on.
+        source = None if run_folder.begun(run.folder) else start_of(program)
         opened = run_folder.RunFolder(run.folder)
         closing.callback(opened.close)
         self._latest_saved = run_folder.checkpoints(run.folder, "latest")
@@ -74,33 +75,33 @@ class Training:
         self._best_saved = run_folder.checkpoints(run.folder, "best")
         closing.callback(self._best_saved.close)
         restored, meta = self._restored() or (None, {"seconds": 0.0, "best": {}})
-        source = start_of(program) if restored is None else None
 
-        self._started = self.step = 0 if restored is None else int(restored.step)
+        self._saved = self.step = 0 if restored is None else int(restored.step)
+        self._best_of_checkpoint: Record = meta["best"]
+        records = [r for r in run_folder.read_metrics(run.folder) if r["step"] <= self.step]
+        self._recorded = records[-1]["step"] if records else -1
+        # The last evaluation may have come after the last checkpoint, at the same step.
+        candidates = [meta["best"], *records]
+        self.best: Record = max(candidates, key=lambda record: record.get("test_top1", -1.0))
         self.seconds: float = meta["seconds"]
-        self.best: Record = meta["best"]
-        self._best_of_checkpoint = self.best
-        self._recorded = max(
-            (r["step"] for r in run_folder.read_metrics(run.folder) if r["step"] <= self.step),
-            default=-1,
-        )
-        self._best_saved.drop_after(self.step)  # made again on the way
+        self._best_saved.drop_after(self.step)  # checkpoints after this step will be made again
         opened.claim(to_dict(run.experiment), program.about, program.environment)
 
         self.rates = program.rates(run.experiment)
         self.state = self._begin(restored, source)
         self._log = run_folder.MetricsLog(run.folder, self.step)
         closing.callback(self._log.close)
-        self.latest: Record = {"step": self.step, "seconds": self.seconds}
+        self._meta: Record = {"step": self.step, "seconds": self.seconds}
         self.active = True
+        self._finite_at = -1
         self._confusion: np.ndarray | None = None
-        self.measure(lambda: 0.0)
+        self.restart_clock(lambda: 0.0)
 
     # ---------------------------------------------------------------------------- the start
 
     def _restored(self) -> tuple[TrainState, dict[str, Any]] | None:
         """Restores the newest checkpoint, if there is one, after checking that it is this run's."""
-        if not self._latest_saved.steps():  # a folder in which nothing was trained is free
+        if not self._latest_saved.steps():  # nothing was trained here: any run may use the folder
             return None
         program, epochs = self.program, self.experiment.train.epochs
         run_folder.check_same(self.folder, to_dict(self.experiment), program.about)
@@ -109,9 +110,9 @@ class Training:
         step = int(restored[0].step)
         if step > program.total_steps:
             raise InputError(
-                f"train.epochs={epochs}: the run in {self.folder} has done "
-                f"{step // program.steps_per_epoch} epochs already; give at least as many, or "
-                "another --workdir"
+                f"train.epochs={epochs}: the run in {self.folder} has done {step} steps, of "
+                f"{program.steps_per_epoch} an epoch, already; give at least "
+                f"{-(-step // program.steps_per_epoch)} epochs, or another --workdir"
             )
         before = processes.on_first(lambda: files.read_json(self.folder / "env.json"))
         changed = differences(before, program.environment)
@@ -155,7 +156,7 @@ class Training:
         return min(self.step + steps, self.epoch_end) if self.active else self.step
 
     def advance(self, state: TrainState, seconds: float) -> Progress:
-        """Takes the state after a chunk of steps over, and the time that the chunk took.
+        """Takes over the state after a chunk of steps, and this run's share of its time.
 
         Raises:
             Diverged: the loss or its gradient is not finite.
@@ -166,11 +167,12 @@ class Training:
         self.seconds += seconds
         self._steps_since += steps
         self._seconds_since += seconds
-        self.latest = {"step": self.step, "seconds": self.seconds}
+        self._meta = {"step": self.step, "seconds": self.seconds}
         if sums["bad_step"] >= 0:
             raise Diverged(
-                f"the loss or its gradient is not finite at step {int(sums['bad_step'])}; the last "
-                "checkpoint before it stands; a lower optim.peak_lr or optim.clip_norm may help"
+                f"the loss or its gradient is not finite at step {int(sums['bad_step'])}; nothing "
+                "after the last checkpoint is kept; a lower optim.peak_lr, or optim.clip_norm, may "
+                "help, in another --workdir if there is a checkpoint"
             )
         train = metrics.means(sums, "train")
         return Progress(
@@ -183,11 +185,11 @@ class Training:
         )
 
     def evaluation_is_due(self) -> bool:
-        """Tells whether an epoch has ended after which the test set is looked at."""
+        """Tells whether the test set is due to be evaluated."""
         return self._due(self.experiment.train.eval_every)
 
     def checkpoint_is_due(self) -> bool:
-        """Tells whether an epoch has ended after which the state is saved."""
+        """Tells whether the state is due to be saved, after an epoch or when patience has ended."""
         return self._due(self.experiment.train.checkpoint_every) or self._is_out_of_patience()
 
     def is_over(self) -> bool:
@@ -204,17 +206,30 @@ class Training:
         looked = self.step == self._recorded and rest == 0
         return looked and patience is not None and epoch - self.best.get("epoch", epoch) >= patience
 
-    def evaluate(self, evaluate: Evaluate) -> None:
-        """Evaluates the state, records what was found, and saves the state if it is the best.
-
-        Args:
-            evaluate: state to sums over the test set.
+    def checked_state(self) -> TrainState:
+        """Returns the state if all its numbers are finite.
 
         Raises:
-            Diverged: the state or the test loss is not finite; nothing of it is saved.
+            Diverged: names the first array that is not finite.
         """
-        self._check_finite()
-        sums = jax.device_get(evaluate(self.state))
+        name = None if self._finite_at == self.step else not_finite(self.state)
+        if name is not None:
+            raise Diverged(f"state{name} is not finite after step {self.step}; not saved")
+        self._finite_at = self.step
+        return self.state
+
+    def record(self, sums: metrics.Sums) -> None:
+        """Records an evaluation, and saves the state if it is the best.
+
+        The sums over training steps and the clock then begin anew.
+
+        Args:
+            sums: what the evaluation of the state has found on the test set.
+
+        Raises:
+            Diverged: the test loss is not finite; nothing of it is saved.
+        """
+        sums = jax.device_get(sums)
         test = metrics.means(sums, "test")
         if not math.isfinite(test["test_loss"]):
             raise Diverged(
@@ -239,32 +254,27 @@ class Training:
         self._log.write(found)
         self._confusion = np.asarray(sums["confusion"])
         self.listener.record({"run": self.name, **found} if self.name else found)
-        self.latest, self._recorded = found, self.step
+        self._meta, self._recorded = found, self.step
         self.state = replace(self.state, sums=mesh.place(zero_sums(), self.state.step.sharding))
-        self.measure(self._waited)
+        self.restart_clock(self._waited)
 
     def save(self) -> None:
-        """Saves the state as the latest checkpoint, with the best one, if anything was trained.
+        """Saves the latest checkpoint, and deletes the best ones that no kept checkpoint names.
 
         Raises:
             Diverged: the state is not finite; it is not saved.
         """
-        if self.step == self._started:
+        if self.step == self._saved:
             return
-        self._check_finite()
-        self._latest_saved.save(self.step, self.state, {**self.latest, "best": self.best})
+        state = self.checked_state()
+        self._latest_saved.save(self.step, state, {**self._meta, "best": self.best})
         # The run may go on from this checkpoint, or from the one before.
         wanted = {best.get("step") for best in (self._best_of_checkpoint, self.best)}
         self._best_saved.keep_only(wanted.__contains__)
-        self._best_of_checkpoint = self.best
+        self._best_of_checkpoint, self._saved = self.best, self.step
 
-    def _check_finite(self) -> None:
-        name = not_finite(self.state)
-        if name is not None:
-            raise Diverged(f"state{name} is not finite after step {self.step}; not saved")
-
-    def measure(self, waited: Callable[[], float]) -> None:
-        """Begins to measure the speed anew, as after every record.
+    def restart_clock(self, waited: Callable[[], float]) -> None:
+        """Begins to measure the speed anew.
 
         Args:
             waited: gives the seconds that were spent waiting for data so far.
@@ -293,7 +303,7 @@ class Training:
             Diverged: the state was never evaluated, and it or the test loss is not finite.
         """
         if self._recorded != self.step:  # the run was made shorter, or its record was lost
-            self.evaluate(evaluate)
+            self.record(evaluate(self.checked_state()))
         if self._confusion is None:  # the run was stopped between its last step and its summary
             self._confusion = np.asarray(evaluate(self.state)["confusion"])
         records = run_folder.read_metrics(self.folder)

@@ -68,7 +68,7 @@ def ending_together() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
             raise
         reason = str(error).splitlines()[0][:200]
         print(
@@ -101,11 +101,15 @@ def on_first(function: Callable[[], T]) -> T:
             said = {"fault": str(error)}
         except OSError as error:
             said = {"os": [error.errno, error.strerror or str(error), error.filename]}
+        except Exception as error:  # the others must hear of it, or they would wait
+            said = {"error": f"{type(error).__name__}: {error}"}
     heard = json.loads(_broadcast(json.dumps(said, default=str)))
     if "fault" in heard:
         raise InputError(heard["fault"])
     if "os" in heard:
         raise OSError(*heard["os"])
+    if "error" in heard:
+        raise RuntimeError(heard["error"])
     return heard["result"]
 
 

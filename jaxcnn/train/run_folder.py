@@ -66,10 +66,10 @@ class RunFolder:
         """Makes the folder this run's: writes config.json, dataset.json and env.json."""
 
         def write() -> None:
+            (self.path / "summary.json").unlink(missing_ok=True)  # it no longer holds
             write_json(self.path / "config.json", config)
             write_json(self.path / "dataset.json", dataset)
             write_json(self.path / "env.json", env)
-            (self.path / "summary.json").unlink(missing_ok=True)  # it tells of fewer epochs
 
         processes.on_first(write)
 
@@ -142,7 +142,7 @@ def begun(path: Path) -> bool:
 
 def _finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     summary = read_json(path / "summary.json", "epochs", "test_top1", "test_top5", "test_loss")
-    if summary["epochs"] >= config["train"]["epochs"]:
+    if summary["epochs"] == config["train"]["epochs"]:
         return summary
     patience = read_json(path / "config.json")["train"].get("patience")
     same = patience == config["train"]["patience"]
@@ -161,15 +161,16 @@ class MetricsLog:
         self._path = path / "metrics.jsonl"
         self._tensorboard: Any = None
         kept = [r for r in read_metrics(path) if r["step"] <= step]
-        if not processes.is_first():
-            return
-        write_text(self._path, "".join(f"{json.dumps(r)}\n" for r in kept))
-        self._tensorboard = _tensorboard(path / "tb", step)
+        lines = "".join(f"{json.dumps(record)}\n" for record in kept)
+        processes.on_first(lambda: write_text(self._path, lines))
+        if processes.is_first():
+            self._tensorboard = _tensorboard(path / "tb", step)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one line and the same numbers to TensorBoard."""
-        if not processes.is_first():
-            return
+        processes.on_first(lambda: self._append(record))
+
+    def _append(self, record: Mapping[str, Any]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
             file.flush()

@@ -12,7 +12,8 @@ from sklearn import metrics as sk
 
 from jaxcnn import models
 from jaxcnn.config import Optim, Schedule
-from jaxcnn.runs.group import StopRequest
+from jaxcnn.errors import Stopped
+from jaxcnn.runs.stop import StopRequest
 from jaxcnn.train import loss, metrics, optim, state
 from jaxcnn.train.loss import cross_entropy
 from jaxcnn.train.state import init_state, sha256, stream
@@ -178,16 +179,33 @@ def test_digest_sees_names_types_shapes_and_values():
     assert len({sha256(t) for t in trees}) == len(trees)
 
 
-def test_a_signal_is_noted_once_and_a_second_one_acts_as_before():
-    before = signal.getsignal(signal.SIGTERM)
+def test_signals_are_noted_and_a_second_ctrl_c_acts_as_before():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with StopRequest() as stop:
+        assert stop.agreed(3) == (None, 3)
         signal.raise_signal(signal.SIGTERM)
-        assert signal.getsignal(signal.SIGTERM) is before
-    assert stop.agreed(3) == (signal.SIGTERM, 3)
+        assert signal.getsignal(signal.SIGINT) is before[signal.SIGINT]
+        signal.raise_signal(signal.SIGTERM)  # schedulers repeat it, while the state is saved
+        assert stop.agreed(3) == (signal.SIGTERM, 3)
+        with pytest.raises(Stopped, match="SIGTERM"):
+            stop.raise_if_asked()
     with StopRequest() as stop:
-        assert signal.getsignal(signal.SIGTERM) is not before
-    assert stop.agreed(3) == (None, 3)
-    assert signal.getsignal(signal.SIGTERM) is before
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert stop.agreed(3) == (signal.SIGINT, 3)
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in `nohup` or `&` in a script
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGINT)
+        assert stop.agreed(3) == (None, 3)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("module", [loss, metrics, state])
