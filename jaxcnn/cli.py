@@ -129,7 +129,7 @@ def _run(name: str, args: Sequence[str]) -> int:
 
     module = importlib.import_module(f"jaxcnn.commands.{COMMANDS[name]}")
     if {"-h", "--help"} & set(args):
-        print(arguments.explain(module.Command, args, name))
+        print(arguments.explain(module.Command, args, name), end="")
         return 0
     return module.run(arguments.parse(module.Command, _updated(name, args), name))
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn import cli
-from jaxcnn.commands import arguments, bench, train
+from jaxcnn.commands import arguments, bench, predict, train
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import Experiment
 from jaxcnn.errors import Diverged, InputError, Stopped
@@ -123,7 +123,7 @@ def test_viz_draws_and_the_report_takes_it(capsys, trained, tmp_path):
     page = tmp_path / "report.html"
     assert call(capsys, "report", str(trained), "--out", str(page))[0] == 0
     for name in names:
-        assert f'alt="{name}"' in page.read_text()
+        assert f'alt="{name.replace("_", " ")}"' in page.read_text()
 
 
 def bad_calls(folder: Path, trained: Path):
@@ -172,6 +172,8 @@ def bad_calls(folder: Path, trained: Path):
             (*train, *here, "--data.image-size", "7", "--data.fit", "pad"),
             "data.image_size=7",
         ),
+        "half a pair": ((*train, "--model.options", "a"), "pairs of NAME VALUE, got 'a'"),
+        "no value": ((*train, "--model.options.a"), "--model.options.a"),
         "two means": ((*train, *here, "--data.mean", "0", "1"), "data.mean=(0.0, 1.0)"),
         "unknown group to freeze": (
             (*train, *here, "--optim.freeze", "conv7"),
@@ -389,8 +391,32 @@ def test_list_with_stats(capsys):
     ],
 )
 def test_options_of_the_model_are_read(given, options):
-    command = arguments.parse(train.Command, [DIGITS, *given.split()], "train")
-    assert command.experiment.model.options == options
+    for args in ([DIGITS, *given.split()], [*given.split(), "--", DIGITS]):
+        command = arguments.parse(train.Command, args, "train")
+        assert command.experiment.model.options == options
+
+
+def test_an_option_of_the_model_takes_one_word():
+    command = arguments.parse(train.Command, ["--model.options.a", "1", DIGITS], "train")
+    assert command.experiment.model.options == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "run a b",
+        "run a b --checkpoint best",
+        "--checkpoint=best run a b",
+        "run --checkpoint best a b",
+        "run a --checkpoint best b",
+        "--checkpoint best -- run a b",
+        "run --checkpoint best -- a b",
+    ],
+)
+def test_options_may_stand_anywhere(given):
+    command = arguments.parse(predict.Command, given.split(), "predict")
+    assert (command.run, command.images) == (Path("run"), (Path("a"), Path("b")))
+    assert command.checkpoint == ("best" if "best" in given else "latest")
 
 
 def test_options_of_the_file_stay_as_long_as_its_model_does():
@@ -449,14 +475,17 @@ def test_what_the_command_line_leaves_out_stays_as_the_file_says():
         ("--workdri", "--workdir"),
         ("--optim.no-nestrov", "--optim.no-nesterov"),
         ("--distributed.proces", "--distributed.process"),
+        ("--workdri=my runs", "--workdir"),
+        ("-epochs", "--train.epochs, --schedule.warmup-epochs"),
     ],
 )
 def test_a_near_miss_gets_a_hint(capsys, given, meant):
-    code, out, err = call(capsys, "train", DIGITS, given, "1")
-    assert code == 2
     flag = given.split("=")[0].replace("_", "-")
-    assert err == f"jaxcnn: error: train: unknown option {flag}. Perhaps you meant: {meant}\n"
-    assert not out
+    for args in ((DIGITS, given, "1"), (given, DIGITS)):
+        code, out, err = call(capsys, "train", *args)
+        assert code == 2
+        assert err == f"jaxcnn: error: train: unknown option {flag}. Perhaps you meant: {meant}\n"
+        assert not out
 
 
 def test_no_option_is_near(capsys):
@@ -590,6 +619,23 @@ def fields_of(kind, default, prefix=""):
             yield prefix + field.name, value
 
 
+@dataclasses.dataclass(frozen=True)
+class Percent(arguments.Command):
+    """Takes 5 % of it."""
+
+    files: tuple[Path, ...] = dataclasses.field(metadata={"place": "FILE"})
+    """Each 100 % whole, %(default)s."""
+    share: int = 5
+    """How many % of it, %s."""
+
+
+def test_help_shows_percent_signs_as_they_are():
+    text = arguments.explain(Percent, [], "percent")
+    assert "usage: jaxcnn percent FILE ... [options]\n\nTakes 5 % of it.\n" in text
+    assert "  FILE ...\n      Each 100 % whole, %(default)s.\n" in text
+    assert "  --share INT\n      How many % of it, %s. (default: 5)\n" in text
+
+
 @pytest.mark.parametrize("args", HELP, ids=" ".join)
 def test_help_shows_every_default_and_choice(capsys, monkeypatch, args):
     monkeypatch.setenv("COLUMNS", "1000")
@@ -625,7 +671,7 @@ def test_help_of_train_begins_with_what_most_people_change(capsys):
         *("--data.dir", "--train.seed", "--workdir"),
     ]
     assert len(set(flags)) == len(flags)
-    titles = re.findall(r"^([a-z.]+): ", out, re.MULTILINE)
+    titles = re.findall(r"^([a-z.]+):(?: |$)", out, re.MULTILINE)
     sections = ["data", "augment", "model", "optim", "schedule", "train", "devices", "distributed"]
     assert titles == ["usage", "model.options", *sections]
 

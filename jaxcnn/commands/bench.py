@@ -1,12 +1,11 @@
 """``jaxcnn bench``: speed, memory and share of the roofline of models, as a CSV file."""
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.arguments import Positional
 from jaxcnn.errors import InputError
 
 
@@ -18,7 +17,9 @@ class Command(arguments.Command):
     file. Where memory runs out, the batch is halved.
     """
 
-    models: Annotated[tuple[str, ...], Positional("MODEL")] = ("lenet5", "resnet18", "mobilenet_v2")
+    models: tuple[str, ...] = field(
+        default=("lenet5", "resnet18", "mobilenet_v2"), metadata={"place": "MODEL"}
+    )
     """Names or patterns from `jaxcnn list`."""
     train: bool = False
     """Measures a training step; without --train and --infer both are measured."""

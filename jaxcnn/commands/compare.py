@@ -2,12 +2,10 @@
 
 import dataclasses
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 from jaxcnn.commands import arguments, pages
-from jaxcnn.commands.arguments import Positional
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.errors import InputError
 
@@ -20,7 +18,7 @@ class Command(arguments.Command):
     comparison.json and comparison.png.
     """
 
-    file: Annotated[Path, Positional("COMPARISON.py")]
+    file: Path = field(metadata={"place": "COMPARISON.py"})
     """A file that defines config() -> Comparison; the first arm is the baseline."""
     seeds: int | None = None
     """How many seeds each arm is trained with; by default as many as the file says."""

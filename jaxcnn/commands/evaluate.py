@@ -1,11 +1,10 @@
 """``jaxcnn eval``: accuracy of a trained run on its test set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.arguments import Positional
 from jaxcnn.config import Views
 
 
@@ -13,7 +12,7 @@ from jaxcnn.config import Views
 class Command(arguments.Command):
     """Evaluates a trained run on its whole test set."""
 
-    run: Annotated[Path, Positional("RUN")]
+    run: Path = field(metadata={"place": "RUN"})
     """The run folder."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The latest checkpoint, or the one with the best test accuracy, which was chosen on the test

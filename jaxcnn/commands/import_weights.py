@@ -1,12 +1,10 @@
 """``jaxcnn import``: weights in torchvision's layout become a folder like that of a run."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.arguments import Positional
 from jaxcnn.config import Data, Experiment, Model
 from jaxcnn.errors import InputError, as_input_error
 
@@ -15,7 +13,7 @@ from jaxcnn.errors import InputError, as_input_error
 class Command(arguments.Command):
     """Imports weights in torchvision's layout for `eval`, `predict` and `train --init-from`."""
 
-    weights: Annotated[Path, Positional("WEIGHTS")]
+    weights: Path = field(metadata={"place": "WEIGHTS"})
     """A safetensors file; pickles (.pth) are refused, since reading one can run any program."""
     model: str
     """A name from `jaxcnn list`."""

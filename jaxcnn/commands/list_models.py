@@ -1,10 +1,8 @@
 """``jaxcnn list``: names of the models, with their figures on request."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.arguments import Positional
 from jaxcnn.errors import InputError
 from jaxcnn.runs import display
 
@@ -13,7 +11,7 @@ from jaxcnn.runs import display
 class Command(arguments.Command):
     """Lists the models."""
 
-    pattern: Annotated[str, Positional("PATTERN")] = "*"
+    pattern: str = field(default="*", metadata={"place": "PATTERN"})
     """A shell pattern, such as 'res*'."""
     stats: bool = False
     """Also shows input size, parameters, MACs, activations and receptive field."""

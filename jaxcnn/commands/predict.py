@@ -1,21 +1,20 @@
 """``jaxcnn predict``: class and probability of image files."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.arguments import Positional
 
 
 @dataclass(frozen=True)
 class Command(arguments.Command):
     """Classifies image files: prints file, class and probability, one line for each."""
 
-    run: Annotated[Path, Positional("RUN")]
+    run: Path = field(metadata={"place": "RUN"})
     """The run folder."""
-    images: Annotated[tuple[Path, ...], Positional("IMAGE")]
+    images: tuple[Path, ...] = field(metadata={"place": "IMAGE"})
     """At least one image file; one of another size than the dataset's is brought to it."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The latest checkpoint, or the one with the best test accuracy."""

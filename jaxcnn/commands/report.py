@@ -1,12 +1,10 @@
 """``jaxcnn report``: finished runs as one self-contained HTML page."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 from jaxcnn.commands import arguments, pages
-from jaxcnn.commands.arguments import Positional
 from jaxcnn.errors import InputError
 
 
@@ -14,7 +12,7 @@ from jaxcnn.errors import InputError
 class Command(arguments.Command):
     """Writes one page on finished runs; runs that differ in their seed alone are one arm."""
 
-    runs: Annotated[tuple[Path, ...], Positional("RUN")]
+    runs: tuple[Path, ...] = field(metadata={"place": "RUN"})
     """At least one run folder, or folder that holds some; the first arm is the baseline."""
     out: Path = Path("report.html")
     """The HTML file to write."""

@@ -1,10 +1,8 @@
 """``jaxcnn summary``: a model's layers, shapes, parameters and multiply-accumulates."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.arguments import Positional
 from jaxcnn.errors import as_input_error
 from jaxcnn.runs import display
 
@@ -13,7 +11,7 @@ from jaxcnn.runs import display
 class Command(arguments.Command):
     """Shows every layer's output shape, parameters, MACs and receptive field."""
 
-    model: Annotated[str, Positional("MODEL")]
+    model: str = field(metadata={"place": "MODEL"})
     """A name from `jaxcnn list`."""
     input: tuple[int, int, int] | None = None
     """Height, width and channels; by default those that the model was published for."""

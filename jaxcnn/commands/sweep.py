@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.arguments import Positional
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.errors import InputError
 
@@ -21,7 +20,7 @@ class Command(arguments.Command):
     best trial was chosen on the test set, so its accuracy is an optimistic estimate.
     """
 
-    file: Annotated[Path, Positional("EXPERIMENT.py")]
+    file: Path = field(metadata={"place": "EXPERIMENT.py"})
     """An experiment file, which defines config() -> Experiment."""
     grid: tuple[str, ...] = ()
     """FIELD=VALUE,VALUE,... for each field, as optim.peak_lr=0.01,0.03."""

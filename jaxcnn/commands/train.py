@@ -5,10 +5,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.arguments import Positional, Spread
+from jaxcnn.commands.arguments import Argument
 from jaxcnn.commands.model_options import option_docs
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import Distributed, Experiment
@@ -37,7 +37,7 @@ class Command(arguments.Command):
         "workdir",
     )
 
-    file: Annotated[Path, Positional("EXPERIMENT.py")]
+    file: Path = field(metadata={"place": "EXPERIMENT.py"})
     """An experiment file, as experiments/lenet5_digits.py, which defines config() -> Experiment."""
     workdir: Path | None = None
     """The run folder, or the folder of several seeds; by default runs/NAME-seedSEED, with --seeds
@@ -50,7 +50,7 @@ class Command(arguments.Command):
     experiment says."""
     profile: str | None = None
     """The steps, as 10:20, that jax.profiler traces into the run folder; by default none."""
-    experiment: Annotated[Experiment, Spread] = field(default_factory=Experiment)
+    experiment: Experiment = field(default_factory=Experiment, metadata={"spread": True})
     distributed: Distributed = field(default_factory=Distributed)
 
     @classmethod
@@ -64,18 +64,19 @@ class Command(arguments.Command):
             experiment = replace(experiment, model=replace(model, options={}))
         return cls(given["file"], experiment=experiment)
 
-    def more_help(self, given: Mapping[str, Any]) -> Mapping[str, Sequence[tuple[str, str]]]:
+    def more_help(self, given: Mapping[str, Any]) -> Sequence[Argument]:
         """Returns the options of the experiment's model."""
         name = given.get("model.name", self.experiment.model.name)
         with as_input_error():
             known = option_docs(name)
-        rows = []
+        about, rows = f'The options of {name}; a tuple is written "(8, 16)".', []
         for option, (default, text) in known.items():
-            flag = f"--model.options.{option}".replace("_", "-")
             value = str(self.experiment.model.options.get(option, default))
             text = arguments.with_default(text[:1].upper() + text[1:], value)
-            rows.append((f"{flag} VALUE", text))
-        return {f'model.options: the options of {name}; a tuple is written "(8, 16)"': rows}
+            flag = f"--model.options.{option}".replace("_", "-")
+            settings = {"metavar": "VALUE", "help": text}
+            rows.append(Argument(f"model.options.{option}", False, [flag], settings, about))
+        return rows
 
 
 def run(command: Command) -> int:
@@ -121,7 +122,7 @@ def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
 
 
 def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
-    """Mean, standard deviation and interval, as far as there are so many seeds."""
+    """Returns the lines on all seeds: mean and, of several, standard deviation and interval."""
     lines = []
     for name, key, form in (("top-1", "test_top1", ".2%"), ("loss", "test_loss", ".4f")):
         found = result.get(key)
@@ -137,7 +138,7 @@ def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
 
 
 def _steps(text: str | None) -> tuple[int, int] | None:
-    """First and last step from ``10:20``."""
+    """Returns the first and the last step of ``10:20``."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+):(\d+)", text)

@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.arguments import Positional
 from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ class Command(arguments.Command):
     The PNG files go into the folder viz of each run, from which `jaxcnn report` takes them.
     """
 
-    runs: Annotated[tuple[Path, ...], Positional("RUN")]
+    runs: tuple[Path, ...] = field(metadata={"place": "RUN"})
     """At least one run folder, or folder that holds some."""
     image: tuple[Path, ...] = ()
     """The image files to look at, resized to the dataset's size; by default the first test
