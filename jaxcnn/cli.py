@@ -98,7 +98,7 @@ def guarded(command: Callable[[], int], debug: bool = False) -> int:
 
 
 def _verdict(error: Exception) -> tuple[int, str]:
-    """The exit code of an error, and the line that says what is wrong."""
+    """Returns the exit code of an error, and the line that says what is wrong."""
     match error:
         case InputError():
             return 2, f"error: {error}"
@@ -139,7 +139,7 @@ RUN_BY_PLACE = {"eval": "RUN", "predict": "RUN IMAGE ..."}
 
 
 def _updated(name: str, args: Sequence[str]) -> Sequence[str]:
-    """The arguments with the spelling of the last release brought up to date, and a line on it.
+    """Returns arguments in today's spelling; those of the last release get a line on stderr.
 
     >>> _updated("eval", ["--tta", "flip", "--workdir", "runs/a"])
     ['runs/a', '--tta', 'flip']

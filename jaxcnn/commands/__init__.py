@@ -1,1 +1,1 @@
-"""The commands: a module for each, whose ``main(args)`` returns the exit code."""
+"""The commands: a module for each, with its dataclass and ``run``, which returns the exit code."""

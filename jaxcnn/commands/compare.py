@@ -34,7 +34,10 @@ def run(command: Command) -> int:
     if seeds is not None:
         comparison = dataclasses.replace(comparison, seeds=seeds)
 
-    from jaxcnn.runs import display, group, plan, together
+    from jaxcnn.analysis import arms, plots, tables
+    from jaxcnn.analysis import compare as comparing
+    from jaxcnn.runs import display, evaluation, group, plan, together
+    from jaxcnn.train import files
 
     runs = plan.comparison(comparison, workdir)
     with display.display() as listener:
@@ -42,8 +45,16 @@ def run(command: Command) -> int:
     if not outcome.results:
         raise InputError(f"comparison {file}: every run diverged; lower optim.peak_lr")
     problems = [f"{path}: {reason}" for path, reason in outcome.diverged.items()]
-    done = [run.folder for run in runs if run.folder in outcome.results]
-    pages.write_comparison(file.stem, done, workdir, problems)
+    done = [arms.read(run.folder) for run in runs if run.folder in outcome.results]
+    compared = arms.group(done)
+    held = {run.path: evaluation.predict_test_set(run.path) for run in done}
+    found = comparing.compare(compared, held)
+    display.console().print(tables.render(found))
+    display.console().print(tables.render_errors(found))
+    files.write_json(workdir / "comparison.json", comparing.to_json(found))
+    plots.save_comparison(found, workdir / "comparison.png")
+    pages.write_page(file.stem, compared, held, workdir / "report.html", problems)
+    print(f"{workdir}: report.html, comparison.json, comparison.png")
     for problem in problems:
         print(f"jaxcnn: {problem}", file=sys.stderr)
     return 1 if problems else 0

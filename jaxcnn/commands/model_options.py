@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import docstring_parser
+
 FOLDER = Path(__file__).parents[1] / "models"
 SET_ELSEWHERE = {"num_classes", "dtype"}  # by the data and by model.dtype
 
@@ -33,17 +35,19 @@ def option_docs(name: str) -> dict[str, tuple[Any, str]]:
     while not isinstance(found, ast.ClassDef):  # partial(a class or another partial, field=default)
         given = {str(keyword.arg): keyword.value for keyword in found.keywords} | given
         found = names[found.args[0].id]
-    meanings = _attributes(ast.get_docstring(found) or "")
+    attributes = docstring_parser.parse(ast.get_docstring(found) or "").params
+    texts = {attribute.arg_name: attribute.description or "" for attribute in attributes}
     options = {}
     for field, value in (_definitions(found) | given).items():
         if field not in SET_ELSEWHERE:
             literal = names[value.id] if isinstance(value, ast.Name) else value
-            options[field] = ast.literal_eval(literal), meanings.get(field, "")
+            text = re.sub(r":\w+:`([^`]*)`|``", r"\1", texts.get(field, ""))  # marks of Sphinx
+            options[field] = ast.literal_eval(literal), " ".join(text.split())
     return options
 
 
 def _constructor(name: str) -> tuple[str, str]:
-    """The file that defines a model, and what the model is called there."""
+    """Returns the file that defines a model, and what the model is called there."""
     names = _definitions(_tree("__init__"))
     table = names["MODELS"]
     models = {key.value: value for key, value in zip(table.keys, table.values, strict=True)}
@@ -58,7 +62,7 @@ def _tree(file: str) -> ast.Module:
 
 
 def _definitions(node: ast.Module | ast.ClassDef) -> dict[str, Any]:
-    """Names that a module or class defines: their value, their class, or where they come from."""
+    """Returns what names of a module or class stand for: a value, a class, or their module."""
     found: dict[str, Any] = {}
     for part in node.body:
         if isinstance(part, ast.ClassDef):
@@ -69,10 +73,3 @@ def _definitions(node: ast.Module | ast.ClassDef) -> dict[str, Any]:
             targets = part.targets if isinstance(part, ast.Assign) else [part.target]
             found |= {target.id: part.value for target in targets if isinstance(target, ast.Name)}
     return found
-
-
-def _attributes(docstring: str) -> dict[str, str]:
-    """The lines below ``Attributes:``, without the marks of reStructuredText."""
-    text = re.sub(r":\w+:`([^`]*)`|``", r"\1", docstring.partition("Attributes:\n")[2])
-    found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE)
-    return {name: " ".join(meaning.split()) for name, meaning in found}

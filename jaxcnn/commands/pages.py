@@ -1,38 +1,10 @@
-"""Finished runs to what is shown of them: tables on the terminal, files in a folder."""
+"""The page on finished runs, which `jaxcnn compare` and `jaxcnn report` write."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxcnn.errors import InputError
-from jaxcnn.runs import display
-
-
-def write_comparison(
-    title: str, paths: Sequence[Path], folder: Path, problems: Sequence[str]
-) -> None:
-    """Prints the tables of a comparison and writes its page, its figures and its plot.
-
-    Args:
-        title: heading of the page.
-        paths: run folders, all finished.
-        folder: where report.html, comparison.json and comparison.png go.
-        problems: runs that are left out, one line each.
-    """
-    from jaxcnn.analysis import arms, compare, plots, tables
-    from jaxcnn.runs import evaluation
-    from jaxcnn.train import files
-
-    compared = arms.group([arms.read(path) for path in paths])
-    held = {run.path: evaluation.predict_test_set(run.path) for arm in compared for run in arm.runs}
-    found = compare.compare(compared, held)
-    console = display.console()
-    console.print(tables.render(found))
-    console.print(tables.render_errors(found))
-    files.write_json(folder / "comparison.json", compare.to_json(found))
-    plots.save_comparison(found, folder / "comparison.png")
-    write_page(title, compared, held, folder / "report.html", problems)
-    print(f"{folder}: report.html, comparison.json, comparison.png")
 
 
 def write_page(

@@ -30,7 +30,7 @@ def load_comparison(path: Path) -> Comparison:
 
 
 def _load(path: Path, kind: type[T]) -> T:
-    """What the ``config()`` of a Python file returns."""
+    """Returns what the ``config()`` of a Python file returns."""
     what = f"{kind.__name__.lower()} {path}"
     if not path.is_file():
         near = difflib.get_close_matches(

@@ -1,7 +1,8 @@
 """``jaxcnn viz``: pictures of what trained networks have learned and of what they look at."""
 
+import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,8 +11,6 @@ from jaxcnn.commands import arguments
 from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
-    import jax
-
     from jaxcnn.runs.trained import Trained
 
 SHOWN = 5
@@ -57,7 +56,7 @@ def run(command: Command) -> int:
 def _draw(
     workdir: Path, network: "Trained", image_files: Sequence[Path], endpoint: str | None
 ) -> list[str]:
-    """Draws everything for one run; the names of the files."""
+    """Draws everything for one run and returns the names of the files."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -73,7 +72,9 @@ def _draw(
         examples = dataset.test.read(np.arange(min(SHOWN, len(dataset.test))))
         pixels = np.asarray(dataset.rendered(jnp.asarray(examples["image"])))
         truth = [network.classes[label] for label in examples["label"]]
-    apply = applied(network)
+    apply: Any = functools.partial(
+        network.model.apply, network.variables, train=False, endpoints=True
+    )
     shape = network.input_shape
     shapes = jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *shape), jnp.float32))[1]
     spatial = [name for name, value in shapes.items() if getattr(value, "ndim", 0) == 4]
@@ -124,13 +125,3 @@ def _draw(
         folder / made[-1],
     )
     return made
-
-
-def applied(network: "Trained") -> "Callable[[jax.Array], tuple[jax.Array, dict[str, Any]]]":
-    """Prepared images to logits and endpoints, with the trained parameters."""
-    variables = network.variables
-
-    def apply(images: "jax.Array") -> Any:
-        return network.model.apply(variables, images, train=False, endpoints=True)
-
-    return apply
