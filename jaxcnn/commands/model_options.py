@@ -48,13 +48,12 @@ def option_docs(name: str) -> dict[str, tuple[Any, str]]:
 
 def _constructor(name: str) -> tuple[str, str]:
     """Returns the file that defines a model, and what the model is called there."""
-    names = _definitions(_tree("__init__"))
-    table = names["MODELS"]
+    table = _definitions(_tree("__init__"))["MODELS"]
     models = {key.value: value for key, value in zip(table.keys, table.values, strict=True)}
     if name not in models:
         raise ValueError(f"model={name!r} is unknown; `jaxcnn list` shows all")
     file, _, constructor = ast.unparse(models[name]).rpartition(".")
-    return file or names[constructor].rpartition(".")[2], constructor
+    return file, constructor
 
 
 def _tree(file: str) -> ast.Module:
@@ -62,13 +61,11 @@ def _tree(file: str) -> ast.Module:
 
 
 def _definitions(node: ast.Module | ast.ClassDef) -> dict[str, Any]:
-    """Returns what names of a module or class stand for: a value, a class, or their module."""
+    """Returns what the names of a module or class stand for: values and classes."""
     found: dict[str, Any] = {}
     for part in node.body:
         if isinstance(part, ast.ClassDef):
             found[part.name] = part
-        elif isinstance(part, ast.ImportFrom):
-            found |= {alias.name: part.module for alias in part.names}
         elif isinstance(part, ast.Assign | ast.AnnAssign):
             targets = part.targets if isinstance(part, ast.Assign) else [part.target]
             found |= {target.id: part.value for target in targets if isinstance(target, ast.Name)}

@@ -11,6 +11,8 @@ from jaxcnn.commands import arguments
 from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jaxcnn.runs.trained import Trained
 
 SHOWN = 5
@@ -64,14 +66,7 @@ def _draw(
     from jaxcnn.analysis import gradcam, summary, visualize
     from jaxcnn.data import augment
 
-    if image_files:
-        pixels = np.stack([network.read(file) for file in image_files])
-        truth = [file.name for file in image_files]
-    else:
-        dataset = network.dataset()
-        examples = dataset.test.read(np.arange(min(SHOWN, len(dataset.test))))
-        pixels = np.asarray(dataset.rendered(jnp.asarray(examples["image"])))
-        truth = [network.classes[label] for label in examples["label"]]
+    pixels, truth = _looked_at(network, image_files)
     apply: Any = functools.partial(
         network.model.apply, network.variables, train=False, endpoints=True
     )
@@ -125,3 +120,16 @@ def _draw(
         folder / made[-1],
     )
     return made
+
+
+def _looked_at(network: "Trained", files: Sequence[Path]) -> "tuple[np.ndarray, list[str]]":
+    """Returns the images, as they are stored, and what each is called: files or test images."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    if files:
+        return np.stack([network.read(file) for file in files]), [file.name for file in files]
+    dataset = network.dataset()
+    examples = dataset.test.read(np.arange(min(SHOWN, len(dataset.test))))
+    pixels = np.asarray(dataset.rendered(jnp.asarray(examples["image"])))
+    return pixels, [network.classes[label] for label in examples["label"]]
