@@ -137,10 +137,7 @@ def programs(case: Case, impl: str) -> dict[str, Callable[..., Any]]:
         def body(carry: tuple[tuple[Array, ...], Array], _: None) -> tuple[Any, None]:
             y, *gradients = everything(carry[0], dy)
             # The next step needs the gradients of this one; y is carried, so that it is computed.
-            return (
-                tuple(a + 1e-9 * g for a, g in zip(carry[0], gradients, strict=True)),
-                y,
-            ), None
+            return (tuple(a + 1e-9 * g for a, g in zip(carry[0], gradients, strict=True)), y), None
 
         return jax.lax.scan(body, (inputs, jnp.zeros_like(dy)), length=SCAN_STEPS)[0]
 

@@ -11,16 +11,7 @@ Trained on 12,000 images for 4 epochs so that it ends in that time: compare the 
 another, not with the figures of the other experiments.
 """
 
-from jaxcnn.config import (
-    Augment,
-    Comparison,
-    Data,
-    Experiment,
-    Model,
-    Optim,
-    Schedule,
-    Train,
-)
+from jaxcnn.config import Augment, Comparison, Data, Experiment, Model, Optim, Schedule, Train
 
 
 def config() -> Comparison:

@@ -19,13 +19,7 @@ def config() -> Experiment:
         data=Data("cifar10", batch_size=128, mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)),
         augment=Augment(flip=True, crop_padding=2),
         model=Model(
-            "convnet",
-            {
-                "widths": (32, 64, 128),
-                "batch_norm": True,
-                "hidden": 256,
-                "dropout": 0.2,
-            },
+            "convnet", {"widths": (32, 64, 128), "batch_norm": True, "hidden": 256, "dropout": 0.2}
         ),
         optim=Optim("sgd", peak_lr=0.1, weight_decay=2e-4),
         schedule=Schedule("cosine", warmup_epochs=1),

@@ -33,7 +33,7 @@ def train_two(experiment, workdir, listener=None):
     runs = plan.seeds(experiment, workdir, 2)
     modes = together.Modes(workdir / "together.json")
     outcome = group.train(runs, listener, modes=modes, even_few=True)
-    return plan.write_seeds(experiment.name, outcome.results.values(), workdir), outcome.diverged
+    return plan.write_seeds(experiment.name, outcome, workdir), outcome.diverged
 
 
 def summaries(workdir):

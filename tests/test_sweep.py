@@ -145,11 +145,7 @@ def test_trials_that_share_a_program_get_the_bits_that_they_get_alone(capsys, tm
     """Learning rate, schedule and seed are arguments of the program; batch size is not."""
     file, workdir = tmp_path / "base.py", tmp_path / "out"
     file.write_text(FILE)
-    grid = (
-        "optim.peak_lr=0.3,0.03",
-        "schedule.name=constant,cosine",
-        "data.batch_size=256,512",
-    )
+    grid = ("optim.peak_lr=0.3,0.03", "schedule.name=constant,cosine", "data.batch_size=256,512")
     assert cli.main(["sweep", str(file), "--workdir", str(workdir), "--grid", *grid]) == 0
     assert capsys.readouterr().out.count("4 together (map)") == 2
     trials = {trial.name: trial.experiment for trial in search.trials(BASE, grid)}

@@ -103,10 +103,7 @@ def ratios(name: str, seeds: Sequence[int], batch_size: int = 4) -> dict[str, di
         images = jax.random.normal(for_images, shape)
         labels = jax.random.randint(for_labels, (batch_size,), 0, 10)
         start = init_published(for_weights, images)
-        for init, variables in (
-            ("He-normal", he_normal(for_weights, start)),
-            ("published", start),
-        ):
+        for init, variables in (("He-normal", he_normal(for_weights, start)), ("published", start)):
             for layer, (alone, together) in norms(variables, images, labels).items():
                 found[init][layer].append(float(together / alone))
     return found

@@ -21,10 +21,7 @@ from jaxcnn.analysis.statistics import Interval, mean_interval
 from jaxcnn.config import Comparison
 from jaxcnn.runs.display import Listener
 
-NETWORKS = {
-    "dense": "dense-256 dense-128",
-    "cnn": "conv3-16 max2 conv3-32 max2 dense-64",
-}
+NETWORKS = {"dense": "dense-256 dense-128", "cnn": "conv3-16 max2 conv3-32 max2 dense-64"}
 EPOCHS = {100: 100, 300: 50, 1_000: 25, 3_000: 12, 10_000: 6, 30_000: 3, 60_000: 2}
 """Training images to passes over them: fewer are seen more often, but take fewer steps."""
 DIGITS = {100: 20, 1_400: 5}

@@ -44,11 +44,10 @@ class FinishedRun:
 
     def layers(self) -> summary.Summary:
         """Returns the network's layers with their costs."""
-        height, width, channels = self.dataset["image_shape"]
-        shape = (*augment.fitted_size(height, width, self.experiment.data), channels)
-        model = self.experiment.model
-        options = tuple(model.options.items())
-        return _layers(model.name, model.dtype, options, len(self.dataset["classes"]), shape)
+        config, classes = self.experiment, len(self.dataset["classes"])
+        shape = augment.input_shape(config.data, config.augment, tuple(self.dataset["image_shape"]))
+        name, options = config.model.name, {**config.model.options, "dtype": config.model.dtype}
+        return _summarize(models.create_model(name, num_classes=classes, **options), shape)
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,7 @@ class Arm:
         return self.runs[0].layers()
 
 
-@functools.lru_cache  # seeds of one arm share them
-def _layers(
-    name: str,
-    dtype: str,
-    options: tuple[tuple[str, Any], ...],
-    num_classes: int,
-    shape: tuple[int, int, int],
-) -> summary.Summary:
-    model = models.create_model(name, num_classes=num_classes, dtype=dtype, **dict(options))
-    return summary.summarize(model, shape)
+_summarize = functools.lru_cache(summary.summarize)  # seeds of one arm share it
 
 
 def find(paths: Sequence[Path]) -> list[Path]:

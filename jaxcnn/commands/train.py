@@ -82,8 +82,10 @@ class Command(arguments.Command):
 def run(command: Command) -> int:
     """Trains the experiment and returns the exit code."""
     profile, count, experiment = _steps(command.profile), command.seeds, command.experiment
-    if count is not None and (count < 1 or profile is not None):
-        raise InputError(f"--seeds {count}: must be a positive number, without --profile")
+    if count is not None and count < 1:
+        raise InputError(f"--seeds {count}: must be a positive number")
+    if count is not None and profile is not None:
+        raise InputError(f"--profile {command.profile}: traces one run; leave --seeds out")
     if command.init_from is not None:
         model = replace(experiment.model, init_from=command.init_from)
         experiment = replace(experiment, model=model)
@@ -94,22 +96,20 @@ def run(command: Command) -> int:
     from jaxcnn.train import processes
 
     processes.start(command.distributed)
+    diverged: Mapping[Path, str] = {}
     with display.display() as listener, processes.ending_together():
         if count is None:
-            runs = [group.Run(experiment, workdir)]
-            outcome = group.train(runs, listener, profile=profile)
+            result = group.train_one(experiment, workdir, listener, profile=profile)
         else:
-            modes = together.Modes(workdir / "together.json")
             runs = plan.seeds(experiment, workdir, count)
+            modes = together.Modes(workdir / "together.json")
             outcome = group.train(runs, listener, modes=modes, even_few=True)
-    summaries = [outcome.results[run.folder] for run in runs if run.folder in outcome.results]
-    if count is not None:
-        spread = plan.write_seeds(experiment.name, summaries, workdir)
-    if processes.is_first() and summaries:
-        print(_of_one(summaries[0], workdir) if count is None else _of_seeds(spread, workdir))
-    for path, reason in outcome.diverged.items():
+            result, diverged = plan.write_seeds(experiment.name, outcome, workdir), outcome.diverged
+    if processes.is_first():
+        print(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
+    for path, reason in diverged.items():
         print(f"jaxcnn: {path}: {reason}", file=sys.stderr)
-    return 1 if outcome.diverged else 0
+    return 1 if diverged else 0
 
 
 def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:

@@ -69,13 +69,12 @@ class Data(Checked, section="data"):
     """Where the images come from and how they reach the network."""
 
     name: Annotated[str, Accepts("'digits' or the name of a TFDS dataset", bool)] = "digits"
-    """The dataset: "digits" (built in), "shapes" (generated figures),
-    "synthetic" (generated noise, to measure speed), "folder" (your own
-    image files), or a TFDS dataset that was prepared as array_record."""
+    """The dataset: "digits" (built in), "shapes" (generated figures), "synthetic" (generated noise,
+    to measure speed), "folder" (your own image files), or a TFDS dataset that was prepared as
+    array_record."""
     dir: Folder | None = None
-    """The folder of prepared TFDS datasets (None: TFDS_DATA_DIR, or else
-    TFDS's default); for "folder", the one that holds train/CLASS/... and
-    test/CLASS/... (or val/CLASS/...)."""
+    """The folder of prepared TFDS datasets (None: TFDS_DATA_DIR, or else TFDS's default); for
+    "folder", the one that holds train/CLASS/... and test/CLASS/... (or val/CLASS/...)."""
     train_limit: Count | None = None
     """Trains on only this many examples; the test set stays whole."""
     batch_size: Count = 64
@@ -83,18 +82,18 @@ class Data(Checked, section="data"):
     eval_batch_size: Count = 500
     """Test examples per evaluation step; the last one is padded."""
     image_size: Count | None = None
-    """Height and width of the images that the network sees, in pixels.
-    None keeps the dataset's own size (32 for generated images)."""
+    """Height and width of the images that the network sees, in pixels. None keeps the dataset's own
+    size (32 for generated images)."""
     fit: Literal["pad", "resize", "crop"] = "pad"
-    """How images are brought to image_size: by a border of zeros, by
-    resizing, or by resizing a centre crop of 7/8 of the shorter side."""
+    """How images are brought to image_size: by a border of zeros, by resizing, or by resizing a
+    centre crop of 7/8 of the shorter side."""
     read_size: Count | None = None
-    """Height and width at which images of varying sizes are read, if not
-    image_size. With fit "crop" this is the whole shorter side, which
-    leaves a margin for random crops: 256 for an image_size of 224."""
+    """Height and width at which images of varying sizes are read, if not image_size. With fit
+    "crop" this is the whole shorter side, which leaves a margin for random crops: 256 for an
+    image_size of 224."""
     mean: Annotated[tuple[float, ...], Accepts("one finite number per channel", bool)] = (0.0,)
-    """Mean of each channel, or one for all, of pixels scaled to [0, 1]:
-    the network sees (pixel / 255 - mean) / std."""
+    """Mean of each channel, or one for all, of pixels scaled to [0, 1]: the network sees (pixel /
+    255 - mean) / std."""
     std: Annotated[tuple[Positive, ...], Accepts("one number above 0 per channel", bool)] = (1.0,)
     """Standard deviation of each channel, or one for all; see mean."""
     examples: Annotated[
@@ -108,14 +107,13 @@ class Data(Checked, section="data"):
     seed: Seed = 0
     """Seed of generated images; their order depends on train.seed."""
     streaming: bool | None = None
-    """Reads images batch by batch instead of holding them in memory. It
-    changes their order. None streams what takes more than 2 GiB decoded."""
+    """Reads images batch by batch instead of holding them in memory. It changes their order. None
+    streams what takes more than 2 GiB decoded."""
     workers: Natural | None = None
-    """Processes that read a stream; 0 reads in threads. None starts one
-    per core, or threads when training on the CPU. It changes no result."""
+    """Processes that read a stream; 0 reads in threads. None starts one per core, or threads when
+    training on the CPU. It changes no result."""
     max_bad_images: Natural = 10
-    """How many image files may be unreadable; they are reported and left
-    out."""
+    """How many image files may be unreadable; they are reported and left out."""
 
     def __post_init__(self) -> None:
         """Checks the fields and their relations."""
@@ -134,22 +132,22 @@ class Augment(Checked, section="augment"):
     flip: bool = False
     """Mirrors an image left to right with probability 1/2."""
     crop_padding: Natural = 0
-    """Pads each side with this many pixels of zeros, then crops back to
-    the original size at a random position."""
+    """Pads each side with this many pixels of zeros, then crops back to the original size at a
+    random position."""
     random_crop: bool = False
-    """Crops image_size out of the read_size pixels at random (Krizhevsky
-    et al. 2012). Evaluation takes the central 7/8; the scale is the same
-    if read_size is 8/7 of image_size, such as 256 for 224."""
+    """Crops image_size out of the read_size pixels at random (Krizhevsky et al. 2012). Evaluation
+    takes the central 7/8; the scale is the same if read_size is 8/7 of image_size, such as 256 for
+    224."""
     cutout: Natural = 0
-    """Side, in pixels, of a square at a random position that is set to zero
-    (DeVries & Taylor 2017)."""
+    """Side, in pixels, of a square at a random position that is set to zero (DeVries & Taylor
+    2017)."""
     rotate: Annotated[float, Accepts("degrees in [0, 180]", lambda x: 0 <= x <= 180)] = 0.0
     """Largest rotation in either direction, in degrees (bilinear)."""
     zoom: Annotated[float, Accepts("in [0, 0.9]", lambda x: 0 <= x <= 0.9)] = 0.0
     """Scales by a factor between 1 - zoom and 1 + zoom (bilinear)."""
     random_resized_crop: Share = 0.0
-    """Crops a random rectangle of at least this share of the area, such
-    as 0.08, and resizes it to image_size (Szegedy et al. 2015)."""
+    """Crops a random rectangle of at least this share of the area, such as 0.08, and resizes it to
+    image_size (Szegedy et al. 2015)."""
     crop_aspect: AtLeastOne = 4 / 3
     """Largest ratio of the long to the short side in random_resized_crop."""
     rand_augment: Natural = 0
@@ -159,23 +157,22 @@ class Augment(Checked, section="augment"):
     ] = 9
     """Strength of the RandAugment operations, from 0 to 30."""
     trivial_augment: bool = False
-    """Applies one random operation of random strength to each image
-    (TrivialAugment, Müller & Hutter 2021)."""
+    """Applies one random operation of random strength to each image (TrivialAugment, Müller &
+    Hutter 2021)."""
     brightness: NotNegative = 0.0
-    """Multiplies the brightness by a random factor between
-    1 - brightness and 1 + brightness (colour jitter)."""
+    """Multiplies the brightness by a random factor between 1 - brightness and 1 + brightness
+    (colour jitter)."""
     contrast: NotNegative = 0.0
-    """Multiplies the contrast by a random factor between 1 - contrast and
-    1 + contrast, about the image's mean grey value."""
+    """Multiplies the contrast by a random factor between 1 - contrast and 1 + contrast, about the
+    image's mean grey value."""
     saturation: NotNegative = 0.0
-    """Multiplies the saturation of RGB images by a random factor between
-    1 - saturation and 1 + saturation."""
+    """Multiplies the saturation of RGB images by a random factor between 1 - saturation and 1 +
+    saturation."""
     hue: Annotated[float, Accepts("in [0, 0.5]", lambda x: 0 <= x <= 0.5)] = 0.0
-    """Largest shift of the hue of RGB images in either direction, as a
-    fraction of the colour circle."""
+    """Largest shift of the hue of RGB images in either direction, as a fraction of the colour
+    circle."""
     random_erasing: Share = 0.0
-    """Probability that a random rectangle of an image is set to zero
-    (Zhong et al. 2020)."""
+    """Probability that a random rectangle of an image is set to zero (Zhong et al. 2020)."""
     erasing_area: Annotated[
         tuple[Share, Share],
         Accepts("two numbers in [0, 1], the smaller first", lambda area: area[0] <= area[1]),
@@ -184,11 +181,11 @@ class Augment(Checked, section="augment"):
     erasing_aspect: AtLeastOne = 3.3
     """Largest ratio of the long to the short side of what is erased."""
     mixup: NotNegative = 0.0
-    """Alpha of mixup, such as 0.2: images are averaged with weights drawn
-    from Beta(alpha, alpha) (Zhang et al. 2018)."""
+    """Alpha of mixup, such as 0.2: images are averaged with weights drawn from Beta(alpha, alpha)
+    (Zhang et al. 2018)."""
     cutmix: NotNegative = 0.0
-    """Alpha of CutMix, such as 1.0 (Yun et al. 2019). If mixup is set too,
-    each batch uses one of the two at random."""
+    """Alpha of CutMix, such as 1.0 (Yun et al. 2019). If mixup is set too, each batch uses one of
+    the two at random."""
 
     def __post_init__(self) -> None:
         """Checks the fields and their relations."""
@@ -204,13 +201,13 @@ class Model(Checked, section="model"):
     name: Annotated[str, Accepts("a name of `jaxcnn list`")] = "lenet5"
     """The network's name; `jaxcnn list` shows all."""
     options: Mapping[str, Option] = field(default_factory=dict)
-    """Settings of the network that differ from its defaults, each as a
-    name and a value: dropout 0.2."""
+    """Settings of the network that differ from its defaults, each as a name and a value: dropout
+    0.2."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the arithmetic; parameters and statistics stay float32."""
     init_from: Folder | None = None
-    """The folder of a run, or of imported weights, to start from. The last
-    layer starts afresh if the number of classes differs."""
+    """The folder of a run, or of imported weights, to start from. The last layer starts afresh if
+    the number of classes differs."""
 
 
 @dataclass(frozen=True)
@@ -218,11 +215,10 @@ class Optim(Checked, section="optim"):
     """The optimizer. Weight decay and trust ratios leave out biases and normalisation."""
 
     name: Literal["sgd", "adamw", "lamb", "lars", "lion", "muon"] = "sgd"
-    """SGD with momentum, AdamW (Loshchilov & Hutter 2019), LAMB (You et
-    al. 2020), LARS (You et al. 2017), Lion (Chen et al. 2023), or Muon
-    (Jordan 2024; Liu et al. 2025), which orthogonalises the updates of
-    kernels as matrices (h * w * i, o) and scales them as AdamW's; biases,
-    normalisation, depthwise kernels and the last layer are left to Adam."""
+    """SGD with momentum, AdamW (Loshchilov & Hutter 2019), LAMB (You et al. 2020), LARS (You et al.
+    2017), Lion (Chen et al. 2023), or Muon (Jordan 2024; Liu et al. 2025), which orthogonalises the
+    updates of kernels as matrices (h * w * i, o) and scales them as AdamW's; biases, normalisation,
+    depthwise kernels and the last layer are left to Adam."""
     peak_lr: Positive = 0.1
     """The largest learning rate that the schedule reaches."""
     momentum: ShareBelowOne = 0.9
@@ -232,31 +228,29 @@ class Optim(Checked, section="optim"):
     b1: ShareBelowOne = 0.9
     """Decay of the first moment in AdamW, LAMB, Lion and Muon's Adam."""
     b2: ShareBelowOne = 0.999
-    """Decay of the second moment in AdamW, LAMB and Muon's Adam, and of
-    the momentum in Lion (whose authors use 0.99)."""
+    """Decay of the second moment in AdamW, LAMB and Muon's Adam, and of the momentum in Lion (whose
+    authors use 0.99)."""
     weight_decay: NotNegative = 0.0
-    """SGD and LARS add weight_decay * kernel to the gradient; the others
-    subtract lr * weight_decay * kernel (LAMB before its trust ratio)."""
+    """SGD and LARS add weight_decay * kernel to the gradient; the others subtract lr * weight_decay
+    * kernel (LAMB before its trust ratio)."""
     clip_norm: Positive | None = None
     """Scales a gradient of a larger global norm down to this norm."""
     sam_rho: NotNegative = 0.0
-    """Above 0, takes the gradient at the worst point within this distance
-    (sharpness-aware minimisation, Foret et al. 2021), with any optimizer.
-    A step then costs as much as two."""
+    """Above 0, takes the gradient at the worst point within this distance (sharpness-aware
+    minimisation, Foret et al. 2021), with any optimizer. A step then costs as much as two."""
     schedule_free: bool = False
-    """Averages the iterates of SGD or AdamW, with momentum or b1 as the
-    weight, instead of lowering the learning rate (Defazio et al. 2024).
-    The averages are evaluated. Needs the constant schedule."""
+    """Averages the iterates of SGD or AdamW, with momentum or b1 as the weight, instead of lowering
+    the learning rate (Defazio et al. 2024). The averages are evaluated. Needs the constant
+    schedule."""
     layer_decay: ShareAboveZero = 1.0
-    """Learning rate of a top-level module as a fraction of the next
-    module's; the last one learns at the full rate."""
+    """Learning rate of a top-level module as a fraction of the next module's; the last one learns
+    at the full rate."""
     freeze: Annotated[tuple[Pattern, ...], Accepts("a tuple of regular expressions")] = ()
-    """Parameters to leave untrained, as regular expressions for whole parts
-    of their names: conv1, layer[12]_.*, or conv2/bias. Statistics of
-    normalisation layers are still updated."""
+    """Parameters to leave untrained, as regular expressions for whole parts of their names: conv1,
+    layer[12]_.*, or conv2/bias. Statistics of normalisation layers are still updated."""
     head_only: bool = False
-    """Trains only the arrays whose shape depends on the number of classes,
-    on features computed as in evaluation (a linear probe)."""
+    """Trains only the arrays whose shape depends on the number of classes, on features computed as
+    in evaluation (a linear probe)."""
 
     def __post_init__(self) -> None:
         """Checks the fields and their relations."""
@@ -273,19 +267,17 @@ class Schedule(Checked, section="schedule"):
     """The learning rate over time: a linear warm-up, then the named curve."""
 
     name: Literal["constant", "cosine", "polynomial", "step", "one_cycle"] = "cosine"
-    """The curve: constant; half a cosine (Loshchilov & Hutter 2017) or a
-    polynomial down to end_factor; steps down at milestones; or one cycle,
-    up from peak_lr / 25 and down to end_factor (Smith & Topin 2019)."""
+    """The curve: constant; half a cosine (Loshchilov & Hutter 2017) or a polynomial down to
+    end_factor; steps down at milestones; or one cycle, up from peak_lr / 25 and down to end_factor
+    (Smith & Topin 2019)."""
     warmup_epochs: NotNegative = 1.0
     """Epochs of a linear rise from 0 to peak_lr, or of one_cycle's rise."""
     end_factor: Share = 0.0
-    """Last learning rate of cosine, polynomial and one_cycle, as a fraction
-    of peak_lr."""
+    """Last learning rate of cosine, polynomial and one_cycle, as a fraction of peak_lr."""
     power: Positive = 1.0
     """Exponent of the polynomial; 1 gives a straight line."""
     milestones: Rising = ()
-    """Epochs from the start of the run at which the step schedule lowers
-    the learning rate."""
+    """Epochs from the start of the run at which the step schedule lowers the learning rate."""
     factor: ShareAboveZero = 0.1
     """The factor by which each milestone multiplies the learning rate."""
 
@@ -304,39 +296,37 @@ class Train(Checked, section="train"):
     """How long to train, from which seed, and how often to evaluate and save."""
 
     epochs: Count = 10
-    """Passes over the training set. Each leaves out the few examples that
-    do not fill a batch, different ones each time."""
+    """Passes over the training set. Each leaves out the few examples that do not fill a batch,
+    different ones each time."""
     seed: Seed = 0
     """Seed of initialisation, example order, augmentation and dropout."""
     label_smoothing: ShareBelowOne = 0.0
-    """Share of each target that is spread evenly over all classes (Szegedy
-    et al. 2016)."""
+    """Share of each target that is spread evenly over all classes (Szegedy et al. 2016)."""
     accumulate: Count = 1
-    """Computes each batch in this many parts, to save memory. The gradient
-    is that of the whole batch; batch statistics are those of each part."""
+    """Computes each batch in this many parts, to save memory. The gradient is that of the whole
+    batch; batch statistics are those of each part."""
     ema_decay: ShareBelowOne = 0.0
-    """Above 0, evaluation, prediction and the best checkpoint use a moving
-    average of parameters and batch statistics with this decay per step."""
+    """Above 0, evaluation, prediction and the best checkpoint use a moving average of parameters
+    and batch statistics with this decay per step."""
     distill_from: Folder | None = None
-    """The folder of a run, or of imported weights, to use as the teacher
-    (Hinton et al. 2015); it sees the same images in evaluation mode."""
+    """The folder of a run, or of imported weights, to use as the teacher (Hinton et al. 2015); it
+    sees the same images in evaluation mode."""
     distill_weight: Share = 0.5
     """Weight of the teacher in the loss; the labels get the rest."""
     distill_temperature: Positive = 2.0
-    """Divides the logits in the teacher's part of the loss, which is then
-    multiplied by the square of this number."""
+    """Divides the logits in the teacher's part of the loss, which is then multiplied by the square
+    of this number."""
     patience: Count | None = None
-    """Stops after this many epochs without a better test_top1. The best
-    accuracy, chosen on the test set, is then an optimistic estimate."""
+    """Stops after this many epochs without a better test_top1. The best accuracy, chosen on the
+    test set, is then an optimistic estimate."""
     eval_every: Count = 1
     """Epochs between evaluations on the test set."""
     checkpoint_every: Count = 1
     """Epochs between checkpoints."""
     seeds_mode: SeedsMode = "auto"
-    """How several seeds, or trials of a sweep, are trained in one program:
-    in a loop (map), one after another without a loop (unroll), as one
-    batch (vmap), or on several devices (devices). auto takes the fastest
-    for a few steps; alone gives each run a program of its own."""
+    """How several seeds, or trials of a sweep, are trained in one program: in a loop (map), one
+    after another without a loop (unroll), as one batch (vmap), or on several devices (devices).
+    auto takes the fastest for a few steps; alone gives each run a program of its own."""
 
 
 @dataclass(frozen=True)
@@ -344,11 +334,11 @@ class Devices(Checked, section="devices"):
     """How many devices share a run; steps are the same on any number of them, up to rounding."""
 
     data: Count | None = None
-    """Number of groups of fsdp devices; None uses all devices. A batch is
-    split evenly over the devices of all groups."""
+    """Number of groups of fsdp devices; None uses all devices. A batch is split evenly over the
+    devices of all groups."""
     fsdp: Count = 1
-    """Devices per group; these also split large parameters and optimizer
-    state among themselves (fully sharded data parallelism)."""
+    """Devices per group; these also split large parameters and optimizer state among themselves
+    (fully sharded data parallelism)."""
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,4 @@ def in_batches(split: Source, batch_size: int, devices: int = 1) -> dict[str, np
         padding = np.zeros((missing, *array.shape[1:]), array.dtype)
         return np.concatenate([array, padding]).reshape(-1, batch_size, *array.shape[1:])
 
-    return {
-        "image": cut(split.images),
-        "label": cut(split.labels),
-        "mask": cut(np.ones(n, bool)),
-    }
+    return {"image": cut(split.images), "label": cut(split.labels), "mask": cut(np.ones(n, bool))}

@@ -11,30 +11,23 @@ class Source(Protocol):
 
     def __len__(self) -> int:
         """Returns the number of examples."""
-        ...
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """The height, width and channels of every image."""
-        ...
 
     def first(self, number: int) -> "Source":
         """Returns the split of the first examples only."""
-        ...
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads examples by their places in the split.
 
-        Returns:
-            ``image`` ``(n, h, w, c)`` uint8, ``label`` ``(n,)`` int32 and ``ok`` ``(n,)`` bool,
-            which is False where an image cannot be read.
+        Returns ``image`` ``(n, h, w, c)`` uint8, ``label`` ``(n,)`` int32 and ``ok`` ``(n,)`` bool,
+        which is False where an image cannot be read.
         """
-        ...
 
     def fault(self, index: int) -> str:
         """Says in one line why an example cannot be read, and names it."""
-        ...
 
     def identity(self) -> list[np.ndarray]:
         """Returns arrays that tell this split from every other one."""
-        ...

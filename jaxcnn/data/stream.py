@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import parent_process
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class Stream:
         return slice(self.process_index * own, (self.process_index + 1) * own)
 
     def _read(
-        self, reader: "_Reader", start: int, source: Source
+        self, reader: "_TrainBatches | _EvalBatches", start: int, source: Source
     ) -> Iterator[dict[str, np.ndarray]]:
         elements = _prefetched(reader, start, self.workers)
         try:
@@ -106,13 +106,7 @@ class Stream:
             gc.collect()  # in Grain's iterators are cycles that hold memory shared with the workers
 
 
-@runtime_checkable
-class _Reader(Protocol):
-    """What Grain asks for elements, in any order and from any process."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, at: Any) -> dict[str, np.ndarray]: ...
+# Grain asks these for elements, in any order and from any process.
 
 
 @dataclass(frozen=True)
@@ -170,7 +164,7 @@ def _order(seed: int, epoch: int, examples: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(examples)
 
 
-def _prefetched(reader: _Reader, start: int, workers: int | None) -> Any:
+def _prefetched(reader: Any, start: int, workers: int | None) -> Any:
     """Reads the elements from ``start`` on, in order, a few of them ahead of their use."""
     import grain
     from absl import flags

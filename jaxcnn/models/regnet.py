@@ -38,11 +38,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, h / stride, w / stride, width)``."""
         unit = partial(
-            ConvNormAct,
-            self.width,
-            names=("0", "1"),
-            kernel_init=he_fan_out,
-            dtype=self.dtype,
+            ConvNormAct, self.width, names=("0", "1"), kernel_init=he_fan_out, dtype=self.dtype
         )
         shortcut = x
         groups = self.width // self.group_width
@@ -128,10 +124,7 @@ class RegNet(nn.Module):
         ends["features"] = x = ops.global_avg_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         logits = Dense(
-            self.num_classes,
-            kernel_init=nn.initializers.normal(0.01),
-            dtype=self.dtype,
-            name="fc",
+            self.num_classes, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype, name="fc"
         )(x)
         return (logits, ends) if endpoints else logits
 

@@ -86,13 +86,7 @@ class CifarResNet(nn.Module):
         block = nn.remat(CifarBlock, static_argnums=(2,)) if self.remat else CifarBlock
         ends: dict[str, jax.Array] = {}
         x = Conv(
-            16,
-            3,
-            padding=1,
-            use_bias=False,
-            kernel_init=he_fan_in,
-            dtype=self.dtype,
-            name="conv1",
+            16, 3, padding=1, use_bias=False, kernel_init=he_fan_in, dtype=self.dtype, name="conv1"
         )(x)
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train=train))
         for stage, width in enumerate((16, 32, 64), start=1):

@@ -59,13 +59,7 @@ class ShuffleUnit(nn.Module):
     def _pointwise(self, name: str, x: jax.Array, features: int) -> jax.Array:
         init = fan_in_uniform(x.shape[-1])
         return Conv(
-            features,
-            1,
-            padding=0,
-            use_bias=False,
-            kernel_init=init,
-            dtype=self.dtype,
-            name=name,
+            features, 1, padding=0, use_bias=False, kernel_init=init, dtype=self.dtype, name=name
         )(x)
 
     def _depthwise(self, name: str, x: jax.Array) -> jax.Array:

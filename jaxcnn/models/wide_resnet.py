@@ -86,13 +86,7 @@ class WideResNet(nn.Module):
         block = nn.remat(WideBlock, static_argnums=(2,)) if self.remat else WideBlock
         ends: dict[str, jax.Array] = {}
         x = Conv(
-            16,
-            3,
-            padding=1,
-            use_bias=False,
-            kernel_init=he_fan_out,
-            dtype=self.dtype,
-            name="conv1",
+            16, 3, padding=1, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype, name="conv1"
         )(x)
         for stage in (1, 2, 3):
             width = 16 * 2 ** (stage - 1) * self.widen

@@ -395,10 +395,7 @@ def block_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
     """At stride 1 the input gradient is an ordinary convolution, which ``block_forward`` does."""
     kernel = transpose_kernel(spec, w).astype(dy.dtype)
     ordinary = dataclasses.replace(
-        spec,
-        x_shape=dy.shape,
-        w_shape=kernel.shape,
-        padding=transpose_padding(spec),
+        spec, x_shape=dy.shape, w_shape=kernel.shape, padding=transpose_padding(spec)
     )
     return block_forward(ordinary, dy, kernel)
 

@@ -166,12 +166,7 @@ def explicit_padding(
 
 
 def conv_output_shape(
-    shape: Shape,
-    kernel: Ints,
-    *,
-    stride: Ints = 1,
-    padding: Padding = "SAME",
-    dilation: Ints = 1,
+    shape: Shape, kernel: Ints, *, stride: Ints = 1, padding: Padding = "SAME", dilation: Ints = 1
 ) -> tuple[int, ...]:
     r"""Returns the spatial shape of a convolution's output.
 
@@ -318,10 +313,7 @@ def pool_output_shape(
 
 
 def conv_transpose_padding(
-    padding: Padding,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
+    padding: Padding, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> Pairs:
     """Returns the padding that a transposed convolution removes from its full output.
 
@@ -431,12 +423,7 @@ def layer_activations(spatial: Shape, features: Int) -> int:
 
 
 def layer_parameters(
-    kernel: Shape,
-    in_features: Int,
-    features: Int,
-    *,
-    groups: Int = 1,
-    bias: bool = True,
+    kernel: Shape, in_features: Int, features: Int, *, groups: Int = 1, bias: bool = True
 ) -> int:
     r"""Counts the parameters of a convolution.
 

@@ -14,13 +14,7 @@ from jax import Array, lax
 
 from jaxcnn.ops import lowering
 from jaxcnn.ops.annotations import ArrayInput, AxisName, Flag, Int, Ints, Number
-from jaxcnn.ops.checks import (
-    channel_vector,
-    floating_array,
-    number_at_least,
-    per_channel,
-    wide,
-)
+from jaxcnn.ops.checks import channel_vector, floating_array, number_at_least, per_channel, wide
 from jaxcnn.ops.geometry import is_int, per_dimension
 
 

@@ -23,12 +23,7 @@ from jaxcnn.ops.annotations import (
 )
 from jaxcnn.ops.checks import images, wide
 from jaxcnn.ops.conv import depthwise_conv
-from jaxcnn.ops.geometry import (
-    ceil_padding,
-    explicit_padding,
-    per_dimension,
-    window_output_shape,
-)
+from jaxcnn.ops.geometry import ceil_padding, explicit_padding, per_dimension, window_output_shape
 from jaxcnn.ops.pool_rewrites import PoolSpec
 
 

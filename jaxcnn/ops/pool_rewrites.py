@@ -127,10 +127,7 @@ def tap_slice(spec: PoolSpec, padded: Array, tap: tuple[int, ...]) -> Array:
         for start, n, s in zip(starts, spec.out_spatial, spec.stride, strict=True)
     ]
     return lax.slice(
-        padded,
-        (0, *starts, 0),
-        (padded.shape[0], *limits, padded.shape[-1]),
-        (1, *spec.stride, 1),
+        padded, (0, *starts, 0), (padded.shape[0], *limits, padded.shape[-1]), (1, *spec.stride, 1)
     )
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +82,7 @@ def _evaluate_stream(
 
 
 def evaluate(
-    workdir: Path,
-    checkpoint: str = "latest",
-    data_dir: str | None = None,
-    tta: Views = "none",
+    workdir: Path, checkpoint: str = "latest", data_dir: str | None = None, tta: Views = "none"
 ) -> dict[str, Any]:
     """Evaluates a trained run on its test set.
 
@@ -142,24 +139,22 @@ def predict_test_set(workdir: Path) -> dict[str, np.ndarray]:
 
 def _predict(trained: Trained, dataset: sources.Dataset) -> dict[str, np.ndarray]:
     program = _predictor(trained.model, trained.experiment.data, dataset.render)
+    experiment = trained.experiment
+    if dataset.streamed:
+        stream = open_stream(dataset, experiment.data, experiment.train.seed)
+        blocks: Iterable[Any] = (
+            {k: v[None] for k, v in batch.items()} for batch in stream.eval_batches()
+        )
+    else:
+        blocks = [pipeline.in_batches(dataset.test, experiment.data.eval_batch_size)]
     parts, masks = [], []
-    for block in _test_blocks(trained, dataset):
+    for block in blocks:
         out = {"label": block["label"], **program(trained.variables, block)}
         masks.append(block["mask"].ravel())
         parts.append({k: np.asarray(v)[block["mask"]] for k, v in out.items()})
     found = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     # Batches follow the split, and what fills up the last one lies behind its end.
     return {"index": np.flatnonzero(np.concatenate(masks)), **found}
-
-
-def _test_blocks(network: Network, dataset: sources.Dataset) -> Iterator[Mapping[str, np.ndarray]]:
-    """Yields blocks of batches, (batches, n, ...), that make up the test set."""
-    experiment = network.experiment
-    if not dataset.streamed:
-        yield pipeline.in_batches(dataset.test, experiment.data.eval_batch_size)
-        return
-    for batch in open_stream(dataset, experiment.data, experiment.train.seed).eval_batches():
-        yield {name: array[None] for name, array in batch.items()}
 
 
 @functools.lru_cache(maxsize=8)  # seeds of one arm share the program

@@ -21,6 +21,7 @@ from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.runs import together
 from jaxcnn.runs.display import Listener
+from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.program import Compiled, Program
 from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Modes
@@ -56,23 +57,14 @@ def train_one(
     *,
     profile: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Trains one run, going on where an earlier call ended; returns what summary.json holds.
-
-    Args:
-        experiment: what is trained.
-        folder: the run folder.
-        listener: hears messages, progress and records.
-        profile: the steps, from the first to before the second, that are traced into the folder
-            ``profile``.
+    """Trains one run as :func:`train` does, and returns what summary.json holds.
 
     Raises:
-        InputError: a fault in the experiment, the data or the folder.
         Diverged: the loss is no longer finite.
-        Stopped: a signal came; the state is saved.
     """
     outcome = train([Run(experiment, folder)], listener, profile=profile)
     if outcome.diverged:
-        raise Diverged(outcome.diverged[folder])
+        raise Diverged(f"{folder}: {outcome.diverged[folder]}")
     return outcome.results[folder]
 
 
@@ -165,7 +157,9 @@ def _train_group(
                 session.listener.message(f"{len(part)} together ({chosen})")
             if session.modes is not None:
                 session.modes.note([run.folder for run in part], chosen)
-            evaluate = program.compile_evaluate(trainings[0].state)
+            evaluate = compile_evaluate(
+                program.network, program.dataset, trainings[0].state, devices=program.devices
+            )
             _loop(session, trainings, chunk, evaluate, window)
 
 
@@ -232,14 +226,7 @@ def _loop(
 
 
 class _Session:
-    """What one call of :func:`train` keeps from its beginning to its end.
-
-    Args:
-        listener: hears what happens.
-        stop: notes signals.
-        modes: remembers how each run is computed.
-        many: whether there are several runs.
-    """
+    """What one call of :func:`train` keeps from its beginning to its end."""
 
     def __init__(
         self, listener: Listener, stop: StopRequest, modes: Modes | None, many: bool
@@ -311,13 +298,7 @@ def _checked_groups(
 
 @dataclass(frozen=True)
 class Window:
-    """Steps that jax.profiler traces, a trace an epoch, for TensorBoard or xprof.
-
-    Attributes:
-        first: the step at whose beginning the trace begins.
-        last: the step at whose beginning it ends.
-        folder: where it is written.
-    """
+    """The steps from ``first`` to before ``last`` that jax.profiler traces, a trace an epoch."""
 
     first: int
     last: int

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxcnn.analysis.statistics import mean_interval
 from jaxcnn.config import Comparison, Experiment
+from jaxcnn.runs.group import Outcome
 from jaxcnn.runs.training import Run
 from jaxcnn.train import files, processes
 
@@ -40,14 +41,15 @@ def comparison(arms: Comparison, workdir: Path) -> list[Run]:
     ]
 
 
-def write_seeds(name: str, summaries: Sequence[Mapping[str, Any]], workdir: Path) -> dict[str, Any]:
+def write_seeds(name: str, outcome: Outcome, workdir: Path) -> dict[str, Any]:
     """Writes seeds.json, and returns what it holds; without results where all seeds diverged.
 
     Args:
         name: of the experiment.
-        summaries: what summary.json of every seed holds that has ended well.
+        outcome: what became of the seeds.
         workdir: where the file goes.
     """
+    summaries = sorted(outcome.results.values(), key=lambda summary: summary["seed"])
     results: dict[str, Any] = {"name": name, "seeds": [summary["seed"] for summary in summaries]}
     if summaries:
         results |= {

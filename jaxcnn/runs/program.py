@@ -19,9 +19,8 @@ from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
 from jaxcnn.errors import InputError
 from jaxcnn.runs import network
-from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.trained import Trained, describe, restore
-from jaxcnn.train import mesh, metrics, optim, run_folder, step
+from jaxcnn.train import mesh, optim, run_folder, step
 from jaxcnn.train.state import TrainState, sha256, stream
 
 States = tuple[TrainState, ...]
@@ -97,8 +96,7 @@ class Program:
         frozen = optim.frozen_paths(config.optim, net.layout)
         gather = mesh.make_gather(self.devices, net.shapes.params)
         batch_of = mesh.split_batches(
-            self.devices,
-            functools.partial(_batch, config, self.dataset, shuffle, self.teacher),
+            self.devices, functools.partial(_batch, config, self.dataset, shuffle, self.teacher)
         )
 
         def chunk(state: TrainState, given: Any, rates: jax.Array, end: jax.Array) -> TrainState:
@@ -190,10 +188,6 @@ class Program:
         """Puts a block of batches, (steps, n, ...) each, and the number of its first step."""
         first = mesh.place(block.pop("first"), mesh.replicated(self.devices))
         return {"first": first, **mesh.place_part(block, mesh.split(self.devices, axis=1))}
-
-    def compile_evaluate(self, state: TrainState) -> Callable[[TrainState], metrics.Sums]:
-        """Compiles the evaluation on the test set."""
-        return compile_evaluate(self.network, self.dataset, state, devices=self.devices)
 
 
 def program_key(experiment: Experiment) -> str:

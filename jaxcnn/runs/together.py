@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxcnn.config import Experiment, SeedsMode
+from jaxcnn.config import SeedsMode
 from jaxcnn.runs.program import Compiled, Program, RatedChunk, States, program_key
 from jaxcnn.runs.training import Run
 from jaxcnn.train import files, mesh, processes, run_folder
@@ -65,11 +65,6 @@ class Modes:
         return files.read_json(self.path, "modes")["modes"] if self.path.exists() else {}
 
 
-def _devices_of(experiment: Experiment) -> list[jax.Device]:
-    """Returns the devices that a run alone would use, of one process."""
-    return jax.devices()[: experiment.devices.data]
-
-
 def groups(
     runs: Sequence[tuple[Run, bool]], modes: Modes | None, even_few: bool
 ) -> list[tuple[list[Run], SeedsMode]]:
@@ -89,7 +84,9 @@ def groups(
     for (_, mode, settled), those in alike.items():
         for part in (those[i : i + AT_MOST] for i in range(0, len(those), AT_MOST)):
             # A few runs leave devices idle that a run alone would use.
-            few = len(part) == 1 or len(part) < len(_devices_of(part[0].experiment))
+            few = len(part) == 1 or len(part) < len(
+                jax.devices()[: part[0].experiment.devices.data]
+            )
             if mode == "alone" or (few and not settled and not even_few):
                 found += [([run], "alone") for run in part]
             else:
@@ -125,7 +122,7 @@ def compile_fastest(
     Returns:
         The mode and the compiled chunk.
     """
-    devices = _devices_of(program.experiment)[: len(states)]
+    devices = jax.devices()[: program.experiment.devices.data][: len(states)]
     candidates: list[SeedsMode] = [mode]
     if mode == "auto":
         # On CPUs the others gain nothing: vmap turns convolutions with other weights for each run

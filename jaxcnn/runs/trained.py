@@ -1,5 +1,6 @@
 """A trained network: opened from its folder, applied to images, handed on to another training."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,11 +84,8 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
     if len(about["image_shape"]) != 3:
         raise InputError(f"{workdir / 'dataset.json'}: damaged: image_shape must be three numbers")
     built = network.build(experiment, about["classes"], tuple(about["image_shape"]))
-    saved = run_folder.checkpoints(workdir, checkpoint, read_only=True)
-    try:
+    with contextlib.closing(run_folder.checkpoints(workdir, checkpoint, read_only=True)) as saved:
         restored = saved.restore(mesh.placed(mesh.one_device(), built.shapes))
-    finally:
-        saved.close()
     if restored is None:
         raise InputError(f"workdir {workdir}: has no {checkpoint} checkpoint yet; train it first")
     state, _ = restored
@@ -222,21 +220,11 @@ def import_weights(
     with as_input_error():
         variables = models.load_torch_weights(built.model, path, input_shape=built.input_shape)
     state = built.start_from(variables, jnp.int32(0))
-    about = {
-        "name": experiment.data.name,
-        "classes": list(classes),
-        "image_shape": list(image_shape),
-    }
-    run = run_folder.RunFolder(out)
-    try:
+    about = {"name": experiment.data.name, "classes": classes, "image_shape": image_shape}
+    with contextlib.closing(run_folder.RunFolder(out)) as run:
         if any((out / "checkpoints").glob("*/*")):
             raise InputError(f"--out {out}: holds a run or weights already; give another folder")
         run.claim(to_dict(experiment), about, run_folder.environment())
-        saved = run_folder.checkpoints(out, "latest")
-        try:
+        with contextlib.closing(run_folder.checkpoints(out, "latest")) as saved:
             saved.save(0, state, {"source": path.name})
-        finally:
-            saved.close()
-    finally:
-        run.close()
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))

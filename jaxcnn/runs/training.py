@@ -235,10 +235,15 @@ class Training:
             raise Diverged(
                 f"the test loss is not finite after step {self.step}; nothing of it is saved"
             )
+        done = jax.device_get(self.state.sums)
+        train = metrics.means(done, "train")
+        if train:
+            steps = int(done["count"]) / self.experiment.data.batch_size
+            train["grad_norm"] = float(done["grad_norm"]) / steps
         found = {
             "step": self.step,
             "epoch": self.step // self.program.steps_per_epoch,
-            **_train_record(jax.device_get(self.state.sums), self.experiment.data.batch_size),
+            **train,
             **test,
             "lr": float(self.rates[self.step - 1]),
             "seconds": self.seconds,
@@ -365,9 +370,3 @@ def _transferred(
         found[kind], anew = transfer(old.get(kind, {}), variables[kind], classes, folder)
         fresh += anew
     return found, fresh
-
-
-def _train_record(sums: metrics.Sums, batch_size: int) -> Record:
-    found = metrics.means(sums, "train")
-    steps = int(sums["count"]) / batch_size
-    return {**found, "grad_norm": float(sums["grad_norm"]) / steps} if found else {}

@@ -53,9 +53,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=not read_only,
-                create=not read_only,
-                read_only=read_only,
+                cleanup_tmp_directories=not read_only, create=not read_only, read_only=read_only
             ),
         )
 

@@ -8,13 +8,7 @@ import pytest
 from jaxcnn import models
 from jaxcnn.analysis.gradcam import grad_cam, tap
 from jaxcnn.analysis.summary import endpoint_fields, summarize
-from jaxcnn.analysis.visualize import (
-    deepest,
-    effective_field,
-    extent,
-    first_filters,
-    save_fields,
-)
+from jaxcnn.analysis.visualize import deepest, effective_field, extent, first_filters, save_fields
 from jaxcnn.config import Data, Experiment, Model, Optim, Train
 from jaxcnn.data import shapes
 from jaxcnn.data.augment import make_prepare

@@ -34,8 +34,7 @@ def _param(row: Row) -> Any:
 
 
 @pytest.mark.parametrize(
-    "row",
-    [pytest.param(row, id=row.name, marks=slow if row.giant else ()) for row in SHARED],
+    "row", [pytest.param(row, id=row.name, marks=slow if row.giant else ()) for row in SHARED]
 )
 def test_names_shapes_and_counts_are_the_references(row: Row, torchvision: Any) -> None:
     theirs = reference(row.name, empty=True)
@@ -47,9 +46,7 @@ def test_names_shapes_and_counts_are_the_references(row: Row, torchvision: Any) 
 
 
 @pytest.mark.parametrize(
-    "row",
-    [row for row in SHARED if row.smallest > 1 and not row.giant],
-    ids=lambda row: row.name,
+    "row", [row for row in SHARED if row.smallest > 1 and not row.giant], ids=lambda row: row.name
 )
 def test_smallest_image_is_the_references(row: Row, torchvision: Any) -> None:
     import torch

@@ -154,11 +154,7 @@ BAD = {
         TypeError,
         "padding=array.*must be an int or a sequence",
     ),
-    "bytes": (
-        lambda: ops.conv(X, W, padding=b"SAME"),
-        TypeError,
-        "padding=b'SAME' must be an int",
-    ),
+    "bytes": (lambda: ops.conv(X, W, padding=b"SAME"), TypeError, "padding=b'SAME' must be an int"),
     "array of text": (lambda: ops.conv(np.array(["a"]), W), TypeError, "x.dtype=<U1 must be float"),
     "list for impl": (lambda: ops.conv(X, W, impl=["lax"]), ValueError, "impl=.'lax'. must be one"),
     "list for mode": (

@@ -56,11 +56,7 @@ def test_layer_parameters(kernel, in_features, features, options, expected):
         ([(11, 4), (3, 2), (5, 1, 2), (3, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1), (3, 2)], 195, 32),
         ([(3, 1, 2, 2)], 5, 1),
         # VGG-16 up to the last pool
-        (
-            [*[(3, 1, 1)] * 2, (2, 2)] * 2 + [*[(3, 1, 1)] * 3, (2, 2)] * 3,
-            212,
-            32,
-        ),
+        ([*[(3, 1, 1)] * 2, (2, 2)] * 2 + [*[(3, 1, 1)] * 3, (2, 2)] * 3, 212, 32),
     ],
 )
 def test_receptive_field(layers, size, stride):

@@ -249,12 +249,7 @@ def test_values_and_gradients_are_those_of_pytorch(rank, arguments):
     padding=st.sampled_from(["VALID", "SAME", 1]),
 )
 def test_shapes_are_what_geometry_says(size, window, stride, dilation, ceil_mode, padding):
-    arguments = {
-        "stride": stride,
-        "dilation": dilation,
-        "ceil_mode": ceil_mode,
-        "padding": padding,
-    }
+    arguments = {"stride": stride, "dilation": dilation, "ceil_mode": ceil_mode, "padding": padding}
     try:
         expected = geometry.pool_output_shape((size, size), window, **arguments)
     except ValueError as error:

@@ -145,11 +145,7 @@ def test_evaluation_on_many_devices_counts_every_example_once(found):
 
 
 def test_large_arrays_are_split_along_their_longest_axis(found):
-    assert found["specs"] == {
-        "large": [None, None, "fsdp"],
-        "odd": [],
-        "small": [],
-    }
+    assert found["specs"] == {"large": [None, None, "fsdp"], "odd": [], "small": []}
 
 
 def test_what_cannot_be_arranged_is_refused(found):
