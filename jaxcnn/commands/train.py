@@ -19,8 +19,7 @@ from jaxcnn.errors import InputError, as_input_error
 class Command(arguments.Command):
     """Trains an experiment, or goes on where an earlier call in the same folder ended.
 
-    Every field of the experiment is an option too; what the command line says goes before what the
-    file says.
+    Every field of the experiment is an option too, which takes precedence over the file.
     """
 
     most_used = (
@@ -38,7 +37,7 @@ class Command(arguments.Command):
     )
 
     file: Path = field(metadata={"place": "EXPERIMENT.py"})
-    """An experiment file, as experiments/lenet5_digits.py, which defines config() -> Experiment."""
+    """A file that defines config() -> Experiment, such as experiments/lenet5_digits.py."""
     workdir: Path | None = None
     """The run folder, or the folder of several seeds; by default runs/NAME-seedSEED, with --seeds
     runs/NAME-seeds."""
@@ -49,7 +48,8 @@ class Command(arguments.Command):
     """A run or imported weights to start from, short for --model.init-from; by default what the
     experiment says."""
     profile: str | None = None
-    """The steps, as 10:20, that jax.profiler traces into the run folder; by default none."""
+    """The steps that jax.profiler traces into the run folder, such as 10:20 for the steps 10 to
+    19; by default none."""
     experiment: Experiment = field(default_factory=Experiment, metadata={"spread": True})
     distributed: Distributed = field(default_factory=Distributed)
 
@@ -143,5 +143,5 @@ def _steps(text: str | None) -> tuple[int, int] | None:
         return None
     found = re.fullmatch(r"(\d+):(\d+)", text)
     if found is None or int(found[1]) >= int(found[2]):
-        raise InputError(f"--profile {text}: must be FIRST:LAST, as 10:20, with FIRST below LAST")
+        raise InputError(f"--profile {text}: must be FIRST:LAST, as in 10:20, FIRST below LAST")
     return int(found[1]), int(found[2])

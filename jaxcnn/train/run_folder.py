@@ -10,6 +10,8 @@ Where several processes train together, the first one reads and writes here for 
 | metrics.jsonl   | one object per evaluation                                       |
 | summary.json    | the result; written when the run is finished                    |
 | tb/             | TensorBoard events                                              |
+| *.png           | learning curves and confusion matrix                            |
+| predictions.npz | the answer to every test image, where it was asked for          |
 | profile/        | traces of jax.profiler, if asked for                            |
 | checkpoints/    | ``latest/`` and ``best/``                                       |
 """

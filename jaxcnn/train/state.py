@@ -23,8 +23,8 @@ class TrainState:
         params: learned arrays, float32.
         model_state: other variable collections, such as ``batch_stats``.
         opt_state: Optax's state.
-        sums: metrics summed since the last report; ``bad_step`` is the first step whose loss or
-            gradient was not finite, -1 while there is none.
+        sums: metrics summed since the last evaluation; ``bad_step`` is the first step whose loss
+            or gradient was not finite, -1 while there is none.
         ema: the moving average of params and model_state, as one dict of collections; None where
             no average is kept.
     """

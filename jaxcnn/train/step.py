@@ -33,9 +33,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], TrainState]:
     """Makes ``step(state, batch) -> state``: forward, backward, update, averages, metrics.
 
-    The loss is the mean cross-entropy against ``target`` or else ``label``, mixed with that
-    against the ``teacher``; where the network has auxiliary heads (``endpoints["aux_logits"]``),
-    theirs is added, times the network's ``aux_weight``.
+    The loss is the mean cross-entropy against ``target`` or else ``label``, mixed with the loss of
+    distillation where there is a ``teacher``; where the network has auxiliary heads
+    (``endpoints["aux_logits"]``), their cross-entropy is added, times the network's ``aux_weight``.
 
     Args:
         model: the network.
