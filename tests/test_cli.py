@@ -142,7 +142,7 @@ def bad_calls(folder: Path, trained: Path):
     at = str(trained)
     return {
         "no command": (("fly",), "command 'fly'"),
-        "no file": (("train",), "give EXPERIMENT.py, an experiment file"),
+        "no file": (("train",), "give EXPERIMENT.py, a file that defines config()"),
         "missing experiment": (("train", DIGITS[:-4] + ".py"), "did you mean"),
         "experiment with a syntax error": (("train", str(broken)), "SyntaxError"),
         "experiment of the wrong type": (("train", str(other)), "returned int"),
