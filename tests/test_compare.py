@@ -2,6 +2,7 @@
 
 import ast
 import html
+import itertools
 import json
 import os
 import re
@@ -58,10 +59,29 @@ def compared(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.Training, "finish", interrupted)
         assert cli.main(["compare", str(file), "--workdir", str(workdir)]) == 128 + signal.SIGTERM
-    assert len(seen) == 2
+    assert [path.relative_to(workdir).as_posix() for path in seen] == ["dense/seed0", "conv/seed0"]
     assert not (workdir / "report.html").exists()
+    # What is done can be compared in pairs, image by image.
+    assert cli.main(["report", str(workdir), "--out", str(root / "half.html")]) == 0
+    assert "McNemar" in (root / "half.html").read_text()
     assert cli.main(["compare", str(file), "--workdir", str(workdir)]) == 0
     return file, workdir
+
+
+def test_seeds_of_an_arm_are_computed_together_where_that_is_asked(capsys, tmp_path, compared):
+    _, alone = compared
+    file = tmp_path / "two_arms.py"
+    file.write_text(FILE.replace("Train(epochs=2)", "Train(epochs=2, seeds_mode='map')"))
+    code, out, _ = call(capsys, "compare", str(file), "--workdir", str(tmp_path / "out"))
+    assert code == 0
+    assert out.count("2 together (map)") == 2
+    assert "(2 runs)" in out  # whose memory it is
+    for arm, seed in itertools.product(("dense", "conv"), (0, 1)):
+        one, other = (
+            json.loads((folder_ / arm / f"seed{seed}" / "summary.json").read_text())
+            for folder_ in (alone, tmp_path / "out")
+        )
+        assert one["state_sha256"] == other["state_sha256"]
 
 
 def test_figures_are_those_of_the_runs(compared):

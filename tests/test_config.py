@@ -357,8 +357,8 @@ def test_ranges_hold_at_their_edges(kind, field, accepted, beyond, words):
 @pytest.mark.parametrize(
     ("value", "accepted"),
     [
-        *((value, True) for value in (True, 3, 0.5, "relu", (), (8, 16))),
-        *((value, False) for value in (None, [8], (8.5,), ((8,),), {"a": 1}, float("nan"))),
+        *((value, True) for value in (True, 3, 0.5, "relu", (), (8, 16), (8.5, "x"))),
+        *((value, False) for value in (None, [8], (None,), ((8,),), {"a": 1}, float("nan"))),
     ],
     ids=str,
 )
@@ -368,7 +368,7 @@ def test_an_option_of_the_model_is_named(value, accepted):
         return
     with pytest.raises(InputError) as error:
         Model(options={"width": 1, "dropout": value})
-    words = "a truth value, number, text or tuple of whole numbers"
+    words = "a truth value, number, text, or tuple of these"
     assert str(error.value) == f"model.options.dropout={value!r}: must be {words}"
 
 

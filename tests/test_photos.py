@@ -19,11 +19,12 @@ from jaxcnn.train import mesh
 SIZES = [(31, 57), (64, 20), (28, 28), (90, 33), (25, 41), (200, 61)]
 WAYS = {
     "crop": {"fit": "crop"},
-    "resize": {"fit": "resize"},
     "crop with a margin": {"fit": "crop", "read_size": 32},
-    "crop, streamed": {"fit": "crop", "streaming": True, "workers": 0},
     "grey": {"fit": "resize", "channels": 1},
+    "resize": {"fit": "resize"},
+    "crop, streamed": {"fit": "crop", "streaming": True, "workers": 0},
 }
+SLOW = ("resize", "crop, streamed")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,10 @@ def photos(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(way, marks=[pytest.mark.slow] * (way in SLOW)) for way in WAYS],
+)
 def run(request, photos, tmp_path_factory):
     """A run folder, its network, and its photos with what the network is given of each."""
     options = {"image_size": 28, "batch_size": 8, "eval_batch_size": 5, **WAYS[request.param]}

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from jaxcnn.analysis import plots
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.data import feed, sources
 from jaxcnn.errors import Diverged, InputError, Stopped
-from jaxcnn.runs import display, group
+from jaxcnn.runs import display, group, plan, together
 from jaxcnn.runs.evaluation import compile_evaluate, evaluate
 from jaxcnn.runs.trained import predict, restore
 from jaxcnn.train import metrics
@@ -332,6 +333,27 @@ def test_stopped_at_the_end_of_an_epoch_every_checkpoint_still_has_its_best(tmp_
     assert {int(path.name) for path in (folder_ / "best").iterdir()} == named
 
 
+def test_a_finished_run_is_not_taken_for_a_shorter_one(finished):
+    workdir, _ = finished
+    with pytest.raises(InputError, match=r"epochs=2: .* done 44 steps, .* at least 4 epochs"):
+        group.train_one(longer(SMALL, 2), workdir)
+
+
+def test_a_run_goes_on_although_the_weights_it_started_from_are_gone(tmp_path):
+    group.train_one(longer(SMALL, 1), tmp_path / "first")
+    tuned = replace(SMALL, model=replace(SMALL.model, init_from=str(tmp_path / "first")))
+    runs = plan.seeds(tuned, tmp_path, 2)
+    for run in runs:
+        with pytest.raises(Stopped):
+            group.train_one(run.experiment, run.folder, StopAt(11, signal.SIGTERM))
+    shutil.rmtree(tmp_path / "first")
+    outcome = group.train(runs, modes=together.Modes(tmp_path / "together.json"), grouping="all")
+    assert len(outcome.results) == 2
+    with pytest.raises(InputError, match=r"first.config\.json: no such file"):
+        group.train_one(tuned, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_lost_metrics_do_not_stop_a_run_from_ending(tmp_path):
     group.train_one(longer(SMALL, 1), tmp_path / "a")
     (tmp_path / "a" / "metrics.jsonl").unlink()
@@ -460,11 +482,11 @@ def test_the_core_needs_no_tfds_or_grain(tmp_path):
     """As on a bare accelerator machine: those imports are made to fail."""
     code = f"""
 import sys
-for name in ("tensorflow_datasets", "grain", "tensorboardX"):
+for name in ("tensorflow_datasets", "grain", "tensorboardX", "safetensors", "jinja2", "markupsafe"):
     sys.modules[name] = None
 from pathlib import Path
 from jaxcnn import config
-from jaxcnn.runs import display, group
+from jaxcnn.runs import display, group, plan, together
 experiment = config.from_dict({to_dict(longer(SMALL, 1))!r})
 print(group.train_one(experiment, Path({str(tmp_path / "a")!r}))["test_top1"])
 """

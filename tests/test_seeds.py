@@ -32,7 +32,7 @@ def train_two(experiment, workdir, listener=None):
     """As `jaxcnn train --seeds 2`: what seeds.json holds, and which seeds diverged."""
     runs = plan.seeds(experiment, workdir, 2)
     modes = together.Modes(workdir / "together.json")
-    outcome = group.train(runs, listener, modes=modes, even_few=True)
+    outcome = group.train(runs, listener, modes=modes, grouping="all")
     return plan.write_seeds(experiment.name, outcome, workdir), outcome.diverged
 
 

@@ -13,8 +13,7 @@ from jaxcnn.analysis import summary
 from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, flat, from_dict, to_dict
 from jaxcnn.data import augment
 from jaxcnn.errors import InputError, as_input_error
-from jaxcnn.train import files
-from jaxcnn.train import run_folder as folder
+from jaxcnn.train import files, run_folder
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def read(path: Path) -> FinishedRun:
     if not (path / "summary.json").exists():
         raise InputError(f"{path}: is not finished; `jaxcnn train` goes on with it")
     result = files.read_json(path / "summary.json", "test_top1", "epochs", "parameters", "seconds")
-    records = folder.read_metrics(path)
+    records = run_folder.read_metrics(path)
     if not records or records[-1].get("test_top1") != result["test_top1"]:
         raise InputError(f"{path / 'metrics.jsonl'}: does not end in the result of summary.json")
     environment = files.read_json(path / "env.json")

@@ -13,7 +13,7 @@ from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.statistics import Interval, Paired
 
 Predictions = Mapping[Path, Mapping[str, np.ndarray]]
-"""What :func:`jaxcnn.runs.predictions.of_test_set` gives, by run folder."""
+"""What :func:`jaxcnn.runs.evaluation.predict_test_set` gives, by run folder."""
 
 
 @dataclass(frozen=True)

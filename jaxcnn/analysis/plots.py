@@ -11,14 +11,16 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from markupsafe import Markup
 
 from jaxcnn.analysis.compare import ComparisonResult, pareto
 from jaxcnn.analysis.formats import si
 from jaxcnn.analysis.statistics import Interval
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 COLOURS = (
     *("#2563eb", "#d9480f", "#2b8a3e", "#9c36b5"),
@@ -72,7 +74,7 @@ _NEEDLESS = re.compile(
 _ATTRIBUTES = re.compile(r' (?:id|clip-path|xmlns(?::\w+)?|version|width|height)="[^"]*"')
 
 
-def svg(figure: Any, label: str) -> Markup:
+def svg(figure: Any, label: str) -> "Markup":
     """Returns a figure as an element of a page, of the same bytes each time.
 
     It holds no ids, no style rules and no addresses, so that several fit into one page. Nothing is
@@ -96,6 +98,8 @@ def svg(figure: Any, label: str) -> Markup:
         return re.sub("#[0-9a-f]{6}", lambda colour: VARIABLES.get(colour[0], colour[0]), plain)
 
     text = re.sub("<[^>]*>", adapt, _NEEDLESS.sub("", text)).strip()
+    from markupsafe import Markup  # only here: training draws PNG files alone
+
     return Markup(text.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(label), 1))
 
 
@@ -115,7 +119,7 @@ def lines(
     *,
     log_x: bool = False,
     log_y: bool = False,
-) -> Markup:
+) -> "Markup":
     """Draws curves of means over seeds, in bands from the lowest to the highest seed, as SVG.
 
     Args:
@@ -184,7 +188,7 @@ def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: si(value)))
 
 
-def scatter(points: Points, front: Sequence[str], x_label: str, y_label: str) -> Markup:
+def scatter(points: Points, front: Sequence[str], x_label: str, y_label: str) -> "Markup":
     """Draws points with intervals over their logarithmic cost, and a Pareto front, as SVG.
 
     Args:
@@ -260,7 +264,7 @@ def _overlap(a: Any, b: Any) -> float:
     return max(width, 0) * max(height, 0)
 
 
-def intervals(found: Mapping[str, Interval], label: str) -> Markup:
+def intervals(found: Mapping[str, Interval], label: str) -> "Markup":
     """Draws means with their intervals, one below the other, as SVG.
 
     Args:

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from jaxcnn.analysis import formats
-from jaxcnn.analysis.compare import ComparisonResult
+from jaxcnn.analysis.compare import ArmResult, ComparisonResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,10 +22,18 @@ def cells(comparison: ComparisonResult) -> list[list[str]]:
             formats.si(result.macs),
             formats.duration(result.seconds),
             formats.UNKNOWN if math.isnan(speed := result.images_per_sec) else f"{speed:,.0f}",
-            formats.si(result.memory_bytes, "B") if result.memory_bytes else formats.UNKNOWN,
+            _memory(result),
         ]
         for i, result in enumerate(comparison.results)
     ]
+
+
+def _memory(result: ArmResult) -> str:
+    """Returns the memory of the training program, with how many runs it trains where several."""
+    if not result.memory_bytes:
+        return formats.UNKNOWN
+    runs = f" ({result.runs_together} runs)" if result.runs_together > 1 else ""
+    return formats.si(result.memory_bytes, "B") + runs
 
 
 def headers(comparison: ComparisonResult) -> list[str]:
@@ -37,7 +45,7 @@ def headers(comparison: ComparisonResult) -> list[str]:
 
 
 def explanation(comparison: ComparisonResult) -> str:
-    """Explains the intervals, p-values and memory of a comparison in a few sentences."""
+    """Explains the intervals and p-values of a comparison in one or two sentences."""
     seeds = sorted({len(result.seeds) for result in comparison.results})
     if seeds == [1]:
         interval = (
@@ -56,9 +64,7 @@ def explanation(comparison: ComparisonResult) -> str:
     }[comparison.test]
     tested = sum(not math.isnan(result.p_adjusted) for result in comparison.results)
     correction = f", corrected for {tested} arms (Holm)" if tested > 1 else ""
-    together = max(result.runs_together for result in comparison.results)
-    memory = f"Memory is that of a program which trains {together} runs" if together > 1 else ""
-    return ". ".join(filter(None, [interval, test + correction, memory])) + "."
+    return ". ".join(filter(None, [interval, test + correction])) + "."
 
 
 def render(comparison: ComparisonResult) -> "Table":

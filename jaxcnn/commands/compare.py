@@ -41,7 +41,8 @@ def run(command: Command) -> int:
 
     runs = plan.comparison(comparison, workdir)
     with display.display() as listener:
-        outcome = group.train(runs, listener, modes=together.Modes(workdir / "together.json"))
+        modes = together.Modes(workdir / "together.json")
+        outcome = group.train(runs, listener, modes=modes, grouping="faster")
     if not outcome.results:
         raise InputError(f"comparison {file}: every run diverged; lower optim.peak_lr")
     problems = [f"{path}: {reason}" for path, reason in outcome.diverged.items()]

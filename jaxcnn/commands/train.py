@@ -103,7 +103,7 @@ def run(command: Command) -> int:
         else:
             runs = plan.seeds(experiment, workdir, count)
             modes = together.Modes(workdir / "together.json")
-            outcome = group.train(runs, listener, modes=modes, even_few=True)
+            outcome = group.train(runs, listener, modes=modes, grouping="all")
             result, diverged = plan.write_seeds(experiment.name, outcome, workdir), outcome.diverged
     if processes.is_first():
         print(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))

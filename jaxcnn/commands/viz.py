@@ -29,8 +29,8 @@ class Command(arguments.Command):
     runs: tuple[Path, ...] = field(metadata={"place": "RUN"})
     """At least one run folder, or folder that holds some."""
     image: tuple[Path, ...] = ()
-    """The image files to look at, resized to the dataset's size; by default the first test
-    images."""
+    """The image files to look at, brought to the dataset's size as its own files are; by default
+    the first test images."""
     endpoint: str | None = None
     """The endpoint whose feature maps and Grad-CAM are drawn; by default the last of those with
     the smallest maps."""
@@ -110,15 +110,12 @@ def _draw(
     )
     made.append("receptive_field.png")
     theory = summary.endpoint_fields(network.model, shape)
-    fields = {
-        name: visualize.effective_field(apply, name, shape, jax.random.key(0)) for name in spatial
+    known = {
+        name: (size[0], size[1]) for name in spatial if len(size := theory.get(name) or ()) == 2
     }
-    known = {name: size for name, size in theory.items() if size is not None and len(size) == 2}
-    visualize.save_fields(
-        {name: field for name, field in fields.items() if name in known},
-        {name: (size[0], size[1]) for name, size in known.items()},
-        folder / made[-1],
-    )
+    key = jax.random.key(0)
+    fields = {name: visualize.effective_field(apply, name, shape, key) for name in known}
+    visualize.save_fields(fields, known, folder / made[-1])
     return made
 
 

@@ -55,8 +55,8 @@ FolderName = Annotated[
     ),
 ]
 Option = Annotated[
-    bool | int | float | str | tuple[int, ...],
-    Accepts("a truth value, number, text or tuple of whole numbers"),
+    bool | int | float | str | tuple[bool | int | float | str, ...],
+    Accepts("a truth value, number, text, or tuple of these"),
 ]
 Views = Literal["none", "flip", "five_crop", "ten_crop"]
 """The views of a test image that test-time augmentation averages over."""

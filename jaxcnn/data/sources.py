@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxcnn.config import Data
-from jaxcnn.data import image_folder as folder
-from jaxcnn.data import records
+from jaxcnn.data import image_folder, records
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
@@ -227,7 +226,7 @@ def _synthetic(config: Data) -> Dataset:
 
 
 def _folder(config: Data) -> Dataset:
-    return Dataset(*folder.scan(config))
+    return Dataset(*image_folder.scan(config))
 
 
 def _tfds(config: Data) -> Dataset:

@@ -8,9 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  (NumPy knows bfloat16 only once this is imported)
 import numpy as np
-import safetensors
 
 PICKLE_SUFFIXES = {".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt"}
 SAFE_WAY = (
@@ -56,6 +54,9 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path} is {what or 'something else'}, not a whole safetensors file; {way}"
         )
+    import ml_dtypes  # noqa: F401  (NumPy knows bfloat16 only once this is imported)
+    import safetensors  # only here: machines that import no weights need not have it
+
     try:
         with safetensors.safe_open(path, framework="numpy") as arrays:
             names = arrays.keys()
@@ -82,8 +83,10 @@ def _refuse_repeated_names(path: Path) -> None:
 
 
 def _array(path: Path, arrays: Any, name: str) -> np.ndarray:
+    from safetensors import SafetensorError
+
     try:
         return arrays.get_tensor(name)
-    except (AttributeError, TypeError, safetensors.SafetensorError):
+    except (AttributeError, TypeError, SafetensorError):
         dtype = arrays.get_slice(name).get_dtype()
         raise ValueError(f"{path}: {name!r} has dtype={dtype!r}, which NumPy lacks") from None

@@ -500,7 +500,8 @@ def _max_pool(spec: PoolSpec, plan: Plan, x: Array) -> Array:
 def _max_pool_fwd(spec: PoolSpec, plan: Plan, x: Array) -> tuple[Array, tuple[Array, Array]]:
     # The gradient goes to the element that equals the maximum. XLA computes what it fuses anew for
     # each use, here with and there without rounding between a product and a sum; the two would
-    # then not be equal, and the window's gradient would be lost.
+    # then not be equal, and the window's gradient would be lost (seen with jax 0.12 on a CPU). The
+    # barrier costs little, since x is kept for the backward pass anyway.
     x = jax.lax.optimization_barrier(x)
     y = _max_pool(spec, plan, x)
     return y, (x, y)

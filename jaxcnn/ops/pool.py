@@ -30,7 +30,7 @@ from jaxcnn.ops.pool_rewrites import PoolSpec
 def _feature_maps(value: ArrayInput) -> Array:
     """Checks the argument of a pool, and keeps bfloat16 on a CPU from being computed within it.
 
-    XLA fuses a reduction with what precedes it, and hands both to YNNPACK. From jaxlib 0.11.2 to
+    XLA fuses a reduction with what precedes it, and hands both to YNNPACK. From jax 0.11.2 to
     0.12.0.1 at least, that gives NaN or garbage where two maxima or minima share a bfloat16 scalar,
     as two ReLUs in front of a pool do. The same without this package::
 

@@ -36,7 +36,7 @@ def compile_evaluate(
     Args:
         network: the network, and how its images are prepared and how many at a time.
         dataset: its test set is evaluated.
-        state: of the shapes that the program will be called with.
+        state: a state of the shapes that the program will be called with.
         prepare: stored images to network input, where it is another way than the network's own.
         devices: those that the state lies on; the first one by default.
 

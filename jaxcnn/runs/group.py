@@ -22,10 +22,10 @@ from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.runs import together
 from jaxcnn.runs.display import Listener
 from jaxcnn.runs.evaluation import compile_evaluate
-from jaxcnn.runs.program import Compiled, Program
+from jaxcnn.runs.program import Compiled, Program, program_key
 from jaxcnn.runs.stop import StopRequest
-from jaxcnn.runs.together import Modes
-from jaxcnn.runs.training import Evaluate, Run, Training, start_of
+from jaxcnn.runs.together import Grouping, Modes
+from jaxcnn.runs.training import Evaluate, Run, Training, check_starts
 from jaxcnn.train import mesh, processes, run_folder
 
 SECONDS_PER_CHUNK = 0.5
@@ -73,7 +73,7 @@ def train(
     listener: Listener | None = None,
     *,
     modes: Modes | None = None,
-    even_few: bool = False,
+    grouping: Grouping = "many",
     skip_unfit: bool = False,
     profile: tuple[int, int] | None = None,
 ) -> Outcome:
@@ -87,7 +87,7 @@ def train(
         runs: any runs, in folders of their own.
         listener: hears messages, progress and records.
         modes: remembers how each run is computed; None computes each run alone.
-        even_few: groups also runs that are fewer than the devices that one of them would use alone.
+        grouping: which runs that share their program are computed together.
         skip_unfit: leaves out the runs that cannot be trained, which then are ``refused``.
         profile: the steps of a single run, from the first to before the second, that are traced.
 
@@ -111,7 +111,7 @@ def train(
                 session.outcome.results[run.folder] = result
         groups: list[tuple[list[Run], SeedsMode]] = [([run], "alone") for run in left]
         if session.many or modes is not None:
-            groups = _checked_groups(session, left, even_few, skip_unfit)
+            groups = _checked_groups(session, left, grouping, skip_unfit)
         for number, (group, mode) in enumerate(groups):
             if number:
                 stop.raise_if_asked()
@@ -128,7 +128,7 @@ def _train_group(
     session: "_Session", runs: Sequence[Run], mode: SeedsMode, profile: tuple[int, int] | None
 ) -> None:
     """Trains runs that share their program, as many at a time as fit into STATES_BYTES."""
-    program, alone = session.program(runs, mode), mode == "alone"
+    program, alone = session.program(runs[0].experiment, mode), mode == "alone"
     window = Window(*profile, runs[0].folder / "profile") if profile else None
     if window is not None and window.last > program.total_steps:
         raise InputError(
@@ -234,20 +234,19 @@ class _Session:
         self.listener, self.stop, self.modes, self.many = listener, stop, modes, many
         self.outcome = Outcome()
         self.load = functools.lru_cache(maxsize=2)(sources.load)  # most runs share their data
-        self._built: tuple[Path, SeedsMode, Program] | None = None
+        self._programs: dict[tuple[str, SeedsMode], Program] = {}
 
-    def program(self, runs: Sequence[Run], mode: SeedsMode) -> Program:
-        """Returns what a group of runs shares; the newest one is not built again.
+    def program(self, experiment: Experiment, mode: SeedsMode) -> Program:
+        """Returns what experiments share that differ in no more than arguments of their program.
 
         Raises:
             InputError: a fault in the experiment, or data that it does not fit.
         """
-        experiment, folder = runs[0].experiment, runs[0].folder
-        if self._built is None or self._built[:2] != (folder, mode):
+        key = program_key(experiment), mode
+        if key not in self._programs:
             devices = mesh.make_mesh(experiment) if mode == "alone" else mesh.one_device()
-            program = Program(experiment, self.load(experiment.data), devices)
-            self._built = folder, mode, program
-        return self._built[2]
+            self._programs[key] = Program(experiment, self.load(experiment.data), devices)
+        return self._programs[key]
 
     @contextlib.contextmanager
     def giving_up(self, training: Training) -> Iterator[None]:
@@ -262,7 +261,7 @@ class _Session:
 
 
 def _checked_groups(
-    session: _Session, runs: Sequence[Run], even_few: bool, skip_unfit: bool
+    session: _Session, runs: Sequence[Run], grouping: Grouping, skip_unfit: bool
 ) -> list[tuple[list[Run], SeedsMode]]:
     """Groups runs that share their program, and checks each group without compiling anything."""
 
@@ -286,13 +285,17 @@ def _checked_groups(
         for run in runs
         if not isinstance(verdict := streamed[run.experiment.data], InputError)
     ]
+    made_here = {str(run.folder) for run in runs}
     groups = []
-    for group, mode in together.groups(readable, session.modes, even_few):
-        try:
-            start_of(session.program(group, mode))
-            groups.append((group, mode))
-        except InputError as error:
-            refuse(group, error)
+    for group, mode in together.groups(readable, session.modes, grouping):
+        config = group[0].experiment
+        if not {config.model.init_from, config.train.distill_from} & made_here:
+            try:
+                check_starts(group, session.program(group[0].experiment, mode))
+            except InputError as error:
+                refuse(group, error)
+                continue
+        groups.append((group, mode))
     return groups
 
 

@@ -45,7 +45,7 @@ def write_seeds(name: str, outcome: Outcome, workdir: Path) -> dict[str, Any]:
     """Writes seeds.json, and returns what it holds; without results where all seeds diverged.
 
     Args:
-        name: of the experiment.
+        name: the experiment's name.
         outcome: what became of the seeds.
         workdir: where the file goes.
     """

@@ -28,8 +28,8 @@ class Trial:
     """One point of a sweep.
 
     Attributes:
-        values: of the fields that the sweep changes, by dotted name.
-        experiment: the whole.
+        values: the values of the fields that the sweep changes, by dotted name.
+        experiment: the experiment with these values.
     """
 
     values: Mapping[str, Any]
@@ -37,7 +37,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Of its folder: a digest of the values, so that a sweep can grow around its trials."""
+        """The name of its folder: a digest of the values, so that a sweep can grow around it."""
         text = json.dumps(self.values, sort_keys=True)
         return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
@@ -47,9 +47,9 @@ class Range:
     """Where random values of a field come from.
 
     Attributes:
-        field: dotted name.
-        draw: a value from a random generator.
-        log: spread evenly over the logarithm.
+        field: the dotted name of the field.
+        draw: draws a value with a random generator.
+        log: whether values are spread evenly over the logarithm.
     """
 
     field: str
@@ -64,7 +64,7 @@ def trials(
     count: int = 0,
     seed: int = 0,
 ) -> list[Trial]:
-    """Every combination of the grid, each with ``count`` random draws where there are ranges.
+    """Makes every combination of the grid, each with ``count`` random draws where there are ranges.
 
     More draws with the same seed begin with the fewer.
 
@@ -74,7 +74,7 @@ def trials(
         ranges: ``"optim.peak_lr=log:1e-3:1e-1"``, ``"augment.rotate=0:20"``,
             ``"train.epochs=int:5:20"`` or choices, ``"model.name=mlp,lenet5"``.
         count: draws for each combination of the grid.
-        seed: of the draws.
+        seed: the seed of the draws.
 
     Raises:
         InputError: an unknown field, a value that it refuses, or a range that is none.
@@ -105,7 +105,7 @@ def trials(
 
 
 def override(base: Experiment, values: Mapping[str, Any]) -> Experiment:
-    """The experiment with other values of some fields, by dotted name.
+    """Returns the experiment with other values of some fields, by dotted name.
 
     >>> override(Experiment(), {"optim.peak_lr": 0.3}).optim.peak_lr
     0.3
@@ -150,7 +150,7 @@ def _range(base: Experiment, text: str) -> Range:
 
 
 def _round(value: float) -> float:
-    """Four digits: they can be read, written and typed again."""
+    """Rounds to four digits, which can be read, written and typed again."""
     return float(f"{value:.4g}")
 
 
@@ -182,7 +182,7 @@ def _parts(text: str) -> list[str]:
 
 
 def value(text: str) -> Any:
-    """A number, truth value, None, tuple or word, as Python or JSON would write it.
+    """Reads a number, truth value, None, tuple or word, as Python or JSON would write it.
 
     >>> value("0.1"), value("(8, 16)"), value("true"), value("relu")
     (0.1, (8, 16), True, 'relu')

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,12 @@ from jaxcnn.train import files, mesh, processes, run_folder
 from jaxcnn.train.state import TrainState
 from jaxcnn.train.step import planned_bytes
 
+Grouping = Literal["all", "many", "faster"]
+"""Which runs that share a program are computed together: all of them, however few or many; up to
+``AT_MOST``, where they are not fewer than the devices that one of them would use alone; or these
+only where that is faster."""
 AT_MOST = 8
-"""The largest number of runs that are computed together."""
+"""The largest number of runs that are computed together, where not all of them are."""
 
 Together = Callable[[States, Any, Any, Any], States]
 """``(states, given, rates, ends) -> states``: a chunk of steps of every run."""
@@ -66,7 +70,7 @@ class Modes:
 
 
 def groups(
-    runs: Sequence[tuple[Run, bool]], modes: Modes | None, even_few: bool
+    runs: Sequence[tuple[Run, bool]], modes: Modes | None, policy: Grouping
 ) -> list[tuple[list[Run], SeedsMode]]:
     """Returns the runs that are computed together, and how, in the order of their first ones.
 
@@ -74,20 +78,20 @@ def groups(
         runs: those that are left to be trained, each with whether its data are streamed.
         modes: remembers how each run is computed; None computes each run alone, as a group of one
             in the mode ``"alone"``.
-        even_few: groups also runs that are fewer than the devices that one of them would use alone.
+        policy: see :data:`Grouping`.
     """
     alike: dict[tuple[str, SeedsMode, bool], list[Run]] = {}
     for run, streamed in runs:
-        mode, settled = _mode(run, streamed, modes)
+        mode, settled = _mode(run, streamed, modes, policy)
         alike.setdefault((program_key(run.experiment), mode, settled), []).append(run)
     found: list[tuple[list[Run], SeedsMode]] = []
     for (_, mode, settled), those in alike.items():
-        for part in (those[i : i + AT_MOST] for i in range(0, len(those), AT_MOST)):
+        size = len(those) if policy == "all" else AT_MOST
+        for part in (those[i : i + size] for i in range(0, len(those), size)):
             # A few runs leave devices idle that a run alone would use.
-            few = len(part) == 1 or len(part) < len(
-                jax.devices()[: part[0].experiment.devices.data]
-            )
-            if mode == "alone" or (few and not settled and not even_few):
+            devices = jax.devices()[: part[0].experiment.devices.data]
+            few = len(part) == 1 or len(part) < len(devices)
+            if mode == "alone" or (few and not settled and policy != "all"):
                 found += [([run], "alone") for run in part]
             else:
                 found.append((part, mode))
@@ -95,7 +99,9 @@ def groups(
     return sorted(found, key=lambda group: order.index(group[0][0].folder))
 
 
-def _mode(run: Run, streamed: bool, modes: Modes | None) -> tuple[SeedsMode, bool]:
+def _mode(
+    run: Run, streamed: bool, modes: Modes | None, policy: Grouping
+) -> tuple[SeedsMode, bool]:
     """Returns how a run is computed, and whether that is settled, as where it has begun so."""
     config = run.experiment
     several = (config.devices.data or 1) * config.devices.fsdp > 1
@@ -103,9 +109,13 @@ def _mode(run: Run, streamed: bool, modes: Modes | None) -> tuple[SeedsMode, boo
     if modes is None or streamed or several or jax.process_count() > 1:
         return "alone", False
     known, asked = modes.known(run.folder), config.train.seeds_mode
-    if run_folder.begun(run.folder):
+    if run_folder.newest_step(run.folder) is not None:
         return known or "alone", True
-    return (known, True) if known and asked == "auto" else (asked, False)
+    if known and asked == "auto":
+        return known, True
+    # On one CPU device runs gain nothing from one another, and one by one they end in order.
+    alone = policy == "faster" and jax.default_backend() == "cpu" and len(jax.devices()) == 1
+    return ("alone" if asked == "auto" and alone else asked), False
 
 
 def compile_fastest(

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Training:
         program: what is compiled, which the runs of a group share.
         listener: hears messages and records.
         closing: closed when the run has ended.
-        name: of one of several runs, for the listener.
+        name: what the listener hears it called, where it is one of several.
 
     Attributes:
         state: the newest state; a compiled chunk may consume it.
@@ -66,8 +66,7 @@ class Training:
     ) -> None:
         self.folder, self.experiment, self.program = run.folder, run.experiment, program
         self.listener, self.name = listener, name
-        # Before anything is made; not needed, nor perhaps there any more, where the run goes on.
-        source = None if run_folder.begun(run.folder) else start_of(program)
+        source = check_starts([run], program)  # before anything is made
         opened = run_folder.RunFolder(run.folder)
         closing.callback(opened.close)
         self._latest_saved = run_folder.checkpoints(run.folder, "latest")
@@ -103,17 +102,10 @@ class Training:
         """Restores the newest checkpoint, if there is one, after checking that it is this run's."""
         if not self._latest_saved.steps():  # nothing was trained here: any run may use the folder
             return None
-        program, epochs = self.program, self.experiment.train.epochs
+        program = self.program
         run_folder.check_same(self.folder, to_dict(self.experiment), program.about)
         restored = self._latest_saved.restore(mesh.placed(program.devices, program.network.shapes))
         assert restored is not None
-        step = int(restored[0].step)
-        if step > program.total_steps:
-            raise InputError(
-                f"train.epochs={epochs}: the run in {self.folder} has done {step} steps, of "
-                f"{program.steps_per_epoch} an epoch, already; give at least "
-                f"{-(-step // program.steps_per_epoch)} epochs, or another --workdir"
-            )
         before = processes.on_first(lambda: files.read_json(self.folder / "env.json"))
         changed = differences(before, program.environment)
         if changed:
@@ -346,17 +338,29 @@ class Training:
         files.write_json(self.folder / "summary.json", summary)
 
 
-def start_of(program: Program) -> Trained | None:
-    """Restores the network that a training starts from, if the experiment names one.
+def check_starts(runs: Sequence[Run], program: Program) -> Trained | None:
+    """Checks that runs can begin or go on in their folders, and changes nothing there.
+
+    Returns:
+        The network that a run starts from, if its experiment names one and a run is to begin.
 
     Raises:
-        InputError: it is not there, or does not fit.
+        InputError: that network is not there or does not fit, or a run has done more steps already.
     """
-    if program.experiment.model.init_from is None:
+    newest = [run_folder.newest_step(run.folder) for run in runs]
+    for run, step in zip(runs, newest, strict=True):
+        if step is not None and step > program.total_steps:
+            raise InputError(
+                f"train.epochs={run.experiment.train.epochs}: the run in {run.folder} has done "
+                f"{step} steps, of {program.steps_per_epoch} an epoch, already; give at least "
+                f"{-(-step // program.steps_per_epoch)} epochs, or another --workdir"
+            )
+    source = program.experiment.model.init_from
+    if source is None or None not in newest:  # not needed, nor perhaps there any more
         return None
-    source = restore(Path(program.experiment.model.init_from))
-    _transferred(source, program, variables_of(program.network.shapes))
-    return source
+    trained = restore(Path(source))
+    _transferred(trained, program, variables_of(program.network.shapes))
+    return trained
 
 
 def _transferred(

@@ -132,14 +132,16 @@ def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
         InputError: the folder belongs to a run with another config, finished or not.
     """
     ended = processes.on_first((path / "summary.json").exists)
-    if ended or begun(path):
+    if ended or newest_step(path) is not None:
         check_same(path, config)
     return processes.on_first(lambda: _finished(path, config)) if ended else None
 
 
-def begun(path: Path) -> bool:
-    """Tells whether something was trained in a folder, from which a run would go on."""
-    return processes.on_first(lambda: bool(sealed_steps(path / "checkpoints" / "latest")))
+def newest_step(path: Path) -> int | None:
+    """Returns the step of the checkpoint from which a run would go on; None where there is none."""
+    return processes.on_first(
+        lambda: next(iter(sealed_steps(path / "checkpoints" / "latest")), None)
+    )
 
 
 def _finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:

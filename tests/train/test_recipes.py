@@ -1,5 +1,6 @@
 """What the step adds to plain descent, on softmax regression in NumPy and on small networks."""
 
+import signal
 from dataclasses import replace
 
 import flax.linen as nn
@@ -10,12 +11,13 @@ import optax
 import pytest
 
 from jaxcnn import models
-from jaxcnn.config import Augment, Data, Optim, Train
-from jaxcnn.data import augment, pipeline
+from jaxcnn.analysis import plots
+from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
+from jaxcnn.errors import Stopped
+from jaxcnn.runs import display, group
 from jaxcnn.train import optim, step
-from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.loss import distillation
-from jaxcnn.train.state import eval_variables, init_state, sha256, stream
+from jaxcnn.train.state import eval_variables, init_state, sha256
 
 N, CLASSES, LR = 24, 5, 0.1
 RNG = np.random.default_rng(0)
@@ -187,45 +189,33 @@ def test_bfloat16_keeps_everything_stored_in_float32_and_learns():
     assert (logits.argmax(1) == DATA["label"]).mean() > 0.9
 
 
-def test_stopped_after_every_step_it_ends_with_the_same_bits(tmp_path):
+def test_stopped_after_every_step_it_ends_with_the_same_bits(tmp_path, monkeypatch):
     """Three epochs of four steps with all that a resumed run could get wrong, stopped 11 times."""
-    shuffle = pipeline.Shuffle(N, 6)
-    changes = Augment(crop_padding=1, flip=True, cutout=2)
-    prepare = augment.make_prepare(Data(mean=(0.4,), std=(0.2,)))
-    images = RNG.integers(0, 256, (N, 8, 8, 1), dtype=np.uint8)
-    arrays = {"image": jnp.asarray(images), "label": DATA["label"]}
-    train, model = Train(epochs=3, ema_decay=0.9), convnet()
-    tx = optim.make_optimizer(Optim("adamw"), optax.linear_schedule(0.1, 0.0, 12))
-
-    def batch_of(arrays, seed, order, at):
-        batch = shuffle.batch(arrays, order, at)
-        key = jax.random.fold_in(stream(seed, "augment"), at)
-        return {**batch, "image": prepare(batch["image"], key, changes)}
-
-    chunk = jax.jit(
-        step.make_train_chunk(
-            step.make_train_step(model, tx, train),
-            lambda seed, at: shuffle.order(stream(seed, "order"), at),
-            batch_of,
-        )
+    monkeypatch.setattr(group, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
+    for picture in ("save_curves", "save_confusion"):
+        monkeypatch.setattr(plots, picture, lambda *args: None)
+    experiment = Experiment(
+        data=Data("digits", batch_size=6, train_limit=24, mean=(0.4,), std=(0.2,)),
+        augment=Augment(crop_padding=1, flip=True, cutout=2),
+        model=Model("convnet", {"widths": (4,), "hidden": 8, "batch_norm": True, "dropout": 0.2}),
+        optim=Optim("adamw", peak_lr=0.1),
+        schedule=Schedule("polynomial", 0),
+        train=Train(epochs=3, ema_decay=0.9, seed=3),
     )
 
-    def fit(state, folder, stop_at):
-        """Trains epoch by epoch to a step, saves there, and gives what is restored."""
-        while int(state.step) < stop_at:
-            epoch_end = (int(state.step) // 4 + 1) * 4
-            state = chunk(state, arrays, jnp.int32(min(epoch_end, stop_at)))
-        saved = Checkpoints(folder)
-        try:
-            saved.save(stop_at, state, {})
-            return saved.restore(state)[0]
-        finally:
-            saved.close()
+    class StopNow(display.Listener):
+        """Stops the run after its next step."""
 
-    start = init_state(model, tx, jnp.int32(3), (8, 8, 1), ema=True)
-    digests = {sha256(fit(start, tmp_path / "whole", 12))}
+        def progress(self, progress):
+            steps.append(progress.step)
+            signal.raise_signal(signal.SIGTERM)
+
+    whole = group.train_one(experiment, tmp_path / "whole")
+    steps = []
     for at in range(1, 12):
-        stopped = fit(start, tmp_path / str(at), at)
-        assert int(stopped.step) == at
-        digests.add(sha256(fit(stopped, tmp_path / str(at), 12)))
-    assert len(digests) == 1
+        with pytest.raises(Stopped, match=f"at step {at}"):
+            group.train_one(experiment, tmp_path / "stopped", StopNow())
+    assert steps == list(range(1, 12))
+    stopped = group.train_one(experiment, tmp_path / "stopped")
+    for digest in ("params_sha256", "state_sha256"):
+        assert stopped[digest] == whole[digest]
