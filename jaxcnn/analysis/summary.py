@@ -2,7 +2,8 @@
 
 The model is traced, never run: ``jax.make_jaxpr`` gives the list of primitive operations, each
 with the path of the module it came from, and the figures follow from their shapes. A summary
-costs seconds for the deepest model and no memory for its parameters.
+costs seconds for the deepest model and no memory for its parameters. Flax's own ``nn.tabulate``
+has no receptive fields, counts FLOPs by compiling, and knows no operation without parameters.
 """
 
 import dataclasses

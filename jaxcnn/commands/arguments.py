@@ -5,6 +5,9 @@ docstring below the field as its help. A field that is itself a dataclass is a s
 are options with a prefix, as ``--optim.peak-lr``. The metadata of a field may say otherwise:
 ``{"place": NAME}`` makes it a positional argument, which the help calls by this name, and
 ``{"spread": True}`` gives the fields of a section no prefix.
+
+Own code, since libraries that make command lines of dataclasses print boxes where one line is
+wanted, and tell what was wrong in no other way.
 """
 
 import argparse
@@ -185,7 +188,8 @@ def _given(kind: type[C], args: Sequence[str], prog: str, whole: bool = True) ->
         raise InputError(f"{prog}: {wrong}")
     for name, needed, flags, settings, _ in arguments:
         if needed and name not in given:
-            label, text = [*flags, settings["metavar"]][0], settings["help"].rstrip(".")
+            label = [*flags, settings["metavar"]][0]
+            text = settings["help"].split(";")[0].rstrip(".")
             raise InputError(f"{prog}: give {label}, {text[:1].lower()}{text[1:]}")
     return given
 

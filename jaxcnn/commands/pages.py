@@ -10,15 +10,7 @@ from jaxcnn.errors import InputError
 def write_page(
     title: str, arms: Sequence[Any], held: dict[Path, Any], out: Path, problems: Sequence[str]
 ) -> None:
-    """Writes the page on some arms.
-
-    Args:
-        title: its heading.
-        arms: as :func:`jaxcnn.analysis.arms.group` gives them.
-        held: predictions of the runs, as far as they are at hand.
-        out: the HTML file.
-        problems: what is left out, one line each.
-    """
+    """Writes the page on some arms, with the predictions of their runs that are at hand."""
     import jax.numpy as jnp
     import numpy as np
 

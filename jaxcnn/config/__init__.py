@@ -491,7 +491,7 @@ def _tuples(value: Any) -> Any:
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested dicts as one dict of dotted names; an empty dict has none.
+    """Returns nested dicts as one dict of dotted names, without JAX; an empty dict has none.
 
     >>> flat({"name": "a", "model": {"name": "mlp", "options": {}}, "train": {"seed": 1}})
     {'name': 'a', 'model.name': 'mlp', 'train.seed': 1}

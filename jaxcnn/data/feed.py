@@ -46,11 +46,7 @@ class InBlocks:
 def open_stream(dataset: Dataset, data: Data, seed: int, devices: int = 1) -> Stream:
     """Opens the stream of a dataset's batches, or of this process's part of them.
 
-    Args:
-        dataset: a dataset whose examples are read when they are asked for.
-        data: the sizes of the batches, the workers, and how many faults are tolerated.
-        seed: the seed of the order of the training examples.
-        devices: how many devices share a batch.
+    The seed is that of the order of the training examples; so many devices share a batch.
     """
     workers = data.workers
     if workers is None and jax.default_backend() == "cpu":

@@ -13,16 +13,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
-
-    Attributes:
-        step: steps done.
-        total_steps: steps of the whole run.
-        epoch: whole epochs done.
-        train_loss: mean loss since the last record, in nats.
-        train_top1: share of training images that were right since then.
-        images_per_sec: training speed since then.
-    """
+    """How far a run is, with loss (nats), top-1 and speed of training since the last record."""
 
     step: int
     total_steps: int

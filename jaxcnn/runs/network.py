@@ -69,11 +69,6 @@ def build(
 ) -> Network:
     """Builds the experiment's network and checks, without computing, that it takes the images.
 
-    Args:
-        experiment: the model, how its images are prepared, and the optimizer.
-        classes: names of the classes.
-        image_shape: height, width and channels of the dataset's images, as they are stored.
-
     Raises:
         InputError: an unknown model or option, or images that the network cannot take.
     """

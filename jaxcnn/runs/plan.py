@@ -42,13 +42,7 @@ def comparison(arms: Comparison, workdir: Path) -> list[Run]:
 
 
 def write_seeds(name: str, outcome: Outcome, workdir: Path) -> dict[str, Any]:
-    """Writes seeds.json, and returns what it holds; without results where all seeds diverged.
-
-    Args:
-        name: the experiment's name.
-        outcome: what became of the seeds.
-        workdir: where the file goes.
-    """
+    """Writes seeds.json, and returns what it holds; without results where all seeds diverged."""
     summaries = sorted(outcome.results.values(), key=lambda summary: summary["seed"])
     results: dict[str, Any] = {"name": name, "seeds": [summary["seed"] for summary in summaries]}
     if summaries:

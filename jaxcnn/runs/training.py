@@ -341,8 +341,7 @@ class Training:
 def check_starts(runs: Sequence[Run], program: Program) -> Trained | None:
     """Checks that runs can begin or go on in their folders, and changes nothing there.
 
-    Returns:
-        The network that a run starts from, if its experiment names one and a run is to begin.
+    Returns the network to start from, if the experiment names one and a run is to begin.
 
     Raises:
         InputError: that network is not there or does not fit, or a run has done more steps already.
