@@ -19,22 +19,22 @@ USAGE = f"""\
 jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
 
   jaxcnn train EXPERIMENT.py [--workdir DIR] [--optim.peak-lr 0.05 ...]
-                            trains, or goes on where a run ended
-  jaxcnn eval RUN           accuracy of a trained run on its test set
-  jaxcnn predict RUN IMAGE ...  class and probability of image files
+                                    trains, or goes on where a run ended
+  jaxcnn eval RUN                   accuracy of a trained run on its test set
+  jaxcnn predict RUN IMAGE ...      class and probability of image files
   jaxcnn import WEIGHTS.safetensors --model NAME --out DIR
-                            imports weights in torchvision's layout, for train, eval and predict
-  jaxcnn compare COMPARISON.py [--seeds 5]  trains every arm and seed: table and page
-  jaxcnn sweep EXPERIMENT.py --grid optim.peak_lr=0.01,0.1 --random 20 FIELD=LOW:HIGH ...
-                            trains over values of any field, and lists the best first
-  jaxcnn report RUN ... [--out FILE.html]   one page on finished runs
-  jaxcnn viz RUN ... [--image FILE]         filters, feature maps, Grad-CAM, receptive fields
-  jaxcnn bench [MODEL ...] [--out bench.csv]  speed, memory, share of the roofline
-  jaxcnn summary MODEL [--input H W C]      layers, shapes, parameters, MACs
-  jaxcnn list [PATTERN] [--stats]           names of the models
+                                    weights in torchvision's layout
+  jaxcnn compare COMPARISON.py      trains every arm and seed: table and page
+  jaxcnn sweep EXPERIMENT.py --grid optim.peak_lr=0.01,0.1 --random 20 ...
+                                    trains over values of any field, best first
+  jaxcnn report RUN ...             one page on finished runs
+  jaxcnn viz RUN ...                filters, feature maps, Grad-CAM, fields
+  jaxcnn bench [MODEL ...]          speed, memory, share of the roofline
+  jaxcnn summary MODEL              layers, shapes, parameters, MACs
+  jaxcnn list [PATTERN] [--stats]   names of the models
 
-  jaxcnn COMMAND --help     every option of a command
-  jaxcnn COMMAND --debug    shows the traceback of an error, as JAXCNN_DEBUG=1 does
+  jaxcnn COMMAND --help             every option of a command
+  jaxcnn COMMAND --debug            the traceback of an error, as JAXCNN_DEBUG=1
 """
 
 COMMANDS = {
