@@ -1,7 +1,9 @@
 """What every test runs under: checked shapes, no silent rank promotion, perhaps torchvision."""
 
+import contextlib
 import gc
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,9 @@ install_import_hook(
 )
 jax.config.update("jax_numpy_rank_promotion", "raise")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# In the background of a script SIGINT is ignored, which tests send.
+with contextlib.suppress(ValueError):  # not the main thread
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tracing makes millions of small objects, of which few are in cycles: looking for those among
 # all that is alive took a fifth of the suite's time.
 gc.set_threshold(100_000)
