@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from jaxcnn import cli
+from jaxcnn.commands.train import _of_seeds
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.errors import Stopped
 from jaxcnn.runs import display, group, plan, together
@@ -153,6 +154,15 @@ def test_the_spread_is_that_of_a_normal_sample():
         "high": None,
         "values": [0.5],
     }
+
+
+def test_seeds_that_all_reach_the_same_are_told_without_an_interval(tmp_path):
+    outcome = group.Outcome(
+        {tmp_path / str(n): {"seed": n, "test_top1": 1.0, "test_loss": 0.5 + n} for n in (5, 6)}
+    )
+    said = _of_seeds(plan.write_seeds("x", outcome, tmp_path), tmp_path)
+    assert "test top-1 100.00%, standard deviation 0.00% (2 seeds)" in said
+    assert "test loss 6.0000, standard deviation 0.7071, 95 % interval" in said
 
 
 @pytest.mark.slow

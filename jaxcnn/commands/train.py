@@ -129,10 +129,9 @@ def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
         if found is not None:
             line = f"test {name} {found['mean']:{form}}"
             if found["std"] is not None:
-                line += (
-                    f", standard deviation {found['std']:{form}}, 95 % interval "
-                    f"{found['low']:{form}} to {found['high']:{form}}"
-                )
+                line += f", standard deviation {found['std']:{form}}"
+            if found["low"] is not None:  # seeds that are all equal have no interval
+                line += f", 95 % interval {found['low']:{form}} to {found['high']:{form}}"
             lines.append(f"{line} ({len(found['values'])} seeds)")
     return "\n".join([*lines, f"{workdir}: seeds.json, and a run folder for each seed"])
 
