@@ -175,6 +175,8 @@ def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
     if not log or not positive or min(shown) < 0:
         whole = all(v == int(v) for v in shown)
         axis.set_major_locator(ticker.MaxNLocator(7, steps=[1, 2, 5, 10], integer=whole))
+        if log and shown and not any(shown):  # an axis around 0 would show negative errors
+            set_limits(0, 1)
     elif len(positive) < len(shown):
         set_scale("symlog", linthresh=min(positive), linscale=0.4)
         axis.set_major_locator(ticker.SymmetricalLogLocator(axis.get_transform(), [1, 2, 5]))
