@@ -339,6 +339,7 @@ def test_a_finished_run_is_not_taken_for_a_shorter_one(finished):
         group.train_one(longer(SMALL, 2), workdir)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_although_the_weights_it_started_from_are_gone(tmp_path):
     group.train_one(longer(SMALL, 1), tmp_path / "first")
     tuned = replace(SMALL, model=replace(SMALL.model, init_from=str(tmp_path / "first")))

@@ -190,17 +190,17 @@ def test_bfloat16_keeps_everything_stored_in_float32_and_learns():
 
 
 def test_stopped_after_every_step_it_ends_with_the_same_bits(tmp_path, monkeypatch):
-    """Three epochs of four steps with all that a resumed run could get wrong, stopped 11 times."""
+    """Two epochs of three steps with all that a resumed run could get wrong, stopped five times."""
     monkeypatch.setattr(group, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
     for picture in ("save_curves", "save_confusion"):
         monkeypatch.setattr(plots, picture, lambda *args: None)
     experiment = Experiment(
-        data=Data("digits", batch_size=6, train_limit=24, mean=(0.4,), std=(0.2,)),
+        data=Data("digits", batch_size=8, train_limit=24, mean=(0.4,), std=(0.2,)),
         augment=Augment(crop_padding=1, flip=True, cutout=2),
         model=Model("convnet", {"widths": (4,), "hidden": 8, "batch_norm": True, "dropout": 0.2}),
         optim=Optim("adamw", peak_lr=0.1),
         schedule=Schedule("polynomial", 0),
-        train=Train(epochs=3, ema_decay=0.9, seed=3),
+        train=Train(epochs=2, ema_decay=0.9, seed=3),
     )
 
     class StopNow(display.Listener):
@@ -212,10 +212,10 @@ def test_stopped_after_every_step_it_ends_with_the_same_bits(tmp_path, monkeypat
 
     whole = group.train_one(experiment, tmp_path / "whole")
     steps = []
-    for at in range(1, 12):
+    for at in range(1, 6):
         with pytest.raises(Stopped, match=f"at step {at}"):
             group.train_one(experiment, tmp_path / "stopped", StopNow())
-    assert steps == list(range(1, 12))
+    assert steps == list(range(1, 6))
     stopped = group.train_one(experiment, tmp_path / "stopped")
     for digest in ("params_sha256", "state_sha256"):
         assert stopped[digest] == whole[digest]
