@@ -31,6 +31,8 @@ from jaxcnn.train import mesh, processes, run_folder
 SECONDS_PER_CHUNK = 0.5
 """A chunk returns to the host about this often, or when its epoch ends: for the display, and to
 notice a signal."""
+PROGRAMS = 4
+"""Programs that are kept between the check of a group and its training; each holds its data."""
 STATES_BYTES = 2**32
 """Runs that are computed together are taken in parts whose states have at most this many bytes."""
 
@@ -244,6 +246,8 @@ class _Session:
         """
         key = program_key(experiment), mode
         if key not in self._programs:
+            if len(self._programs) == PROGRAMS:  # the oldest goes, and with it its data
+                del self._programs[next(iter(self._programs))]
             devices = mesh.make_mesh(experiment) if mode == "alone" else mesh.one_device()
             self._programs[key] = Program(experiment, self.load(experiment.data), devices)
         return self._programs[key]
@@ -291,7 +295,7 @@ def _checked_groups(
         config = group[0].experiment
         if not {config.model.init_from, config.train.distill_from} & made_here:
             try:
-                check_starts(group, session.program(group[0].experiment, mode))
+                check_starts(group, session.program(config, mode))
             except InputError as error:
                 refuse(group, error)
                 continue

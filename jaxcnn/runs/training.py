@@ -24,12 +24,7 @@ Evaluate = Callable[[TrainState], metrics.Sums]
 
 @dataclass(frozen=True)
 class Run:
-    """A run to be made.
-
-    Attributes:
-        experiment: what is trained.
-        folder: the run folder.
-    """
+    """A run to be made: what is trained, and in which folder."""
 
     experiment: Experiment
     folder: Path
@@ -119,9 +114,7 @@ class Training:
     def _begin(self, restored: TrainState | None, source: Trained | None) -> TrainState:
         """Returns the state at which the run goes on, or begins."""
         program = self.program
-        state = restored
-        if state is None:
-            state = program.init(np.int32(self.experiment.train.seed))
+        state = restored or program.init(np.int32(self.experiment.train.seed))
         if source is not None:
             variables, fresh = _transferred(source, program, variables_of(state))
             state = program.start_from(variables, state.seed)
