@@ -1,0 +1,63 @@
+"""Says how much memory there is, and refuses what would not fit before any of it is taken."""
+
+import contextlib
+import os
+from pathlib import Path
+
+from jaxcnn.errors import InputError
+
+
+def require_memory(what: str, needed: int) -> None:
+    """Checks that so many bytes can be taken from the host's memory.
+
+    Args:
+        what: names what would take them: the field, its value and what it is for.
+        needed: bytes.
+
+    Raises:
+        InputError: less is available; the line says how much is needed and how much there is.
+
+    >>> require_memory("data.examples=[9, 9]: the images", 18 * 32 * 32)
+    >>> require_memory("data.examples=[9, 9]: the images", 10**18)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    jaxcnn.errors.InputError: data.examples=[9, 9]: the images: needs 1,000,000,000.0 GB of ...
+    """
+    there = available()
+    if needed > there:
+        raise InputError(
+            f"{what}: needs {_gb(needed)} of memory, of which {_gb(there)} is available"
+        )
+
+
+def available() -> int:
+    """Returns the bytes of memory that this process may still take without swapping.
+
+    It is what Linux calls available (free, or given back at once), or less where the control
+    group of the process is held to less. Where the system does not say, it is half of the memory.
+    """
+    there = (_field("/proc/meminfo", "MemAvailable:") or 0) * 1024
+    if not there:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    for group, limit, own in (
+        ("/sys/fs/cgroup", "memory.max", "anon"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "total_rss"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+            held_to = int(Path(group, limit).read_text())
+            used = _field(f"{group}/memory.stat", own) or 0  # the cache of files is given back
+            there = min(there, max(held_to - used, 0))
+    return there
+
+
+def _field(file: str, name: str) -> int | None:
+    """Reads a number from a file whose lines begin with a name."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(file).read_text().splitlines():
+            if line.split()[:1] == [name]:
+                return int(line.split()[1])
+    return None
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"
