@@ -177,18 +177,31 @@ def _alike(a: Experiment, b: Experiment) -> bool:
 
 
 def _check_same_test(runs: Sequence[FinishedRun]) -> None:
+    """Checks that runs were tested on the same images.
+
+    Compared are the dataset's name, its classes and how many test images counted; among runs whose
+    test images have one form, the digest of those; and where forms differ or data are streamed,
+    the bytes of the files that the images were read from. Older folders lack some digests.
+
+    Raises:
+        InputError: they were not; names the field that differs.
+    """
     for run in runs:
-        form = run.dataset.get("test_form")  # digests of one form alone can be compared
-        peer = next(other for other in runs if other.dataset.get("test_form") == form)
-        checks = ((runs[0], ("name", "classes", "test_examples")), (peer, ("test_sha256",)))
-        for other, fields in checks:
-            for field in fields:
-                mine, theirs = run.dataset.get(field), other.dataset.get(field)
-                if mine != theirs:
-                    raise InputError(
-                        f"{run.path}: was tested on other data than {other.path} "
-                        f"(dataset.json: {field} {mine!r}, not {theirs!r})"
-                    )
+        form, in_memory = run.dataset.get("test_form"), run.dataset.get("files_sha256") is None
+        alike = next(other for other in runs if other.dataset.get("test_form") == form)
+        checks = [(runs[0], name) for name in ("name", "classes", "test_examples")]
+        checks.append((alike, "test_sha256"))
+        if "test_files_sha256" in run.dataset:
+            first = next(other for other in runs if "test_files_sha256" in other.dataset)
+            if not in_memory or first.dataset.get("test_form") != form:
+                checks.append((first, "test_files_sha256"))
+        for other, field in checks:
+            mine, theirs = run.dataset.get(field), other.dataset.get(field)
+            if mine != theirs:
+                raise InputError(
+                    f"{run.path}: was tested on other data than {other.path} "
+                    f"(dataset.json: {field} {mine!r}, not {theirs!r})"
+                )
 
 
 def config_differences(arms: Sequence[Arm]) -> dict[str, list[Any]]:

@@ -16,11 +16,13 @@ def write_page(
 
     from jaxcnn.analysis import report
     from jaxcnn.data import sources
+    from jaxcnn.runs import trained
     from jaxcnn.train import files
 
     problems = list(problems)
     try:
-        dataset: sources.Dataset | None = sources.load(arms[0].experiment.data)
+        shown = arms[0].runs[0]
+        dataset: sources.Dataset | None = trained.read_dataset(shown.path, shown.experiment.data)
     except InputError as error:
         dataset = None
         problems.append(f"images of the worst mistakes ({error})")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxcnn.config import Data
+from jaxcnn.data import contents
+from jaxcnn.data.contents import named
 from jaxcnn.data.images import Fit, read_image, reading
 from jaxcnn.errors import InputError
 
@@ -16,6 +19,9 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
 """The files that count as images; what is in them is found from their first bytes."""
+UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories of what names of classes must not hold, since they are shown and saved:
+control characters, bytes that are not UTF-8, and separators of lines and paragraphs."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +74,24 @@ class Files:
             read_image(self.path(index), self.image_shape, self.fit)
         except InputError as error:
             return " ".join(str(error).split())
-        return f"{self.path(index)}: could not be read before, but can be read now"
+        return f"{named(self.path(index))}: could not be read before, but can be read now"
+
+    def subset(self, chosen: np.ndarray) -> "Files":
+        """Returns the split of the files where ``chosen``, ``(n,)`` bool, is True."""
+        return replace(self, names=self.names[chosen], labels=self.labels[chosen])
 
     def identity(self) -> list[np.ndarray]:
-        """Returns names, labels and sizes of the files, which tell this split from every other."""
+        """Returns names, labels and sizes of the files; :meth:`files_sha256` tells what is in."""
         return [self.names, self.labels, np.array([_size(self.path(i)) for i in range(len(self))])]
+
+    def files_sha256(self) -> str:
+        """Returns the sha256 of the names and bytes of all files; it does not depend on the fit.
+
+        A file that cannot be read counts as one of zeros.
+        """
+        names = [bytes(name) for name in self.names]
+        root = os.fspath(self.root)
+        return contents.sha256_of([f"{root}/{os.fsdecode(name)}" for name in names], names)
 
 
 def _size(path: Path) -> int:
@@ -108,10 +127,16 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
     classes = sorted(_folders(root / "train"), key=natural)
     if not classes:
         raise InputError(f"data.dir={config.dir!r}: {root / 'train'} has no folders, one a class")
+    for name in classes:
+        if any(unicodedata.category(character) in UNFIT for character in name):
+            raise InputError(
+                f"data.dir={config.dir!r}: the name of the class folder train/{named(name)} must "
+                "be text in UTF-8, without line breaks and control characters"
+            )
     unknown = sorted(set(_folders(root / held_out)) - set(classes))
     if unknown:
         raise InputError(
-            f"data.dir={config.dir!r}: {root / held_out / unknown[0]} is no class of "
+            f"data.dir={config.dir!r}: {named(root / held_out / unknown[0])} is no class of "
             f"{root / 'train'}"
         )
     side, fit = reading(config)
@@ -179,4 +204,5 @@ def _images(root: Path, class_name: str) -> list[str]:
 
 
 def _refuse(error: OSError) -> None:
-    raise InputError(f"data.dir: {error.filename}: cannot be read ({error.strerror})") from error
+    where = named(error.filename or "?")
+    raise InputError(f"data.dir: {where}: cannot be read ({error.strerror})") from error

@@ -1,5 +1,7 @@
 """Reads image files of many formats and colour modes as arrays, and runs no other program."""
 
+import io
+import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from jaxcnn.config import Data
+from jaxcnn.data.contents import named, read_bytes
 from jaxcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +20,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 as Ghostscript."""
 MAX_PIXELS = 2**26
 """The largest image that is read. Pillow's own limit, 179 million pixels, needs half a gigabyte."""
+MAX_BYTES = 2**29
+"""The largest file that is read: one of ``MAX_PIXELS`` in RGBA with 16 bits, uncompressed."""
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's names of what images of so many channels hold."""
 CROP_RATIO = 0.875
 """The part of the shorter side that a central crop keeps, as 224 pixels of 256."""
 Fit = Literal["resize", "crop", "square"]
@@ -28,6 +35,13 @@ def reading(config: Data) -> tuple[int, Fit]:
     """Returns the side that images of different sizes are brought to when read, and the fit."""
     assert config.image_size is not None
     assert config.fit != "pad"
+    for name in ("image_size", "read_size"):
+        side = getattr(config, name) or 0
+        if side**2 > MAX_PIXELS:
+            raise InputError(
+                f"data.{name}={side}: must be at most {math.isqrt(MAX_PIXELS):,} for images of "
+                "different sizes"
+            )
     if config.read_size is None:
         return config.image_size, config.fit
     return config.read_size, "square" if config.fit == "crop" else "resize"
@@ -63,11 +77,17 @@ def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.nd
         InputError: it is not a file, not an image, or has more than ``MAX_PIXELS``.
     """
     height, width, channels = image_shape
-    picture = _open(path, channels)
     try:
+        if channels not in (1, 3):
+            raise InputError(f"the network takes {channels} channels; image files give 1 or 3")
+        if not path.is_file():
+            raise InputError("no such image file")
+        picture = decoded(read_bytes(path, MAX_BYTES), channels, turned=True)
         return _array(fitted(picture, (height, width), fit))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{named(path)}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{named(path)}: cannot be read ({error})") from error
 
 
 def fit_array(image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
@@ -89,17 +109,18 @@ def fitted(picture: "Picture", size: tuple[int, int], fit: Fit) -> "Picture":
     height, width = size
     if (picture.height, picture.width) == size:
         return picture
+    if height * width > MAX_PIXELS:
+        raise InputError(f"{width}x{height} pixels are asked for; at most {MAX_PIXELS:,} in all")
     if fit == "resize":
         return picture.resize((width, height), Image.Resampling.BILINEAR)
     side = height
     short = side if fit == "square" else round(side / CROP_RATIO)
     columns, rows = scaled_size(picture.width, picture.height, short)
-    if columns * rows > MAX_PIXELS:  # a long and narrow picture is small only before it is scaled
-        raise InputError(
-            f"{picture.width}x{picture.height} pixels are {columns}x{rows} once the shorter side "
-            f"fits; at most {MAX_PIXELS:,} in all"
-        )
     left, top = round((columns - side) / 2), round((rows - side) / 2)
+    if columns * rows > MAX_PIXELS:  # a long and narrow picture: only its middle is scaled
+        across, down = picture.width / columns, picture.height / rows
+        middle = (left * across, top * down, (left + side) * across, (top + side) * down)
+        return picture.resize((side, side), Image.Resampling.BILINEAR, box=middle)
     picture = picture.resize((columns, rows), Image.Resampling.BILINEAR)
     return picture.crop((left, top, left + side, top + side))
 
@@ -109,33 +130,74 @@ def scaled_size(a: int, b: int, short: int) -> tuple[int, int]:
     return int(short * a / min(a, b)), int(short * b / min(a, b))
 
 
-def _open(path: Path, channels: int) -> "Picture":
+def decoded(data: bytes, channels: int, *, turned: bool) -> "Picture":
+    """Decodes a file's bytes as a picture of so many channels: 1 is grey, 3 are RGB, 4 are RGBA.
+
+    Numbers of 16 bits (12 in a TIFF that says so) are scaled to 8, so that white stays white. What
+    has no white by its format is refused: floating-point numbers, 32 bits, and signed numbers.
+
+    Args:
+        data: what the file holds.
+        channels: 1, 3 or 4.
+        turned: whether the picture is turned as its EXIF data say.
+
+    Raises:
+        InputError: not an image that can be read, or one of more than ``MAX_PIXELS``, whose pixels
+            take no memory.
+    """
     from PIL import Image, ImageOps
 
-    modes = {1: "L", 3: "RGB"}
-    if channels not in modes:
-        raise InputError(f"{path}: the network takes {channels} channels; image files give 1 or 3")
     try:
-        if not path.is_file():
-            raise InputError(f"{path}: no such image file")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
-            opened = Image.open(path, formats=FORMATS)
-        with opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {opened.width}x{opened.height} pixels; at most {MAX_PIXELS:,} in all"
-                )
-            turned = ImageOps.exif_transpose(opened)
-            if turned.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip at 255
-                turned = Image.fromarray((np.asarray(turned) / 257).round().astype(np.uint8))
-            if turned.mode == "P":  # else Pillow would warn of transparent colours
-                turned = turned.convert("RGBA")
-            return turned.convert(modes[channels])
+            # Too many pixels are refused below; other warnings are of metadata that are not used.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                width, height = opened.size
+                if not 1 <= width * height <= MAX_PIXELS:
+                    raise InputError(f"{width}x{height} pixels; at most {MAX_PIXELS:,} in all")
+                white = _white(opened)
+                opened.load()
+                picture: Picture = ImageOps.exif_transpose(opened) if turned else opened
+        if white != 255:
+            picture = Image.fromarray(_to_8_bits(np.asarray(picture), white))
+        # Pillow would warn of transparent colours, and lacks the other two conversions.
+        between = {"P": "RGBA", "La": "LA", "RGBa": "RGBA"}
+        if picture.mode in between:
+            picture = picture.convert(between[picture.mode])
+        return picture.convert(MODES[channels])
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they stumble upon
-        raise InputError(f"{path}: not an image that Pillow can read ({error})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"not an image that Pillow can read ({reason})") from error
+
+
+def _white(picture: "Picture") -> int:
+    """Returns the number that stands for white in a picture's file: negative if 0 is white.
+
+    Raises:
+        InputError: the format does not say.
+    """
+    mode, kind = picture.mode, picture.format
+    if mode == "LAB":
+        raise InputError("its colours are CIELAB; must be grey, RGB, CMYK or of a palette")
+    if mode == "F" or (mode == "I" and kind == "TIFF"):
+        raise InputError(
+            f"its pixels are {'floating-point' if mode == 'F' else '32-bit or signed'} numbers, "
+            "of which the file does not say which is white; must have 8 or 16 bits"
+        )
+    if not mode.startswith("I"):
+        return 255
+    if kind != "TIFF":
+        return 65535
+    tags = picture.tag_v2  # type: ignore[attr-defined]
+    white = 2 ** tags.get(258, (16,))[0] - 1  # BitsPerSample
+    return -white if tags.get(262) == 0 else white  # PhotometricInterpretation: WhiteIsZero
+
+
+def _to_8_bits(pixels: np.ndarray, white: int) -> np.ndarray:
+    scaled = (pixels.astype(np.float32) * np.float32(255 / abs(white))).round().clip(0, 255)
+    return (scaled if white > 0 else 255 - scaled).astype(np.uint8)
 
 
 def _array(picture: "Picture") -> np.ndarray:

@@ -1,7 +1,9 @@
 """Reads TFDS datasets prepared as array_record, in any order and without TensorFlow."""
 
+import functools
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config import Data
-from jaxcnn.data.images import Fit, fit_array, reading
+from jaxcnn.data import contents, prepared
+from jaxcnn.data.images import Fit, decoded, fitted, reading
 from jaxcnn.errors import InputError
 
 
@@ -19,18 +22,22 @@ class Records:
     """A split in array_record files, read when it is asked for.
 
     Attributes:
-        source: TFDS's data source.
+        source: reads the bytes of records by their places in the split.
+        paths: the files.
         where: the field of the config and the folder, for messages.
-        about: JSON that tells this split from every other one.
+        about: JSON that names this split and says how large its files are.
         image_shape: height, width and channels of every image, after ``fit``.
+        classes: the number of classes.
         fit: how images of different sizes are brought to that shape; None where all have it.
         number: how many examples count, from the first.
     """
 
     source: Any = field(repr=False)
+    paths: tuple[str, ...] = field(repr=False)
     where: str
     about: str
     image_shape: tuple[int, int, int]
+    classes: int
     fit: Fit | None
     number: int
 
@@ -48,31 +55,73 @@ class Records:
         Raises:
             InputError: the files are damaged.
         """
+        at = [int(i) for i in index]
+        images = np.empty((len(at), *self.image_shape), np.uint8)
+        labels = np.empty(len(at), np.int32)
         try:
             # At once: array_record reads many records far faster than one at a time.
-            examples = self.source.__getitems__([int(i) for i in index])
-        except Exception as error:  # whatever TFDS stumbles upon in files that are damaged
+            records = self.source.__getitems__(at) if at else []
+        except Exception as error:  # whatever array_record stumbles upon in damaged files
             raise _damaged(self.where, error) from error
-        images = [example["image"] for example in examples]
+        for row, (i, record) in enumerate(zip(at, records, strict=True)):
+            try:
+                features = _features(record)
+                labels[row] = self._label(features)
+                images[row] = self._image(features)
+            except Exception as error:  # whatever the decoders stumble upon
+                raise _damaged(f"{self.where}: record {i}", error) from error
+        return {"image": images, "label": labels, "ok": np.ones(len(at), bool)}
+
+    def _label(self, features: Any) -> int:
+        label = _label(features)
+        if not 0 <= label < self.classes:
+            raise InputError(f"label {label} is none of the {self.classes} classes")
+        return label
+
+    def _image(self, features: Any) -> np.ndarray:
+        height, width, channels = self.image_shape
+        (data,) = features["image"].bytes_list.value
+        picture = decoded(data, channels, turned=False)  # as TFDS stores it, so it is meant
         if self.fit is not None:
-            images = [fit_array(image, self.image_shape, self.fit) for image in images]
-        return {
-            "image": np.stack(images),
-            "label": np.array([example["label"] for example in examples], np.int32),
-            "ok": np.ones(len(images), bool),
-        }
+            picture = fitted(picture, (height, width), self.fit)
+        if picture.size != (width, height):
+            raise InputError(f"the image has {picture.size[0]}x{picture.size[1]} pixels")
+        return np.asarray(picture, np.uint8).reshape(self.image_shape)
 
     def fault(self, index: int) -> str:
         """Raises ValueError: either all records can be read, or none (see :meth:`read`)."""
         raise ValueError(f"index={index}: no record is damaged by itself")
 
     def identity(self) -> list[np.ndarray]:
-        """Returns arrays that tell this split from every other one."""
+        """Returns what tells this split from every other one by its name and sizes."""
         return [np.array(self.about), np.array(self.number)]
+
+    def files_sha256(self) -> str:
+        """Returns the sha256 of the bytes of the split's files, all of them, in their order."""
+        return contents.sha256_of(self.paths, [b""] * len(self.paths))
+
+
+def _features(record: bytes) -> Any:
+    """Returns the features of a record, a serialized ``tf.train.Example``, by their names."""
+    return _example().FromString(record).features.feature
+
+
+@functools.cache
+def _example() -> Any:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example
+
+
+def _label(features: Any) -> int:
+    (label,) = features["label"].int64_list.value
+    return label
 
 
 def find(config: Data, others: Sequence[str]) -> tuple[Records, Records, tuple[str, ...]]:
-    """Finds a prepared TFDS dataset.
+    """Finds a prepared TFDS dataset, of which the newest version counts.
+
+    Nothing of TFDS is asked to open the folder, since it imports the modules that are named there.
 
     Args:
         config: names the dataset.
@@ -85,52 +134,92 @@ def find(config: Data, others: Sequence[str]) -> tuple[Records, Records, tuple[s
         InputError: it is not prepared, is damaged, or is not image classification.
     """
     try:
-        import tensorflow_datasets as tfds
+        from array_record.python import array_record_data_source as array_record
+
+        _example()
     except ImportError as error:
         raise InputError(
             f"data.name={config.name!r}: needs tensorflow-datasets, which is not installed "
             f"({error}); {', '.join(others)} need nothing"
         ) from error
 
-    folder = Path(config.dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
-    folder = folder.expanduser()
-    prepared = sorted(
-        str(version.parent.relative_to(folder))  # NAME, or NAME/CONFIG as in emnist/letters
-        for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
-        for version in (info.parent for info in folder.glob(pattern))
-    )
-    if config.name not in prepared:
-        raise InputError(_not_prepared(tfds, config.name, folder, [*others, *prepared]))
-    where = f"data.name={config.name!r}: {folder / config.name}"
+    given = config.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    folder = Path(given).expanduser()
+    # NAME, or NAME/CONFIG as in emnist/letters
+    known = re.fullmatch(r"\w+(/[\w.+-]+)?", config.name) and ".." not in config.name
+    versions = prepared.versions(folder / config.name) if known else []
+    if not versions:
+        raise InputError(_not_prepared(config.name, folder, others))
+    where = f"data.name={config.name!r}: {contents.named(folder / config.name)}"
     try:
-        # Only names are looked up: a folder's own description could name any module to import.
-        builder = tfds.builder(config.name, data_dir=folder)
-        train, test = (
-            _records(builder, split, config, where) for split in _splits(builder, config)
+        found = prepared.read(versions[-1])
+    except InputError as error:
+        raise InputError(f"data.name={config.name!r}: {error}") from error
+    shape, fit = _shape(found, config)
+    splits = {
+        name: Records(
+            _opened(array_record.ArrayRecordDataSource, shards, where),
+            shards.paths,
+            where,
+            json.dumps({"name": found.full_name, "split": name, **shards.about()}),
+            shape,
+            len(found.classes),
+            fit,
+            sum(shards.lengths),
         )
-        classes = tuple(builder.info.features["label"].names)
-    except InputError:
-        raise
-    except Exception as error:  # whatever TFDS stumbles upon in files that are damaged
-        raise _damaged(where, error) from error
-    return train, test, classes
-
-
-def _records(builder: Any, split: str, config: Data, where: str) -> Records:
-    info = builder.info.splits[split]
-    about = {
-        "name": builder.info.full_name,
-        "split": split,
-        "shards": list(info.shard_lengths),
-        "bytes": info.num_bytes,
+        for name, shards in found.splits.items()
+        if name in ("train", *HELD_OUT)
     }
-    h, w, c = builder.info.features["image"].shape
-    fit: Fit | None = None
-    if None in (h, w):
-        side, fit = reading(config)
-        h = w = side
-    source = builder.as_data_source(split=split)
-    return Records(source, where, json.dumps(about), (h, w, c), fit, len(source))
+    held_out = next((splits[s] for s in HELD_OUT if s in splits and _has_labels(splits[s])), None)
+    if "train" not in splits or held_out is None:
+        raise InputError(
+            f"data.name={config.name!r}: needs the splits train and test (or validation), "
+            f"has {', '.join(found.splits) or 'none'}"
+        )
+    return splits["train"], held_out, found.classes
+
+
+HELD_OUT = ("test", "validation")
+"""Names of the split that is held out; the first with labels counts."""
+
+
+def _opened(reader: Any, shards: prepared.Shards, where: str) -> Any:
+    """Opens the files of a split, and counts the records in them."""
+    if not shards.paths:
+        return ()
+    try:
+        for path in shards.paths:
+            with contents.opened(path):  # the reader would wait for what is written into a pipe
+                pass
+        source = reader(shards.paths)
+    except Exception as error:  # whatever array_record stumbles upon in damaged files
+        raise _damaged(where, error) from error
+    if len(source) != sum(shards.lengths):
+        told = f"{len(source):,} records, dataset_info.json says {sum(shards.lengths):,}"
+        raise _damaged(where, ValueError(told))
+    return source
+
+
+def _shape(found: prepared.Prepared, config: Data) -> tuple[tuple[int, int, int], Fit | None]:
+    """Returns the shape that images are read with, and how they are brought to it."""
+    height, width, channels = found.image_shape
+    if height is not None and width is not None:
+        return (height, width, channels), None
+    if config.image_size is None or config.fit == "pad":
+        raise InputError(
+            f"data.name={config.name!r}: its images have different sizes; "
+            "data.image_size with data.fit='resize' or 'crop' brings them to one"
+        )
+    side, fit = reading(config)
+    return (side, side, channels), fit
+
+
+def _has_labels(split: Records) -> bool:
+    """Tells whether labels are known; those of ImageNet's test images, for one, are all -1."""
+    try:
+        return len(split) > 0 and _label(_features(split.source[0])) >= 0
+    except Exception as error:  # whatever array_record stumbles upon in damaged files
+        raise _damaged(split.where, error) from error
 
 
 def _damaged(where: str, error: Exception) -> InputError:
@@ -138,46 +227,20 @@ def _damaged(where: str, error: Exception) -> InputError:
     return InputError(f"{where} is damaged or was not prepared as array_record ({reason})")
 
 
-def _not_prepared(tfds: Any, name: str, folder: Path, ready: Sequence[str]) -> str:
-    here = ", ".join(ready)
+def _not_prepared(name: str, folder: Path, others: Sequence[str]) -> str:
+    import tensorflow_datasets as tfds
+
+    ready = sorted(
+        contents.named(version.parent.relative_to(folder))
+        for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
+        for version in {info.parent for info in folder.glob(pattern)}
+    )
+    here = ", ".join([*others, *ready])
     if name.split("/")[0] not in tfds.list_builders(with_community_datasets=False):
         return f"data.name={name!r}: unknown dataset; ready here: {here}; others: TFDS's catalogue"
     return (
-        f"data.name={name!r}: not prepared in {folder} (ready here: {here}); prepare it with "
-        f"`pip install 'jaxcnn[prepare]'` and "
-        f"`tfds build {name} --file_format=array_record --data_dir={folder}`, "
+        f"data.name={name!r}: not prepared in {contents.named(folder)} (ready here: {here}); "
+        "prepare it with `pip install 'jaxcnn[prepare]'` and "
+        f"`tfds build {name} --file_format=array_record --data_dir={contents.named(folder)}`, "
         "or point TFDS_DATA_DIR or data.dir at the folder that holds it"
     )
-
-
-def _splits(builder: Any, config: Data) -> tuple[str, str]:
-    """Returns the names of the splits to train and to test on; refuses all but classification."""
-    import tensorflow_datasets as tfds
-
-    features, splits = builder.info.features, builder.info.splits
-    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
-    for name, kind in wanted.items():
-        if not hasattr(features, "keys") or not isinstance(dict(features).get(name), kind):
-            raise InputError(
-                f"data.name={config.name!r}: is not image classification: has no {kind.__name__} "
-                f"named {name!r}"
-            )
-    if None in features["image"].shape and (config.image_size is None or config.fit == "pad"):
-        raise InputError(
-            f"data.name={config.name!r}: its images have different sizes; "
-            "data.image_size with data.fit='resize' or 'crop' brings them to one"
-        )
-    held_out = next(
-        (s for s in ("test", "validation") if s in splits and _has_labels(builder, s)), None
-    )
-    if "train" not in splits or held_out is None:
-        raise InputError(
-            f"data.name={config.name!r}: needs the splits train and test (or validation), "
-            f"has {', '.join(splits) or 'none'}"
-        )
-    return "train", held_out
-
-
-def _has_labels(builder: Any, split: str) -> bool:
-    """Tells whether labels are known; those of ImageNet's test images, for one, are all -1."""
-    return bool(builder.as_data_source(split=split)[0]["label"] >= 0)

@@ -30,4 +30,11 @@ class Source(Protocol):
         """Says in one line why an example cannot be read, and names it."""
 
     def identity(self) -> list[np.ndarray]:
-        """Returns arrays that tell this split from every other one."""
+        """Returns arrays that tell this split from others.
+
+        In memory they are the images and labels themselves. Of what is streamed they are names,
+        labels and sizes, which say nothing of the pixels: see :meth:`files_sha256`.
+        """
+
+    def files_sha256(self) -> str | None:
+        """Returns the sha256 of all bytes of the files that hold the split; None without files."""

@@ -13,6 +13,7 @@ from jaxcnn.data import image_folder, records
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
+from jaxcnn.memory import require_memory
 
 if TYPE_CHECKING:
     import jax
@@ -28,10 +29,12 @@ class Split:
         images: ``(n, h, w, c)`` uint8; where the dataset is rendered, what
             :attr:`Dataset.render` takes instead.
         labels: ``(n,)`` int32.
+        files: the digest of the files that the images were read from, if there are any.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    files: str | None = None
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -44,7 +47,7 @@ class Split:
 
     def first(self, number: int) -> "Split":
         """Returns the split of the first examples only."""
-        return Split(self.images[:number], self.labels[:number])
+        return replace(self, images=self.images[:number], labels=self.labels[:number])
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Returns examples: ``image``, ``label`` and ``ok``, which is True."""
@@ -56,8 +59,12 @@ class Split:
         raise ValueError(f"index={index}: an example in memory has no fault")
 
     def identity(self) -> list[np.ndarray]:
-        """Returns arrays that tell this split from every other one."""
+        """Returns the images and labels, which tell this split from every other one."""
         return [self.images, self.labels]
+
+    def files_sha256(self) -> str | None:
+        """Returns the digest of the files that the images were read from."""
+        return self.files
 
 
 @dataclass(frozen=True)
@@ -120,12 +127,7 @@ def load(config: Data) -> Dataset:
     if streamed is None:
         size = (len(dataset.train) + len(dataset.test)) * math.prod(dataset.image_shape)
         streamed = dataset.render is None and size > STREAMED_BYTES
-    if streamed:
-        dataset = replace(dataset, streamed=True)
-    else:
-        faults = Faults(config.max_bad_images)
-        train, test = (_in_memory(split, faults) for split in (dataset.train, dataset.test))
-        dataset = replace(dataset, train=train, test=test)
+    dataset = replace(dataset, streamed=True) if streamed else _in_memory(dataset, config)
     if config.batch_size > len(dataset.train):
         raise InputError(
             f"data.batch_size={config.batch_size}: must be at most the {len(dataset.train)} "
@@ -136,6 +138,7 @@ def load(config: Data) -> Dataset:
             f"data.max_bad_images={config.max_bad_images}: no test image of {config.name} "
             f"{config.dir or ''} can be read"
         )
+    _check_batch(dataset, config)
     channels = dataset.image_shape[2]
     for name in ("mean", "std"):
         given = getattr(config, name)
@@ -153,12 +156,56 @@ STREAMED_BYTES = 2**31
 BLOCK = 256
 """How many examples are read at once: array_record reads many far faster than one at a time."""
 
+MAX_EXAMPLES = 2**31 - 1
+"""The most generated examples of a split, which are counted in 32 bits."""
 
-def _in_memory(source: Source, faults: Faults) -> Split:
-    """Reads all examples of a split that can be read."""
-    if isinstance(source, Split):
-        return source
+
+def _check_batch(dataset: Dataset, config: Data) -> None:
+    """Checks that the images of a batch fit into memory, as they are stored and as they are seen.
+
+    Raises:
+        InputError: they do not, even in one byte a channel.
+    """
+    height, width, channels = dataset.image_shape
+    pixels = max(height * width, (config.image_size or 0) ** 2)
+    for name, most in (("batch_size", MAX_EXAMPLES), ("eval_batch_size", len(dataset.test))):
+        number = min(getattr(config, name), most)
+        require_memory(
+            f"data.{name}={getattr(config, name)}: {number:,} images of {pixels:,} pixels",
+            number * pixels * channels,
+        )
+
+
+def _in_memory(dataset: Dataset, config: Data) -> Dataset:
+    """Reads all images that can be read.
+
+    Raises:
+        InputError: they and their copy on the device do not fit into memory, or more images than
+            the config tolerates cannot be read.
+    """
+    height, width, channels = dataset.image_shape
+    number = len(dataset.train) + len(dataset.test)
+    if dataset.render is None:
+        require_memory(
+            f"data.streaming={config.streaming}: {number:,} images of "
+            f"{height}x{width}x{channels} held in memory, which data.streaming=True would not be,",
+            2 * number * height * width * channels,
+        )
+    faults = Faults(config.max_bad_images)
+    train, _ = _read_all(dataset.train, faults)
+    test, ok = _read_all(dataset.test, faults)
+    # Runs whose images are of another form are compared by the files that their tests counted.
+    counted = dataset.test
+    if isinstance(counted, image_folder.Files):
+        counted = counted.subset(ok)
+    return replace(dataset, train=train, test=replace(test, files=counted.files_sha256()))
+
+
+def _read_all(source: Source, faults: Faults) -> tuple[Split, np.ndarray]:
+    """Reads the examples of a split that can be read, and tells which these are, ``(n,)`` bool."""
     n = len(source)
+    if isinstance(source, Split):
+        return source, np.ones(n, bool)
     images = np.empty((n, *source.image_shape), np.uint8)
     labels, ok = np.empty(n, np.int32), np.empty(n, bool)
 
@@ -171,7 +218,7 @@ def _in_memory(source: Source, faults: Faults) -> Split:
     with ThreadPoolExecutor() as pool:  # the decoders let other threads run
         for _ in pool.map(read, range(0, n, BLOCK)):
             pass
-    return Split(images, labels) if ok.all() else Split(images[ok], labels[ok])
+    return Split(images, labels) if ok.all() else Split(images[ok], labels[ok]), ok
 
 
 def _digits(_: Data) -> Dataset:
@@ -198,6 +245,7 @@ def _shapes(config: Data) -> Dataset:
     """Makes figures to learn, which are drawn in the compiled step from two numbers each."""
     from jaxcnn.data import shapes
 
+    _check_examples(config, 20)  # two numbers, a label, and what comes between
     keys = [
         shapes.examples(split, n) for split, n in zip(shapes.SPLITS, config.examples, strict=True)
     ]
@@ -205,15 +253,21 @@ def _shapes(config: Data) -> Dataset:
     return Dataset(train, test, shapes.CLASSES, shapes.Render(_side(config), config.seed))
 
 
+def _check_examples(config: Data, size: int) -> None:
+    """Checks that there can be so many generated examples of ``size`` bytes each."""
+    if max(config.examples) > MAX_EXAMPLES:
+        raise InputError(f"data.examples={config.examples}: must be at most {MAX_EXAMPLES:,} each")
+    require_memory(
+        f"data.examples={config.examples}: generated examples of {size:,} bytes each",
+        sum(config.examples) * size,
+    )
+
+
 def _synthetic(config: Data) -> Dataset:
     """Makes noise in memory to measure speed with; there is nothing to learn."""
     shape = (_side(config), _side(config), config.channels)
-    needed = sum(config.examples) * math.prod(shape)
-    if needed > SYNTHETIC_BYTES:
-        raise InputError(
-            f"data.examples={config.examples}: {needed:,} bytes of synthetic images, which are "
-            f"held in memory; at most {SYNTHETIC_BYTES:,}"
-        )
+    _check_examples(config, 8 + 2 * math.prod(shape))  # with their copy on the device
+    require_memory(f"data.num_classes={config.num_classes}: their names", 100 * config.num_classes)
     rng = np.random.Generator(np.random.PCG64(config.seed))
     train, test = (
         Split(
@@ -243,5 +297,3 @@ BUILT_IN: dict[str, Callable[[Data], Dataset]] = {
     "synthetic": _synthetic,
     "folder": _folder,
 }
-SYNTHETIC_BYTES = 2**32
-"""The most bytes of synthetic images, which are held in memory."""

@@ -66,6 +66,9 @@ class Stream:
 
         An example that cannot be read is replaced by the next one that can.
 
+        Raises:
+            InputError: more examples cannot be read than are tolerated, or none can.
+
         Yields:
             ``image`` (n, h, w, c) uint8 and ``label`` (n,) int32 of this process's examples.
         """
@@ -77,12 +80,22 @@ class Stream:
     def eval_batches(self) -> Iterator[dict[str, np.ndarray]]:
         """Reads the test set in batches, every example once.
 
+        Raises:
+            InputError: more examples cannot be read than are tolerated, or none can.
+
         Yields:
             ``image`` (n, h, w, c) uint8, ``label`` (n,) int32 and ``mask`` (n,) bool, which is
             False where an example cannot be read or only fills up the last batch.
         """
         part = self._part(self.eval_batch_size)
-        return self._read(_EvalBatches(self.test, part, self.eval_batch_size), 0, self.test)
+        count = 0
+        for batch in self._read(_EvalBatches(self.test, part, self.eval_batch_size), 0, self.test):
+            count += int(batch["mask"].sum())
+            yield batch
+        if not count and self.process_count == 1:  # of several, some may have nothing to read
+            raise InputError(
+                f"none of the {len(self.test):,} test images can be read: {self.test.fault(0)}"
+            )
 
     def _part(self, batch_size: int) -> slice:
         own = batch_size // self.process_count
@@ -131,12 +144,18 @@ class _TrainBatches:
         ok = batch.pop("ok")
         bad = np.where(ok, -1, index)
         for row in np.flatnonzero(~ok):
-            for instead in range(1, min(n, 100)):
-                found = self.source.read(np.array([(index[row] + instead) % n]))
-                if found["ok"][0]:
-                    batch["image"][row], batch["label"][row] = found["image"][0], found["label"][0]
-                    break
+            found = self._next(int(index[row]))
+            batch["image"][row], batch["label"][row] = found["image"][0], found["label"][0]
         return {**batch, "bad": bad}
+
+    def _next(self, index: int) -> dict[str, np.ndarray]:
+        """Reads the next example that can be read."""
+        n = len(self.source)
+        for instead in range(1, n):
+            found = self.source.read(np.array([(index + instead) % n]))
+            if found["ok"][0]:
+                return found
+        raise InputError(f"none of the {n:,} training images can be read: {self.source.fault(0)}")
 
 
 @dataclass(frozen=True)

@@ -55,18 +55,10 @@ class Trained(network.Network):
             data_dir: folder of prepared TFDS datasets, where it is another than in training.
 
         Raises:
-            InputError: the data are not at hand, or are others by now.
+            InputError: the data are not at hand, or are others by now; see :func:`read_dataset`.
         """
         data = self.experiment.data
-        dataset = sources.load(replace(data, dir=data_dir or data.dir))
-        before = files.read_json(self.folder / "dataset.json").get("sha256")
-        now = describe(data, dataset)["sha256"]
-        if len(dataset.classes) != len(self.classes) or before not in (None, now):
-            raise InputError(
-                f"data.name={data.name!r}: not the data that {self.folder} was trained on "
-                f"({len(self.classes)} classes, sha256 {before})"
-            )
-        return dataset
+        return read_dataset(self.folder, replace(data, dir=data_dir or data.dir))
 
 
 def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
@@ -93,19 +85,69 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
     return Trained(**known, folder=workdir, state=state, step=int(state.step))
 
 
+def read_dataset(folder: Path, data: Data) -> sources.Dataset:
+    """Reads the dataset of a run again, to evaluate the run or to show its images.
+
+    It must be the one that the run's dataset.json describes: the same classes, the same ``sha256``
+    and, of streamed data, test files of the same bytes, as far as the folder knows them. (The bytes
+    of streamed training files are compared where training goes on; here they are not read.)
+
+    Args:
+        folder: the run folder.
+        data: the data that the run was trained on; only where they lie may differ.
+
+    Raises:
+        InputError: the data are not at hand, or are others by now; says in what they differ.
+    """
+    about = files.read_json(folder / "dataset.json", "classes")
+    dataset = sources.load(data)
+    if len(dataset.classes) != len(about["classes"]):
+        differs = "classes"
+    elif "sha256" not in about:  # imported weights, which know no data
+        return dataset
+    else:
+        now = {"classes": list(dataset.classes), **_digests(dataset)}
+        compared = ["classes", "sha256", *["test_files_sha256"] * dataset.streamed]
+        differs = next((name for name in compared if about.get(name, now[name]) != now[name]), "")
+    if differs:
+        raise InputError(
+            f"data.name={data.name!r}: not the data that {folder} was trained on "
+            f"(dataset.json: {differs})"
+        )
+    return dataset
+
+
 def describe(data: Data, dataset: sources.Dataset) -> dict[str, Any]:
-    """Returns what dataset.json holds: enough to predict without the data, and to know them."""
-    test = dataset.test.identity()
-    drawn = [] if dataset.render is None else [np.array(dataset.render.seed)]
+    """Returns what dataset.json holds: enough to predict without the data, and to know them.
+
+    ``sha256`` covers all images and labels that are held in memory; of data that are streamed it
+    covers the files' names, labels and sizes, or the records' number. ``files_sha256`` covers every
+    byte of the files of streamed data, so that a changed pixel changes it; it is None of data in
+    memory. ``test_sha256`` and ``test_files_sha256`` are the same for the test images alone, but
+    the latter is there of data in memory too, if they were read from files.
+    """
+    own = _digests(dataset)
+    train = dataset.train.files_sha256() if dataset.streamed else None
     return {
         "name": data.name,
         "classes": list(dataset.classes),
         "image_shape": list(dataset.image_shape),
         "train_examples": len(dataset.train),
         "test_examples": len(dataset.test),
-        "sha256": sha256([*dataset.train.identity(), *test]),
         "test_form": dataset.test_form(data),
+        "files_sha256": train and sha256([np.array([train, own["test_files_sha256"]])]),
+        **own,
+    }
+
+
+def _digests(dataset: sources.Dataset) -> dict[str, Any]:
+    """Returns the digests of what is known of all the data, and of all bytes of the test files."""
+    test = dataset.test.identity()
+    drawn = [] if dataset.render is None else [np.array(dataset.render.seed)]
+    return {
+        "sha256": sha256([*dataset.train.identity(), *test]),
         "test_sha256": sha256([*test, *drawn]),
+        "test_files_sha256": dataset.test.files_sha256(),
     }
 
 

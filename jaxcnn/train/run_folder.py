@@ -81,8 +81,11 @@ class RunFolder:
             self._lock.close()
 
 
-DATASET_MAY_CHANGE = frozenset({"test_form", "test_sha256"})
-"""Fields of dataset.json that older folders lack; its ``sha256`` covers the test images too."""
+DATASET_MAY_CHANGE = frozenset({"test_form", "test_sha256", "test_files_sha256"})
+"""Fields of dataset.json that are not compared: ``sha256`` and ``files_sha256`` cover the test
+images too."""
+DATASET_MAY_LACK = frozenset({"files_sha256"})
+"""Fields that older folders lack; where there are some, they must not change."""
 
 
 def check_same(
@@ -104,7 +107,8 @@ def check_same(
         _refuse_changes(path, "config.json", old, config, RESUME_MAY_CHANGE)
         if dataset is not None:
             known = read_json(path / "dataset.json")
-            _refuse_changes(path, "dataset.json", known, dataset, DATASET_MAY_CHANGE)
+            uncompared = DATASET_MAY_CHANGE | (DATASET_MAY_LACK - known.keys())
+            _refuse_changes(path, "dataset.json", known, dataset, uncompared)
 
     processes.on_first(check)
 
