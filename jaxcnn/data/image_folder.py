@@ -2,7 +2,6 @@
 
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +18,6 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
 """The files that count as images; what is in them is found from their first bytes."""
-UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Unicode's categories of what names of classes must not hold, since they are shown and saved:
-control characters, bytes that are not UTF-8, and separators of lines and paragraphs."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +123,6 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
     classes = sorted(_folders(root / "train"), key=natural)
     if not classes:
         raise InputError(f"data.dir={config.dir!r}: {root / 'train'} has no folders, one a class")
-    for name in classes:
-        if any(unicodedata.category(character) in UNFIT for character in name):
-            raise InputError(
-                f"data.dir={config.dir!r}: the name of the class folder train/{named(name)} must "
-                "be text in UTF-8, without line breaks and control characters"
-            )
     unknown = sorted(set(_folders(root / held_out)) - set(classes))
     if unknown:
         raise InputError(

@@ -116,7 +116,8 @@ def read(folder: Path) -> Prepared:
             metadata is missing or damaged; the line names the file or what is missing.
     """
     features = _decoded(folder / "features.json", _Features)
-    found = features.features_dict.features if features.features_dict else {}
+    is_dict = features.python_class_name == FEATURES + "features_dict.FeaturesDict"
+    found = features.features_dict.features if features.features_dict and is_dict else {}
     image, label = found.get("image"), found.get("label")
     for name, kind, value, content in (
         ("image", "image_feature.Image", image, image and image.image),

@@ -1,7 +1,8 @@
 """Reads the dataset that the config names: into memory where it fits, else when it is needed."""
 
 import math
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data import image_folder, records
+from jaxcnn.data.contents import named
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
@@ -116,6 +118,7 @@ def load(config: Data) -> Dataset:
             one label each, or smaller than the config asks for.
     """
     dataset = BUILT_IN[config.name](config) if config.name in BUILT_IN else _tfds(config)
+    _check_names(dataset.classes, config)
     if config.train_limit is not None:
         if config.train_limit > len(dataset.train):
             raise InputError(
@@ -148,6 +151,21 @@ def load(config: Data) -> Dataset:
                 f"give 1 or {channels} numbers"
             )
     return dataset
+
+
+UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode's categories of what names of classes must not hold: control characters, bytes that are
+not UTF-8, and separators of lines and paragraphs."""
+
+
+def _check_names(classes: Sequence[str], config: Data) -> None:
+    """Checks that the names of classes, of folders or from a file, can be shown and saved."""
+    for name in classes:
+        if len(name) > 255 or any(unicodedata.category(letter) in UNFIT for letter in name):
+            raise InputError(
+                f"data.name={config.name!r}: the class {named(name[:255])} must have a name of at "
+                "most 255 characters of UTF-8, without line breaks and control characters"
+            )
 
 
 STREAMED_BYTES = 2**31
