@@ -45,7 +45,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{named(path)}: is not a regular file")
+            raise OSError("is not a regular file")
         yield file
 
 
@@ -58,7 +58,7 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
-            raise OSError(f"{named(path)}: has {size:,} bytes; at most {limit:,}")
+            raise OSError(f"has {size:,} bytes; at most {limit:,}")
         return file.read(limit)
 
 

@@ -87,7 +87,8 @@ def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.nd
     except InputError as error:
         raise InputError(f"{named(path)}: {error}") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{named(path)}: cannot be read ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{named(path)}: cannot be read ({reason})") from error
 
 
 def fit_array(image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
@@ -167,6 +168,8 @@ def decoded(data: bytes, channels: int, *, turned: bool) -> "Picture":
         return picture.convert(MODES[channels])
     except InputError:
         raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"has far too many pixels; at most {MAX_PIXELS:,} in all") from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble upon
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"not an image that Pillow can read ({reason})") from error

@@ -1,3 +1,8 @@
+import io
+import os
+import struct
+import zlib
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -76,10 +81,21 @@ class TestReadImage:
             images.read_image(tmp_path / "a.png", (8, 8, 1), "resize")
 
 
-def test_too_long_once_the_shorter_side_fits(tmp_path):
-    Image.new("1", (1, 40_000)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"a\.png: 1x40000 pixels are 256x10240000 once"):
-        images.read_image(tmp_path / "a.png", (224, 224, 3), "crop")
+@pytest.mark.parametrize("size", [(1, 40_000), (40_000, 1), (3, 40_000)])
+@pytest.mark.parametrize("fit", ["resize", "crop", "square"])
+def test_whether_a_picture_is_read_does_not_depend_on_its_fit(tmp_path, size, fit):
+    """Else runs that fit their images in other ways would be tested on other images."""
+    Image.new("L", size, 90).save(tmp_path / "a.png")
+    assert (images.read_image(tmp_path / "a.png", (224, 224, 3), fit) == 90).all()
+
+
+@pytest.mark.parametrize("fit", ["crop", "square"])
+def test_the_middle_of_a_long_picture_is_the_same_whether_it_is_cut_out_first(fit, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 90), np.uint8)
+    whole = images.fit_array(pixels[..., None], (28, 28, 1), fit)
+    monkeypatch.setattr(images, "MAX_PIXELS", 2000)
+    cut = images.fit_array(pixels[..., None], (28, 28, 1), fit)
+    assert np.abs(whole.astype(int) - cut).max() <= 2
 
 
 @pytest.mark.parametrize("size", [(60, 40), (40, 61), (33, 33), (20, 50), (32, 32)])
@@ -98,6 +114,121 @@ def test_crops_are_those_of_torchvision(size, torchvision):
     assert images.reading(data) == (32, "square")
     seen = augment.fit(jnp.asarray(np.asarray(margin)[None], jnp.float32), data)[0]
     np.testing.assert_array_equal(seen, np.asarray(expected))
+
+
+def grey(path, pixels, kind, **tags):
+    """Writes a TIFF of one row whose numbers, in bytes, are of a sample format."""
+    body = pixels.tobytes()
+    entries = {256: pixels.size, 257: 1, 258: 8 * pixels.itemsize, 259: 1, 262: 1, 273: 0}
+    entries |= {277: 1, 278: 1, 279: len(body), 339: kind}
+    entries |= {int(tag[1:]): value for tag, value in tags.items()}
+    entries[273] = 8 + 2 + 12 * len(entries) + 4
+    listed = b"".join(
+        struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(entries.items())
+    )
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    path.write_bytes(head + listed + bytes(4) + body)
+
+
+RAMP = np.array([0, 257, 25_700, 65_535])
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (lambda p: Image.fromarray(RAMP.astype(np.uint16)[None]).save(p, "PNG"), [0, 1, 100, 255]),
+        (lambda p: Image.fromarray(RAMP.astype(np.uint16)[None]).save(p, "TIFF"), [0, 1, 100, 255]),
+        (lambda p: Image.fromarray(RAMP.astype(np.uint16)[None]).save(p, "PPM"), [0, 1, 100, 255]),
+        (lambda p: p.write_bytes(b"P5 3 1 1000 " + b"\0\0\1\xf4\3\xe8"), [0, 128, 255]),
+        (lambda p: p.write_text("P2 3 1 1000 0 500 1000 "), [0, 128, 255]),
+        (lambda p: grey(p, RAMP.astype("<u2"), 1), [0, 1, 100, 255]),
+        (lambda p: grey(p, RAMP.astype("<u2"), 1, t262=0), [255, 254, 155, 0]),  # 0 is white
+        (lambda p: grey(p, np.array([0, 10, 255], np.uint8), 1), [0, 10, 255]),
+        (lambda p: grey(p, np.array([0, 10, 255], np.uint8), 1, t262=0), [255, 245, 0]),
+        # Two numbers of 12 bits, 0 and 4095, and one of 2048.
+        (
+            lambda p: grey(
+                p, np.frombuffer(b"\x00\x0f\xff\x80\x00\x00", np.uint8), 1, t256=4, t258=12
+            ),
+            [0, 255, 128, 0],
+        ),
+    ],
+)
+def test_numbers_of_more_than_8_bits_keep_their_brightness(tmp_path, write, expected):
+    write(tmp_path / "a")
+    got = images.read_image(tmp_path / "a", (1, len(expected), 1), "resize")
+    assert got.ravel().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (lambda p: grey(p, np.array([0, 0.5, 1], "<f4"), 3), "floating-point numbers"),
+        (lambda p: Image.new("F", (4, 4)).save(p, "TIFF"), "floating-point numbers"),
+        (lambda p: p.write_bytes(b"Pf 1 1 -1.0\n" + bytes(4)), "floating-point numbers"),
+        (lambda p: grey(p, np.array([0, 5, 2**31], "<u4"), 1), "32-bit or signed numbers"),
+        (lambda p: grey(p, np.array([0, 5, -9], "<i4"), 2), "32-bit or signed numbers"),
+        (lambda p: grey(p, np.array([0, 5, -9], "<i2"), 2), "32-bit or signed numbers"),
+        (lambda p: Image.new("LAB", (4, 4)).save(p, "TIFF"), "CIELAB"),
+        (lambda p: p.write_bytes(b"P5 0 9 255 "), "a: "),
+        (lambda p: p.write_bytes(b"P5 99999 99999 255 "), "far too many pixels; at most"),
+        (lambda p: p.write_bytes(b"P6 2147483647 2147483647 255 "), "not an image"),
+        (lambda p: os.mkfifo(p), "no such image file"),
+        (lambda p: p.symlink_to("/dev/zero"), "no such image file"),
+        (lambda p: p.symlink_to(p), "no such image file"),
+        (lambda p: (p.touch(), os.truncate(p, 2**40)), "1,099,511,627,776 bytes; at most"),
+    ],
+)
+def test_what_has_no_white_or_no_end_is_refused_in_one_line(tmp_path, write, named):
+    write(tmp_path / "a")
+    with pytest.raises(InputError) as error:
+        images.read_image(tmp_path / "a", (4, 4, 1), "resize")
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_dimensions_beyond_what_is_accepted_take_no_memory(tmp_path):
+    """In any format: what a header claims is refused before pixels are decoded."""
+    import tracemalloc
+
+    small = Image.new("RGB", (64, 64))
+    claims = {
+        "PNG": (16, ">II", (30_000, 30_000)),
+        "BMP": (18, "<ii", (30_000, 30_000)),
+        "GIF": (6, "<HH", (60_000, 60_000)),
+    }
+    for kind, (at, form, size) in claims.items():
+        stream = io.BytesIO()
+        small.save(stream, kind)
+        data = bytearray(stream.getvalue())
+        struct.pack_into(form, data, at, *size)
+        if kind == "PNG":
+            struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+        tracemalloc.start()
+        with pytest.raises(InputError):
+            images.decoded(bytes(data), 3, turned=True)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+        tracemalloc.stop()
+    with pytest.raises(InputError, match="100000x100000 pixels are asked for"):
+        images.fitted(small, (100_000, 100_000), "resize")
+
+
+@pytest.mark.parametrize("mode", ["P", "PA", "LA", "La", "RGBa", "RGBX", "YCbCr", "CMYK", "HSV"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_colours_of_any_mode_become_grey_or_rgb(mode, channels, monkeypatch):
+    """Pillow cannot convert between all modes at once."""
+    stream = io.BytesIO()
+    Image.new("L", (3, 2), 255).save(stream, "PNG")
+    shown = Image.new("RGBA", (3, 2), (200, 200, 200, 255))
+    through = {"PA": ["LA"], "La": ["LA"], "P": ["RGB"], "LA": [], "RGBa": []}.get(mode, ["RGB"])
+    for step in [*through, mode]:
+        shown = shown.convert(step)
+    opened = Image.open(stream)
+    opened.load()
+    monkeypatch.setattr(Image, "open", lambda *args, **options: shown)
+    got = np.asarray(images.decoded(stream.getvalue(), channels, turned=False))
+    assert got.shape == ((2, 3) if channels == 1 else (2, 3, channels))
+    assert np.abs(got.astype(int)[..., :3] - 200).max() <= 3 or mode in ("CMYK", "P")
 
 
 def test_a_picture_of_the_right_size_stays():
