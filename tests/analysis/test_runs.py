@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import jinja2
 import numpy as np
@@ -127,6 +128,9 @@ def shapes(seed, side=8):
 def test_runs_on_other_test_images_are_refused(tmp_path):
     one = folder_of_images(tmp_path / "one", 1)
     copy, other = (folder_of_images(tmp_path / f"{n}", n) for n in (1, 9))
+    pixel = folder_of_images(tmp_path / "pixel", 1)
+    changed = min(Path(pixel, "test").rglob("*.png"))
+    changed.write_bytes(changed.read_bytes()[:-1] + b"x")  # as many bytes
     for number, (first, second, same) in enumerate(
         [
             (shapes(0), shapes(0), True),
@@ -138,9 +142,13 @@ def test_runs_on_other_test_images_are_refused(tmp_path):
             (images(one), images(other), False),
             (images(one, streaming=True), images(other, streaming=True), False),
             (images(one, streaming=True), images(one, streaming=True, image_size=4), True),
-            # Pixels of other sizes, and pixels and files, cannot be told apart: as before.
+            # Pixels of other sizes, and pixels and files, are told apart by what they came from.
             (images(one), images(one, image_size=4), True),
             (images(one), images(one, streaming=True), True),
+            (images(one), images(other, image_size=4), False),
+            (images(one), images(other, streaming=True), False),
+            (images(one, streaming=True), images(pixel, streaming=True), False),
+            (images(one, streaming=True), images(pixel, streaming=True, image_size=4), False),
         ]
     ):
         both = []
@@ -151,7 +159,7 @@ def test_runs_on_other_test_images_are_refused(tmp_path):
         if same:
             arms.group(both)
         else:
-            with pytest.raises(InputError, match=r"tested on other data.*test_sha256"):
+            with pytest.raises(InputError, match=r"tested on other data.*test_(files_)?sha256"):
                 arms.group(both)
         folder.check_same(both[0].path, to_dict(both[0].experiment), both[0].dataset)
 

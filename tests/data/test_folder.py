@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import struct
 import zlib
 from dataclasses import replace
@@ -8,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn import memory
 from jaxcnn.config import Augment, Data, Experiment
-from jaxcnn.data import augment, sources
+from jaxcnn.data import augment, contents, sources
 from jaxcnn.data.feed import open_stream
 from jaxcnn.errors import InputError
+from jaxcnn.runs.trained import describe
 
 BLUE = (20, 40, 200)
 
@@ -198,6 +202,12 @@ BAD = {
     "猫.gif": lambda path: path.write_bytes(b"GIF89a"),
     "zeros.bmp": lambda path: path.write_bytes(bytes(5000)),
     "drawing.png": lambda path: path.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>"),
+    "pipe.jpg": lambda path: os.mkfifo(path),
+    "device.jpg": lambda path: path.symlink_to("/dev/zero"),
+    "no_range.tif": lambda path: Image.new("F", (9, 7)).save(path),
+    "two\nlines\x1b[31m.jpg": lambda path: path.write_bytes(b""),
+    "not_utf8_\udcff.jpg": lambda path: path.write_bytes(b""),
+    "[a]$HOME.jpg": lambda path: path.write_bytes(b""),
     "other_end.png": lambda path: (picture().save(path), path.write_bytes(path.read_bytes()[::-1])),
 }
 
@@ -211,14 +221,14 @@ def test_what_cannot_be_read_is_left_out_and_named_once(root, name, caplog):
     BAD[name](root / "train" / "class2" / name)
     assert loaded_blue(root) == 6
     (line,) = [record.getMessage() for record in caplog.records]
-    assert name in line
-    assert "\n" not in line
+    assert contents.named(name) in line
+    assert line.isprintable()
     with pytest.raises(
         InputError, match=r"data\.max_bad_images=0: more images cannot be read"
     ) as e:
         sources.load(config(root, max_bad_images=0))
-    assert name in str(e.value)
-    assert "\n" not in str(e.value)
+    assert contents.named(name) in str(e.value)
+    assert str(e.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -229,7 +239,10 @@ def test_what_cannot_be_read_is_left_out_and_named_once(root, name, caplog):
         (None, {"image_size": None}, "data.image_size=None"),
         (None, {"fit": "pad"}, "data.fit='pad'"),
         (None, {"batch_size": 7}, "data.batch_size=7: must be at most the 6"),
+        (None, {"image_size": 10_000}, "data.image_size=10000: must be at most 8,192"),
+        (None, {"image_size": 8, "read_size": 10_000}, "data.read_size=10000"),
         ("test/class3", {}, "test/class3 is no class of"),
+        ("test/class\udcff", {}, "test/class\\udcff is no class of"),
         ("train/class3", {}, "train/class3 has no image files"),
     ],
 )
@@ -258,3 +271,73 @@ def test_streamed_examples_are_those_in_memory(root):
     assert found["ok"].sum() == 6
     np.testing.assert_array_equal(found["image"][found["ok"]], held.images)
     np.testing.assert_array_equal(found["label"][found["ok"]], held.labels)
+
+
+ODD = ("not_utf8_\udcff.png", "two\nlines.png", "[a].png", "$HOME.png", "a\x1b[31m.png", " .png")
+
+
+def test_file_names_of_any_bytes_are_read(root, tmp_path):
+    for name in ODD:
+        picture().save(root / "train" / "class2" / "new.png")
+        (root / "train" / "class2" / "new.png").rename(root / "train" / "class2" / name)
+    (root / "train" / "class2" / ".DS_Store").write_text("x")
+    (root / "train" / ".DS_Store").write_text("x")
+    assert loaded_blue(root) == 6 + len(ODD)
+    data = config(root, streaming=True)
+    json.dumps(describe(data, sources.load(data))).encode()
+
+
+@pytest.mark.parametrize("name", ["class\udcff", "two\nlines", "a\x1b[31m", "a\u2028b"])
+def test_a_class_whose_name_cannot_be_shown_is_refused(root, name):
+    for split in ("train", "test"):
+        (root / split / "class2").rename(root / split / name)
+    with pytest.raises(InputError, match="must have a name of at most 255") as error:
+        sources.load(config(root))
+    assert contents.named(name) in str(error.value)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["[red]", "$HOME", "Käse 猫", "<script>", "-x", "{a}", "%s"])
+def test_a_class_of_any_other_name_is_read(root, name):
+    for split in ("train", "test"):
+        (root / split / "class2").rename(root / split / name)
+    assert name in sources.load(config(root)).classes
+
+
+def test_one_class_and_thousands_are_read(root):
+    for split in ("train", "test"):
+        shutil.rmtree(root / split / "class10")
+    assert sources.load(config(root)).classes == ("class2",)
+    for i in range(2000):
+        (root / "train" / f"{i}").mkdir()
+        (root / "train" / f"{i}" / "a.jpg").symlink_to(root / "train" / "class2" / "0.jpg")
+    assert len(sources.load(config(root, streaming=True)).classes) == 2001
+
+
+def test_a_file_that_vanishes_after_it_was_listed_is_left_out(root):
+    found = sources.load(config(root, streaming=True))
+    before = found.test.files_sha256()
+    (root / "train" / "class2" / "0.jpg").unlink()
+    (root / "test" / "class2" / "0.jpg").unlink()
+    assert found.train.read(np.arange(6))["ok"].sum() == 5
+    assert "no such image file" in found.train.fault(0)
+    assert found.test.files_sha256() != before
+
+
+def test_a_digest_of_test_files_counts_those_that_were_read(root):
+    """Whatever the form of the images: so that runs on other forms can be compared."""
+    truncated(root / "test" / "class2" / "bad.jpg")
+    held, other = (sources.load(config(root, image_size=size)).test for size in (8, 5))
+    (root / "test" / "class2" / "bad.jpg").write_bytes(b"cut even shorter")
+    assert held.files == other.files == sources.load(config(root)).test.files
+    (root / "test" / "class2" / "1.jpg").write_bytes(b"")
+    assert sources.load(config(root)).test.files != held.files
+
+
+def test_images_are_not_held_that_do_not_fit_into_memory(root, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 10 * 8192**2 * 3 * 2 - 1)
+    with pytest.raises(InputError, match=r"^data\.streaming=False: .* needs 4\.0 GB of memory"):
+        sources.load(config(root, image_size=8192, streaming=False))
+    monkeypatch.setattr(memory, "available", lambda: 2 * 8192**2 * 3 - 1)
+    with pytest.raises(InputError, match=r"^data\.batch_size=2: 2 images .* needs 0\.4 GB"):
+        sources.load(config(root, image_size=8192, streaming=True))

@@ -172,7 +172,7 @@ def test_numbers_of_more_than_8_bits_keep_their_brightness(tmp_path, write, expe
         (lambda p: Image.new("LAB", (4, 4)).save(p, "TIFF"), "CIELAB"),
         (lambda p: p.write_bytes(b"P5 0 9 255 "), "a: "),
         (lambda p: p.write_bytes(b"P5 99999 99999 255 "), "far too many pixels; at most"),
-        (lambda p: p.write_bytes(b"P6 2147483647 2147483647 255 "), "not an image"),
+        (lambda p: p.write_bytes(b"P6 2147483647 2147483647 255 "), "far too many pixels"),
         (lambda p: os.mkfifo(p), "no such image file"),
         (lambda p: p.symlink_to("/dev/zero"), "no such image file"),
         (lambda p: p.symlink_to(p), "no such image file"),

@@ -100,6 +100,36 @@ def test_what_cannot_be_read_is_replaced_or_masked_and_named(caplog):
         list(Stream(split, split, 3, 8, 10, Faults(2), workers=0).eval_batches())
 
 
+class Few(sources.Split):
+    """Only the last example can be read, or none."""
+
+    last = True
+
+    def read(self, index):
+        found = super().read(index)
+        return {**found, "ok": (found["label"] == len(self) - 1) & self.last}
+
+    def fault(self, index):
+        return f"{index} is a hole"
+
+
+class NoneAtAll(Few):
+    last = False
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_image_is_trained_on_that_could_not_be_read(workers):
+    """However many unreadable ones lie between it and the next."""
+    split = Few(numbered(250).images, numbered(250).labels)
+    one = Stream(split, split, 3, 8, 10, Faults(1000), workers)
+    assert set(flat(labels(one.batches(0, 4)))) == {249}
+    split = NoneAtAll(split.images, split.labels)
+    none = Stream(split, split, 3, 8, 10, Faults(1000), workers)
+    for batches in (none.batches(0, 4), none.eval_batches()):
+        with pytest.raises(InputError, match=r"none of the 250 .* images can be read: 0 is a hole"):
+            list(batches)
+
+
 KILLED = """
 import sys, time
 from tests.data.test_stream import stream
