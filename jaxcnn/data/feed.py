@@ -14,11 +14,14 @@ from jaxcnn.data.faults import Faults
 from jaxcnn.data.pipeline import StoredBatch, shared_batch_size
 from jaxcnn.data.sources import Dataset
 from jaxcnn.data.stream import Stream
+from jaxcnn.memory import require_memory
 
 BLOCK_BYTES = 2**26
 """The bytes that a block should hold; two blocks are on the device at a time."""
 BLOCK_STEPS = 32
 """The most batches that a block holds."""
+WORKER_BYTES = 2**27
+"""The memory that a process takes that reads, beside its batches."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,15 @@ def open_stream(dataset: Dataset, data: Data, seed: int, devices: int = 1) -> St
     """Opens the stream of a dataset's batches, or of this process's part of them.
 
     The seed is that of the order of the training examples; so many devices share a batch.
+
+    Raises:
+        InputError: the processes cannot share a batch, or do not fit into memory.
     """
     workers = data.workers
     if workers is None and jax.default_backend() == "cpu":
         workers = 0  # processes would take the cores that train: benchmarks/input.py, on 2 cores
+    if workers:
+        require_memory(f"data.workers={workers}: so many processes", workers * WORKER_BYTES)
     return Stream(
         dataset.train,
         dataset.test,

@@ -86,6 +86,12 @@ def test_on_a_cpu_threads_read(root, monkeypatch):
         assert open_stream(sources.load(data), replace(data, workers=asked), 0).workers == workers
 
 
+def test_processes_that_do_not_fit_into_memory_are_not_started(root):
+    data = config(root, streaming=True, workers=10**6)
+    with pytest.raises(InputError, match=r"^data\.workers=1000000: so many processes: needs"):
+        open_stream(sources.load(data), data, 0)
+
+
 def test_the_first_examples_are_of_all_classes(root):
     assert sorted(sources.load(config(root, train_limit=2)).train.labels.tolist()) == [0, 1]
 
