@@ -13,28 +13,34 @@ and fields are the texts of ``jaxcnn train --help``.
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from jaxcnn.config.checked import Accepts, Checked, annotations, require
+from jaxcnn.config.checked import Accepts, Checked, annotations, require, shown
 from jaxcnn.errors import InputError
 
 
 def _is_pattern(text: str) -> bool:
-    try:
-        return bool(text) and bool(re.compile(text))
-    except re.error:
+    try:  # as it stands, and within a longer one, where flags such as (?i) cannot stand
+        return bool(text) and bool(re.compile(text)) and bool(re.compile(f"(?:{text})"))
+    except (re.error, OverflowError, RecursionError):
         return False
 
 
 def _is_address(text: str) -> bool:
     host, _, port = text.rpartition(":")
-    return bool(host) and port.isdigit() and 0 < int(port) < 2**16
+    return bool(host) and bool(re.fullmatch("[0-9]{1,5}", port)) and 0 < int(port) < 2**16
 
 
-Count = Annotated[int, Accepts("a positive whole number", lambda n: n >= 1)]
-Natural = Annotated[int, Accepts("a whole number >= 0", lambda n: n >= 0)]
-Seed = Annotated[int, Accepts("a whole number in [0, 2**31)", lambda n: 0 <= n < 2**31)]
+def _whole(low: int, high: int) -> Accepts:
+    """Accepts the whole numbers between two, and these."""
+    return Accepts(f"a whole number in [{low}, {high}]", lambda n: low <= n <= high)
+
+
+Count = Annotated[int, Accepts("a positive whole number below 2**31", lambda n: 0 < n < 2**31)]
+Natural = Annotated[int, Accepts("a whole number in [0, 2**31)", lambda n: 0 <= n < 2**31)]
+Seed = Natural
+Side = Annotated[int, _whole(1, 2**15)]
 Positive = Annotated[float, Accepts("a finite number above 0", lambda x: x > 0)]
 NotNegative = Annotated[float, Accepts("a finite number >= 0", lambda x: x >= 0)]
 AtLeastOne = Annotated[float, Accepts("a finite number >= 1", lambda x: x >= 1)]
@@ -46,12 +52,14 @@ Rising = Annotated[
 ]
 Pattern = Annotated[str, Accepts("a regular expression", _is_pattern)]
 Address = Annotated[str, Accepts("HOST:PORT of process 0", _is_address)]
-Folder = Annotated[str, Accepts("a text (str of a path)")]
+Folder = Annotated[
+    str, Accepts("a text (str of a path), without null characters", lambda path: "\0" not in path)
+]
 FolderName = Annotated[
     str,
     Accepts(
-        "letters, digits and _ . + - (it names the run folder)",
-        lambda name: re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name),
+        "at most 200 letters, digits and _ . + - (it names the run folder)",
+        lambda name: len(name) <= 200 and re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name),
     ),
 ]
 Option = Annotated[
@@ -81,13 +89,13 @@ class Data(Checked, section="data"):
     """Training examples per step."""
     eval_batch_size: Count = 500
     """Test examples per evaluation step; the last one is padded."""
-    image_size: Count | None = None
+    image_size: Side | None = None
     """Height and width of the images that the network sees, in pixels. None keeps the dataset's own
     size (32 for generated images)."""
     fit: Literal["pad", "resize", "crop"] = "pad"
     """How images are brought to image_size: by a border of zeros, by resizing, or by resizing a
     centre crop of 7/8 of the shorter side."""
-    read_size: Count | None = None
+    read_size: Side | None = None
     """Height and width at which images of varying sizes are read, if not image_size. With fit
     "crop" this is the whole shorter side, which leaves a margin for random crops: 256 for an
     image_size of 224."""
@@ -102,14 +110,14 @@ class Data(Checked, section="data"):
     """How many images are generated for training and for testing."""
     channels: Literal[1, 3] = 3
     """Channels of "synthetic" and "folder" images: 1 (grey) or 3 (RGB)."""
-    num_classes: Count = 10
+    num_classes: Annotated[int, _whole(1, 10**6)] = 10
     """Number of classes of "synthetic" images."""
     seed: Seed = 0
     """Seed of generated images; their order depends on train.seed."""
     streaming: bool | None = None
     """Reads images batch by batch instead of holding them in memory. It changes their order. None
     streams what takes more than 2 GiB decoded."""
-    workers: Natural | None = None
+    workers: Annotated[int, _whole(0, 1024)] | None = None
     """Processes that read a stream; 0 reads in threads. None starts one per core, or threads when
     training on the CPU. It changes no result."""
     max_bad_images: Natural = 10
@@ -131,7 +139,7 @@ class Augment(Checked, section="augment"):
 
     flip: bool = False
     """Mirrors an image left to right with probability 1/2."""
-    crop_padding: Natural = 0
+    crop_padding: Annotated[int, _whole(0, 2**12)] = 0
     """Pads each side with this many pixels of zeros, then crops back to the original size at a
     random position."""
     random_crop: bool = False
@@ -150,11 +158,9 @@ class Augment(Checked, section="augment"):
     image_size (Szegedy et al. 2015)."""
     crop_aspect: AtLeastOne = 4 / 3
     """Largest ratio of the long to the short side in random_resized_crop."""
-    rand_augment: Natural = 0
+    rand_augment: Annotated[int, _whole(0, 100)] = 0
     """RandAugment operations per image, such as 2 (Cubuk et al. 2020)."""
-    rand_augment_magnitude: Annotated[
-        int, Accepts("a whole number in [0, 30]", lambda n: 0 <= n <= 30)
-    ] = 9
+    rand_augment_magnitude: Annotated[int, _whole(0, 30)] = 9
     """Strength of the RandAugment operations, from 0 to 30."""
     trivial_augment: bool = False
     """Applies one random operation of random strength to each image (TrivialAugment, Müller &
@@ -224,7 +230,7 @@ class Optim(Checked, section="optim"):
     momentum: ShareBelowOne = 0.9
     """Momentum of SGD, LARS and Muon (whose author uses 0.95)."""
     nesterov: bool = True
-    """Nesterov momentum in SGD, LARS and Muon (Sutskever et al. 2013)."""
+    """Nesterov momentum in SGD, LARS and Muon (Sutskever et al. 2013); Muon's Adam has none."""
     b1: ShareBelowOne = 0.9
     """Decay of the first moment in AdamW, LAMB, Lion and Muon's Adam."""
     b2: ShareBelowOne = 0.999
@@ -271,7 +277,8 @@ class Schedule(Checked, section="schedule"):
     end_factor; steps down at milestones; or one cycle, up from peak_lr / 25 and down to end_factor
     (Smith & Topin 2019)."""
     warmup_epochs: NotNegative = 1.0
-    """Epochs of a linear rise from 0 to peak_lr, or of one_cycle's rise."""
+    """Epochs of a linear rise from 0 to peak_lr, or of one_cycle's rise. In a run that is shorter
+    than that, it takes a tenth of the run."""
     end_factor: Share = 0.0
     """Last learning rate of cosine, polynomial and one_cycle, as a fraction of peak_lr."""
     power: Positive = 1.0
@@ -380,9 +387,7 @@ class Experiment(Checked):
     def __post_init__(self) -> None:
         """Checks the fields, and the relations between sections."""
         super().__post_init__()
-        data, augment, epochs = self.data, self.augment, self.train.epochs
-        in_time = self.schedule.warmup_epochs <= epochs
-        self.require("schedule.warmup_epochs", in_time, f"at most train.epochs={epochs}")
+        data, augment = self.data, self.augment
         self.require(
             "train.accumulate",
             data.batch_size % self.train.accumulate == 0,
@@ -403,6 +408,19 @@ class Experiment(Checked):
             self.require("train.ema_decay", self.train.ema_decay == 0, accepted)
 
 
+def with_warmup_cut(experiment: Experiment) -> Experiment:
+    """Returns the experiment, with a tenth of its epochs as warm-up if it asks for more than all.
+
+    >>> cut = with_warmup_cut(Experiment(schedule=Schedule(warmup_epochs=2), train=Train(epochs=1)))
+    >>> cut.schedule.warmup_epochs
+    0.1
+    """
+    schedule, epochs = experiment.schedule, experiment.train.epochs
+    if schedule.warmup_epochs <= epochs:
+        return experiment
+    return replace(experiment, schedule=replace(schedule, warmup_epochs=epochs / 10))
+
+
 @dataclass(frozen=True)
 class Comparison(Checked):
     """Experiments on the same test set that differ in what is to be decided, over several seeds.
@@ -412,7 +430,7 @@ class Comparison(Checked):
 
     arms: Annotated[tuple[Experiment, ...], Accepts("a tuple of experiments")]
     """The experiments, of which the first is compared with the others."""
-    seeds: Count = 3
+    seeds: Annotated[int, _whole(1, 10_000)] = 3
     """Every arm is trained with the seeds 0, 1, ..., seeds - 1."""
 
     def __post_init__(self) -> None:
@@ -469,24 +487,27 @@ def from_dict(values: Mapping[str, Any]) -> Experiment:
     parts = dict(values)
     for section, value in values.items():
         if section not in kinds:
-            raise InputError(f"config: unknown section {section!r}")
+            raise InputError(f"config: unknown section {shown(section)}")
         if section == "name":
             continue
         if not isinstance(value, Mapping):
-            raise InputError(f"config: section {section!r} must be an object, is {value!r}")
+            raise InputError(f"config: section {section!r} must be an object, is {shown(value)}")
         for name in value:
             if name not in annotations(kinds[section]):
-                raise InputError(f"config: unknown field {section}.{name}")
+                raise InputError(f"config: unknown field {shown(name)} of {section!r}")
         parts[section] = kinds[section](**_tuples(value))
     return Experiment(**parts)
 
 
-def _tuples(value: Any) -> Any:
-    """Returns nested values with tuples for lists, as JSON has no tuples."""
-    if isinstance(value, list):
-        return tuple(_tuples(v) for v in value)
-    if isinstance(value, Mapping):
-        return {k: _tuples(v) for k, v in value.items()}
+def _tuples(value: Any, depth: int = 4) -> Any:
+    """Returns nested values with tuples for lists, as JSON has no tuples.
+
+    No field is nested deeper than the sections of an experiment, options and tuples in them.
+    """
+    if isinstance(value, list) and depth:
+        return tuple(_tuples(v, depth - 1) for v in value)
+    if isinstance(value, Mapping) and depth:
+        return {k: _tuples(v, depth - 1) for k, v in value.items()}
     return value
 
 

@@ -14,8 +14,9 @@ jaxcnn.errors.InputError: train.mode='slow': must be 'fast', 'exact' or None
 """
 
 import functools
-import math
 import operator
+import reprlib
+import sys
 from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -71,7 +72,32 @@ class Checked:
 def require(name: str, value: object, holds: object, accepted: str) -> None:
     """Raises an InputError that names a field, its value and what is accepted, unless it holds."""
     if not holds:
-        raise InputError(f"{name}={value!r}: must be {accepted}")
+        raise InputError(f"{name}={shown(value)}: must be {accepted}")
+
+
+def shown(value: object) -> str:
+    """Returns a value as Python writes it, on one line, and not much longer than a line.
+
+    >>> shown("a\nb"), len(shown("a" * 10**6)), shown([[]] * 1000)
+    ("'a\\nb'", 120, '[[], [], [], [], [], [], [], [], [], [], [], [], ...]')
+    """
+    return _SHORT.repr(value)
+
+
+class _Short(reprlib.Repr):
+    """Shortens what is long, and whole numbers that Python would not write for their length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 120
+        self.maxtuple = self.maxlist = self.maxdict = self.maxset = self.maxfrozenset = 12
+
+    def repr_int(self, value: int, level: int) -> str:
+        digits = value.bit_length() * 0.302
+        return super().repr_int(value, level) if digits < 4000 else f"a number of {digits:.0f} digits"
+
+
+_SHORT = _Short()
 
 
 @functools.cache
@@ -86,6 +112,7 @@ def _check(name: str, value: object, annotation: Any) -> None:
         require(name, value, False, f"{', '.join(others)} or {last}" if others else last)
     if isinstance(value, Mapping):
         for key, item in value.items():
+            require(f"{name}: key", key, isinstance(key, str), "a text")
             _check(f"{name}.{key}", item, get_args(annotation)[1])
 
 
@@ -102,7 +129,8 @@ def _fits(value: Any, annotation: Any) -> bool:
         elements = args[:1] * len(value) if args[-1] is ... else args
         return len(value) == len(elements) and all(map(_fits, value, elements))
     if annotation is float:
-        return isinstance(value, float | int) and type(value) is not bool and math.isfinite(value)
+        number = isinstance(value, float | int) and type(value) is not bool
+        return number and -sys.float_info.max <= value <= sys.float_info.max  # NaN is neither
     if annotation is int:
         return isinstance(value, int) and type(value) is not bool
     return isinstance(value, origin or annotation)

@@ -1,6 +1,7 @@
 """Turns the config into Optax: the learning rate over time, the optimizer, what stays frozen."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,9 @@ def make_schedule(
         rise = optax.cosine_decay_schedule(start, max(warmup, 1), alpha=ONE_CYCLE_RISE)
         fall = optax.cosine_decay_schedule(peak_lr, rest, alpha=end)
         return optax.join_schedules([rise, fall], [warmup])
+    milestones = Counter(  # two may fall on the same step; none behind the run is of any effect
+        round(min(m, epochs + 1) * steps_per_epoch) - warmup for m in schedule.milestones
+    )
     curve = {
         "constant": lambda: optax.constant_schedule(peak_lr),
         "cosine": lambda: optax.cosine_decay_schedule(peak_lr, rest, alpha=end),
@@ -49,7 +53,7 @@ def make_schedule(
         ),
         "step": lambda: optax.piecewise_constant_schedule(
             peak_lr,
-            {round(m * steps_per_epoch) - warmup: schedule.factor for m in schedule.milestones},
+            {step: schedule.factor**reached for step, reached in milestones.items()},
         ),
     }[schedule.name]()
     return optax.join_schedules([optax.linear_schedule(0.0, peak_lr, warmup), curve], [warmup])
@@ -191,16 +195,42 @@ def _rule(optim: Optim, lr: optax.Schedule, layout: Layout) -> optax.GradientTra
             optax.masked(optax.scale_by_trust_ratio(), is_kernel),
             optax.scale_by_learning_rate(lr),
         )
-    muon = contrib.muon(
-        -1.0,  # the direction itself: the rate comes behind the decay, which Muon cannot mask
-        beta=optim.momentum,
-        nesterov=optim.nesterov,
-        adam_b1=optim.b1,
-        adam_b2=optim.b2,
-        muon_weight_dimension_numbers=lambda params: muon_matrices(params, layout.head),
-        consistent_rms=0.2,
-    )
-    return optax.chain(muon, decayed, optax.scale_by_learning_rate(lr))
+    return optax.chain(_muon(optim, layout), decayed, optax.scale_by_learning_rate(lr))
+
+
+def _muon(optim: Optim, layout: Layout) -> optax.GradientTransformation:
+    """Makes the direction of Muon for matrices, and that of Adam for the rest.
+
+    Optax's switch for Nesterov momentum makes NAdam of Muon's Adam too, where Jordan's Muon has
+    Adam. Both settings keep the same state, so the one gives the matrices, the other the rest.
+    """
+
+    def made(nesterov: bool) -> optax.GradientTransformationExtraArgs:
+        made: Any = contrib.muon(
+            -1.0,  # the direction itself: the rate comes behind the decay, which Muon cannot mask
+            beta=optim.momentum,
+            nesterov=nesterov,
+            adam_b1=optim.b1,
+            adam_b2=optim.b2,
+            muon_weight_dimension_numbers=lambda params: muon_matrices(params, layout.head),
+            consistent_rms=0.2,
+        )
+        return made
+
+    muon, adam = made(optim.nesterov), made(nesterov=False)
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        matrices, after = muon.update(grads, state, params)
+        others, _ = adam.update(grads, state, params)
+        seen = muon_matrices(grads, layout.head)
+        chosen = jax.tree.map(
+            lambda dims, *both: both[dims is None],
+            *(seen, matrices, others),
+            is_leaf=lambda node: node is None or isinstance(node, contrib.MuonDimensionNumbers),
+        )
+        return chosen, after
+
+    return optax.GradientTransformation(muon.init, update)
 
 
 def muon_matrices(params: optax.Params, head: frozenset[str]) -> optax.Params:

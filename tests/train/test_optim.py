@@ -145,6 +145,20 @@ def test_muon_orthogonalises_the_kernels_of_convolutions():
         np.testing.assert_allclose(got[name], want, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_leaves_the_rest_to_adam_whatever_its_own_momentum(nesterov):
+    def adam(step, w, g, memory, is_kernel):
+        return w - LR * moments(step, g, memory)
+
+    got, _ = run(Optim("muon", nesterov=nesterov))
+    rest = set(PATHS) - {"conv1/kernel", "fc1/kernel"}
+    want = simulate(adam)
+    same({name: got[name] for name in rest}, {name: want[name] for name in rest})
+    other, _ = run(Optim("muon", nesterov=not nesterov))
+    changed = {name for name in PATHS if not np.array_equal(got[name], other[name])}
+    assert changed == set(PATHS) - rest  # of the kernels as matrices, it is Nesterov's or not
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_weight_decay_spares_biases_and_normalisation(name):
     still = jax.tree.map(lambda p: np.zeros(p.shape, np.float32), PARAMS)
@@ -205,6 +219,21 @@ def test_warmup_then_the_named_curve(schedule, curve):
         for t in range(121)
     ]
     np.testing.assert_allclose(scheduled(schedule), want, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("milestones", "reached"),
+    [
+        ((3.0, 3.001), (30, 30)),
+        ((3.0, 3.001, 3.002, 5), (30, 30, 30, 50)),
+        ((3.0, 13, 1e300), (30,)),
+        ((11.99, 12), (120, 120)),
+    ],
+)
+def test_milestones_on_the_same_step_each_count(milestones, reached):
+    found = scheduled(Schedule("step", 0, milestones=milestones, factor=0.5))
+    want = [0.5 * 0.5 ** sum(t >= step for step in reached) for t in range(121)]
+    np.testing.assert_allclose(found, want, rtol=1e-6)
 
 
 def test_one_cycle_agrees_with_pytorch():
