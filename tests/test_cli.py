@@ -199,7 +199,6 @@ def bad_calls(folder: Path, trained: Path):
             (*train, *here, "--model.options", "activation", "swoosh"),
             "activation='swoosh' must be one of relu",
         ),
-        "long warm-up": ((*train, *here, "--train.epochs", "1"), "schedule.warmup_epochs=2"),
         "unwritable folder": ((*train, "--workdir", str(occupied)), "occupied: cannot be written"),
         "folder below a file": ((*train, "--workdir", str(occupied / "x")), "cannot be written"),
         "folder of another run": (

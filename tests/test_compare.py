@@ -194,7 +194,7 @@ def test_bad_input_is_named(capsys, compared, tmp_path):
         (("compare", experiment), "must return a jaxcnn.config.Comparison, returned Experiment"),
         (("train", str(file)), "returned Comparison; use `jaxcnn compare"),
         (("compare", str(other)), "data.name='mnist': must be 'digits', as in the first arm"),
-        (("compare", str(file), "--seeds", "0"), "seeds=0: must be a positive whole number"),
+        (("compare", str(file), "--seeds", "0"), "seeds=0: must be a whole number in [1, 10000]"),
         (("compare", str(wrong), "--workdir", str(workdir)), "optim.peak_lr was 0.1, now 0.2"),
         (("report", str(tmp_path / "nothing")), "neither is nor holds a run folder"),
         (("report",), "at least one run folder"),

@@ -1,6 +1,7 @@
 import ast
 import dataclasses
 import doctest
+import functools
 import itertools
 import json
 from dataclasses import replace
@@ -91,6 +92,14 @@ BAD = [
     (Optim, {"freeze": "conv1"}, "optim.freeze='conv1'"),
     (Optim, {"freeze": ("conv(",)}, "optim.freeze=('conv(',)"),
     (Optim, {"freeze": ("",)}, "optim.freeze=('',)"),
+    (Optim, {"freeze": ("(?i)conv",)}, "optim.freeze=('(?i)conv',)"),
+    (Optim, {"freeze": ("a{99999999999}",)}, "optim.freeze=('a{99999999999}',)"),
+    (Optim, {"freeze": ("(" * 9999 + ")" * 9999,)}, "optim.freeze=('((("),
+    (Optim, {"peak_lr": 10**400}, "optim.peak_lr=1000000"),
+    (Data, {"dir": "a\0b"}, r"data.dir='a\x00b'"),
+    (Data, {"name": ""}, "data.name=''"),
+    (Distributed, {"coordinator": "host:²"}, "distributed.coordinator='host:²'"),
+    (Distributed, {"coordinator": "host:" + "9" * 5000}, "distributed.coordinator='host:999"),
     (Optim, {"head_only": 1}, "optim.head_only=1"),
     (Optim, {"nesterov": "no"}, "optim.nesterov='no'"),
     (
@@ -139,10 +148,6 @@ FREE = Optim(schedule_free=True)
     ("parts", "named"),
     [
         (
-            {"schedule": Schedule(warmup_epochs=3), "train": Train(epochs=2)},
-            "schedule.warmup_epochs=3: must be at most train.epochs=2",
-        ),
-        (
             {"data": Data(batch_size=64), "train": Train(accumulate=5)},
             "train.accumulate=5: must be a divisor of data.batch_size=64",
         ),
@@ -158,6 +163,28 @@ def test_parts_that_do_not_fit_together_are_refused(parts, named):
     with pytest.raises(InputError) as error:
         Experiment(**parts)
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "length"),
+    [("a" * 10**7, 200), (tuple(range(10**6)), 200), ("\n\r\x1b\u2028" * 9, 200), (10**5000, 99)],
+    ids=["long", "many", "controls", "too long for Python to write"],
+)
+def test_values_are_told_on_one_line_that_is_not_long(value, length):
+    with pytest.raises(InputError) as error:
+        Train(epochs=value)
+    message = str(error.value)
+    assert len(message) < length
+    assert message.isprintable()
+
+
+def test_a_warm_up_that_is_longer_than_the_run_is_cut_to_a_tenth_of_it():
+    for epochs, asked, taken in ((1, 2, 0.1), (20, 20.5, 2.0), (2, 2, 2), (2, 0.5, 0.5), (2, 0, 0)):
+        experiment = Experiment(schedule=Schedule("step", asked, milestones=(30,)))
+        experiment = replace(experiment, train=Train(epochs=epochs))
+        cut = config.with_warmup_cut(experiment)
+        assert cut.schedule == Schedule("step", taken, milestones=(30,))
+        assert replace(cut, schedule=experiment.schedule) == experiment
 
 
 def test_at_least_forty_bad_values_are_refused():
@@ -188,6 +215,7 @@ def test_survives_json():
         (lambda: Model(init_from=Path("/x")), "model.init_from="),
         (lambda: Train(distill_from=3), "train.distill_from=3"),
         (lambda: Experiment(name=3), "name=3"),
+        (lambda: Experiment(name="a" * 201), "must be at most 200 letters"),
     ],
 )
 def test_values_of_another_type_are_named(make, named):
@@ -266,23 +294,27 @@ def test_no_choice_is_missing_above():
     assert literal == {(kind.__name__, field) for kind, field, _ in CHOICES}
 
 
-WHOLE, COUNT = "a whole number >= 0", "a positive whole number"
-SEED = "a whole number in [0, 2**31)"
+WHOLE, COUNT = "a whole number in [0, 2**31)", "a positive whole number below 2**31"
+SIDE = "a whole number in [1, 32768]"
 ABOVE, FROM = "a finite number above 0", "a finite number >= 0"
 TINY, BELOW = 5e-324, 1 - 2**-53
 # What is accepted at either edge, what is refused next to it, and how that is said.
 EDGES = [
-    *((Data, n, (1, 10**9), (0, -1), COUNT) for n in ("batch_size", "eval_batch_size")),
-    (Data, "num_classes", (1,), (0, -1), COUNT),
-    *((Data, n, (None, 1), (0, -1), f"{COUNT} or None") for n in ("image_size", "train_limit")),
-    (Data, "seed", (0, 2**31 - 1), (-1, 2**31), SEED),
-    (Data, "workers", (None, 0), (-1,), f"{WHOLE} or None"),
-    (Data, "max_bad_images", (0,), (-1,), WHOLE),
+    *((Data, n, (1, 2**31 - 1), (0, -1, 2**31), COUNT) for n in ("batch_size", "eval_batch_size")),
+    (Data, "num_classes", (1, 10**6), (0, -1, 10**6 + 1), "a whole number in [1, 1000000]"),
+    (Data, "train_limit", (None, 1), (0, -1), f"{COUNT} or None"),
+    (Data, "image_size", (None, 1, 2**15), (0, -1, 2**15 + 1), f"{SIDE} or None"),
+    (Data, "read_size", (None,), (0, 2**15 + 1, 10**100), f"{SIDE} or None"),
+    (Data, "seed", (0, 2**31 - 1), (-1, 2**31), WHOLE),
+    (Data, "workers", (None, 0, 1024), (-1, 1025), "a whole number in [0, 1024] or None"),
+    (Data, "max_bad_images", (0,), (-1, 2**31), WHOLE),
     (Data, "examples", ((1, 1),), ((0, 1), (1, 0), (1, 1, 1)), "two positive whole numbers, of "),
     (Data, "mean", ((-1e9,), (0, 1, 2)), ((), (float("inf"),)), "one finite number per channel"),
     (Data, "std", ((TINY,), (1, 2, 3)), ((), (1.0, 0.0)), "one number above 0 per channel"),
     (Data, "streaming", (True, False, None), (1,), "True, False or None"),
-    *((Augment, n, (0, 99), (-1,), WHOLE) for n in ("crop_padding", "cutout", "rand_augment")),
+    (Augment, "cutout", (0, 2**31 - 1), (-1, 2**31), WHOLE),
+    (Augment, "crop_padding", (0, 4096), (-1, 4097), "a whole number in [0, 4096]"),
+    (Augment, "rand_augment", (0, 100), (-1, 101), "a whole number in [0, 100]"),
     (Augment, "rand_augment_magnitude", (0, 30), (-1, 31), "a whole number in [0, 30]"),
     (Augment, "rotate", (0, 180), (-TINY, 180.1), "degrees in [0, 180]"),
     (Augment, "zoom", (0, 0.9), (-TINY, 0.91), "in [0, 0.9]"),
@@ -332,15 +364,15 @@ EDGES = [
     (Optim, "freeze", ((), ("a", "b.*")), (("(",), ("a", ""), "a"), "a tuple of regular expr"),
     (Schedule, "power", (TINY, 3), (0, -1.0), ABOVE),
     *(
-        (Train, name, (1, 10**6), (0, -1), COUNT)
+        (Train, name, (1, 2**31 - 1), (0, -1, 2**31), COUNT)
         for name in ("epochs", "accumulate", "eval_every", "checkpoint_every")
     ),
-    (Train, "seed", (0, 2**31 - 1), (-1, 2**31), SEED),
+    (Train, "seed", (0, 2**31 - 1), (-1, 2**31), WHOLE),
     (Train, "patience", (None, 1), (0,), f"{COUNT} or None"),
     (Train, "distill_temperature", (TINY, 8), (0, -1.0), ABOVE),
     (Devices, "data", (None, 1), (0,), f"{COUNT} or None"),
     (Devices, "fsdp", (1, 8), (0,), COUNT),
-    (Experiment, "name", ("a", "a.b-c_d+1", "é"), ("", "a b", "..", "a/b"), "letters, digits and"),
+    (Experiment, "name", ("a", "a.b-c_d+1", "é"), ("", "a b", "..", "a/b"), "at most 200 letters"),
 ]
 
 
@@ -403,10 +435,39 @@ def test_the_examples_of_the_documentation_hold():
         assert not result.failed
 
 
-@pytest.mark.parametrize("values", [{"trian": {}}, {"train": {"epoch": 3}}, {"data": 3}])
-def test_unknown_fields_are_named(values):
-    with pytest.raises(InputError, match=r"trian|train\.epoch|data"):
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"trian": {}}, "unknown section 'trian'"),
+        ({"a\nb" * 999: {}}, r"unknown section 'a\nba\nb"),
+        ({"train": {"epoch": 3}}, "unknown field 'epoch' of 'train'"),
+        ({"data": 3}, "section 'data' must be an object, is 3"),
+    ],
+    ids=str,
+)
+def test_unknown_fields_are_named(values, named):
+    with pytest.raises(InputError) as error:
         config.from_dict(values)
+    assert named in str(error.value)
+
+
+NESTED = functools.reduce(lambda inner, _: [inner], range(10**5), [])
+GARBAGE = (None, True, -1, 10**400, 1e308, "x" * 10**7, "\n", [], [[]], {}, {"a": {}}, NESTED)
+
+
+@pytest.mark.parametrize("name", [(), *((kind.__name__.lower(), f) for kind, f in FIELDS)], ids=str)
+def test_whatever_a_record_holds_gets_an_experiment_or_a_line(name):
+    for value in GARBAGE:
+        place = {name[1]: value} if name and name[0] == "experiment" else {}
+        if name and name[0] not in ("experiment", "distributed"):
+            place = {name[0]: {name[1]: value}}
+        line = ""
+        try:
+            config.from_dict(place or {"data": value})
+        except InputError as error:
+            line = str(error)
+        assert len(line) < 400
+        assert not line or line.isprintable()
 
 
 def test_nested_values_become_flat():

@@ -542,3 +542,22 @@ def test_a_stream_holds_the_examples_of_the_set_in_memory(tmp_path):
     sums = metrics.means(jax.device_get(streamed(restored.state)), "test")
     result = evaluate(tmp_path / "held")
     assert {name: result[name] for name in sums} == pytest.approx(sums, rel=1e-6)
+
+
+def test_a_warm_up_that_is_cut_is_told_recorded_and_stays_so(tmp_path):
+    said = []
+    listener = display.Listener()
+    listener.message = said.append
+    short = replace(longer(SMALL, 1), schedule=Schedule("cosine", warmup_epochs=2))
+    summary = group.train_one(short, tmp_path / "a", listener)
+    assert said[0] == "schedule.warmup_epochs=2: longer than train.epochs=1, cut to 0.1"
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    assert config["schedule"]["warmup_epochs"] == 0.1
+    by_hand = replace(short, schedule=Schedule("cosine", warmup_epochs=0.1))
+    assert group.train_one(by_hand, tmp_path / "b")["state_sha256"] == summary["state_sha256"]
+    assert group.train_one(short, tmp_path / "a") == summary  # finished
+    with pytest.raises(InputError, match=r"schedule\.warmup_epochs was 0\.1, now 2\)"):
+        group.train_one(longer(short, 3), tmp_path / "a")
+    longer_by_hand = group.train_one(longer(by_hand, 2), tmp_path / "a")
+    fresh = group.train_one(longer(by_hand, 2), tmp_path / "c")
+    assert longer_by_hand["epochs"] == fresh["epochs"] == 2

@@ -12,7 +12,7 @@ from scipy import stats
 from jaxcnn import cli
 from jaxcnn.commands.train import _of_seeds
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
-from jaxcnn.errors import Stopped
+from jaxcnn.errors import InputError, Stopped
 from jaxcnn.runs import display, group, plan, together
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.train import run_folder as folder
@@ -90,7 +90,7 @@ def test_every_seed_gets_the_bits_that_it_gets_alone(alone, tmp_path, capsys):
     assert cli.main(["train", str(file), "--seeds", "2", "--workdir", str(workdir)]) == 0
     assert (workdir / "seed5" / "metrics.jsonl").read_text() == before
     assert cli.main(["train", str(file), "--seeds", "0"]) == 2
-    assert "--seeds 0: must be a positive number" in capsys.readouterr().err
+    assert "--seeds 0: must be a whole number in [1, 10000]" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -154,6 +154,36 @@ def test_the_spread_is_that_of_a_normal_sample():
         "high": None,
         "values": [0.5],
     }
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "most"),
+    [
+        (0, 0, 10_000),
+        (0, -1, 10_000),
+        (0, 5_000_000, 10_000),
+        (2**31 - 2, 3, 2),
+        (9, 10**30, 10_000),
+    ],
+)
+def test_numbers_of_seeds_that_cannot_be_are_refused(tmp_path, first, count, most):
+    assert len(plan.seeds(plan.with_seed(SMALL, first), tmp_path, min(most, 9))) == min(most, 9)
+    with pytest.raises(InputError) as error:
+        plan.seeds(plan.with_seed(SMALL, first), tmp_path, count)
+    assert str(error.value) == f"--seeds {count}: must be a whole number in [1, {most}]"
+
+
+def test_the_interval_of_an_accuracy_ends_at_all_of_the_images(tmp_path):
+    values = {"test_top1": (0.76, 1.0), "test_loss": (0.01, 0.9)}
+    outcome = group.Outcome(
+        {
+            tmp_path / str(n): {"seed": n, **{key: pair[n] for key, pair in values.items()}}
+            for n in (0, 1)
+        }
+    )
+    said = _of_seeds(plan.write_seeds("x", outcome, tmp_path), tmp_path)
+    assert "95 % interval 0.00% to 100.00% (2 seeds)" in said
+    assert "95 % interval 0.0000 to" in said
 
 
 def test_seeds_that_all_reach_the_same_are_told_without_an_interval(tmp_path):

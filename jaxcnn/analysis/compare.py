@@ -118,6 +118,7 @@ def _difference(
     found = statistics.paired_difference(
         [ours[seed].summary["test_top1"] for seed in common],
         [theirs[seed].summary["test_top1"] for seed in common],
+        within=statistics.SHARES_APART,
     )
     a, b = (predictions.get(runs[common[0]].path) for runs in (ours, theirs))
     if len(arm.runs) == len(baseline.runs) == 1 and a is not None and b is not None:
@@ -154,7 +155,7 @@ def _result(
         runs_together=max(run.summary.get("runs_together", 1) for run in arm.runs),
         top1=top1,
         accuracy=(
-            statistics.mean_interval(top1)
+            statistics.mean_interval(top1, within=statistics.SHARE)
             if len(top1) > 1
             else statistics.wilson_interval(round(top1[0] * images), images)
         ),

@@ -82,8 +82,6 @@ class Command(arguments.Command):
 def run(command: Command) -> int:
     """Trains the experiment and returns the exit code."""
     profile, count, experiment = _steps(command.profile), command.seeds, command.experiment
-    if count is not None and count < 1:
-        raise InputError(f"--seeds {count}: must be a positive number")
     if count is not None and profile is not None:
         raise InputError(f"--profile {command.profile}: traces one run; leave --seeds out")
     if command.init_from is not None:

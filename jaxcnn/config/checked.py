@@ -78,8 +78,8 @@ def require(name: str, value: object, holds: object, accepted: str) -> None:
 def shown(value: object) -> str:
     """Returns a value as Python writes it, on one line, and not much longer than a line.
 
-    >>> shown("a\nb"), len(shown("a" * 10**6)), shown([[]] * 1000)
-    ("'a\\nb'", 120, '[[], [], [], [], [], [], [], [], [], [], [], [], ...]')
+    >>> shown("x" * 10**6)[:9], len(shown("x" * 10**6)), shown([[]] * 1000)
+    ("'xxxxxxxx", 120, '[[], [], [], [], [], [], [], [], [], [], [], [], ...]')
     """
     return _SHORT.repr(value)
 
@@ -94,7 +94,9 @@ class _Short(reprlib.Repr):
 
     def repr_int(self, value: int, level: int) -> str:
         digits = value.bit_length() * 0.302
-        return super().repr_int(value, level) if digits < 4000 else f"a number of {digits:.0f} digits"
+        return (
+            super().repr_int(value, level) if digits < 4000 else f"a number of {digits:.0f} digits"
+        )
 
 
 _SHORT = _Short()

@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jaxcnn.analysis.statistics import mean_interval
+from jaxcnn.analysis.statistics import ANYWHERE, NOT_NEGATIVE, SHARE, mean_interval
 from jaxcnn.config import Comparison, Experiment
+from jaxcnn.errors import InputError
 from jaxcnn.runs.group import Outcome
 from jaxcnn.runs.training import Run
 from jaxcnn.train import files, processes
+
+MOST_SEEDS = 10_000
+"""So many runs are planned at once; their folders alone take a minute to look through."""
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:
@@ -20,8 +24,15 @@ def with_seed(experiment: Experiment, seed: int) -> Experiment:
 
 
 def seeds(experiment: Experiment, workdir: Path, count: int) -> list[Run]:
-    """Returns runs with the seeds ``train.seed``, ``train.seed + 1``, ..., in folders ``seedN``."""
+    """Returns runs with the seeds ``train.seed``, ``train.seed + 1``, ..., in folders ``seedN``.
+
+    Raises:
+        InputError: there are none, too many, or seeds too large.
+    """
     first = experiment.train.seed
+    most = min(MOST_SEEDS, 2**31 - first)
+    if not 0 < count <= most:
+        raise InputError(f"--seeds {count}: must be a whole number in [1, {most}]")
     return [
         Run(with_seed(experiment, seed), workdir / f"seed{seed}")
         for seed in range(first, first + count)
@@ -47,21 +58,33 @@ def write_seeds(name: str, outcome: Outcome, workdir: Path) -> dict[str, Any]:
     results: dict[str, Any] = {"name": name, "seeds": [summary["seed"] for summary in summaries]}
     if summaries:
         results |= {
-            key: spread([summary[key] for summary in summaries])
-            for key in ("test_top1", "test_top5", "test_loss", "train_top1", "train_loss")
+            key: spread([summary[key] for summary in summaries], within)
+            for key, within in SPREAD.items()
             if all(key in summary for summary in summaries)  # lost metrics have none of training
         }
     processes.on_first(lambda: files.write_json(workdir / "seeds.json", results))
     return results
 
 
-def spread(values: Sequence[float]) -> Mapping[str, Any]:
+SPREAD = {
+    "test_top1": SHARE,
+    "test_top5": SHARE,
+    "test_loss": NOT_NEGATIVE,
+    "train_top1": SHARE,
+    "train_loss": NOT_NEGATIVE,
+}
+"""What seeds.json tells the spread of, and where it lies."""
+
+
+def spread(values: Sequence[float], within: tuple[float, float] = ANYWHERE) -> Mapping[str, Any]:
     """Returns mean, standard deviation and 95 % interval of the mean; None where there is none.
+
+    The interval is that of :func:`~jaxcnn.analysis.statistics.mean_interval`.
 
     >>> spread([1.0, 2.0, 3.0])["std"]
     1.0
     """
-    mean, low, high = mean_interval(values)
+    mean, low, high = mean_interval(values, within=within)
     bounded = not math.isnan(low)
     return {
         "mean": mean,

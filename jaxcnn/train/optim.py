@@ -52,8 +52,7 @@ def make_schedule(
             peak_lr, peak_lr * end, schedule.power, rest
         ),
         "step": lambda: optax.piecewise_constant_schedule(
-            peak_lr,
-            {step: schedule.factor**reached for step, reached in milestones.items()},
+            peak_lr, {step: schedule.factor**reached for step, reached in milestones.items()}
         ),
     }[schedule.name]()
     return optax.join_schedules([optax.linear_schedule(0.0, peak_lr, warmup), curve], [warmup])

@@ -7,6 +7,9 @@ import pytest
 from scipy import stats
 
 from jaxcnn.analysis.statistics import (
+    NOT_NEGATIVE,
+    SHARE,
+    SHARES_APART,
     holm,
     mcnemar,
     mean_interval,
@@ -34,6 +37,30 @@ def test_the_interval_covers_the_true_mean_as_often_as_it_says(seeds, confidence
     rng = np.random.default_rng(seeds)
     found = [mean_interval(x, confidence) for x in rng.normal(0.9, 0.01, (REPEATS, seeds))]
     assert within(np.mean([i.low <= 0.9 <= i.high for i in found]), confidence)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize(("rate", "images"), [(0.5, 100), (0.97, 360), (0.995, 10_000)])
+def test_the_interval_of_an_accuracy_covers_it_and_ends_at_all_of_the_images(seeds, rate, images):
+    """Over seeds the rate is a beta variate of known mean, and skew as those close to 1 are."""
+    rng = np.random.default_rng(seeds)
+    strength = 50 / (1 - rate)
+    rates = rng.beta(strength * rate, strength * (1 - rate), (REPEATS // 4, seeds))
+    top1 = rng.binomial(images, rates) / images
+    found = [mean_interval(x, within=SHARE) for x in top1 if np.ptp(x)]
+    assert 0.9 < np.mean([i.low <= rate <= i.high for i in found]) <= 1
+    assert all(0 <= i.low <= i.mean <= i.high <= 1 for i in found)
+    free = [mean_interval(x) for x in top1 if np.ptp(x)]
+    covering = [[i.low <= rate <= i.high for i in intervals] for intervals in (found, free)]
+    assert covering[0] == covering[1]  # what is cut off covers nothing
+
+
+def test_intervals_end_where_the_mean_cannot_lie():
+    assert mean_interval([0.76, 1.0], within=SHARE).high == 1
+    assert mean_interval([0.0, 0.2], within=SHARE) == pytest.approx((0.1, 0, 1))
+    assert mean_interval([0.0, 0.2], within=NOT_NEGATIVE).low == 0
+    assert paired_difference([1.0, 0.5], [0.0, 0.1], within=SHARES_APART)[1:3] == (-1, 1)
+    assert math.isnan(mean_interval([1.0, 1.0], within=SHARE).high)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
