@@ -87,6 +87,23 @@ def test_a_grid_gets_the_same_draws_at_every_point():
         (([], ["train.epochs=int:1:x"], 3), "int:LOW:HIGH"),
         (([], ["optim.peak_lr=0:1"], 0), "give how many, then the ranges"),
         (([], [], 3), "give how many, then the ranges"),
+        (([], ["optim.peak_lr=0:inf"], 3), "with finite LOW < HIGH"),
+        (([], ["optim.peak_lr=nan:1"], 3), "with finite LOW < HIGH"),
+        (([], ["optim.peak_lr=-1.7e308:1.7e308"], 3), "with finite LOW < HIGH"),
+        (([], ["optim.peak_lr=log:1:inf"], 3), "with finite LOW < HIGH"),
+        (([], ["train.epochs=int:1:²"], 3), "int:LOW:HIGH"),
+        (([], [f"train.epochs=int:1:{2**53}"], 3), "within 2**53 for int"),
+        (([], [f"train.epochs=int:{-(2**63)}:1"], 3), "within 2**53 for int"),
+        (([], [f"train.epochs=int:1:{'9' * 4000}"], 3), "int:LOW:HIGH"),
+        (([], [f"train.epochs=int:1:{'9' * 5000}"], 3), "int:LOW:HIGH"),
+        (([], ["train.seed=int:0:9"], 10**9), "sweep: 1,000,000,000 trials"),
+        (([f"train.seed={','.join(map(str, range(200)))}"], ["optim.b1=0:1"], 51), "10,200"),
+        ((["train.seed=1"], [], 0, -1), "--seed -1: must be a whole number >= 0"),
+        ((["optim.peak_lr={1}"],), "optim.peak_lr={1}: must be a finite number above 0"),
+        ((["optim.peak_lr=" + "[" * 500 + "]" * 500],), "optim.peak_lr="),
+        ((["optim.peak_lr=" + "9" * 400],), "optim.peak_lr=999"),
+        ((["optim.peak_lr=" + "9" * 5000],), "optim.peak_lr='999"),
+        ((["model.options.widths=[[1]]"],), "model.options.widths=((1,),): must be"),
         (([],), "give --grid"),
         ((["model.options.a.b=1"],), "model.options.a.b: no such field"),
     ],
@@ -95,6 +112,16 @@ def test_what_makes_no_trial_is_named(arguments, named):
     with pytest.raises(InputError) as error:
         search.trials(BASE, *arguments)
     assert named in str(error.value)
+    assert len(str(error.value)) < 300
+    assert str(error.value).isprintable()
+
+
+def test_grids_of_very_many_points_are_refused_at_once():
+    fields = ("optim.peak_lr", "optim.b1", "optim.b2", "optim.momentum", "optim.weight_decay")
+    values = ",".join(str(n / 200) for n in range(1, 101))
+    with pytest.raises(InputError, match=r"sweep: 10,000,000,000 trials, of 5 grids .* at most 10"):
+        search.trials(BASE, [f"{field}={values}" for field in fields])
+    assert len(search.trials(BASE, ["optim.peak_lr=0.1,1e-1,0.10"])) == 1
 
 
 FILE = f"""

@@ -1,5 +1,6 @@
 """``jaxcnn sweep``: trains one experiment with many values of its fields."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ def run(command: Command) -> int:
 def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:
     if not random:
         return 0, ()
-    if not random[0].isdigit():
+    if re.fullmatch("[0-9]{1,9}", random[0]) is None:
         raise InputError(f"--random {random[0]}: must begin with how many draws, as in --random 20")
     return int(random[0]), random[1:]
 

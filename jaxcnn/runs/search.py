@@ -20,7 +20,12 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config import Experiment, flat, from_dict, to_dict
+from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError
+
+
+MOST_TRIALS = 10_000
+"""So many trials are planned at once; to make them alone takes ten seconds."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,11 @@ def trials(
         seed: the seed of the draws.
 
     Raises:
-        InputError: an unknown field, a value that it refuses, or a range that is none.
+        InputError: an unknown field, a value that it refuses, a range that is none, or more than
+            MOST_TRIALS trials.
     """
+    if seed < 0:
+        raise InputError(f"--seed {seed}: must be a whole number >= 0")
     axes = [_grid_axis(base, text) for text in grid]
     drawn = [_range(base, text) for text in ranges]
     names = [name for name, _ in axes] + [r.field for r in drawn]
@@ -92,6 +100,12 @@ def trials(
         )
     if not names:
         raise InputError("sweep: give --grid FIELD=VALUES or --random COUNT FIELD=RANGE")
+    planned = math.prod(len(values) for _, values in axes) * max(count, 1)
+    if planned > MOST_TRIALS:
+        raise InputError(
+            f"sweep: {planned:,} trials, of {len(axes)} grids and {count:,} draws at each of their "
+            f"points; at most {MOST_TRIALS:,}"
+        )
     rng = np.random.Generator(np.random.PCG64(seed))
     draws = [{r.field: r.draw(rng) for r in drawn} for _ in range(count)] or [{}]
     found: dict[str, Trial] = {}
@@ -135,12 +149,14 @@ def _range(base: Experiment, text: str) -> Range:
         kind, bounds = "uniform", spread.split(":")
     try:
         low, high = (int(b) if kind == "int" else float(b) for b in bounds)
-        if not (math.isfinite(low) and low < high and (kind != "log" or low > 0)):
+        if not (math.isfinite(high - low) and low < high and (kind != "log" or low > 0)):
             raise ValueError
-    except ValueError:
+        if kind == "int" and max(-low, high) >= 2**53:  # what a JSON number holds exactly
+            raise ValueError
+    except (ValueError, OverflowError):
         raise InputError(
-            f"--random {text}: must be LOW:HIGH, int:LOW:HIGH or log:LOW:HIGH with LOW < HIGH "
-            "(above 0 for log), or choices such as a,b,c"
+            f"--random {shown(text)}: must be LOW:HIGH, int:LOW:HIGH or log:LOW:HIGH with finite "
+            "LOW < HIGH (above 0 for log, within 2**53 for int), or choices such as a,b,c"
         ) from None
     if kind == "int":
         return Range(name, lambda rng: int(rng.integers(int(low), int(high) + 1)))
@@ -157,10 +173,10 @@ def _round(value: float) -> float:
 def _split(base: Experiment, text: str) -> tuple[str, str]:
     name, equals, values = text.partition("=")
     if not equals or not values:
-        raise InputError(f"{text!r}: must be FIELD=VALUES, as in optim.peak_lr=0.01,0.03")
+        raise InputError(f"{shown(text)}: must be FIELD=VALUES, as in optim.peak_lr=0.01,0.03")
     name = name.replace("-", "_")
     known = [field for field in flat(to_dict(base)) if "." in field]
-    if name not in known and re.fullmatch(r"model\.options\.\w+", name) is None:
+    if name not in known and re.fullmatch(r"model\.options\.\w{1,60}", name) is None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         same = [field for field in known if field.split(".")[-1] == name]
         hint = next(iter(same or near), None)
