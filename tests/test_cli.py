@@ -347,7 +347,20 @@ def test_bad_weights_are_refused(capsys, lenet_file, tmp_path):
     out = ("--out", str(tmp_path / "weights"))
     names = tmp_path / "names.txt"
     names.write_text("a\nb\n")
+    bad_names = tmp_path / "bad names.txt"
+    bad = (*IMPORT, "--classes", str(bad_names))
     for name, content, args, named in (
+        ("w.safetensors", whole, (*IMPORT, "--classes", str(tmp_path)), "not a text file"),
+        ("w.safetensors", whole, ("--model", "lenet5", "--num-classes", "0"), "num_classes=0"),
+        (
+            *("w.safetensors", whole, ("--model", "lenet5", "--num-classes", "1000000000000")),
+            "num_classes=1000000000000 must be at most 1,000,000",
+        ),
+        ("w.safetensors", whole, (*IMPORT, "--image-size", "0"), "data.image_size=0: must be"),
+        ("w.safetensors", whole, (*IMPORT, "--image-size", "1000000000"), "data.image_size=10000"),
+        ("w.safetensors", whole, (*IMPORT, "--mean", "0", "1", "2"), "data.mean=(0.0, 1.0, 2.0): "),
+        ("w.safetensors", whole, (*IMPORT, "--std", "1", "2"), "channels, which are 1"),
+        ("w.safetensors", whole, (*IMPORT, "--mean"), "data.mean=()"),
         ("w.pth", b"PK\x03\x04", IMPORT, "is a pickle by its name"),
         ("w.safetensors", b"\x80\x02}q", IMPORT, "a pickle"),
         ("w.safetensors", whole[:-10], IMPORT, "is truncated"),
@@ -358,15 +371,43 @@ def test_bad_weights_are_refused(capsys, lenet_file, tmp_path):
         ("w.safetensors", whole, (*IMPORT, "--classes", str(names)), "has 2 lines, must have 10"),
     ):
         (tmp_path / name).write_bytes(content)
-        code, _, err = call(capsys, "import", str(tmp_path / name), *args, *PIXELS, *out)
+        code, _, err = call(capsys, "import", str(tmp_path / name), *args, *out)
         assert code == 2, (name, named)
         assert named in err
         assert err.count("\n") == 1
+    for text, named in (
+        (b"a\n\nb", "line 2 is ''"),
+        (b"a\0\nb", r"line 1 is 'a\x00'"),
+        (b"a\n \nb", "line 2 is ' '"),
+        (b"\xff\n", "cannot be read"),
+        (b"", "line 1 is ''"),
+    ):
+        bad_names.write_bytes(text)
+        code, _, err = call(capsys, "import", str(tmp_path / "w.safetensors"), *bad, *out)
+        assert (code, err.count("\n")) == (2, 1)
+        assert named in err
     assert not (tmp_path / "weights").exists()
     start = ("--init-from", str(tmp_path / "weights"), "--workdir", str(tmp_path / "a"))
     code, _, err = call(capsys, "train", DIGITS, *start)
     assert code == 2
     assert "is " + str(tmp_path / "weights") + " a run folder" in err
+    start = ("--init-from", str(lenet_file), "--workdir", str(tmp_path / "a"))
+    code, _, err = call(capsys, "train", DIGITS, *start)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{lenet_file}: is a file, must be a run folder; `jaxcnn import {lenet_file} " in err
+    assert not (tmp_path / "a").exists()
+
+
+def test_names_of_classes_may_have_a_mark_and_windows_line_ends(capsys, lenet_file, tmp_path):
+    names, out = tmp_path / "names.txt", tmp_path / "weights"
+    names.write_bytes(b"\xef\xbb\xbf" + b"crane\r\n" * 2 + b"c\r\n" * 8)
+    args = (*IMPORT, "--classes", str(names), "--out", str(out))
+    assert call(capsys, "import", str(lenet_file), *args)[0] == 0
+    assert restore(out).classes == ("crane", "crane", *"cccccccc")
+    data = restore(out).experiment.data
+    assert (data.mean, data.std) == ((0.0,), (1.0,))  # grey images as they are
+    Image.new("L", (32, 32), 40).save(tmp_path / "x.png")
+    assert call(capsys, "predict", str(out), str(tmp_path / "x.png"))[0] == 0
 
 
 def test_list_with_stats(capsys):

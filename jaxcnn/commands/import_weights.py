@@ -1,12 +1,16 @@
 """``jaxcnn import``: weights in torchvision's layout become a folder like that of a run."""
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxcnn.commands import arguments
 from jaxcnn.config import Data, Experiment, Model
+from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError, as_input_error
+
+CLASSES_BYTES = 10**8
+"""A file of so many bytes does not hold the names of classes."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,12 @@ class Command(arguments.Command):
     dataset: str = "imagenet2012"
     """The dataset that `eval` evaluates on."""
     mean: tuple[float, ...] | None = None
-    """The mean of each channel, of pixels scaled to [0, 1], that the weights were trained with; by
-    default that of torchvision's weights of the model."""
+    """The mean of each channel, or one for all, of pixels scaled to [0, 1], that the weights were
+    trained with; by default that of torchvision's weights of the model, and 0 for grey images."""
     std: tuple[float, ...] | None = None
-    """The standard deviation of each channel, of pixels scaled to [0, 1], that the weights were
-    trained with; by default that of torchvision's weights of the model."""
+    """The standard deviation of each channel, or one for all, of pixels scaled to [0, 1], that the
+    weights were trained with; by default that of torchvision's weights of the model, and 1 for grey
+    images."""
 
 
 def run(command: Command) -> int:
@@ -44,31 +49,48 @@ def run(command: Command) -> int:
     with as_input_error():
         height, width, channels = models.standard_input(name)
         usual_mean, usual_std = models.standard_normalization(name)
-    data = Data(
-        command.dataset,
-        batch_size=1,
-        fit="resize",
-        mean=command.mean or usual_mean,
-        std=command.std or usual_std,
-    )
-    if command.image_size is not None:
-        height = width = command.image_size
+        models.create_model(name, num_classes=num_classes)  # before so many names are made
     names = [str(i) for i in range(num_classes)]
     if command.classes is not None:
-        try:
-            names = command.classes.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--classes {command.classes}: cannot be read ({error})") from error
-        if len(names) != num_classes:
-            raise InputError(
-                f"--classes {command.classes}: has {len(names)} lines, must have {num_classes}"
-            )
+        names = _class_names(command.classes, num_classes)
+    if command.image_size is not None:
+        height = width = command.image_size
     experiment = Experiment(
-        name=re.sub(r"[^\w.+-]", "_", path.stem),
-        data=replace(data, image_size=height),
+        name=re.sub(r"[^\w.+-]|^[.+-]*$", "_", path.stem)[:200],
+        data=Data(
+            command.dataset,
+            batch_size=1,
+            image_size=height,
+            fit="resize",
+            mean=usual_mean if command.mean is None else command.mean,
+            std=usual_std if command.std is None else command.std,
+        ),
         model=Model(name),
     )
     shape = (height, width, channels)
     parameters = trained.import_weights(path, experiment, names, shape, command.out)
     print(f"{command.out}: {name} with {parameters:,} parameters from {path}")
     return 0
+
+
+def _class_names(path: Path, number: int) -> list[str]:
+    """Reads the name of one class from each line; ImageNet's own have two cranes.
+
+    Raises:
+        InputError: not a text of so many lines, or a line without a name.
+    """
+    try:
+        if path.stat().st_size > CLASSES_BYTES or not path.is_file():
+            raise ValueError("not a text file of at most 100 MB")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InputError(f"--classes {path}: cannot be read ({error})") from error
+    names = text.removesuffix("\n").split("\n")
+    for line, name in enumerate(names, start=1):
+        if not name.strip() or not name.isprintable():
+            raise InputError(
+                f"--classes {path}: line {line} is {shown(name)}; must be the name of a class"
+            )
+    if len(names) != number:
+        raise InputError(f"--classes {path}: has {len(names)} lines, must have {number}")
+    return names

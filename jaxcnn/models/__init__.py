@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.config import Model
+from jaxcnn.config.checked import shown
 from jaxcnn.errors import as_input_error
 from jaxcnn.models import (
     alexnet,
@@ -185,6 +186,10 @@ STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
 SYMMETRIC = {"googlenet", "inception_v3", "efficientnet_v2_l"}
 
 
+MOST_CLASSES = 10**6
+"""No network has more logits than this."""
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Returns the names of the models that match a shell pattern, sorted.
 
@@ -218,16 +223,18 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
 
     Raises:
         ValueError: an unknown name or option, an option of another type than its default, a rate
-            outside [0, 1), or ``num_classes`` below 1.
+            outside [0, 1), or ``num_classes`` outside [1, MOST_CLASSES].
 
     >>> create_model("lenet5", num_classes=10).num_classes
     10
     """
     constructor = _constructor(name)
     if type(num_classes) is bool or not isinstance(num_classes, int | np.integer):
-        raise ValueError(f"num_classes={num_classes!r} must be a whole number")
+        raise ValueError(f"num_classes={shown(num_classes)} must be a whole number")
     if num_classes < 1:
-        raise ValueError(f"num_classes={num_classes!r} must be at least 1")
+        raise ValueError(f"num_classes={shown(num_classes)} must be at least 1")
+    if num_classes > MOST_CLASSES:
+        raise ValueError(f"num_classes={shown(num_classes)} must be at most {MOST_CLASSES:,}")
     known = model_options(name)
     for option, value in options.items():
         if option not in known:
@@ -297,12 +304,14 @@ def standard_classes(image_shape: Sequence[int]) -> int:
 def standard_normalization(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation of pixels for which torchvision trained a model.
 
-    Pixels are numbers in [0, 1].
+    Pixels are numbers in [0, 1]. Networks of grey images, which torchvision does not have, see
+    them as they are.
 
     >>> standard_normalization("googlenet")
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     """
-    _constructor(name)
+    if standard_input(name)[2] == 1:
+        return (0.0,), (1.0,)
     if name in SYMMETRIC:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.memory import require_memory
+
 PICKLE_SUFFIXES = {".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt"}
 SAFE_WAY = (
     "where you trust the file, convert it with PyTorch: safetensors.torch.save_file("
@@ -27,6 +29,8 @@ FOREIGN = {  # first bytes of files that are handed over in safetensors' place
     b"GGUF": "a GGUF file",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
 }
+MOST_ARRAYS = 100_000
+"""Far more than any network of this package has."""
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -54,12 +58,15 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path} is {what or 'something else'}, not a whole safetensors file; {way}"
         )
+    require_memory(f"{path}: its arrays", path.stat().st_size)
     import ml_dtypes  # noqa: F401  (NumPy knows bfloat16 only once this is imported)
     import safetensors  # only here: machines that import no weights need not have it
 
     try:
         with safetensors.safe_open(path, framework="numpy") as arrays:
             names = arrays.keys()
+            if len(names) > MOST_ARRAYS:
+                raise ValueError(f"{path} holds {len(names):,} arrays; at most {MOST_ARRAYS:,}")
             _refuse_repeated_names(path)
             return {name: _array(path, arrays, name) for name in names}
     except safetensors.SafetensorError as error:

@@ -5,6 +5,7 @@ Submodules here carry torchvision's names with dots as underscores, so one rule 
 names, :data:`OTHER_NAMES` says how. Nothing here imports torch, and nothing is unpickled.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxcnn.config.checked import shown
 from jaxcnn.models.safetensors import read_safetensors
 
 LEAVES = {
@@ -70,7 +72,8 @@ def from_torch(
         ``{"params": ..., "batch_stats": ...}``, as ``model.init`` returns.
 
     Raises:
-        ValueError: entries are missing, unknown, or of another shape or type; they are named.
+        ValueError: entries are missing, unknown, of another shape or type, or not finite; they are
+            named.
 
     >>> import numpy as np
     >>> weights = {"fc1.weight": np.ones((5, 4)), "fc1.bias": np.ones(5),
@@ -108,6 +111,10 @@ def from_torch(
             expected = _torch_shape(target)
             of = f"{np.shape(value)} and the dtype {np.asarray(value).dtype}"
             misshapen.append(f"{key} has the shape {of}, expected {expected} of numbers")
+        elif not np.isfinite(array).all():
+            misshapen.append(f"{key} holds numbers that are not finite in float32")
+        elif path[-1] == "var" and (array < 0).any():
+            misshapen.append(f"{key} holds variances below 0")
         else:
             # May be held in place, not copied again; `jnp.asarray` compiles for every shape.
             found[path] = jax.device_put(array)
@@ -120,7 +127,7 @@ def from_torch(
         for what, names in (
             ("missing", missing),
             ("not part of it", extra),
-            ("of another shape or type", misshapen),
+            ("of another shape, type or range", misshapen),
         )
         if names
     ]
@@ -208,9 +215,11 @@ def _to_ours(array: np.ndarray, target: tuple[int, ...]) -> np.ndarray | None:
     if array.dtype.kind in "OSUMmc":
         return None
     array = np.moveaxis(array, (0, 1), (-1, -2)) if len(shape) > 1 else array
-    return np.array(array, np.float32, order="C")  # always a copy: the caller's may change
+    with np.errstate(over="ignore"):  # infinity tells
+        return np.array(array, np.float32, order="C")  # always a copy: the caller's may change
 
 
 def _some(names: list[str], most: int = 5) -> str:
     more = f", and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    short = (name if name.isprintable() and len(name) < 300 else shown(name) for name in names)
+    return ", ".join(itertools.islice(short, most)) + more

@@ -12,6 +12,7 @@ import optax
 
 from jaxcnn import models
 from jaxcnn.config import Experiment
+from jaxcnn.config.checked import require
 from jaxcnn.data import augment
 from jaxcnn.train import optim
 from jaxcnn.train.state import TrainState, init_state, state_from
@@ -70,8 +71,13 @@ def build(
     """Builds the experiment's network and checks, without computing, that it takes the images.
 
     Raises:
-        InputError: an unknown model or option, or images that the network cannot take.
+        InputError: an unknown model or option, images that the network cannot take, or another
+            number of means than channels.
     """
+    for name in ("mean", "std"):
+        numbers, channels = getattr(experiment.data, name), image_shape[2]
+        accepted = f"1 number, or one for each of the images' channels, which are {channels}"
+        require(f"data.{name}", numbers, len(numbers) in (1, channels), accepted)
     shape = augment.input_shape(experiment.data, experiment.augment, image_shape)
     model = models.build_model(experiment.model, len(classes), shape)
     layout = optim.needed_layout(experiment.optim, model, shape)

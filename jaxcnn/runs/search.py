@@ -23,7 +23,6 @@ from jaxcnn.config import Experiment, flat, from_dict, to_dict
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError
 
-
 MOST_TRIALS = 10_000
 """So many trials are planned at once; to make them alone takes ten seconds."""
 

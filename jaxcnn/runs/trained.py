@@ -71,6 +71,11 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
     Raises:
         InputError: not a run folder, or no whole checkpoint in it.
     """
+    if workdir.is_file():
+        raise InputError(
+            f"{workdir}: is a file, must be a run folder; `jaxcnn import {workdir} --model NAME "
+            "--out DIR` makes one of weights in safetensors"
+        )
     experiment = from_dict(files.read_json(workdir / "config.json"))
     about = files.read_json(workdir / "dataset.json", "classes", "image_shape")
     if len(about["image_shape"]) != 3:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pickle
+import re
 import resource
 import struct
 import sys
@@ -16,9 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from jaxcnn import models
+from jaxcnn.errors import InputError
+from jaxcnn.models import safetensors, torch_weights
 from jaxcnn.models.torch_weights import load_torch_weights
 
 
@@ -92,6 +96,42 @@ def test_wrong_state_dicts_are_named() -> None:
     state["features.0.bias"] = np.array(["a"] * 64, dtype=object)
     with pytest.raises(ValueError, match=r"features\.0\.bias"):
         models.from_torch("squeezenet1_1", state, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype"),
+    [(np.nan, np.float32), (np.inf, np.float16), (-np.inf, np.float32), (1e300, np.float64)],
+)
+def test_weights_that_are_not_finite_are_named(number: float, dtype: Any) -> None:
+    state = squeezenet_state()
+    kernel = state["features.3.expand1x1.weight"].astype(dtype)
+    kernel.flat[7] = number
+    state["features.3.expand1x1.weight"] = kernel
+    with pytest.raises(
+        ValueError, match=r"1 of another shape, type or range: features\.3\.expand1x1"
+    ):
+        models.from_torch("squeezenet1_1", state, num_classes=3)
+
+
+def test_variances_below_zero_are_named() -> None:
+    model = models.create_model("resnet20", num_classes=3)
+    template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    state = {
+        torch_weights._dotted(path): np.ones(torch_weights._torch_shape(leaf.shape), np.float32)
+        for path, leaf in flatten_dict(template).items()
+    }
+    models.from_torch(model, state, input_shape=(32, 32, 3))
+    name = next(name for name in state if name.endswith("running_var"))
+    state[name] = -state[name]
+    with pytest.raises(ValueError, match=f"{re.escape(name)} holds variances below 0"):
+        models.from_torch(model, state, input_shape=(32, 32, 3))
+
+
+def test_names_in_messages_are_short_and_printable() -> None:
+    with pytest.raises(ValueError, match="not part of it") as error:
+        models.from_torch("mlp", {"\n\x1b[2J" + "x" * 10**6: np.ones(1)})
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 999
 
 
 def test_weights_without_auxiliary_heads() -> None:
@@ -293,6 +333,22 @@ def test_headers_that_lie_are_refused(tmp_path: Path) -> None:
         raw = text.encode(errors="surrogateescape")
         path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(8))
         refused(message)
+
+
+def test_files_of_too_many_or_too_large_arrays_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safetensors, "MOST_ARRAYS", 1)
+    path = tmp_path / "w.safetensors"
+    write(path, {"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)})
+    with pytest.raises(ValueError, match=r"w\.safetensors holds 2 arrays; at most 1"):
+        models.read_safetensors(path)
+    size = 2**42  # of zeros that take no room on the disk
+    write(path, {}, a={"dtype": "U8", "shape": [size], "data_offsets": [0, size]})
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + size)
+    with pytest.raises(InputError, match=r"w\.safetensors: its arrays: needs 4,398\.0 GB"):
+        models.read_safetensors(path)
 
 
 def test_a_header_is_not_believed_about_its_length(tmp_path: Path) -> None:
