@@ -12,6 +12,7 @@ the backward pass instead of storing their activations.
 import difflib
 import fnmatch
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -186,6 +187,11 @@ STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
 SYMMETRIC = {"googlenet", "inception_v3", "efficientnet_v2_l"}
 
 
+LARGEST = 2**20
+"""No layer is wider than this, and no number in a model's options is larger."""
+MOST_CALLS = 10_000
+"""No network has more modules, counted at every call; the deepest of `jaxcnn list` has a quarter.
+"""
 MOST_CLASSES = 10**6
 """No network has more logits than this."""
 
@@ -239,7 +245,7 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
     for option, value in options.items():
         if option not in known:
             raise ValueError(
-                f"model={name!r} has no option {option!r}; it takes {', '.join(sorted(known))}"
+                f"model={name!r} has no option {shown(option)}; it takes {', '.join(sorted(known))}"
             )
         _check_option(option, value, known[option])
     return constructor(num_classes=num_classes, **options)
@@ -275,9 +281,22 @@ def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, in
         )
 
     size = "x".join(map(str, input_shape))
-    with as_input_error(f"model.name={config.name!r} on images of {size}"):
+    what = f"model.name={config.name!r} on images of {size}"
+    with as_input_error(what), nn.intercept_methods(_at_most(MOST_CALLS)):
         jax.eval_shape(training_pass, jax.ShapeDtypeStruct((2, *input_shape), jnp.float32))
     return model
+
+
+def _at_most(calls: int) -> Callable[..., Any]:
+    """Makes a Flax interceptor that ends the tracing of a network with more modules than this."""
+    made = itertools.count(1)
+
+    def count(function: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name == "__call__" and next(made) > calls:
+            raise ValueError(f"the network is too deep: it has more than {calls:,} modules")
+        return function(*args, **kwargs)
+
+    return count
 
 
 def standard_input(name: str) -> tuple[int, int, int]:
@@ -318,7 +337,11 @@ def standard_normalization(name: str) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def _check_option(option: str, value: Any, default: Any) -> None:
-    """Raises a ValueError unless the value is of the default's type, and a rate in [0, 1)."""
+    """Raises a ValueError unless a value is of the default's type, and neither is any within it.
+
+    Rates are in [0, 1), other numbers from 0 to LARGEST, and whole ones from 1 where the default
+    is not 0.
+    """
     kinds: dict[type, tuple[str, Any]] = {
         bool: ("True or False", bool),
         int: ("a whole number", int | np.integer),
@@ -327,15 +350,26 @@ def _check_option(option: str, value: Any, default: Any) -> None:
         tuple: ("a sequence", tuple | list),
     }
     what, kind = kinds.get(type(default), ("", object))
-    if not isinstance(value, kind) or (isinstance(value, bool) and type(default) in (int, float)):
-        raise ValueError(f"{option}={value!r} must be {what}, as {default!r} is")
-    if "drop" in option and not 0 <= value < 1:
-        raise ValueError(f"{option}={value} must be a probability in [0, 1)")
+    number = type(default) in (int, float)
+    if not isinstance(value, kind) or (isinstance(value, bool) and number):
+        raise ValueError(f"{option}={shown(value)} must be {what}, as {shown(default)} is")
+    if "drop" in option and number and not 0 <= value < 1:
+        raise ValueError(f"{option}={shown(value)} must be a probability in [0, 1)")
+    least = 1 if isinstance(default, int) and default else 0
+    if number and not least <= value <= LARGEST:  # nor NaN
+        raise ValueError(f"{option}={shown(value)} must be in [{least}, {LARGEST:,}]")
+    if isinstance(default, tuple) and default:
+        alike = len({type(part) for part in default}) == 1
+        if not alike and len(value) != len(default):
+            raise ValueError(f"{option}={shown(value)} must have {len(default)} parts")
+        for part, usual in zip(value, default[:1] * len(value) if alike else default, strict=True):
+            with as_input_error(f"{option}={shown(value)}"):
+                _check_option("each part of it", part, usual)
 
 
 def _constructor(name: str) -> Callable[..., nn.Module]:
     if name in MODELS:
         return MODELS[name]
-    near = difflib.get_close_matches(name.lower(), MODELS, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name[:40].lower(), MODELS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`jaxcnn list` shows all"
-    raise ValueError(f"model={name!r} is unknown; {hint}")
+    raise ValueError(f"model={shown(name)} is unknown; {hint}")

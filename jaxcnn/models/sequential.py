@@ -9,14 +9,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
+from jaxcnn.config.checked import shown
 from jaxcnn.layers import Conv, Dense, check_images, flatten
 from jaxcnn.models.googlenet import INCEPTION, Inception2014
 
+_N = "[1-9][0-9]{0,5}"  # below a million
 _WORD = re.compile(
-    r"(conv|valid)[1-9]\d*-[1-9]\d*(/[1-9]\d*)?"
-    r"|(max|avg)[1-9]\d*(/[1-9]\d*)?"
+    rf"(conv|valid){_N}-{_N}(/{_N})?"
+    rf"|(max|avg){_N}(/{_N})?"
     rf"|(inception|naive)-({'|'.join(INCEPTION)})"
-    r"|dense-[1-9]\d*|gap|aux"
+    rf"|dense-{_N}|gap|aux"
 )
 _PARTS = re.compile(r"(?P<kind>[a-z]+)(?P<window>\d*)(-(?P<to>\w+))?(/(?P<stride>\d+))?")
 ACCEPTED = (
@@ -57,16 +59,16 @@ def read(layers: str) -> tuple[Layer, ...]:
     for word in layers.split():
         parts = _PARTS.fullmatch(word)
         if not _WORD.fullmatch(word) or parts is None:
-            raise ValueError(f"layers={layers!r}: {word!r} must be {ACCEPTED}")
+            raise ValueError(f"layers={shown(layers)}: {shown(word)} must be {ACCEPTED}")
         kind, window = parts["kind"], int(parts["window"] or 0)
         if flat and kind != "dense":
-            raise ValueError(f"layers={layers!r}: {word!r} cannot stand behind {flat!r}")
+            raise ValueError(f"layers={shown(layers)}: {word!r} cannot stand behind {flat!r}")
         if kind in ("gap", "dense"):
             flat = word
         steps = window if kind in ("max", "avg") else 1
         found.append(Layer(kind, window, parts["to"] or "", int(parts["stride"] or steps)))
     if not found:
-        raise ValueError(f"layers={layers!r}: must name a layer, as {ACCEPTED}")
+        raise ValueError(f"layers={shown(layers)}: must name a layer, as {ACCEPTED}")
     return tuple(found)
 
 
@@ -113,7 +115,7 @@ class Sequential(nn.Module):
     ) -> jax.Array | tuple[jax.Array, dict[str, jax.Array | tuple[jax.Array, ...]]]:
         """Maps ``(n, h, w, c)`` to ``(n, num_classes)`` logits."""
         layers = read(self.layers)
-        check_images(f"sequential with layers={self.layers!r}", x, smallest_side(layers))
+        check_images(f"sequential with layers={shown(self.layers)}", x, smallest_side(layers))
         with_aux = train or endpoints or self.is_initializing()
         numbers: dict[str, int] = {}
         ends: dict[str, jax.Array | tuple[jax.Array, ...]] = {}

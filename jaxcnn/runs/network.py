@@ -1,6 +1,7 @@
 """An experiment's network on the images of a dataset, with the optimizer that trains it."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from jaxcnn import models
 from jaxcnn.config import Experiment
 from jaxcnn.config.checked import require
 from jaxcnn.data import augment
+from jaxcnn.errors import InputError
+from jaxcnn.memory import require_memory
 from jaxcnn.train import optim
 from jaxcnn.train.state import TrainState, init_state, state_from
 
@@ -81,4 +84,38 @@ def build(
     shape = augment.input_shape(experiment.data, experiment.augment, image_shape)
     model = models.build_model(experiment.model, len(classes), shape)
     layout = optim.needed_layout(experiment.optim, model, shape)
-    return Network(experiment, model, tuple(classes), image_shape, shape, layout)
+    built = Network(experiment, model, tuple(classes), image_shape, shape, layout)
+    require_room(f"model.name={experiment.model.name!r}: its state", nbytes(built.shapes))
+    return built
+
+
+def nbytes(shapes: Any) -> int:
+    """Returns the bytes of arrays, or of what they would be."""
+    return sum(
+        math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(shapes)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    )
+
+
+def require_room(what: str, needed: int) -> None:
+    """Checks, before any is taken, that the devices of this process have room for so many bytes.
+
+    Several processes share what is needed, at best evenly.
+
+    Args:
+        what: names what would take them.
+        needed: bytes that all devices together would hold.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    needed //= jax.process_count()
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
+    if None in limits:  # a CPU counts nothing: its devices share the host's memory
+        require_memory(what, needed)
+    elif needed > sum(limits):
+        raise InputError(
+            f"{what}: needs {needed / 1e9:,.1f} GB of device memory, of which there are "
+            f"{sum(limits) / 1e9:,.1f} GB"
+        )

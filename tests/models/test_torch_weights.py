@@ -107,9 +107,7 @@ def test_weights_that_are_not_finite_are_named(number: float, dtype: Any) -> Non
     kernel = state["features.3.expand1x1.weight"].astype(dtype)
     kernel.flat[7] = number
     state["features.3.expand1x1.weight"] = kernel
-    with pytest.raises(
-        ValueError, match=r"1 of another shape, type or range: features\.3\.expand1x1"
-    ):
+    with pytest.raises(ValueError, match=r"type or range: features\.3\.expand1x1"):
         models.from_torch("squeezenet1_1", state, num_classes=3)
 
 
@@ -121,7 +119,7 @@ def test_variances_below_zero_are_named() -> None:
         for path, leaf in flatten_dict(template).items()
     }
     models.from_torch(model, state, input_shape=(32, 32, 3))
-    name = next(name for name in state if name.endswith("running_var"))
+    name = next(name for name in state if name.endswith("running.var"))
     state[name] = -state[name]
     with pytest.raises(ValueError, match=f"{re.escape(name)} holds variances below 0"):
         models.from_torch(model, state, input_shape=(32, 32, 3))
