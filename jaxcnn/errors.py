@@ -1,8 +1,10 @@
 """The errors that a caller tells apart; importing them imports nothing else of this package."""
 
 import contextlib
+import errno
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -11,6 +13,10 @@ class InputError(ValueError):
 
 class Diverged(Exception):
     """The loss or a parameter is no longer finite; the message says at which step."""
+
+
+class NotWritten(Exception):
+    """What a run has to write does not fit on the disk, or its folder is gone."""
 
 
 class Stopped(Exception):
@@ -24,6 +30,30 @@ class Stopped(Exception):
         at = "" if step is None else f" at step {step}"
         super().__init__(f"{signal.Signals(number).name}{at}; run again to go on")
         self.signal = number
+
+
+@contextlib.contextmanager
+def as_not_written(folder: Path) -> Iterator[None]:
+    """Turns the errors of writing into a run folder into one line that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free some room and run the same command again" if full else "run it again"
+        reason = error.strerror or error
+        raise NotWritten(f"{folder}: cannot be written ({reason}); {remedy} to go on") from error
+
+
+@contextlib.contextmanager
+def as_warning(what: str) -> Iterator[None]:
+    """Turns any error into one line on stderr, where what fails is not what was asked for."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        import logging  # here, since --help need not wait for it
+
+        logging.getLogger(__name__).warning("%s (%s)", what, reason)
 
 
 @contextlib.contextmanager

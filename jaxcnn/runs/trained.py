@@ -16,7 +16,7 @@ from jaxcnn.data import sources
 from jaxcnn.data.images import read_image, stored_fit
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.runs import network
-from jaxcnn.train import files, mesh, run_folder
+from jaxcnn.train import files, identity, mesh, run_folder
 from jaxcnn.train.state import TrainState, eval_variables, sha256
 
 
@@ -81,13 +81,14 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
     if len(about["image_shape"]) != 3:
         raise InputError(f"{workdir / 'dataset.json'}: damaged: image_shape must be three numbers")
     built = network.build(experiment, about["classes"], tuple(about["image_shape"]))
+    known = identity.read(workdir, to_dict(experiment))
     with contextlib.closing(run_folder.checkpoints(workdir, checkpoint, read_only=True)) as saved:
-        restored = saved.restore(mesh.placed(mesh.one_device(), built.shapes))
+        restored = known.restore(saved, mesh.placed(mesh.one_device(), built.shapes))
     if restored is None:
         raise InputError(f"workdir {workdir}: has no {checkpoint} checkpoint yet; train it first")
     state, _ = restored
-    known = {name: getattr(built, name) for name in network.Network.__dataclass_fields__}
-    return Trained(**known, folder=workdir, state=state, step=int(state.step))
+    parts = {name: getattr(built, name) for name in network.Network.__dataclass_fields__}
+    return Trained(**parts, folder=workdir, state=state, step=int(state.step))
 
 
 def read_dataset(folder: Path, data: Data) -> sources.Dataset:
@@ -266,12 +267,13 @@ def import_weights(
     built = network.build(experiment, classes, image_shape)
     with as_input_error():
         variables = models.load_torch_weights(built.model, path, input_shape=built.input_shape)
-    state = built.start_from(variables, jnp.int32(0))
+    state = built.start_from(variables, jnp.int32(experiment.train.seed))
     about = {"name": experiment.data.name, "classes": classes, "image_shape": image_shape}
     with contextlib.closing(run_folder.RunFolder(out)) as run:
         if any((out / "checkpoints").glob("*/*")):
             raise InputError(f"--out {out}: holds a run or weights already; give another folder")
+        known = identity.read(out, to_dict(experiment)).claimed(0)
         run.claim(to_dict(experiment), about, run_folder.environment())
         with contextlib.closing(run_folder.checkpoints(out, "latest")) as saved:
-            saved.save(0, state, {"source": path.name})
+            saved.save(0, state, {"source": path.name, **known.mark})
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import msgspec
 import numpy as np
 
 from jaxcnn.analysis import plots
 from jaxcnn.config import Experiment, differences, to_dict
-from jaxcnn.errors import Diverged, InputError
+from jaxcnn.errors import Diverged, InputError, as_not_written, as_warning
 from jaxcnn.runs.display import Listener, Progress, Record
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.trained import Trained, restore, transfer
-from jaxcnn.train import files, mesh, metrics, processes, run_folder
+from jaxcnn.train import files, identity, mesh, metrics, processes, run_folder
 from jaxcnn.train.state import TrainState, not_finite, sha256, variables_of, zero_sums
 
 Evaluate = Callable[[TrainState], metrics.Sums]
@@ -28,6 +29,13 @@ class Run:
 
     experiment: Experiment
     folder: Path
+
+
+class _Before(msgspec.Struct):
+    """What a checkpoint tells beside its state: seconds of training, and the best record."""
+
+    seconds: float
+    best: dict[str, int | float]
 
 
 class Training:
@@ -62,29 +70,32 @@ class Training:
         self.folder, self.experiment, self.program = run.folder, run.experiment, program
         self.listener, self.name = listener, name
         source = check_starts([run], program)  # before anything is made
-        opened = run_folder.RunFolder(run.folder)
-        closing.callback(opened.close)
-        self._latest_saved = run_folder.checkpoints(run.folder, "latest")
-        closing.callback(self._latest_saved.close)
-        self._best_saved = run_folder.checkpoints(run.folder, "best")
-        closing.callback(self._best_saved.close)
-        restored, meta = self._restored() or (None, {"seconds": 0.0, "best": {}})
+        with as_not_written(run.folder):
+            opened = run_folder.RunFolder(run.folder)
+            closing.callback(opened.close)
+            self._latest_saved = run_folder.checkpoints(run.folder, "latest")
+            closing.callback(self._latest_saved.close)
+            self._best_saved = run_folder.checkpoints(run.folder, "best")
+            closing.callback(self._best_saved.close)
+        restored, before = self._restored() or (None, _Before(0.0, {}))
 
         self._saved = self.step = 0 if restored is None else int(restored.step)
-        self._best_of_checkpoint: Record = meta["best"]
+        self._best_of_checkpoint: Record = before.best
         records = [r for r in run_folder.read_metrics(run.folder) if r["step"] <= self.step]
         self._recorded = records[-1]["step"] if records else -1
         # The last evaluation may have come after the last checkpoint, at the same step.
-        candidates = [meta["best"], *records]
+        candidates = [before.best, *records]
         self.best: Record = max(candidates, key=lambda record: record.get("test_top1", -1.0))
-        self.seconds: float = meta["seconds"]
-        self._best_saved.drop_after(self.step)  # checkpoints after this step will be made again
-        opened.claim(to_dict(run.experiment), program.about, program.environment)
+        self.seconds = before.seconds
+        with as_not_written(run.folder):
+            self._mark = self._identity.claimed(self.step).mark
+            self._best_saved.drop_after(self.step)  # they will be made again
+            opened.claim(to_dict(run.experiment), program.about, program.environment)
+            self._log = run_folder.MetricsLog(run.folder, self.step)
+        closing.callback(self._log.close)
 
         self.rates = program.rates(run.experiment)
         self.state = self._begin(restored, source)
-        self._log = run_folder.MetricsLog(run.folder, self.step)
-        closing.callback(self._log.close)
         self._meta: Record = {"step": self.step, "seconds": self.seconds}
         self.active = True
         self._finite_at = -1
@@ -93,23 +104,37 @@ class Training:
 
     # ---------------------------------------------------------------------------- the start
 
-    def _restored(self) -> tuple[TrainState, dict[str, Any]] | None:
+    def _restored(self) -> "tuple[TrainState, _Before] | None":
         """Restores the newest checkpoint, if there is one, after checking that it is this run's."""
-        if not self._latest_saved.steps():  # nothing was trained here: any run may use the folder
+        program, config = self.program, to_dict(self.experiment)
+        self._identity = identity.read(self.folder, config)
+        if not run_folder.holds_checkpoints(self.folder):  # any run may use the folder
             return None
-        program = self.program
-        run_folder.check_same(self.folder, to_dict(self.experiment), program.about)
-        restored = self._latest_saved.restore(mesh.placed(program.devices, program.network.shapes))
-        assert restored is not None
-        before = processes.on_first(lambda: files.read_json(self.folder / "env.json"))
-        changed = differences(before, program.environment)
+        run_folder.check_same(self.folder, config, program.about)
+        shapes = mesh.placed(program.devices, program.network.shapes)
+        restored = self._identity.restore(self._latest_saved, shapes)
+        if restored is None:
+            self._say(
+                f"{self._latest_saved.folder} holds no checkpoint: beginning anew, and with it "
+                f"those in {self._best_saved.folder}"
+            )
+            return None
+        state, meta = restored
+        if "run" not in meta:
+            self._say(f"the checkpoint of step {meta['step']} is from before they named their run")
+        env = processes.on_first(lambda: files.read_json(self.folder / "env.json"))
+        changed = differences(env, program.environment)
         if changed:
             listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
             self._say(
                 f"another environment than before ({listed}): the last bits may differ from those "
                 "of a run that was never interrupted"
             )
-        return restored
+        try:
+            return state, msgspec.convert(meta, _Before)
+        except msgspec.ValidationError as error:
+            path = self._latest_saved.folder / str(meta["step"])
+            raise InputError(f"checkpoint {path}: meta/metadata is damaged ({error})") from error
 
     def _begin(self, restored: TrainState | None, source: Trained | None) -> TrainState:
         """Returns the state at which the run goes on, or begins."""
@@ -240,8 +265,10 @@ class Training:
         # The best goes to disk before the latest that names it.
         if found["test_top1"] > self.best.get("test_top1", -1.0):
             self.best = found
-            self._best_saved.save(self.step, self.state, {**found, "best": found})
-        self._log.write(found)
+            with as_not_written(self.folder):
+                self._best_saved.save(self.step, self.state, {**found, "best": found, **self._mark})
+        with as_not_written(self.folder):
+            self._log.write(found)
         self._confusion = np.asarray(sums["confusion"])
         self.listener.record({"run": self.name, **found} if self.name else found)
         self._meta, self._recorded = found, self.step
@@ -257,10 +284,12 @@ class Training:
         if self.step == self._saved:
             return
         state = self.checked_state()
-        self._latest_saved.save(self.step, state, {**self._meta, "best": self.best})
-        # The run may go on from this checkpoint, or from the one before.
-        wanted = {best.get("step") for best in (self._best_of_checkpoint, self.best)}
-        self._best_saved.keep_only(wanted.__contains__)
+        with as_not_written(self.folder):
+            meta = {**self._meta, "best": self.best, **self._mark}
+            self._latest_saved.save(self.step, state, meta)
+            # The run may go on from this checkpoint, or from the one before.
+            wanted = {best.get("step") for best in (self._best_of_checkpoint, self.best)}
+            self._best_saved.keep_only(wanted.__contains__)
         self._best_of_checkpoint, self._saved = self.best, self.step
 
     def restart_clock(self, waited: Callable[[], float]) -> None:
@@ -316,19 +345,23 @@ class Training:
             "params_sha256": sha256(arrays.params),
             "state_sha256": sha256(replace(arrays, sums={})),
         }
-        processes.on_first(lambda: self._write(records, summary))
+        with as_not_written(self.folder):
+            processes.on_first(lambda: files.write_json(self.folder / "summary.json", summary))
         self.active = False
+        if processes.is_first():
+            self._draw(records, summary)
         return summary
 
-    def _write(self, records: list[dict[str, Any]], summary: Mapping[str, Any]) -> None:
-        """Draws the pictures, then writes summary.json, which says that the run is done."""
+    def _draw(self, records: list[dict[str, Any]], summary: Mapping[str, Any]) -> None:
+        """Draws the pictures; the run is done, with or without them."""
         assert self._confusion is not None
         title = f"{self.experiment.name}: test top-1 {summary['test_top1']:.2%}"
-        plots.save_curves(records, self.folder / "curves.png", title)
-        plots.save_confusion(
-            self._confusion, self.program.dataset.classes, self.folder / "confusion.png", title
-        )
-        files.write_json(self.folder / "summary.json", summary)
+        curves, confusion = (self.folder / name for name in ("curves.png", "confusion.png"))
+        with as_warning(f"{curves}: could not be drawn"):
+            plots.save_curves(records, curves, title)
+        with as_warning(f"{confusion}: could not be drawn"):
+            classes = self.program.dataset.classes
+            plots.save_confusion(self._confusion, classes, confusion, title)
 
 
 def check_starts(runs: Sequence[Run], program: Program) -> Trained | None:

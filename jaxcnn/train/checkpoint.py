@@ -1,25 +1,27 @@
-"""Saves checkpoints through Orbax, and seals each with a sha256 manifest over every file.
+"""Saves checkpoints through Orbax, each of which appears whole, by one rename, or not at all.
 
-A checkpoint counts once its manifest stands, so a run killed while saving falls back to the one
-before. There are only arrays and strict JSON in it: restoring never runs code from a file.
+There are only arrays and strict JSON in a checkpoint: restoring never runs code from a file. It is
+written as ``saving-STEP``, sealed with a sha256 manifest over every file, and only then renamed to
+``STEP``; it is renamed to ``deleting-STEP`` before it is deleted. So a kill leaves nothing under
+the name of a step but what is whole, and what is not whole there was damaged by somebody else: it
+is never deleted, but reported and set aside.
 
-Two things are done here that Orbax also seems to offer:
-
-- The manifest, because Orbax has no digest of its own: it restores some flipped bits of an array
-  without an error.
-- Deleting, because Orbax's preservation policies act within the saving of a checkpoint. The oldest
-  would go before the new one is sealed, by default file by file with its manifest among them, so
-  that a kill could leave half of one that still counts; and which of the best must stay is known
-  only once the latest that names them is sealed.
+The manifest is there because Orbax has no digest of its own: it restores some flipped bits of an
+array without an error.
 
 Where several processes train together, each writes its part of the arrays into a folder that all
-of them see; the first one looks, seals with the manifest, and deletes.
+of them see; the first one looks, seals, renames and deletes.
 """
 
+import contextlib
 import hashlib
+import json
 import logging
+import os
+import re
 import shutil
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,10 @@ from jaxcnn.train.files import write_text
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.sha256"  # in the format of sha256sum(1)
+NEEDED = ("_CHECKPOINT_METADATA", "meta/metadata", "state/_METADATA", "state/manifest.ocdbt")
+"""Files without which Orbax restores nothing."""
+CUT_SHORT = re.compile(r"(saving|deleting)-\d+|(saving-)?\d+\.orbax-checkpoint-tmp.*")
+"""Names of what a run leaves that is killed while it saves or deletes, at any version."""
 
 
 class Checkpoints:
@@ -50,49 +56,57 @@ class Checkpoints:
         self.read_only = read_only
         if not read_only:
             processes.on_first(self._clean)
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                cleanup_tmp_directories=not read_only, create=not read_only, read_only=read_only
-            ),
-        )
+        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
     def _clean(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.iterdir():
-            # Left by a run that was killed while it saved, or while it deleted.
-            if _step(path) is not None and not (path / MANIFEST).exists():
-                shutil.rmtree(path)
+            if CUT_SHORT.fullmatch(path.name):
+                _remove(path)
 
     def steps(self) -> list[int]:
-        """Returns the steps of the checkpoints whose manifest stands, the newest first."""
-        return processes.on_first(lambda: sealed_steps(self.folder))
+        """Returns the steps of the checkpoints, damaged ones among them, the newest first."""
+        return processes.on_first(lambda: steps_in(self.folder))
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
         """Saves a checkpoint, and returns when it is whole on disk.
 
         Args:
-            step: the number of the checkpoint; one that is there already stays as it is.
+            step: the number of the checkpoint; one that is there and whole stays as it is.
             state: pytree of arrays.
             meta: what is stored with it as JSON.
-        """
-        if step in self.steps():
-            return
-        meta = {**meta, "arrays": _describe(state)}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        if not self._manager.save(step, args=items, force=True):
-            raise OSError(f"checkpoint {self._path(step)} was not saved")
-        self._manager.wait_until_finished()
-        processes.on_first(lambda: self._seal(step))
 
-    def _seal(self, step: int) -> None:
-        """Writes the manifest, then deletes what is older than the newest ``keep``."""
-        write_text(self._path(step) / MANIFEST, _digests(self._path(step)))
+        Raises:
+            OSError: it cannot be written; those before it stand.
+        """
+        if processes.on_first(lambda: self._is_there(step)):
+            return
+        meta = {**meta, "step": step, "arrays": _describe(state)}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+        unsealed = self.folder / f"saving-{step}"
+        with _one_error(unsealed):
+            self._orbax.save(unsealed, args=items, force=True)
+        processes.on_first(lambda: self._seal(unsealed, step))
+
+    def _is_there(self, step: int) -> bool:
+        if step not in steps_in(self.folder):
+            return False
+        fault = damage(self._path(step))
+        if fault is not None:
+            self._set_aside(step, f"{fault}; saving it anew")
+        return fault is None
+
+    def _seal(self, unsealed: Path, step: int) -> None:
+        """Makes a checkpoint count, then deletes what is older than the newest ``keep``."""
+        write_text(unsealed / MANIFEST, _digests(unsealed))
+        unsealed.rename(self._path(step))
         if self.keep is not None:
-            for old in sealed_steps(self.folder)[self.keep :]:
+            for old in steps_in(self.folder)[self.keep :]:
                 self._delete(old)
 
-    def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+    def restore(
+        self, like: Any, check: Callable[[Path, int, dict[str, Any]], None] = lambda *_: None
+    ) -> tuple[Any, dict[str, Any]] | None:
         """Restores the newest whole checkpoint as ``(state, meta)``; None if there is none at all.
 
         A damaged one is reported and, unless the folder is read-only, set aside under
@@ -100,50 +114,56 @@ class Checkpoints:
 
         Args:
             like: pytree of ``jax.ShapeDtypeStruct`` with shardings, or of arrays.
+            check: given the path, the step by its name and meta, before any array is read; it
+                raises InputError to refuse the checkpoint.
 
         Raises:
-            InputError: checkpoints exist and none is whole, or the arrays differ from ``like`` in
-                name, type or shape.
+            InputError: checkpoints exist and none is whole, ``check`` refuses the newest whole one,
+                or its arrays differ from ``like`` in name, type or shape.
         """
         for _ in range(3):
-            try:
-                return self._restore(like)
-            except FileNotFoundError:  # deleted by the run that is writing here: look again
-                continue
-        return self._restore(like)
+            with contextlib.suppress(_Vanished):  # deleted by the run that is writing here
+                return self._restore(like, check)
+        return self._restore(like, check)
 
-    def _restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
+    def _restore(self, like: Any, check: Callable[..., None]) -> tuple[Any, dict[str, Any]] | None:
         step = processes.on_first(self._newest_whole)
         if step is None:
             return None
-        self._manager.reload()
-        meta = self._manager.restore(
-            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-        ).meta
-        _check_same(meta.pop("arrays"), _describe(like), self._path(step))
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        )
-        return restored.state, meta
+        path = self._path(step)
+        try:
+            meta = processes.on_first(lambda: _read_meta(path))
+            check(path, step, meta)
+            _check_same(meta.pop("arrays"), _describe(like), path)
+            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            return self._orbax.restore(path, args=items).state, meta
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:
+            if not path.exists():
+                raise _Vanished(path) from error
+            if isinstance(error, InputError):
+                raise
+            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            raise InputError(f"checkpoint {path}: cannot be restored ({reason})") from error
 
     def _newest_whole(self) -> int | None:
         damaged: dict[int, str] = {}
-        for step in sealed_steps(self.folder):
+        for step in steps_in(self.folder):
             fault = damage(self._path(step))
             if fault is not None:
                 damaged[step] = fault
                 continue
             for bad, why in damaged.items():
-                log.warning(
-                    "checkpoint %s is damaged: %s; using the one before", self._path(bad), why
-                )
-                if not self.read_only:
-                    self._set_aside(bad)
+                self._set_aside(bad, f"{why}; using the one before")
             return step
         if damaged:
             listed = "; ".join(f"{self._path(step)}: {why}" for step, why in damaged.items())
-            raise InputError(f"no whole checkpoint is left: {listed}")
+            raise InputError(
+                f"no whole checkpoint is left: {listed}; put whole ones there, or delete "
+                f"{self.folder.parent} to begin anew"
+            )
         return None
 
     def drop_after(self, step: int) -> None:
@@ -154,65 +174,121 @@ class Checkpoints:
         """Deletes the checkpoints of the steps that are not wanted."""
 
         def drop() -> None:
-            for step in sealed_steps(self.folder):
+            for step in steps_in(self.folder):
                 if not wanted(step):
                     self._delete(step)
 
         processes.on_first(drop)
-        self._manager.reload()
 
     def close(self) -> None:
         """Ends Orbax's threads."""
-        self._manager.close()
+        self._orbax.close()
 
     def _path(self, step: int) -> Path:
         return self.folder / str(step)
 
     def _delete(self, step: int) -> None:
-        (self._path(step) / MANIFEST).unlink()  # first, so that half of it never counts
-        shutil.rmtree(self._path(step))
+        doomed = self.folder / f"deleting-{step}"
+        _remove(doomed)
+        _remove(self._path(step).rename(doomed))
 
-    def _set_aside(self, step: int) -> None:
-        aside = self.folder / "damaged"
-        aside.mkdir(exist_ok=True)
-        target = aside / str(step)
-        if target.exists():
-            shutil.rmtree(target)
-        self._path(step).rename(target)
-
-
-def sealed_steps(folder: Path) -> list[int]:
-    """Returns the steps of the checkpoints in a folder whose manifest stands, the newest first."""
-    if not folder.is_dir():
-        return []
-    paths = [p for p in folder.iterdir() if (p / MANIFEST).exists()]
-    return sorted((s for s in map(_step, paths) if s is not None), reverse=True)
+    def _set_aside(self, step: int, why: str) -> None:
+        """Reports a damaged checkpoint, and keeps it out of the way; the newest of each step."""
+        path = self._path(step)
+        if not os.path.lexists(path):
+            raise _Vanished(path)
+        log.warning("checkpoint %s is damaged: %s", path, why)
+        if not self.read_only:
+            aside = self.folder / "damaged"
+            aside.mkdir(exist_ok=True)
+            _remove(aside / str(step))
+            path.rename(aside / str(step))
 
 
-def _step(path: Path) -> int | None:
-    return int(path.name) if path.name.isdigit() else None
+class _Vanished(FileNotFoundError):
+    """A checkpoint was deleted by the run that is writing here, while it was being read."""
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Returns the steps of the checkpoints in a folder, whole or not, the newest first.
+
+    Whatever has the name of a step counts, so that nothing is overlooked that may be whole; other
+    names, such as ``007``, are nobody's.
+    """
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(map(int, filter(re.compile("0|[1-9][0-9]{0,9}").fullmatch, names)), reverse=True)
 
 
 def damage(checkpoint: Path) -> str | None:
-    """Says how a checkpoint's files differ from its manifest; None if they do not."""
-    manifest = checkpoint / MANIFEST
+    """Says what is wrong with a checkpoint's files; None if they are those of its manifest."""
     try:
-        stored = manifest.read_bytes().decode("ascii", "replace")
-    except OSError:
-        return f"{MANIFEST} is missing"
-    found = _digests(checkpoint)
-    if stored == found:
-        return None
-    changed = sorted({line[66:] for line in set(stored.splitlines()) ^ set(found.splitlines())})
-    return f"its files do not match {MANIFEST}: {', '.join(changed[:3])}"
+        found = _digests(checkpoint)
+        with (checkpoint / MANIFEST).open("rb") as file:
+            stored = file.read(len(found) + 2**16).decode("ascii", "replace")
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except ValueError as error:
+        return str(error)
+    if stored != found:
+        differ = sorted({line[66:] for line in set(stored.splitlines()) ^ set(found.splitlines())})
+        return f"its files do not match {MANIFEST}: {', '.join(differ[:3])}"
+    missing = [name for name in NEEDED if f"  {name}\n" not in found]
+    return f"{missing[0]} is missing, also in {MANIFEST}" if missing else None
 
 
 def _digests(checkpoint: Path) -> str:
-    files = sorted(p for p in checkpoint.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return "".join(
-        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(checkpoint).as_posix()}\n"
-        for p in files
-    )
+    lines = []
+    for path in sorted(_files(checkpoint)):
+        if path.name != MANIFEST:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            lines.append(f"{digest}  {path.relative_to(checkpoint).as_posix()}\n")
+    return "".join(lines)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yields the files in a folder and in those below it; refuses what leads out of it."""
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        raise ValueError(f"{folder.name} is not a folder")
+    for path in folder.iterdir():
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            yield from _files(path)
+        elif stat.S_ISREG(mode):
+            yield path
+        else:
+            raise ValueError(f"{path.name} is neither a file nor a folder")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _one_error(path: Path) -> Iterator[None]:
+    """Turns all that Orbax logs and raises where a disk is full or gone into one OSError."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.CRITICAL + 1)  # it logs a traceback for every thread, then raises too
+    try:
+        yield
+    except Exception as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+    finally:
+        absl.setLevel(level)
+
+
+def _read_meta(checkpoint: Path) -> dict[str, Any]:
+    meta = json.loads((checkpoint / "meta" / "metadata").read_bytes())
+    if not isinstance(meta, dict) or not isinstance(meta.get("arrays"), dict):
+        raise InputError(f"checkpoint {checkpoint}: meta/metadata must hold an object with arrays")
+    return meta
 
 
 def _describe(state: Any) -> dict[str, list[Any]]:

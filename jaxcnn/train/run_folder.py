@@ -7,6 +7,7 @@ Where several processes train together, the first one reads and writes here for 
 | config.json     | the resolved experiment                                         |
 | dataset.json    | class names, image shape, sizes and digest of the data          |
 | env.json        | versions, devices and cores at the newest start                 |
+| run.json        | the random id of the run, which its checkpoints hold too        |
 | metrics.jsonl   | one object per evaluation                                       |
 | summary.json    | the result; written when the run is finished                    |
 | tb/             | TensorBoard events                                              |
@@ -32,8 +33,9 @@ import jax
 from jaxcnn.config import RESUME_MAY_CHANGE, differences, from_dict, to_dict
 from jaxcnn.errors import InputError
 from jaxcnn.train import processes
-from jaxcnn.train.checkpoint import Checkpoints, sealed_steps
+from jaxcnn.train.checkpoint import Checkpoints, steps_in
 from jaxcnn.train.files import read_json, write_json, write_text
+from jaxcnn.train.tensorboard import Events
 
 
 class RunFolder:
@@ -136,16 +138,20 @@ def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
         InputError: the folder belongs to a run with another config, finished or not.
     """
     ended = processes.on_first((path / "summary.json").exists)
-    if ended or newest_step(path) is not None:
+    if ended or holds_checkpoints(path):
         check_same(path, config)
     return processes.on_first(lambda: _finished(path, config)) if ended else None
 
 
 def newest_step(path: Path) -> int | None:
     """Returns the step of the checkpoint from which a run would go on; None where there is none."""
-    return processes.on_first(
-        lambda: next(iter(sealed_steps(path / "checkpoints" / "latest")), None)
-    )
+    return processes.on_first(lambda: next(iter(steps_in(path / "checkpoints" / "latest")), None))
+
+
+def holds_checkpoints(path: Path) -> bool:
+    """Tells whether something was trained in a folder, which is then no other run's."""
+    kinds = [path / "checkpoints" / kind for kind in ("latest", "best")]
+    return processes.on_first(lambda: any(map(steps_in, kinds)))
 
 
 def _finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -167,12 +173,10 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int) -> None:
         self._path = path / "metrics.jsonl"
-        self._tensorboard: Any = None
         kept = [r for r in read_metrics(path) if r["step"] <= step]
         lines = "".join(f"{json.dumps(record)}\n" for record in kept)
         processes.on_first(lambda: write_text(self._path, lines))
-        if processes.is_first():
-            self._tensorboard = _tensorboard(path / "tb", step)
+        self._events = Events(path / "tb", step) if processes.is_first() else None
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one line and the same numbers to TensorBoard."""
@@ -183,24 +187,13 @@ class MetricsLog:
             file.write(json.dumps(record, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        if self._tensorboard is not None:
-            for name, value in record.items():
-                if name != "step":
-                    self._tensorboard.add_scalar(name, value, record["step"])
-            self._tensorboard.flush()
+        if self._events is not None:
+            self._events.write(record)
 
     def close(self) -> None:
         """Closes TensorBoard's file."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-
-
-def _tensorboard(path: Path, step: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:  # a bare accelerator machine: metrics.jsonl holds the same numbers
-        return None
-    return SummaryWriter(str(path), purge_step=step + 1)
+        if self._events is not None:
+            self._events.close()
 
 
 def checkpoints(path: Path, kind: str, *, read_only: bool = False) -> Checkpoints:
