@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxcnn import __version__
-from jaxcnn.errors import Diverged, InputError, Stopped
+from jaxcnn.errors import FULL, Diverged, InputError, NotWritten, Stopped
 
 USAGE = f"""\
 jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
@@ -104,7 +104,9 @@ def _verdict(error: Exception) -> tuple[int, str]:
             return 2, f"error: {error}"
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
-            return 2, f"error: {where}{error.strerror or error}"
+            return 1 if error.errno in FULL else 2, f"error: {where}{error.strerror or error}"
+        case NotWritten():
+            return 1, f"error: {error}"
         case Diverged():
             return 1, str(error)
     import traceback

@@ -6,6 +6,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Error numbers of a disk, a quota or a file that can take no more."""
+
 
 class InputError(ValueError):
     """A fault in what the user gave: one line with the field or file, its value, and the remedy."""
@@ -38,10 +41,11 @@ def as_not_written(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "free some room and run the same command again" if full else "run it again"
+        room = "free some room and " if error.errno in FULL else ""
         reason = error.strerror or error
-        raise NotWritten(f"{folder}: cannot be written ({reason}); {remedy} to go on") from error
+        raise NotWritten(
+            f"{folder}: cannot be written ({reason}); {room}run the same command again to go on"
+        ) from error
 
 
 @contextlib.contextmanager

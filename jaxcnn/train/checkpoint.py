@@ -21,6 +21,8 @@ import os
 import re
 import shutil
 import stat
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -269,19 +271,37 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _one_error(path: Path) -> Iterator[None]:
-    """Turns all that Orbax logs and raises where a disk is full or gone into one OSError."""
-    absl = logging.getLogger("absl")
-    level = absl.level
-    absl.setLevel(logging.CRITICAL + 1)  # it logs a traceback for every thread, then raises too
+    """Turns all that Orbax logs, prints and raises where a disk is full into one OSError.
+
+    After a fault it stays quiet: writes that are still on their way tell of it again and again.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels, printed = [logger.level for logger in loggers], sys.unraisablehook
+    threads = _threads()
+
+    def print_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":  # as TensorStore's threads find it
+            printed(unraisable)
+
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    sys.unraisablehook = print_others
     try:
         yield
     except Exception as error:
+        for thread in _threads() - threads:
+            threading.Thread.join(thread, timeout=10)  # Orbax's own would raise
         code = re.search(r"os_error_code='(\d+)'", str(error))
         if code is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
-    finally:
-        absl.setLevel(level)
+    sys.unraisablehook = printed
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+def _threads() -> set[threading.Thread]:
+    return set(threading.enumerate())
 
 
 def _read_meta(checkpoint: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from typing import IO, Any
 import jax
 
 from jaxcnn.config import RESUME_MAY_CHANGE, differences, from_dict, to_dict
-from jaxcnn.errors import InputError
+from jaxcnn.errors import FULL, InputError
 from jaxcnn.train import processes
 from jaxcnn.train.checkpoint import Checkpoints, steps_in
 from jaxcnn.train.files import read_json, write_json, write_text
@@ -62,6 +62,8 @@ class RunFolder:
         except BlockingIOError as error:
             raise InputError(f"workdir {path}: another process is writing into it") from error
         except OSError as error:
+            if error.errno in FULL:
+                raise
             raise InputError(f"workdir {path}: cannot be written ({error.strerror})") from error
 
     def claim(
