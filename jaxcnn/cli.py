@@ -8,9 +8,11 @@ one line and exit code 70 (EX_SOFTWARE of sysexits.h).
 import contextlib
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 
 from jaxcnn import __version__
 from jaxcnn.errors import FULL, Diverged, InputError, NotWritten, Stopped
@@ -55,6 +57,10 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
+    if argv is None:
+        _open_closed_streams()
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, _quit)  # until the process is gone
     given = sys.argv[1:] if argv is None else argv
     args = [arg for arg in given if arg != "--debug"]
     if not args or args[0] in {"-h", "--help"}:
@@ -64,6 +70,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     return guarded(lambda: _run(args[0], args[1:]), debug=len(args) < len(given))
+
+
+def _open_closed_streams() -> None:
+    """Gives a standard stream that is closed to /dev/null, or our first file would take its place.
+
+    The first one that is opened gets the lowest number that is free.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))
+
+
+def _quit(number: int, frame: FrameType | None) -> None:
+    """Ends this process at a Ctrl-C, at once and without a word, wherever it is.
+
+    Compiled libraries turn a KeyboardInterrupt into other errors, threads and finalizers print it.
+    What a run has on disk is whole at any instant.
+    """
+    with contextlib.suppress(Exception):
+        if sys.stdout.isatty():
+            sys.stdout.write("\x1b[?25h\n")  # the cursor, which a progress bar hides
+        sys.stdout.flush()
+    os._exit(128 + number)
 
 
 def guarded(command: Callable[[], int], debug: bool = False) -> int:

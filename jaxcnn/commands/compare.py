@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxcnn.commands import arguments, pages
 from jaxcnn.commands.parsing import load_comparison
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, as_warning
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ def run(command: Command) -> int:
     compared = arms.group(done)
     held = {run.path: evaluation.predict_test_set(run.path) for run in done}
     found = comparing.compare(compared, held)
+    files.write_json(workdir / "comparison.json", comparing.to_json(found))
     display.console().print(tables.render(found))
     display.console().print(tables.render_errors(found))
-    files.write_json(workdir / "comparison.json", comparing.to_json(found))
-    plots.save_comparison(found, workdir / "comparison.png")
+    picture = workdir / "comparison.png"
+    with as_warning(f"{picture}: could not be drawn"):
+        plots.save_comparison(found, picture)
     pages.write_page(file.stem, compared, held, workdir / "report.html", problems)
     print(f"{workdir}: report.html, comparison.json, comparison.png")
     for problem in problems:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import load_experiment
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, as_warning
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def run(command: Command) -> int:
     if done:
         from jaxcnn.analysis import plots
 
-        plots.save_sweep(done, workdir / "sweep.png", base.name)
+        picture = workdir / "sweep.png"
+        with as_warning(f"{picture}: could not be drawn"):
+            plots.save_sweep(done, picture, base.name)
     print(f"{workdir}: sweep.json, sweep.png")
     for path, reason in (outcome.refused | outcome.diverged).items():
         print(f"jaxcnn: {path}: {reason}", file=sys.stderr)

@@ -204,7 +204,7 @@ def _prefetched(reader: Any, start: int, workers: int | None) -> Any:
 
 def _begin_worker(index: int, count: int) -> None:
     """Leaves signals to the training process, and ends with it even if that is killed."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     parent = parent_process()
 

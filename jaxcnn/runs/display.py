@@ -43,7 +43,7 @@ class Lines(Listener):
         """Prints the line."""
         try:
             print(text, flush=True)
-        except BrokenPipeError:  # nobody reads on, as after `| head`: the training goes on
+        except OSError:  # nobody reads on, as after `| head`, or it is full: the training goes on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def record(self, record: Record) -> None:

@@ -2,42 +2,50 @@
 
 import itertools
 import signal
+import time
 from types import FrameType
 from typing import Any
 
 from jaxcnn.errors import Stopped
 from jaxcnn.train import processes
 
+NOTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SECONDS_OF_ONE_PRESS = 0.5
+"""SIGINTs so close together are one Ctrl-C, which a terminal and a wrapper both pass on."""
+
 
 class StopRequest:
-    """While it is entered, SIGTERM and SIGINT are noted instead of ending the process.
+    """While it is entered, SIGTERM, SIGINT and SIGHUP are noted instead of ending the process.
 
-    A second SIGINT acts as it would have before, so that an impatient Ctrl-C ends the process at
-    once; further SIGTERMs, which schedulers like to repeat, change nothing. A signal that was
-    ignored before stays ignored.
+    A second Ctrl-C acts as it would have before, so that an impatient one ends the process at once;
+    further SIGTERMs, which schedulers like to repeat, change nothing. A signal that was ignored
+    before stays ignored, such as SIGHUP under nohup.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._at = 0.0
         self._calls = itertools.count()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         """Takes the handlers over."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in NOTED:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._note) or signal.SIG_DFL
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        if signal.SIGINT in self._previous:
-            signal.signal(signal.SIGINT, self._previous.pop(signal.SIGINT))
+        if self.signal is None:
+            self.signal, self._at = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._at > SECONDS_OF_ONE_PRESS:
+            signal.signal(number, self._previous[number])
+            signal.raise_signal(number)
 
     def __exit__(self, *_: object) -> None:
         """Gives the handlers back."""
-        while self._previous:
-            signal.signal(*self._previous.popitem())
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def agreed(self, steps: int) -> tuple[int | None, int]:
         """Returns the signal that any of the processes has noted, and the first one's steps."""
