@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks import timing
 from jaxcnn import cli
 from jaxcnn.analysis import arms
@@ -29,13 +31,13 @@ def row(of: Sequence[arms.FinishedRun]) -> Row:
     first = of[0]
     return {
         "name": first.experiment.name,
-        "epochs": first.summary["epochs"],
+        "epochs": first.summary.epochs,
         "seeds": [run.seed for run in of],
-        "test_top1": [run.summary["test_top1"] for run in of],
-        "parameters": first.summary["parameters"],
-        "seconds": sum(run.summary["seconds"] for run in of),
-        "params_sha256": [run.summary["params_sha256"] for run in of],
-        "environment": dict(first.environment),
+        "test_top1": [run.summary.test_top1 for run in of],
+        "parameters": first.summary.parameters,
+        "seconds": sum(run.summary.seconds for run in of),
+        "params_sha256": [run.summary.params_sha256 for run in of],
+        "environment": msgspec.to_builtins(first.environment),
     }
 
 
@@ -58,7 +60,7 @@ def command() -> int:
         changed = differences(to_dict(stated), to_dict(run.experiment)).keys() - MAY_DIFFER
         if changed:
             raise InputError(f"{path}: differs from experiments/{name}.py in {', '.join(changed)}")
-        found.setdefault((name, run.summary["epochs"]), []).append(run)
+        found.setdefault((name, run.summary.epochs), []).append(run)
     rows |= {key: row(of) for key, of in found.items()}
     PATH.write_text(json.dumps(list(rows.values()), indent=2) + "\n")
     print(PATH)

@@ -117,15 +117,15 @@ def _row(arm: Arm, result: compare.ArmResult, is_first: bool) -> list[str]:
 
 def setting(those: Sequence[FinishedRun]) -> str:
     """Data and training of some runs, in a sentence."""
-    sizes = sorted({run.dataset["train_examples"] for run in those})
-    epochs = sorted({run.summary["epochs"] for run in those})
+    sizes = sorted({run.dataset.train_examples for run in those})
+    epochs = sorted({run.summary.epochs for run in those})
     number, passes = (
         f"{v[0]:,}" if len(v) == 1 else f"{v[0]:,} to {v[-1]:,}" for v in (sizes, epochs)
     )
-    seconds = sum(run.summary["seconds"] for run in those)
+    seconds = sum(run.summary.seconds for run in those)
     first = those[0]
     return (
-        f"{first.dataset['name']}, {number} training and {first.dataset['test_examples']:,} test "
+        f"{first.dataset.name}, {number} training and {first.dataset.test_examples:,} test "
         f"images, {passes} epochs, {len(those)} runs, {formats.duration(seconds)} of training."
     )
 

@@ -95,7 +95,7 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
         rows=[
             [
                 arm.name,
-                f"{arm.runs[0].summary['parameters']:,}",
+                f"{arm.runs[0].summary.parameters:,}",
                 *(f"{100 * top1.mean():.1f}" for top1 in found[arm.name].T),
                 NETWORKS[arm.name],
             ]

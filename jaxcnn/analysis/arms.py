@@ -1,7 +1,7 @@
 """Reads finished run folders and groups them into arms: runs that differ in their seed alone."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ import numpy as np
 
 from jaxcnn import models
 from jaxcnn.analysis import summary
-from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, flat, from_dict, to_dict
+from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, flat, to_dict
 from jaxcnn.data import augment
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.train import files, run_folder
+from jaxcnn.train.records import Environment, Evaluation, RunDataset, Summary
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,10 @@ class FinishedRun:
 
     path: Path
     experiment: Experiment
-    dataset: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    records: tuple[Mapping[str, Any], ...]
-    summary: Mapping[str, Any]
+    dataset: RunDataset
+    environment: Environment
+    records: tuple[Evaluation, ...]
+    summary: Summary
 
     @property
     def seed(self) -> int:
@@ -43,8 +44,8 @@ class FinishedRun:
 
     def layers(self) -> summary.Summary:
         """Returns the network's layers with their costs."""
-        config, classes = self.experiment, len(self.dataset["classes"])
-        shape = augment.input_shape(config.data, config.augment, tuple(self.dataset["image_shape"]))
+        config, classes = self.experiment, len(self.dataset.classes)
+        shape = augment.input_shape(config.data, config.augment, self.dataset.image_shape)
         name, options = config.model.name, {**config.model.options, "dtype": config.model.dtype}
         return _summarize(models.create_model(name, num_classes=classes, **options), shape)
 
@@ -73,7 +74,8 @@ class Arm:
 
     def last(self, field: str) -> list[float]:
         """Returns a field of every run's last record; NaN where it is missing."""
-        return [float(run.records[-1].get(field, np.nan)) for run in self.runs]
+        values = [getattr(run.records[-1], field) for run in self.runs]
+        return [np.nan if value is None else float(value) for value in values]
 
     def layers(self) -> summary.Summary:
         """Returns the network's layers with their costs."""
@@ -104,20 +106,26 @@ def read(path: Path) -> FinishedRun:
     Raises:
         InputError: the run is unfinished or damaged; the message names the file.
     """
-    experiment = from_dict(files.read_json(path / "config.json"))
-    dataset = files.read_json(
-        path / "dataset.json", "name", "classes", "image_shape", "test_examples"
-    )
+    experiment = run_folder.read_config(path)
     if not (path / "summary.json").exists():
         raise InputError(f"{path}: is not finished; `jaxcnn train` goes on with it")
-    result = files.read_json(path / "summary.json", "test_top1", "epochs", "parameters", "seconds")
-    records = run_folder.read_metrics(path)
-    if not records or records[-1].get("test_top1") != result["test_top1"]:
+    result = files.read(path / "summary.json", Summary)
+    if result.seed != experiment.train.seed:
+        raise InputError(
+            f"{path / 'summary.json'}: seed={result.seed}: must be {experiment.train.seed}, as in "
+            "config.json"
+        )
+    records = run_folder.evaluations(path)
+    if not records or records[-1].test_top1 != result.test_top1:
         raise InputError(f"{path / 'metrics.jsonl'}: does not end in the result of summary.json")
-    environment = files.read_json(path / "env.json")
-    if len(dataset["image_shape"]) != 3:
-        raise InputError(f"{path / 'dataset.json'}: damaged: image_shape must be three numbers")
-    run = FinishedRun(path, experiment, dataset, environment, tuple(records), result)
+    run = FinishedRun(
+        path,
+        experiment,
+        files.read(path / "dataset.json", RunDataset),
+        files.read(path / "env.json", Environment),
+        tuple(records),
+        result,
+    )
     with as_input_error(str(path / "config.json")):
         run.layers()
     return run
@@ -187,16 +195,16 @@ def _check_same_test(runs: Sequence[FinishedRun]) -> None:
         InputError: they were not; names the field that differs.
     """
     for run in runs:
-        form, in_memory = run.dataset.get("test_form"), run.dataset.get("files_sha256") is None
-        alike = next(other for other in runs if other.dataset.get("test_form") == form)
+        form, in_memory = run.dataset.test_form, run.dataset.files_sha256 is None
+        alike = next(other for other in runs if other.dataset.test_form == form)
         checks = [(runs[0], name) for name in ("name", "classes", "test_examples")]
         checks.append((alike, "test_sha256"))
-        if "test_files_sha256" in run.dataset:
-            first = next(other for other in runs if "test_files_sha256" in other.dataset)
-            if not in_memory or first.dataset.get("test_form") != form:
+        if run.dataset.test_files_sha256 is not None:
+            first = next(other for other in runs if other.dataset.test_files_sha256 is not None)
+            if not in_memory or first.dataset.test_form != form:
                 checks.append((first, "test_files_sha256"))
         for other, field in checks:
-            mine, theirs = run.dataset.get(field), other.dataset.get(field)
+            mine, theirs = (getattr(one.dataset, field) for one in (run, other))
             if mine != theirs:
                 raise InputError(
                     f"{run.path}: was tested on other data than {other.path} "

@@ -6,6 +6,7 @@ that run on the device first.
 
 import contextlib
 import csv
+import io
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ import optax
 from jaxcnn import models
 from jaxcnn.analysis import summary
 from jaxcnn.errors import InputError
+from jaxcnn.train import files
 from jaxcnn.train.state import state_from
 from jaxcnn.train.step import make_train_step, planned_bytes
 
@@ -324,11 +326,13 @@ def run(
             models.standard_input(name)
         except ValueError as error:
             raise InputError(str(error)) from error
+    out = files.destination(out, "--out")
+    written = io.StringIO()
+    table = csv.DictWriter(written, columns(works))
+    table.writeheader()
+    files.write_text(out, written.getvalue())
     problems = []
-    with _opened(out) as file, _compiling_anew():
-        table = csv.DictWriter(file, columns(works))
-        table.writeheader()
-        file.flush()
+    with _compiling_anew():
         device = jax.devices()[0]
         roofs = measure_roofs(settings.dtype)
         report(
@@ -347,7 +351,7 @@ def run(
             numbers = [_rounded(roof) for roof in roofs]
             about = [settings.dtype, device.device_kind, *numbers]
             table.writerow({**row, **dict(zip(DEVICE, about, strict=True))})
-            file.flush()
+            files.write_text(out, written.getvalue())
     return problems
 
 
@@ -360,17 +364,6 @@ def _line(row: dict[str, Any], work: Work) -> str:
         f"compiled in {of['compile_time']:.1f} s, {of['flops_per_sec']:.3g} FLOP/s"
         + ("" if share is None else f", {share:.0%} of the roofline")
     )
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", newline="", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
-    with file:
-        yield file
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 from jaxcnn.analysis import statistics, summary
 from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.statistics import Interval, Paired
+from jaxcnn.train.records import RunDataset
 
 Predictions = Mapping[Path, Mapping[str, np.ndarray]]
 """What :func:`jaxcnn.runs.evaluation.predict_test_set` gives, by run folder."""
@@ -98,9 +99,9 @@ def compare(arms: Sequence[Arm], predictions: Predictions) -> ComparisonResult:
         for arm, difference, p in zip(arms, differences, adjusted, strict=True)
     )
     return ComparisonResult(
-        dataset=about["name"],
-        classes=tuple(about["classes"]),
-        test_examples=int(about["test_examples"]),
+        dataset=about.name,
+        classes=about.classes,
+        test_examples=about.test_examples,
         test=next((test for d, test in tested if d and not math.isnan(d.p_value)), "none"),
         results=results,
     )
@@ -116,8 +117,8 @@ def _difference(
     if not common:
         return None, "paired t"
     found = statistics.paired_difference(
-        [ours[seed].summary["test_top1"] for seed in common],
-        [theirs[seed].summary["test_top1"] for seed in common],
+        [ours[seed].summary.test_top1 for seed in common],
+        [theirs[seed].summary.test_top1 for seed in common],
         within=statistics.SHARES_APART,
     )
     a, b = (predictions.get(runs[common[0]].path) for runs in (ours, theirs))
@@ -132,27 +133,27 @@ def _result(
     difference: Paired | None,
     p_adjusted: float,
     predictions: Predictions,
-    about: Mapping[str, Any],
+    about: RunDataset,
 ) -> ArmResult:
     layers = arm.layers()
-    top1 = tuple(float(run.summary["test_top1"]) for run in arm.runs)
-    images = int(about["test_examples"])
+    top1 = tuple(run.summary.test_top1 for run in arm.runs)
+    images = about.test_examples
     rates = [
-        [r["images_per_sec"] for r in run.records if "images_per_sec" in r] for run in arm.runs
+        [r.images_per_sec for r in run.records if r.images_per_sec is not None] for run in arm.runs
     ]
     held = [predictions[run.path] for run in arm.runs if run.path in predictions]
-    errors = [class_errors(p, len(about["classes"])) for p in held]
-    memory = [run.summary.get("memory_bytes") for run in arm.runs]
+    errors = [class_errors(p, len(about.classes)) for p in held]
+    memory = [run.summary.memory_bytes for run in arm.runs]
     return ArmResult(
         name=arm.name,
         seeds=arm.seeds,
         layers=layers,
-        parameters=int(arm.runs[0].summary["parameters"]),
+        parameters=arm.runs[0].summary.parameters,
         macs=layers.macs,
-        seconds=float(np.mean([run.summary["seconds"] for run in arm.runs])),
-        images_per_sec=float(np.median([np.nanmedian(r) for r in rates])),
+        seconds=float(np.mean([run.summary.seconds for run in arm.runs])),
+        images_per_sec=float(np.median([np.median(r) if r else np.nan for r in rates])),
         memory_bytes=max((m for m in memory if m), default=None),
-        runs_together=max(run.summary.get("runs_together", 1) for run in arm.runs),
+        runs_together=max(run.summary.runs_together or 1 for run in arm.runs),
         top1=top1,
         accuracy=(
             statistics.mean_interval(top1, within=statistics.SHARE)

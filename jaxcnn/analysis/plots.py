@@ -18,6 +18,7 @@ import numpy as np
 from jaxcnn.analysis.compare import ComparisonResult, pareto
 from jaxcnn.analysis.formats import si
 from jaxcnn.analysis.statistics import Interval
+from jaxcnn.train import files
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -65,7 +66,9 @@ def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         if png is not None:
-            figure.savefig(png, dpi=120)
+            file = io.BytesIO()
+            figure.savefig(file, format="png", dpi=120)
+            files.write_bytes(png, file.getvalue())
 
 
 _NEEDLESS = re.compile(

@@ -4,11 +4,13 @@ import base64
 import functools
 import io
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from markupsafe import Markup
 
@@ -17,10 +19,16 @@ from jaxcnn.analysis import compare, formats, plots, summary, tables
 from jaxcnn.analysis.arms import Arm, FinishedRun
 from jaxcnn.analysis.compare import Predictions
 from jaxcnn.config import flat, to_dict
+from jaxcnn.errors import InputError
+from jaxcnn.train import files
 
 if TYPE_CHECKING:
     import jinja2
 
+log = logging.getLogger(__name__)
+
+PNG = b"\x89PNG\r\n\x1a\n"
+"""What every PNG file begins with."""
 MISTAKES = 12
 """Images shown for each arm."""
 WIDEST_CONFUSION = 20
@@ -147,9 +155,9 @@ def _data(arms: Sequence[Arm]) -> list[dict[str, Any]]:
             "path": str(run.path),
             "arm": arm.name,
             "config": to_dict(run.experiment),
-            "environment": run.environment,
-            "records": run.records,
-            "summary": run.summary,
+            "environment": msgspec.to_builtins(run.environment),
+            "records": msgspec.to_builtins(run.records),
+            "summary": msgspec.to_builtins(run.summary),
         }
         for arm in arms
         for run in arm.runs
@@ -176,8 +184,9 @@ def _curve(arm: Arm, field: str, of: Callable[[float], float]) -> plots.Series:
     by_epoch: dict[float, list[float]] = {}
     for run in arm.runs:
         for record in run.records:
-            if field in record:
-                by_epoch.setdefault(record["epoch"], []).append(of(record[field]))
+            value = getattr(record, field)
+            if value is not None:
+                by_epoch.setdefault(record.epoch, []).append(of(value))
     return dict(sorted(by_epoch.items()))
 
 
@@ -239,10 +248,24 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _pictures(arm: Arm) -> list[tuple[str, bytes]]:
-    """Returns the PNG files that ``jaxcnn viz`` has left in the folder of the arm's first seed."""
-    folder = next((run.path / "viz" for run in arm.runs if (run.path / "viz").is_dir()), None)
-    files = sorted(folder.glob("*.png")) if folder else []
-    return [(file.stem, file.read_bytes()) for file in files]
+    """Returns the PNG files that ``jaxcnn viz`` has left in the folder of the arm's first seed.
+
+    A page is handed on, so links, which could bring any file of the machine into it, are left out.
+    """
+    folders = [run.path / "viz" for run in arm.runs]
+    folder = next((place for place in folders if place.is_dir() and not place.is_symlink()), None)
+    found = []
+    for file in sorted(folder.glob("*.png")) if folder else []:
+        try:
+            content = files.read_bytes(file, follow=False)
+        except InputError as error:
+            log.warning("left out: %s", error)
+            continue
+        if content.startswith(PNG):
+            found.append((file.stem, content))
+        else:
+            log.warning("left out: %s: is no PNG file", file)
+    return found
 
 
 def _word(value: Any) -> str:
@@ -253,7 +276,7 @@ def _word(value: Any) -> str:
 
 def _environment(runs: Sequence[FinishedRun]) -> tuple[list[list[str]], bool]:
     """Returns the fields of the runs' environments with their values, and whether they differ."""
-    each = [flat(run.environment) for run in runs]
+    each = [flat(msgspec.to_builtins(run.environment)) for run in runs]
     names = dict.fromkeys(name for one in each for name in one)
     rows = [
         [name, " | ".join(dict.fromkeys(_word(one.get(name)) for one in each))] for name in names

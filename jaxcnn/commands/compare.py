@@ -34,10 +34,14 @@ def run(command: Command) -> int:
     if seeds is not None:
         comparison = dataclasses.replace(comparison, seeds=seeds)
 
+    from jaxcnn.train import files
+
+    made = ("report.html", "comparison.json", "comparison.png")
+    files.check_writable(*(workdir / name for name in made))
+
     from jaxcnn.analysis import arms, plots, tables
     from jaxcnn.analysis import compare as comparing
     from jaxcnn.runs import display, evaluation, group, plan, together
-    from jaxcnn.train import files
 
     runs = plan.comparison(comparison, workdir)
     with display.display() as listener:
@@ -57,7 +61,7 @@ def run(command: Command) -> int:
     with as_warning(f"{picture}: could not be drawn"):
         plots.save_comparison(found, picture)
     pages.write_page(file.stem, compared, held, workdir / "report.html", problems)
-    print(f"{workdir}: report.html, comparison.json, comparison.png")
+    print(f"{workdir}: {', '.join(made)}")
     for problem in problems:
         print(f"jaxcnn: {problem}", file=sys.stderr)
     return 1 if problems else 0

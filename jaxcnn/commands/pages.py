@@ -32,5 +32,4 @@ def write_page(
         found = dataset.test.read(np.array(those))["image"]
         return np.asarray(dataset.rendered(jnp.asarray(found)))
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(out, report.page(title, arms, held, images if dataset else None, problems))

@@ -22,9 +22,9 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Writes the page and returns the exit code."""
-    paths, out = command.runs, command.out
-    if out.is_dir():
-        raise InputError(f"--out {out}: is a folder; give the name of an HTML file")
+    from jaxcnn.train import files
+
+    paths, out = command.runs, files.destination(command.out, "--out")
 
     from jaxcnn.analysis import arms
     from jaxcnn.runs import evaluation
@@ -44,5 +44,5 @@ def run(command: Command) -> int:
             print(f"jaxcnn: left out: {problems[-1]}", file=sys.stderr)
     title = command.title or ", ".join(path.resolve().name for path in paths)
     pages.write_page(title, reported, held, out, problems)
-    print(f"{out}: {len(read)} runs in {len(reported)} arms")
+    print(f"{command.out}: {len(read)} runs in {len(reported)} arms")
     return 2 if problems else 0

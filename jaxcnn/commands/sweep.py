@@ -45,6 +45,7 @@ def run(command: Command) -> int:
     from jaxcnn.runs.training import Run
     from jaxcnn.train import files
 
+    files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
     trials = search.trials(base, command.grid, ranges, count, command.seed)
     runs = [Run(trial.experiment, workdir / trial.name) for trial in trials]
     with display.display() as listener:

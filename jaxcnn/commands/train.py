@@ -91,7 +91,7 @@ def run(command: Command) -> int:
     workdir = command.workdir or Path("runs") / name
 
     from jaxcnn.runs import display, group, plan, together
-    from jaxcnn.train import processes
+    from jaxcnn.train import files, processes
 
     processes.start(command.distributed)
     diverged: Mapping[Path, str] = {}
@@ -99,6 +99,7 @@ def run(command: Command) -> int:
         if count is None:
             result = group.train_one(experiment, workdir, listener, profile=profile)
         else:
+            files.check_writable(workdir / "seeds.json")
             runs = plan.seeds(experiment, workdir, count)
             modes = together.Modes(workdir / "together.json")
             outcome = group.train(runs, listener, modes=modes, grouping="all")

@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import io
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.runs.network import Network
 from jaxcnn.runs.trained import Trained, restore
 from jaxcnn.train import files, mesh, metrics, step
+from jaxcnn.train.records import RunDataset, Summary
 from jaxcnn.train.state import TrainState
 
 
@@ -106,8 +109,16 @@ def evaluate(
     }
 
 
-FIELDS = ("index", "label", "predicted", "probability", "label_probability")
-"""Arrays of predictions.npz."""
+FIELDS = {
+    "index": np.int64,
+    "label": np.int32,
+    "predicted": np.int32,
+    "probability": np.float32,
+    "label_probability": np.float32,
+}
+"""Arrays of predictions.npz, each with a number for every test image."""
+MOST = 2**16
+"""Bytes that predictions.npz may hold unpacked, beside 64 for every test image."""
 
 
 def predict_test_set(workdir: Path) -> dict[str, np.ndarray]:
@@ -123,17 +134,18 @@ def predict_test_set(workdir: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: not a finished run, or its data are not at hand.
     """
-    digest = files.read_json(workdir / "summary.json", "params_sha256")["params_sha256"]
-    kept = _read(workdir / "predictions.npz", digest)
+    digest = files.read(workdir / "summary.json", Summary).params_sha256
+    about = files.read(workdir / "dataset.json", RunDataset)
+    kept = _read(workdir / "predictions.npz", digest, about)
     if kept is not None:
         return kept
     trained = restore(workdir)
     found = _predict(trained, trained.dataset())
-    partial = workdir / "predictions.npz.partial"
-    with contextlib.suppress(OSError):  # a folder that may only be read: made again each time
-        with partial.open("wb") as file:
-            np.savez_compressed(file, params_sha256=digest, **found)  # type: ignore[arg-type]
-        partial.replace(workdir / "predictions.npz")
+    content = io.BytesIO()
+    np.savez_compressed(content, params_sha256=digest, **found)  # type: ignore[arg-type]
+    # In a folder that may only be read, or where a link lies, they are made again each time.
+    with contextlib.suppress(OSError, InputError):
+        files.write_bytes(workdir / "predictions.npz", content.getvalue())
     return found
 
 
@@ -174,11 +186,29 @@ def _predictor(
     return jax.jit(lambda variables, batches: lax.map(functools.partial(one, variables), batches))
 
 
-def _read(path: Path, digest: str) -> dict[str, np.ndarray] | None:
+def _read(path: Path, digest: str, about: RunDataset) -> dict[str, np.ndarray] | None:
     """Reads kept predictions; None unless they are whole and of these parameters."""
     try:
-        with np.load(path, allow_pickle=False) as held:
+        content = io.BytesIO(files.read_bytes(path))
+        with zipfile.ZipFile(content) as packed:
+            if sum(part.file_size for part in packed.infolist()) > MOST + 64 * about.test_examples:
+                return None
+        with np.load(content, allow_pickle=False) as held:
             found = {name: held[name] for name in FIELDS}
-            return found if str(held["params_sha256"]) == digest else None
+            fits = str(held["params_sha256"]) == digest and _fit(found, about)
+            return found if fits else None
     except Exception:  # missing, or whatever NumPy stumbles upon in a damaged file: made again
         return None
+
+
+def _fit(found: Mapping[str, np.ndarray], about: RunDataset) -> bool:
+    """Returns whether arrays are such as :func:`predict_test_set` gives for a dataset."""
+    last = len(about.classes) - 1
+    largest = {"index": about.test_examples - 1, "label": last, "predicted": last}
+    for name, kind in FIELDS.items():
+        array = found[name]
+        if array.dtype != kind or array.shape != (found["index"].size,):
+            return False
+        if not ((array >= 0) & (array <= largest.get(name, 1))).all():
+            return False
+    return True

@@ -108,6 +108,7 @@ def train(
         for run in runs:
             result = run_folder.finished(run.folder, to_dict(run.experiment))
             if result is None:
+                run_folder.check_place(run.folder)  # before hours are spent on the runs before
                 left.append(run)
             else:
                 listener.message(f"{run.folder} is finished: {result['epochs']} epochs")

@@ -7,7 +7,7 @@ nothing else can share it.
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxcnn.config import SeedsMode
 from jaxcnn.runs.program import Compiled, Program, RatedChunk, States, program_key
 from jaxcnn.runs.training import Run
-from jaxcnn.train import files, mesh, processes, run_folder
+from jaxcnn.train import files, mesh, processes, records, run_folder
 from jaxcnn.train.state import TrainState
 from jaxcnn.train.step import planned_bytes
 
@@ -42,10 +42,15 @@ class Modes:
 
     Args:
         path: the file, together.json; it is made when the first mode is noted.
+
+    Raises:
+        InputError: the file is damaged or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        files.check_writable(path)
+        processes.on_first(self._read)
 
     def name(self, folder: Path) -> str:
         """Returns the name of a run: its folder, as seen from the file's."""
@@ -60,13 +65,13 @@ class Modes:
 
         def write() -> None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            modes = self._read() | dict.fromkeys(map(self.name, folders), mode)
+            modes = dict(self._read()) | dict.fromkeys(map(self.name, folders), mode)
             files.write_json(self.path, {"modes": modes})
 
         processes.on_first(write)
 
-    def _read(self) -> dict[str, SeedsMode]:
-        return files.read_json(self.path, "modes")["modes"] if self.path.exists() else {}
+    def _read(self) -> Mapping[str, records.Mode]:
+        return files.read(self.path, records.Together).modes if self.path.exists() else {}
 
 
 def groups(

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import models
-from jaxcnn.config import Data, Experiment, from_dict, to_dict
+from jaxcnn.config import Data, Experiment, to_dict
 from jaxcnn.data import sources
 from jaxcnn.data.images import read_image, stored_fit
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.runs import network
-from jaxcnn.train import files, identity, mesh, run_folder
+from jaxcnn.train import files, identity, mesh, records, run_folder
 from jaxcnn.train.state import TrainState, eval_variables, sha256
 
 
@@ -76,11 +76,9 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
             f"{workdir}: is a file, must be a run folder; `jaxcnn import {workdir} --model NAME "
             "--out DIR` makes one of weights in safetensors"
         )
-    experiment = from_dict(files.read_json(workdir / "config.json"))
-    about = files.read_json(workdir / "dataset.json", "classes", "image_shape")
-    if len(about["image_shape"]) != 3:
-        raise InputError(f"{workdir / 'dataset.json'}: damaged: image_shape must be three numbers")
-    built = network.build(experiment, about["classes"], tuple(about["image_shape"]))
+    experiment = run_folder.read_config(workdir)
+    about = files.read(workdir / "dataset.json", records.Dataset)
+    built = network.build(experiment, about.classes, about.image_shape)
     known = identity.read(workdir, to_dict(experiment))
     with contextlib.closing(run_folder.checkpoints(workdir, checkpoint, read_only=True)) as saved:
         restored = known.restore(saved, mesh.placed(mesh.one_device(), built.shapes))
@@ -105,16 +103,17 @@ def read_dataset(folder: Path, data: Data) -> sources.Dataset:
     Raises:
         InputError: the data are not at hand, or are others by now; says in what they differ.
     """
-    about = files.read_json(folder / "dataset.json", "classes")
+    about = files.read(folder / "dataset.json", records.Dataset)
     dataset = sources.load(data)
-    if len(dataset.classes) != len(about["classes"]):
+    if len(dataset.classes) != len(about.classes):
         differs = "classes"
-    elif "sha256" not in about:  # imported weights, which know no data
+    elif about.sha256 is None:  # imported weights, which know no data
         return dataset
     else:
-        now = {"classes": list(dataset.classes), **_digests(dataset)}
+        now = {"classes": dataset.classes, **_digests(dataset)}
         compared = ["classes", "sha256", *["test_files_sha256"] * dataset.streamed]
-        differs = next((name for name in compared if about.get(name, now[name]) != now[name]), "")
+        known = {name: getattr(about, name) for name in compared}
+        differs = next((k for k, v in known.items() if v not in (None, now[k])), "")
     if differs:
         raise InputError(
             f"data.name={data.name!r}: not the data that {folder} was trained on "

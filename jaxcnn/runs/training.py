@@ -17,7 +17,7 @@ from jaxcnn.errors import Diverged, InputError, as_not_written, as_warning
 from jaxcnn.runs.display import Listener, Progress, Record
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.trained import Trained, restore, transfer
-from jaxcnn.train import files, identity, mesh, metrics, processes, run_folder
+from jaxcnn.train import files, identity, mesh, metrics, processes, records, run_folder
 from jaxcnn.train.state import TrainState, not_finite, sha256, variables_of, zero_sums
 
 Evaluate = Callable[[TrainState], metrics.Sums]
@@ -122,7 +122,9 @@ class Training:
         state, meta = restored
         if "run" not in meta:
             self._say(f"the checkpoint of step {meta['step']} is from before they named their run")
-        env = processes.on_first(lambda: files.read_json(self.folder / "env.json"))
+        env = processes.on_first(
+            lambda: msgspec.to_builtins(files.read(self.folder / "env.json", records.Environment))
+        )
         changed = differences(env, program.environment)
         if changed:
             listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())

@@ -14,9 +14,9 @@ from typing import Any
 
 from jaxcnn.config import RESUME_MAY_CHANGE, differences, from_dict, to_dict
 from jaxcnn.errors import InputError
-from jaxcnn.train import processes
+from jaxcnn.train import files, processes
 from jaxcnn.train.checkpoint import Checkpoints
-from jaxcnn.train.files import read_json, write_json
+from jaxcnn.train.records import RunId
 from jaxcnn.train.state import TrainState
 
 
@@ -55,7 +55,7 @@ class Identity:
         known = {"run": new.run, "unmarked_until": new.unmarked_until}
 
         def write() -> dict[str, Any]:
-            write_json(self.file, known)
+            files.write_json(self.file, known)
             return known
 
         return dataclasses.replace(new, **processes.on_first(write))
@@ -112,8 +112,5 @@ def read(folder: Path, config: Mapping[str, Any]) -> Identity:
     file = folder / "run.json"
     if not processes.on_first(file.exists):
         return Identity(file, config)
-    known = processes.on_first(lambda: read_json(file, "run", "unmarked_until"))
-    run, until = known["run"], known["unmarked_until"]
-    if not isinstance(run, str) or not isinstance(until, int):
-        raise InputError(f"{file}: damaged: must hold run, a text, and unmarked_until, a number")
-    return Identity(file, config, run, until)
+    known = processes.on_first(lambda: files.read(file, RunId))
+    return Identity(file, config, known.run, known.unmarked_until)

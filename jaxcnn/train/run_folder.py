@@ -8,19 +8,23 @@ Where several processes train together, the first one reads and writes here for 
 | dataset.json    | class names, image shape, sizes and digest of the data          |
 | env.json        | versions, devices and cores at the newest start                 |
 | run.json        | the random id of the run, which its checkpoints hold too        |
-| metrics.jsonl   | one object per evaluation                                       |
+| metrics.jsonl   | one object per evaluation; where lines were damaged, a run that |
+|                 | goes on leaves the whole file behind as metrics.jsonl.damaged   |
 | summary.json    | the result; written when the run is finished                    |
 | tb/             | TensorBoard events                                              |
 | *.png           | learning curves and confusion matrix                            |
 | predictions.npz | the answer to every test image, where it was asked for          |
 | profile/        | traces of jax.profiler, if asked for                            |
 | checkpoints/    | ``latest/`` and ``best/``                                       |
+
+The folder, and the folders in it, may be links. The files may not, where they are written.
 """
 
 import contextlib
 import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import sys
@@ -29,13 +33,48 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
+import msgspec
 
-from jaxcnn.config import RESUME_MAY_CHANGE, differences, from_dict, to_dict
+from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, from_dict, to_dict
 from jaxcnn.errors import FULL, InputError
-from jaxcnn.train import processes
+from jaxcnn.train import files, processes
 from jaxcnn.train.checkpoint import Checkpoints, steps_in
-from jaxcnn.train.files import read_json, write_json, write_text
+from jaxcnn.train.records import Evaluation, RunDataset, Summary
 from jaxcnn.train.tensorboard import Events
+
+log = logging.getLogger(__name__)
+
+FILES = (
+    *("config.json", "dataset.json", "env.json", "run.json", "metrics.jsonl", "summary.json"),
+    *("curves.png", "confusion.png"),
+)
+"""What a run writes into its folder, beside the folders in :data:`FOLDERS`."""
+FOLDERS = ("tb", "checkpoints")
+
+
+def check_place(path: Path) -> None:
+    """Checks that a run may be written into a folder, which need not be there; changes nothing.
+
+    Raises:
+        InputError: something lies where a file of the run would, or files there are of no run.
+    """
+    processes.on_first(lambda: _check_place(path))
+
+
+def _check_place(path: Path) -> None:
+    for folder in (path, *(path / name for name in FOLDERS)):
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise InputError(f"workdir {folder}: cannot be written (must be a folder)")
+    files.check_writable(path / ".lock", *(path / name for name in FILES))
+    if (path / "config.json").exists():
+        read_config(path)
+        return
+    strange = [name for name in FILES if (path / name).exists()]
+    if strange:
+        raise InputError(
+            f"workdir {path}: holds a {strange[0]} of no run, which has a config.json; give "
+            "another --workdir"
+        )
 
 
 class RunFolder:
@@ -45,19 +84,22 @@ class RunFolder:
         path: the folder, which is created if it is not there.
 
     Raises:
-        InputError: it cannot be written, or another process is writing into it.
+        InputError: another process is writing into it, or it cannot be written; see
+            :func:`check_place`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: IO[str] | None = None
+        self._lock: IO[bytes] | None = None
         processes.on_first(self._open)
 
     def _open(self) -> None:
         path = self.path
+        _check_place(path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / ".lock").open("w")
+            self._lock = os.fdopen(os.open(path / ".lock", flags, 0o666), "r+b")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"workdir {path}: another process is writing into it") from error
@@ -73,9 +115,9 @@ class RunFolder:
 
         def write() -> None:
             (self.path / "summary.json").unlink(missing_ok=True)  # it no longer holds
-            write_json(self.path / "config.json", config)
-            write_json(self.path / "dataset.json", dataset)
-            write_json(self.path / "env.json", env)
+            files.write_json(self.path / "config.json", config)
+            files.write_json(self.path / "dataset.json", dataset)
+            files.write_json(self.path / "env.json", env)
 
         processes.on_first(write)
 
@@ -107,10 +149,10 @@ def check_same(
     """
 
     def check() -> None:
-        old = to_dict(from_dict(read_json(path / "config.json")))  # adds defaults of newer fields
+        old = to_dict(read_config(path))  # adds defaults of newer fields
         _refuse_changes(path, "config.json", old, config, RESUME_MAY_CHANGE)
         if dataset is not None:
-            known = read_json(path / "dataset.json")
+            known = msgspec.to_builtins(files.read(path / "dataset.json", RunDataset))
             uncompared = DATASET_MAY_CHANGE | (DATASET_MAY_LACK - known.keys())
             _refuse_changes(path, "dataset.json", known, dataset, uncompared)
 
@@ -131,6 +173,22 @@ def _refuse_changes(
             f"workdir {path}: belongs to another run ({name}: {listed}); "
             "give another --workdir, or the same settings to go on"
         )
+
+
+def read_config(path: Path) -> Experiment:
+    """Reads the experiment of a run folder.
+
+    Raises:
+        InputError: config.json is missing or holds no experiment.
+    """
+    file = path / "config.json"
+    values = files.read(file, dict[str, Any])
+    try:
+        return from_dict(values)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    except (RecursionError, OverflowError) as error:  # no value of an experiment is so deep or big
+        raise InputError(f"{file} is damaged: holds no experiment ({error})") from error
 
 
 def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -157,12 +215,12 @@ def holds_checkpoints(path: Path) -> bool:
 
 
 def _finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    summary = read_json(path / "summary.json", "epochs", "test_top1", "test_top5", "test_loss")
-    if summary["epochs"] == config["train"]["epochs"]:
-        return summary
-    patience = read_json(path / "config.json")["train"].get("patience")
-    same = patience == config["train"]["patience"]
-    return summary if summary.get("stopped_early") and same else None
+    summary = files.read(path / "summary.json", Summary)
+    if summary.epochs != config["train"]["epochs"]:
+        same_patience = read_config(path).train.patience == config["train"]["patience"]
+        if not (summary.stopped_early and same_patience):
+            return None
+    return msgspec.to_builtins(summary)
 
 
 class MetricsLog:
@@ -171,24 +229,30 @@ class MetricsLog:
     Args:
         path: the run folder.
         step: the step at which it goes on; later records are dropped, and will be made again.
+
+    Lines that cannot be read cost a warning, not the run; the file is then kept aside.
     """
 
     def __init__(self, path: Path, step: int) -> None:
         self._path = path / "metrics.jsonl"
-        kept = [r for r in read_metrics(path) if r["step"] <= step]
-        lines = "".join(f"{json.dumps(record)}\n" for record in kept)
-        processes.on_first(lambda: write_text(self._path, lines))
+        processes.on_first(lambda: self._begin(step))
         self._events = Events(path / "tb", step) if processes.is_first() else None
+
+    def _begin(self, step: int) -> None:
+        lines, faults = _evaluations(self._path)
+        if faults:
+            aside = self._path.with_name(f"{self._path.name}.damaged")
+            files.append_bytes(aside, files.read_bytes(self._path))
+            log.warning("%s; such lines are left out, and kept in %s", faults[0], aside)
+        kept = [line + b"\n" for at, (line, _) in lines.items() if at <= step]
+        files.write_bytes(self._path, b"".join(kept))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one line and the same numbers to TensorBoard."""
         processes.on_first(lambda: self._append(record))
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        files.append_bytes(self._path, f"{json.dumps(record, allow_nan=False)}\n".encode())
         if self._events is not None:
             self._events.write(record)
 
@@ -212,26 +276,35 @@ def checkpoints(path: Path, kind: str, *, read_only: bool = False) -> Checkpoint
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the records of metrics.jsonl, except a last line that was cut short by a kill."""
-    return processes.on_first(lambda: _read_metrics(path))
+    """Reads the records of metrics.jsonl that can be read, as a run needs them to go on."""
+    return processes.on_first(lambda: msgspec.to_builtins(evaluations(path, damaged_too=True)))
 
 
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    file = path / "metrics.jsonl"
-    if not file.exists():
-        return []
-    records = []
-    lines = file.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            found = json.loads(line)
-            if not isinstance(found, dict) or not isinstance(found.get("step"), int):
-                raise ValueError("not an object with a step")
-            records.append(found)
-        except ValueError as error:
-            if number < len(lines):
-                raise InputError(f"{file}: line {number} is damaged ({error})") from error
-    return records
+def evaluations(path: Path, *, damaged_too: bool = False) -> list[Evaluation]:
+    """Reads metrics.jsonl, by rising steps, except a last line that was cut short by a kill.
+
+    Args:
+        path: the run folder.
+        damaged_too: leaves out the lines that cannot be read, instead of raising.
+
+    Raises:
+        InputError: a line cannot be read; the message says which.
+    """
+    lines, faults = _evaluations(path / "metrics.jsonl")
+    if faults and not damaged_too:
+        raise faults[0]
+    return [record for _, record in lines.values()]
+
+
+def _evaluations(file: Path) -> tuple[dict[int, tuple[bytes, Evaluation]], list[InputError]]:
+    """Returns lines and records by rising steps, and what is wrong with other lines."""
+    found, faults = {}, []
+    for line, record in files.read_lines(file, Evaluation) if file.exists() else ():
+        if isinstance(record, InputError):
+            faults.append(record)
+        else:
+            found[record.step] = line, record
+    return dict(sorted(found.items())), faults
 
 
 def environment() -> dict[str, Any]:

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import jinja2
+import msgspec
 import numpy as np
 import optax
 import pytest
@@ -41,14 +42,14 @@ def write(path, experiment, about=DIGITS, top1=0.9):
     """The folder of a finished run, with what is read of it."""
     path.mkdir(parents=True)
     record = {"epoch": 1, "step": 22, "test_top1": top1, "images_per_sec": 100.0}
-    losses = {"test_loss": 0.3, "train_loss": 0.2, "train_top1": 0.95}
+    losses = {"test_loss": 0.3, "train_loss": 0.2, "train_top1": 0.95, "test_top5": 1.0}
+    record |= losses | {"seconds": 2.0}
     files.write_json(path / "config.json", to_dict(experiment))
     files.write_json(path / "dataset.json", about)
     files.write_json(path / "env.json", {})
-    files.write_json(
-        path / "summary.json", {"epochs": 1, "test_top1": top1, "parameters": 310, "seconds": 2.0}
-    )
-    (path / "metrics.jsonl").write_text(json.dumps(record | losses) + "\n")
+    own = {"epochs": 1, "parameters": 310, "seed": experiment.train.seed, "params_sha256": "0"}
+    files.write_json(path / "summary.json", record | own)
+    (path / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     return arms.read(path)
 
 
@@ -161,7 +162,8 @@ def test_runs_on_other_test_images_are_refused(tmp_path):
         else:
             with pytest.raises(InputError, match=r"tested on other data.*test_(files_)?sha256"):
                 arms.group(both)
-        folder.check_same(both[0].path, to_dict(both[0].experiment), both[0].dataset)
+        about = msgspec.to_builtins(both[0].dataset)
+        folder.check_same(both[0].path, to_dict(both[0].experiment), about)
 
 
 def test_folders_from_before_test_images_were_told_apart_can_be_used(tmp_path):
@@ -181,7 +183,7 @@ def test_folders_from_before_test_images_were_told_apart_can_be_used(tmp_path):
         ({"model.name": "lenet6"}, {}, "config.json", "did you mean lenet5"),
         ({"model.options": {"deep": 1}}, {}, "config.json", "has no option 'deep'"),
         ({"model.name": "lenet5", "model.options": {}}, {}, "config.json", "at least 16x16"),
-        ({}, {"image_shape": [8, 8]}, "dataset.json", "image_shape must be three numbers"),
+        ({}, {"image_shape": [8, 8]}, "dataset.json", "image_shape=[8, 8]: must be height, width"),
     ],
 )
 def test_a_damaged_run_is_named_and_the_rest_is_read(tmp_path, config, about, file, named):

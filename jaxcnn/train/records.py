@@ -1,0 +1,125 @@
+"""What the files of a run folder hold, as records whose fields are checked when they are read.
+
+A description says in words what a field accepts. Folders of older versions lack the fields that
+have a default; fields of newer versions are passed over.
+"""
+
+import sys
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+MAX = sys.float_info.max
+EXACT = 2**53
+"""The largest whole number that every reader of JSON keeps."""
+
+Count = Annotated[int, Meta(ge=1, le=EXACT, description="a positive whole number")]
+Natural = Annotated[int, Meta(ge=0, le=EXACT, description="a whole number >= 0")]
+Number = Annotated[float, Meta(ge=-MAX, le=MAX, description="a finite number")]
+NotNegative = Annotated[float, Meta(ge=0, le=MAX, description="a finite number >= 0")]
+Share = Annotated[float, Meta(ge=0, le=1, description="in [0, 1]")]
+Truth = Annotated[bool, Meta(description="true or false")]
+Text = Annotated[str, Meta(description="a text")]
+Texts = Annotated[tuple[str, ...], Meta(description="a list of texts")]
+Mode = Literal["map", "unroll", "vmap", "devices", "alone"]
+Side = Annotated[int, Meta(ge=1, le=2**14)]
+
+
+class Dataset(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """dataset.json, as far as imported weights have it too."""
+
+    name: Text
+    classes: Annotated[
+        tuple[str, ...], Meta(min_length=1, description="a list of texts, one for each class")
+    ]
+    image_shape: Annotated[
+        tuple[Side, Side, Annotated[int, Meta(ge=1, le=2**10)]],
+        Meta(description="height, width (up to 16384) and channels (up to 1024) of an image"),
+    ]
+    sha256: Text | None = None
+    test_form: Text | None = None
+    test_sha256: Text | None = None
+    files_sha256: Text | None = None
+    test_files_sha256: Text | None = None
+    teacher_sha256: Text | None = None
+
+
+class RunDataset(Dataset, kw_only=True, frozen=True, omit_defaults=True):
+    """dataset.json of a run, which has seen the data."""
+
+    train_examples: Count
+    test_examples: Count
+
+
+class RunId(Struct, kw_only=True, frozen=True):
+    """run.json: see :mod:`jaxcnn.train.identity`."""
+
+    run: Text
+    unmarked_until: Annotated[int, Meta(ge=-1, le=EXACT, description="a whole number >= -1")]
+
+
+class Environment(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """env.json: all beside the config that can change the last bits."""
+
+    platform: Text | None = None
+    devices: Texts | None = None
+    processes: Count | None = None
+    cores: Count | None = None
+    processor: Text | None = None
+    system: Text | None = None
+    python: Text | None = None
+    versions: Annotated[dict[str, str], Meta(description="texts by the names of packages")] = {}
+    mesh: (
+        Annotated[dict[str, int], Meta(description="whole numbers by the names of axes")] | None
+    ) = None
+
+
+class Measured(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """What an evaluation has found, and what the training since the one before has."""
+
+    step: Natural
+    test_loss: Number
+    test_top1: Share
+    test_top5: Share
+    seconds: NotNegative
+    train_loss: Number | None = None
+    train_top1: Share | None = None
+    train_top5: Share | None = None
+    grad_norm: NotNegative | None = None
+    images_per_sec: NotNegative | None = None
+    step_time: NotNegative | None = None
+    data_wait: NotNegative | None = None
+
+
+class Evaluation(Measured, kw_only=True, frozen=True, omit_defaults=True):
+    """A line of metrics.jsonl."""
+
+    epoch: Natural
+    lr: Number | None = None
+
+
+class Summary(Measured, kw_only=True, frozen=True, omit_defaults=True):
+    """summary.json: the last evaluation, and what else is known of a finished run."""
+
+    seed: Natural
+    epochs: Natural
+    parameters: Natural
+    params_sha256: Text
+    name: Text | None = None
+    model: Text | None = None
+    dataset: Text | None = None
+    memory_bytes: Natural | None = None
+    runs_together: Count | None = None
+    best_test_top1: Share | None = None
+    best_epoch: Natural | None = None
+    stopped_early: Truth | None = None
+    state_sha256: Text | None = None
+
+
+class Together(Struct, kw_only=True, frozen=True):
+    """together.json: how each of several runs is computed."""
+
+    modes: Annotated[
+        dict[str, Mode],
+        Meta(description="'map', 'unroll', 'vmap', 'devices' or 'alone' by the names of runs"),
+    ]
