@@ -111,11 +111,13 @@ def require_room(what: str, needed: int) -> None:
         InputError: there are fewer.
     """
     needed //= jax.process_count()
-    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
-    if None in limits:  # a CPU counts nothing: its devices share the host's memory
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if any("bytes_limit" not in found for found in stats):  # a CPU counts nothing: its devices share the host's memory
         require_memory(what, needed)
-    elif needed > sum(limits):
+        return
+    limit = sum(found["bytes_limit"] for found in stats)
+    if needed > limit:
         raise InputError(
             f"{what}: needs {needed / 1e9:,.1f} GB of device memory, of which there are "
-            f"{sum(limits) / 1e9:,.1f} GB"
+            f"{limit / 1e9:,.1f} GB"
         )
