@@ -145,9 +145,12 @@ def config():
 COMPARISON = (
     EXPERIMENT
     + """
+import dataclasses
 from jaxcnn.config import Comparison
-def comparison():
-    return Comparison("tiny", arms=(config(),), seeds=(0,))
+experiment = config
+def config():
+    arms = (experiment(), dataclasses.replace(experiment(), name="other"))
+    return Comparison(arms, seeds=1)
 """
 )
 
@@ -195,6 +198,7 @@ def test_no_command_imports_what_a_set_names(tmp_path, canary, way, monkeypatch,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = prepare(tmp_path / "sets")
     (tmp_path / "experiment.py").write_text(EXPERIMENT)
+    (tmp_path / "comparison.py").write_text(COMPARISON)
     run, train = tmp_path / "run", ["train", str(tmp_path / "experiment.py"), "--workdir"]
     if way == "TFDS_DATA_DIR":
         monkeypatch.setenv(way, str(tmp_path / "sets"))
@@ -215,6 +219,10 @@ def test_no_command_imports_what_a_set_names(tmp_path, canary, way, monkeypatch,
         said = capsys.readouterr().err
         assert code == 0 or ("not image classification" in said and said.count("\n") == 1)
     cli.main(["report", str(run), "--out", str(tmp_path / "page.html")])
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
+    compared = ["compare", str(tmp_path / "comparison.py"), "--workdir", str(tmp_path / "runs")]
+    assert cli.main(compared) == 2
+    assert "not image classification" in capsys.readouterr().err
     assert not canary.exists()
 
 
