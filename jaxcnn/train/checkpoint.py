@@ -15,6 +15,7 @@ of them see; the first one looks, seals, renames and deletes.
 
 import contextlib
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -139,7 +140,8 @@ class Checkpoints:
             _check_same(meta.pop("arrays"), _describe(like), path)
             target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
             items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-            return self._orbax.restore(path, args=items).state, meta
+            with _one_error(path):
+                return self._orbax.restore(path, args=items).state, meta
         except (MemoryError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:
@@ -271,16 +273,18 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _one_error(path: Path) -> Iterator[None]:
-    """Turns all that Orbax logs, prints and raises where a disk is full into one OSError.
+    """Turns all that Orbax logs, prints and raises at one fault into one error.
 
-    After a fault it stays quiet: writes that are still on their way tell of it again and again.
+    A fault of the disk becomes an OSError. After any it stays quiet: reads and writes that are
+    still on their way tell of it again and again.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels, printed = [logger.level for logger in loggers], sys.unraisablehook
     threads = _threads()
 
     def print_others(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":  # as TensorStore's threads find it
+        closed = str(unraisable.exc_value) == "Event loop is closed"  # as TensorStore finds it
+        if not closed and not inspect.iscoroutine(unraisable.object):
             printed(unraisable)
 
     for logger in loggers:

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import jax
@@ -39,7 +40,7 @@ def test_restores_the_newest_and_keeps_as_many_as_asked(tmp_path):
     save(tmp_path, 1, 2, 3)
     state, meta = restore(tmp_path)
     assert sha256(state) == sha256(state_at(3))
-    assert meta == {"seconds": 1.5}
+    assert meta == {"seconds": 1.5, "step": 3}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "3"]
 
 
@@ -112,13 +113,149 @@ def test_damage_of_every_kind(tmp_path, kind):
             restore(tmp_path, read_only=read_only)
 
 
-def test_killed_before_the_manifest_counts_as_not_saved(tmp_path):
+def test_what_a_kill_cuts_short_is_removed(tmp_path, caplog):
+    """Killed while Orbax writes, before the seal's rename, and while deleting; of any version."""
+    save(tmp_path, 1)
+    for name in ("2.orbax-checkpoint-tmp-7", "saving-2.orbax-checkpoint-tmp", "saving-2"):
+        shutil.copytree(tmp_path / "1", tmp_path / name)
+    (tmp_path / "1").rename(tmp_path / "deleting-1")
+    save(tmp_path, 3)
+    assert [p.name for p in tmp_path.iterdir()] == ["3"]
+    assert not caplog.text
+
+
+def test_a_checkpoint_gets_its_name_only_when_it_is_sealed(tmp_path, monkeypatch):
+    def killed(path, text):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 1)
+    assert checkpoint.steps_in(tmp_path) == []
+
+
+def test_a_checkpoint_loses_its_name_before_any_of_its_files(tmp_path, monkeypatch):
+    save(tmp_path, 1, 2)
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 3)
+    assert checkpoint.steps_in(tmp_path) == [3, 2]
+
+
+def test_removed_manifests_delete_nothing(tmp_path, caplog):
+    """One is set aside where an older one is whole; where none is, nothing is changed."""
     save(tmp_path, 1, 2)
     (tmp_path / "2" / MANIFEST).unlink()
-    (tmp_path / "3.orbax-checkpoint-tmp-7").mkdir()
     state, _ = restore(tmp_path, read_only=False)
     assert int(state["step"]) == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["1"]
+    assert f"{tmp_path / '2'} is damaged: {MANIFEST} is missing" in caplog.text
+    assert (tmp_path / "damaged" / "2" / "state" / "_METADATA").exists()
+    (tmp_path / "1" / MANIFEST).unlink()
+    for read_only in (True, False):
+        with pytest.raises(InputError, match="no whole checkpoint is left"):
+            restore(tmp_path, read_only=read_only)
+    assert (tmp_path / "1" / "state" / "_METADATA").exists()
+
+
+def test_a_damaged_one_is_saved_anew_and_set_aside(tmp_path):
+    save(tmp_path, 1)
+    for _ in range(2):  # of each step only the newest is kept
+        (tmp_path / "1" / MANIFEST).unlink()
+        save(tmp_path, 1)
+        assert checkpoint.damage(tmp_path / "1") is None
+        assert [p.name for p in (tmp_path / "damaged").iterdir()] == ["1"]
+
+
+def emptied(path):
+    shutil.rmtree(path)
+    path.mkdir()
+    (path / MANIFEST).write_text("")
+
+
+def linked(path):
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def link_inside(path):
+    file = path / "state" / "_METADATA"
+    file.rename(path.parent / "outside")
+    file.symlink_to(path.parent / "outside")
+
+
+def fifo_inside(path):
+    os.mkfifo(path / "state" / "pipe")
+
+
+def a_file(path):
+    shutil.rmtree(path)
+    path.write_text("")
+
+
+@pytest.mark.parametrize("tamper", [emptied, linked, link_inside, fifo_inside, a_file])
+def test_what_is_no_folder_of_plain_files_is_damaged(tmp_path, caplog, tamper):
+    save(tmp_path, 1, 2)
+    tamper(tmp_path / "2")
+    state, _ = restore(tmp_path)
+    assert int(state["step"]) == 1
+    assert f"{tmp_path / '2'} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["²", "007", "-1", "1e3", "٣", "9" * 200])
+def test_other_names_are_left_alone(tmp_path, name):
+    save(tmp_path, 1)
+    (tmp_path / name).mkdir()
+    assert int(restore(tmp_path, read_only=False)[0]["step"]) == 1
+    assert (tmp_path / name).is_dir()
+
+
+def sealed(path, name, content):
+    """Changes a file as somebody would who also seals it."""
+    (path / name).write_bytes(content)
+    (path / MANIFEST).write_text(checkpoint._digests(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("meta/metadata", b"{"),
+        ("meta/metadata", b"[]"),
+        ("meta/metadata", b'{"arrays": 3}'),
+        ("state/_METADATA", b"{}"),
+        ("state/_METADATA", b"\0"),
+        ("state/manifest.ocdbt", b""),
+        ("state/array_metadatas/process_0", b"[1]"),
+        ("_CHECKPOINT_METADATA", b"{"),
+    ],
+)
+def test_a_malformed_one_with_a_right_manifest_ends_in_one_line_or_in_its_arrays(
+    tmp_path, name, content
+):
+    save(tmp_path, 1)
+    sealed(tmp_path / "1", name, content)
+    try:
+        state, _ = restore(tmp_path)
+    except InputError as error:
+        assert f"checkpoint {tmp_path / '1'}" in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert sha256(state) == sha256(state_at(1))
+
+
+def test_arrays_larger_than_they_are_said_to_be_are_refused(tmp_path):
+    """Orbax's own files hold others than meta says: they are not read into memory."""
+    save(tmp_path, 1)
+    large = Checkpoints(tmp_path / "large")
+    large.save(1, {**state_at(1), "kernel": jnp.zeros((4000, 4000))}, {})
+    large.close()
+    right = (tmp_path / "1" / "meta" / "metadata").read_bytes()
+    sealed(tmp_path / "large" / "1", "meta/metadata", right)
+    with pytest.raises(InputError, match=r"large/1: cannot be restored .*shape"):
+        restore(tmp_path / "large")
 
 
 @pytest.mark.parametrize(
