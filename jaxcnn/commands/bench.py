@@ -1,4 +1,4 @@
-"""``jaxcnn bench``: speed, memory and share of the roofline of models, as a CSV file."""
+"""``jaxcnn bench``: speed, memory and utilisation of models, as a CSV file."""
 
 import sys
 from dataclasses import dataclass, field, replace

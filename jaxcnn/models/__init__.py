@@ -189,9 +189,9 @@ SYMMETRIC = {"googlenet", "inception_v3", "efficientnet_v2_l"}
 
 LARGEST = 2**20
 """No layer is wider than this, and no number in a model's options is larger."""
-MOST_CALLS = 10_000
-"""No network has more modules, counted at every call; the deepest of `jaxcnn list` has a quarter.
-"""
+MOST_CALLS = 8_000
+"""No network calls more modules to be initialised and applied; the most in `jaxcnn list` are 1,978,
+and a ResNet of 1,202 layers calls 6,000."""
 MOST_CLASSES = 10**6
 """No network has more logits than this."""
 

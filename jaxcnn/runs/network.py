@@ -112,7 +112,9 @@ def require_room(what: str, needed: int) -> None:
     """
     needed //= jax.process_count()
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    if any("bytes_limit" not in found for found in stats):  # a CPU counts nothing: its devices share the host's memory
+    if any(
+        "bytes_limit" not in found for found in stats
+    ):  # a CPU counts nothing: its devices share the host's memory
         require_memory(what, needed)
         return
     limit = sum(found["bytes_limit"] for found in stats)

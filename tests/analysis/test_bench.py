@@ -45,10 +45,23 @@ def test_a_table_of_lenet5(monkeypatch, tmp_path, capsys):
         assert number[f"{work}_samples_per_sec"] == pytest.approx(2 / seconds, rel=1e-3)
         flops = 2 * 416_520 * 2 * passes
         assert number[f"{work}_flops_per_sec"] == pytest.approx(flops / seconds, rel=1e-3)
-        assert number[f"{work}_roofline_share"] > 0
+        # Parameters, images and outputs of layers once, at 1e10 bytes a second, against the time.
+        moved = 4 * (61_706 + 2 * (1024 + 6518)) * passes
+        share = max(flops / 1e12, moved / 1e10) / seconds
+        assert number[f"{work}_utilisation"] == pytest.approx(share, rel=1e-3)
         assert row[f"{work}_memory_source"] == "xla_plan"  # a CPU does not count
         # At least the parameters, in training with gradients' momentum too.
         assert number[f"{work}_peak_memory"] > 61_706 * 4 * (1 if work == "infer" else 2)
+
+
+def test_more_than_the_roofline_is_explained():
+    row = {
+        "model": "lenet5", "infer_samples_per_sec": 1.0, "infer_step_time": 1.0,
+        "infer_batch_size": 1, "infer_compile_time": 1.0, "infer_flops_per_sec": 1.0,
+    }  # fmt: skip
+    assert bench._line(row | {"infer_utilisation": 0.5}, "infer").endswith("50% of the roofline")
+    beyond = bench._line(row | {"infer_utilisation": 1.3}, "infer")
+    assert beyond.endswith("130% of the roofline, more than the product and copy that made it")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +80,17 @@ def test_the_batch_is_halved_until_it_fits(error):
     assert tried == [100, 50, 25, 12]
     with pytest.raises(MemoryError, match="a batch of one image"):
         bench.with_halved_batch(lambda n: attempt(n, 0), 4)
+
+
+def test_a_batch_that_memory_cannot_hold_is_halved_before_it_is_made(monkeypatch):
+    monkeypatch.setattr(bench, "available", lambda: 2 * 4 * 1024 * 5)
+    monkeypatch.setattr(bench, "planned_bytes", lambda program: 1)
+    settings = bench.Settings("fp32", 10**12, 0, 1)
+    row = bench.measure("lenet5", "infer", settings, bench.Roofs(1e12, 1e10))
+    assert row["infer_batch_size"] == 3  # of 10**12, halved until at most 5
+    monkeypatch.setattr(bench, "planned_bytes", lambda program: 10**9)
+    with pytest.raises(MemoryError, match="a batch of one image"):
+        bench.measure("lenet5", "infer", settings, bench.Roofs(1e12, 1e10))
 
 
 def test_other_errors_are_not_taken_for_lack_of_memory():

@@ -31,8 +31,24 @@ def test_the_activation_is_a_name(name, activation):
         ("lenet5", {"activation": "swoosh"}, "activation='swoosh' must be one of relu,"),
         ("lenet5", {"pool": "median"}, "pool='median' must be 'max' or 'avg'"),
         ("convnet", {"widths": ()}, "widths=() must be positive, one for each stage"),
-        ("convnet", {"widths": (8, 0)}, "widths=(8, 0) must be positive"),
-        ("convnet", {"convs_per_stage": 0}, "convs_per_stage=0 must be at least 1"),
+        (
+            "convnet",
+            {"widths": (8, 0)},
+            "widths=(8, 0): each part of it=0 must be in [1, 1,048,576]",
+        ),
+        ("convnet", {"widths": (8, "x")}, "each part of it='x' must be a whole number"),
+        ("convnet", {"widths": (8, True)}, "each part of it=True must be a whole number"),
+        ("convnet", {"convs_per_stage": 0}, "convs_per_stage=0 must be in [1, 1,048,576]"),
+        ("convnet", {"convs_per_stage": 10**20}, "convs_per_stage=100000000000000000000 must be"),
+        ("convnet", {"hidden": -3}, "hidden=-3 must be in [1, 1,048,576]"),
+        ("convnet", {"dropout": "x"}, "dropout='x' must be a number"),
+        ("convnet", {"dropuot" * 10**6: 1}, "has no option 'dropuot"),
+        ("conv" * 10**6, {}, "is unknown"),
+        ("resnet20", {"depth": 10**9}, "depth=1000000000 must be in [1, 1,048,576]"),
+        ("efficientnet_b0", {"depth": 1e300}, "depth=1e+300 must be in [0, 1,048,576]"),
+        ("sequential", {"layers": "conv3-9999999"}, "'conv3-9999999' must be conv3-32"),
+        ("sequential", {"layers": "conv3-²"}, "'conv3-²' must be conv3-32"),
+        ("sequential", {"layers": "x" * 10**6}, "layers='xxx"),
         ("convnet", {"dropout": 1.0}, "dropout=1.0 must be a probability"),
         ("resnet18", {"drop_path": -0.1}, "drop_path=-0.1 must be a probability"),
     ],
@@ -42,6 +58,22 @@ def test_bad_options_are_named(name, options, named):
         models.build_model(Model(name, options), 10, (32, 32, 1))
     assert named in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_networks_too_deep_to_be_traced_are_refused(monkeypatch):
+    monkeypatch.setattr(models, "MOST_CALLS", 100)
+    models.build_model(Model("resnet20", {"depth": 8}), 10, (32, 32, 3))
+    with pytest.raises(InputError, match="too deep: it has more than 100 modules"):
+        models.build_model(Model("resnet20", {"depth": 10**6 - 2}), 10, (32, 32, 3))
+
+
+def test_messages_on_options_are_short():
+    with pytest.raises(InputError) as error:
+        models.build_model(
+            Model("sequential", {"layers": "conv3-8 " * 10**5 + "x\n"}), 10, (8, 8, 1)
+        )
+    assert len(str(error.value)) < 500
+    assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "convnext_tiny"])
@@ -78,7 +110,7 @@ def test_images_that_a_network_cannot_be_trained_on_are_named(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("num_classes", [0, -1, 2.5, "10", True])
+@pytest.mark.parametrize("num_classes", [0, -1, 2.5, "10", True, 10**6 + 1, 10**12])
 def test_wrong_number_of_classes(num_classes: Any) -> None:
     with pytest.raises(ValueError, match=rf"num_classes={num_classes!r} must be"):
         models.create_model("lenet5", num_classes=num_classes)

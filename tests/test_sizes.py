@@ -1,0 +1,75 @@
+"""What is planned before any memory is taken: trainings that have no room are refused in a line."""
+
+import contextlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxcnn import memory
+from jaxcnn.config import Augment, Data, Experiment, Model, Train
+from jaxcnn.data import sources
+from jaxcnn.errors import InputError
+from jaxcnn.runs import network
+from jaxcnn.runs.program import Program
+from jaxcnn.train import mesh
+
+SMALL = Experiment(model=Model("mlp", {"hidden": (8,)}))
+
+
+def program(experiment):
+    return Program(experiment, sources.load(experiment.data), mesh.one_device())
+
+
+def refused(experiment):
+    with pytest.raises(InputError) as error:
+        program(experiment)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            {"train": Train(epochs=2**31 - 1)},
+            "train.epochs=2147483647: must be of fewer than 2**31",
+        ),
+        ({"model": Model("mlp", {"hidden": (2**20, 2**20)})}, "model.name='mlp': its state: needs"),
+        ({"data": Data(image_size=2**15)}, "model.name='mlp': its state: needs"),
+        ({"model": Model("resnet20", {"depth": 10**6 - 2})}, "the network is too deep"),
+    ],
+)
+def test_what_no_machine_has_room_for_is_named(change, named):
+    assert named in refused(replace(SMALL, **change))
+
+
+@pytest.mark.parametrize(
+    ("room", "change", "named"),
+    [
+        (32 * 22 * 10**6 - 1, {"train": Train(epochs=10**6)}, "train.epochs=1000000: the learning"),
+        (99_000, {}, "data.eval_batch_size=360: images of 8x8x1, beside the state"),
+        (20_000, {"data": Data(eval_batch_size=1)}, "data.batch_size=64: images of 8x8x1"),
+        (10**6, {"data": Data("synthetic", num_classes=2000, examples=(64, 1))}, "2,000 classes: "),
+    ],
+)
+def test_what_this_machine_has_no_room_for_is_named(monkeypatch, room, change, named):
+    experiment = replace(SMALL, **change)
+    program(experiment)
+    monkeypatch.setattr(memory, "available", lambda: room)
+    assert named in refused(experiment)
+
+
+def test_a_compiled_step_that_has_no_room_is_named(monkeypatch):
+    large = program(replace(SMALL, augment=Augment(crop_padding=500)))
+    state, rates = large.init(np.int32(0)), large.rates(large.experiment)
+    monkeypatch.setattr(memory, "available", lambda: 10**7)
+    with contextlib.ExitStack() as closing:
+        with pytest.raises(InputError, match=r"data\.batch_size=64: a training step: needs "):
+            large.compile_chunk(state, rates, closing)
+        small = program(SMALL)
+        small.compile_chunk(small.init(np.int32(0)), rates, closing)
+
+
+def test_bytes_of_arrays_too_large_to_be():
+    shapes = program(SMALL).network.shapes
+    assert network.nbytes(shapes.params) == 4 * (64 * 8 + 8 + 8 * 10 + 10)
