@@ -6,6 +6,7 @@ one line and exit code 70 (EX_SOFTWARE of sysexits.h).
 """
 
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -14,7 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from jaxcnn import __version__
+from jaxcnn import __version__, text
+from jaxcnn.commands import environment
 from jaxcnn.errors import FULL, Diverged, InputError, NotWritten, Stopped
 
 USAGE = f"""\
@@ -58,28 +60,11 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     if argv is None:
-        _open_closed_streams()
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, _quit)  # until the process is gone
     given = sys.argv[1:] if argv is None else argv
     args = [arg for arg in given if arg != "--debug"]
-    if not args or args[0] in {"-h", "--help"}:
-        print(USAGE, end="")
-        return 0 if args else 2
-    if args[0] == "--version":
-        print(__version__)
-        return 0
-    return guarded(lambda: _run(args[0], args[1:]), debug=len(args) < len(given))
-
-
-def _open_closed_streams() -> None:
-    """Gives a standard stream that is closed to /dev/null, or our first file would take its place.
-
-    The first one that is opened gets the lowest number that is free.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    return _told(lambda: _run(args), debug=len(args) < len(given))
 
 
 def _quit(number: int, frame: FrameType | None) -> None:
@@ -95,74 +80,100 @@ def _quit(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-def guarded(command: Callable[[], int], debug: bool = False) -> int:
-    """Runs a command; libraries are kept quiet, and its faults become a line and an exit code.
+def guarded(command: Callable[[], int]) -> int:
+    """Runs a program beside the commands, such as a benchmark, as the commands are run.
 
     Args:
-        command: returns the exit code.
-        debug: shows the traceback of a fault too, as JAXCNN_DEBUG=1 does.
+        command: returns the exit code; its faults become a line and an exit code.
     """
-    try:
-        _quiet()
-        _cache()
-        code = command()
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except Stopped as stopped:
-        with contextlib.suppress(BrokenPipeError):
-            print(stopped)
-        return 128 + stopped.signal
-    except Exception as error:
-        if debug or os.environ.get("JAXCNN_DEBUG"):
-            import traceback
 
-            traceback.print_exc()
-        code, line = _verdict(error)
-        print(f"jaxcnn: {line}", file=sys.stderr)
+    def prepared() -> int:
+        environment.quiet()
+        environment.check()
+        return command()
+
+    return _told(prepared)
+
+
+def _told(command: Callable[[], int], debug: bool = False) -> int:
+    """Runs a command, tells its fault in a line or, to debug, a traceback, and returns the code."""
+    with text.shown():
+        try:
+            code = command()
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            return 0
+        except KeyboardInterrupt:
+            return 130
+        except Stopped as stopped:
+            with contextlib.suppress(OSError):
+                print(stopped, flush=True)
+            return 128 + stopped.signal
+        except Exception as error:
+            if debug or environment.switched_on("JAXCNN_DEBUG"):
+                import traceback
+
+                traceback.print_exc()
+            code, line = _verdict(error)
+            text.complain(line)
     return code
 
 
 def _verdict(error: Exception) -> tuple[int, str]:
     """Returns the exit code of an error, and the line that says what is wrong."""
+    what = ": ".join(filter(None, [type(error).__name__, str(error).strip().partition("\n")[0]]))
     match error:
         case InputError():
             return 2, f"error: {error}"
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
-            return 1 if error.errno in FULL else 2, f"error: {where}{error.strerror or error}"
+            ended = error.errno in FULL or error.errno == errno.EIO
+            return 1 if ended else 2, f"error: {where}{error.strerror or error}"
         case NotWritten():
             return 1, f"error: {error}"
         case Diverged():
             return 1, str(error)
+        case MemoryError():
+            return 1, f"error: memory has run out ({what})"
+        case RuntimeError() if "RESOURCE_EXHAUSTED" in what:
+            return 1, f"error: memory of the device has run out; lower the batch size ({what})"
     import traceback
 
     frames = traceback.extract_tb(error.__traceback__)
+    if any(frame.filename.endswith("xla_bridge.py") for frame in frames):
+        given = {name: os.environ.get(name, "") for name in ("JAX_PLATFORMS", "XLA_FLAGS")}
+        names = " and ".join(f"{name}={value!r}" for name, value in given.items() if value)
+        return 2, f"error: {names or 'JAX'}: JAX finds no such devices here ({what})"
     package = Path(__file__).parent
     ours = [f for f in frames if package in Path(f.filename).parents and f.filename != __file__]
     frame = (ours or frames)[-1]
     path = Path(frame.filename)
     if package in path.parents:
         path = path.relative_to(package.parent)
-    reason = str(error).strip().partition("\n")[0]
-    what = ": ".join(filter(None, [type(error).__name__, reason]))
     return 70, f"internal error in {path}:{frame.lineno} ({what}); --debug shows where"
 
 
-def _run(name: str, args: Sequence[str]) -> int:
-    """Runs the command of a name, or shows its help."""
+def _run(words: Sequence[str]) -> int:
+    """Runs the command that the first word names, or shows its help."""
+    if not words or words[0] in {"-h", "--help"}:
+        print(USAGE, end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    name, args = words[0], words[1:]
     if name not in COMMANDS:
         raise InputError(f"command {name!r}: must be one of {', '.join(COMMANDS)}")
     from jaxcnn.commands import arguments
 
+    environment.quiet()
     module = importlib.import_module(f"jaxcnn.commands.{COMMANDS[name]}")
     if {"-h", "--help"} & set(args):
         print(arguments.explain(module.Command, args, name), end="")
         return 0
-    return module.run(arguments.parse(module.Command, _updated(name, args), name))
+    command = arguments.parse(module.Command, _updated(name, args), name)
+    environment.check()
+    return module.run(command)
 
 
 RUN_BY_PLACE = {"eval": "RUN", "predict": "RUN IMAGE ..."}
@@ -178,38 +189,13 @@ def _updated(name: str, args: Sequence[str]) -> Sequence[str]:
     flags = [arg.partition("=")[0] for arg in args]
     if name not in RUN_BY_PLACE or "--workdir" not in flags:
         return args
-    print(
-        f"jaxcnn: --workdir is now the first argument: jaxcnn {name} {RUN_BY_PLACE[name]}",
-        file=sys.stderr,
-    )
     at = flags.index("--workdir")
     _, equals, value = args[at].partition("=")
     words = [value, *args[at + 1 :]] if equals else args[at + 1 :]
+    if words:
+        usage = f"jaxcnn {name} {RUN_BY_PLACE[name]}"
+        text.complain(f"--workdir is now the first argument: {usage}")
     return [*words[:1], *args[:at], *words[1:]]
-
-
-def _quiet() -> None:
-    """Keeps the libraries' chatter off the terminal; their errors stay."""
-    import logging
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    logging.basicConfig(format="jaxcnn: %(message)s")
-
-
-def _cache() -> None:
-    """Keeps compiled programs in the user's cache folder, unless JAXCNN_NO_CACHE is set.
-
-    JAX's own variable goes first; it is read when JAX is imported.
-    """
-    if os.environ.get("JAXCNN_NO_CACHE"):
-        return
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(home) / "jaxcnn" / "xla"))
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 if __name__ == "__main__":

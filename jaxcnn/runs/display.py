@@ -1,11 +1,12 @@
 """What is shown on a terminal: what a training has to say as it goes, and tables."""
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from jaxcnn.text import printable
 
 Record = dict[str, Any]
 """A line of metrics.jsonl: what an evaluation found, with how far and how fast the run is."""
@@ -41,10 +42,8 @@ class Lines(Listener):
 
     def message(self, text: str) -> None:
         """Prints the line."""
-        try:
+        with contextlib.suppress(OSError):  # nobody reads on, or it is full: the training goes on
             print(text, flush=True)
-        except OSError:  # nobody reads on, as after `| head`, or it is full: the training goes on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def record(self, record: Record) -> None:
         """Prints the record as a line."""
@@ -77,6 +76,7 @@ def display() -> Iterator[Listener]:
         TextColumn("top-1 {task.fields[top1]:.2%}"),
         TextColumn("{task.fields[rate]:,.0f} images/s"),
         TimeRemainingColumn(),
+        console=console(),
         transient=True,
     )
 
@@ -84,7 +84,7 @@ def display() -> Iterator[Listener]:
         task: Any = None
 
         def message(self, text: str) -> None:
-            bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            bar.console.print(text, soft_wrap=True)
 
         def progress(self, progress: Progress) -> None:
             if self.task is None:
@@ -106,7 +106,19 @@ def display() -> Iterator[Listener]:
 
 
 def console() -> Any:
-    """Returns a console that does not wrap tables where there is no terminal to wrap them for."""
+    """Returns a console that does not wrap tables where there is no terminal to wrap them for.
+
+    It shows every text as it is: nothing in a name is a mark, a picture or a command to the
+    terminal.
+    """
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    class Plain(Console):
+        def render_str(self, text: str, **settings: Any) -> Any:
+            return super().render_str(printable(text, keep="\n"), **settings)
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    width = None if sys.stdout.isatty() else 160
+    return Plain(width=width, markup=False, emoji=False, highlight=False)

@@ -53,8 +53,15 @@ def start(config: Distributed) -> None:
 
 
 def in_cluster(environ: Mapping[str, str]) -> bool:
-    """Tells whether SLURM, or Kubernetes with ``jax[k8s]``, runs this process as one of several."""
-    slurm = int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environ
+    """Tells whether SLURM, or Kubernetes with ``jax[k8s]``, runs this process as one of several.
+
+    Raises:
+        InputError: SLURM's number of processes is no number.
+    """
+    tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if not tasks.isdecimal():
+        raise InputError(f"SLURM_STEP_NUM_TASKS={tasks!r}: must be a whole number, or not set")
+    slurm = int(tasks) > 1 and "SLURM_PROCID" in environ
     indexed = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
     return slurm or (indexed and importlib.util.find_spec("kubernetes") is not None)
 

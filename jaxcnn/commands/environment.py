@@ -1,0 +1,103 @@
+"""The environment variables that decide how the libraries behave, checked before they are used."""
+
+import contextlib
+import functools
+import os
+import sys
+from pathlib import Path
+
+from jaxcnn.errors import InputError
+
+NEEDED = {
+    "JAX_DISABLE_JIT": False,
+    "JAX_ENABLE_X64": False,
+    "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+    "JAX_TRANSFER_GUARD": "allow",
+    "JAX_TRANSFER_GUARD_HOST_TO_DEVICE": "allow",
+    "JAX_TRANSFER_GUARD_DEVICE_TO_HOST": "allow",
+}
+"""Variables of JAX with the only values that the programs here are written for."""
+
+
+def switched_on(name: str) -> bool:
+    """Tells whether a variable is set to anything but 0."""
+    return os.environ.get(name, "0") not in ("", "0")
+
+
+def quiet() -> None:
+    """Keeps the libraries' chatter off the terminal; their errors stay."""
+    import logging
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ["MPLBACKEND"] = "agg"  # charts go into files, never into windows
+    logging.basicConfig(format="jaxcnn: %(message)s")
+    for library in ("absl", "matplotlib"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def check() -> None:
+    """Imports JAX and keeps its compiled programs, after a check of the variables that it reads.
+
+    Raises:
+        InputError: a variable that JAX refuses, or that the programs here are not written for.
+    """
+    flags = os.environ.get("XLA_FLAGS")
+    if flags and (fault := _fault_of_xla_flags(flags)):
+        raise InputError(f"XLA_FLAGS={flags!r}: must be flags of XLA ({fault})")
+    _keep_programs()
+    try:
+        import jax
+    except ValueError as error:  # JAX reads its variables when it is imported
+        said = str(error).lower()
+        names = [name for name in os.environ if name.startswith("JAX_")]
+        name = next((n for n in names if n.lower() in said), "") or next(
+            (n for n in names if repr(os.environ[n]).lower() in said), "JAX_..."
+        )
+        raise InputError(
+            f"{name}={os.environ.get(name)!r}: must be a value that JAX takes ({error})"
+        ) from error
+    for name, needed in NEEDED.items():
+        value = getattr(jax.config, name.lower(), needed)
+        if name in os.environ and getattr(value, "value", value) != needed:
+            raise InputError(f"{name}={os.environ[name]!r}: must be {needed}, or not set")
+
+
+@functools.cache
+def _fault_of_xla_flags(flags: str) -> str:
+    """Returns what is wrong with XLA_FLAGS, or nothing.
+
+    Another process reads them, since XLA ends a process that has a wrong one.
+    """
+    import subprocess
+
+    code = "from jaxlib import _jax; _jax.CompileOptions()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    lines = done.stderr.decode(errors="replace").splitlines() if done.returncode else []
+    return next((line.partition("] ")[2] for line in lines if "parse_flags" in line), "")
+
+
+def _keep_programs() -> None:
+    """Keeps compiled programs in the user's cache folder, unless JAXCNN_NO_CACHE is set.
+
+    JAX's own variable goes first; it is read when JAX is imported.
+    """
+    if switched_on("JAXCNN_NO_CACHE"):
+        return
+    own = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    with contextlib.suppress(RuntimeError):  # nobody's home is known
+        home = home if Path(home).is_absolute() else str(Path("~/.cache").expanduser())
+    folder = own or str(Path(home) / "jaxcnn" / "xla")
+    if "://" not in folder:  # JAX takes the address of a bucket too
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if own:
+                name = f"JAX_COMPILATION_CACHE_DIR={own!r}"
+                raise InputError(f"{name}: must be a folder ({error.strerror})") from error
+            return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", folder)
