@@ -171,7 +171,11 @@ def _run(words: Sequence[str]) -> int:
     if {"-h", "--help"} & set(args):
         print(arguments.explain(module.Command, args, name), end="")
         return 0
-    command = arguments.parse(module.Command, _updated(name, args), name)
+    updated = _updated(name, args)
+    command = arguments.parse(module.Command, updated, name)
+    if updated != args:
+        usage = f"jaxcnn {name} {RUN_BY_PLACE[name]}"
+        text.complain(f"--workdir is now the first argument: {usage}")
     environment.check()
     return module.run(command)
 
@@ -181,7 +185,7 @@ RUN_BY_PLACE = {"eval": "RUN", "predict": "RUN IMAGE ..."}
 
 
 def _updated(name: str, args: Sequence[str]) -> Sequence[str]:
-    """Returns arguments in today's spelling; those of the last release get a line on stderr.
+    """Returns arguments in today's spelling, also where they are in that of the last release.
 
     >>> _updated("eval", ["--tta", "flip", "--workdir", "runs/a"])
     ['runs/a', '--tta', 'flip']
@@ -192,9 +196,6 @@ def _updated(name: str, args: Sequence[str]) -> Sequence[str]:
     at = flags.index("--workdir")
     _, equals, value = args[at].partition("=")
     words = [value, *args[at + 1 :]] if equals else args[at + 1 :]
-    if words:
-        usage = f"jaxcnn {name} {RUN_BY_PLACE[name]}"
-        text.complain(f"--workdir is now the first argument: {usage}")
     return [*words[:1], *args[:at], *words[1:]]
 
 

@@ -71,6 +71,10 @@ class _Shown:
         with self._failing():
             self.rich_proxied_file.flush()
 
+    def close(self) -> None:
+        """Closes nothing: there is more to say."""
+        self.flush()
+
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
         """Names the stream in an error; what is still in its buffer must not fail once more."""

@@ -27,7 +27,7 @@ import docstring_parser
 from jaxcnn.errors import InputError
 
 MOST_USED = "The options that are changed most often"
-ACCEPTED = {int: "a whole number", float: "a number"}
+ACCEPTED = {int: "a whole number", float: "a number", Path: "a path"}
 METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
@@ -173,7 +173,7 @@ def _given(kind: type[C], args: Sequence[str], prog: str, whole: bool = True) ->
     try:
         space, left = parser.parse_known_intermixed_args([*words, *args[end:]])
     except argparse.ArgumentError as error:
-        raise InputError(f"{error.argument_name}: {error.message}") from None
+        raise InputError(f"{error.argument_name}: {_said(error, arguments)}") from None
     given = {name: value for name, value in vars(space).items() if value is not MISSING}
     if not whole:
         return given
@@ -184,7 +184,8 @@ def _given(kind: type[C], args: Sequence[str], prog: str, whole: bool = True) ->
         near = [flag for flag in known if re.search(rf"[.-]{re.escape(word.lstrip('-'))}$", flag)]
         near = [*sorted(near, key=len), *difflib.get_close_matches(word, known, n=1)]
         hint = f". Perhaps you meant: {', '.join(dict.fromkeys(near))}" if near else ""
-        wrong = f"unknown option {word}{hint}" if word[0] == "-" else f"nothing takes {word!r}"
+        option = word[:1] == "-" and word not in args[end:]
+        wrong = f"unknown option {word}{hint}" if option else f"nothing takes {word!r}"
         raise InputError(f"{prog}: {wrong}")
     for name, needed, flags, settings, _ in arguments:
         if needed and name not in given:
@@ -192,6 +193,16 @@ def _given(kind: type[C], args: Sequence[str], prog: str, whole: bool = True) ->
             text = settings["help"].split(";")[0].rstrip(".")
             raise InputError(f"{prog}: give {label}, {text[:1].lower()}{text[1:]}")
     return given
+
+
+def _said(error: argparse.ArgumentError, arguments: Sequence[Argument]) -> str:
+    """Returns what argparse finds wrong, with what an option takes that got too little or much."""
+    if error.message.startswith("ignored explicit argument"):
+        return f"takes no value, got {error.message.rpartition('argument ')[2]}"
+    metavars = [a.settings["metavar"] for a in arguments if error.argument_name in a.flags]
+    if error.message.startswith("expected") and metavars:
+        return f"{error.message}, {metavars[0]}"
+    return error.message
 
 
 def _arguments(
@@ -242,6 +253,8 @@ def _reading(kind: Any, none: bool, shown: bool) -> dict[str, Any]:
         if none and text == "None":
             return None
         try:
+            if kind is Path and not text:
+                raise ValueError("a path of no letters would be the current folder")
             return known[text] if known else kind(text)
         except (KeyError, ValueError):
             said = f"one of {', '.join(map(repr, known))}" if known else ACCEPTED[kind]

@@ -1,14 +1,22 @@
 """Experiment and comparison files: Python files that define ``config()``."""
 
+import contextlib
 import difflib
-import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from jaxcnn.config import Comparison, Experiment
 from jaxcnn.errors import InputError
 
 T = TypeVar("T")
+
+LARGEST = 10_000_000
+"""Bytes of the largest file that is taken for an experiment."""
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -32,27 +40,56 @@ def load_comparison(path: Path) -> Comparison:
 def _load(path: Path, kind: type[T]) -> T:
     """Returns what the ``config()`` of a Python file returns."""
     what = f"{kind.__name__.lower()} {path}"
-    if not path.is_file():
+    if not path.exists():
         near = difflib.get_close_matches(
             path.stem, [p.stem for p in path.parent.glob("*.py")], n=1, cutoff=0.5
         )
         hint = f"; did you mean {path.parent / near[0]}.py?" if near else ""
         raise InputError(f"{what}: no such file{hint}")
-    spec = importlib.util.spec_from_file_location("experiment", path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py" or not path.is_file() or path.stat().st_size > LARGEST:
         raise InputError(f"{what}: must be a Python file that defines config()")
-    module = importlib.util.module_from_spec(spec)
+    loader = SourceFileLoader("experiment", str(path))
+    module = ModuleType(loader.name)
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
-        found = module.config()
-    except InputError:
+        with _undone():
+            exec(loader.source_to_code(path.read_bytes(), str(path)), vars(module))
+            found = module.config()
+            fits = isinstance(found, kind)
+    except KeyboardInterrupt:
         raise
-    except Exception as error:
-        raise InputError(f"{what}: {type(error).__name__}: {error}") from error
-    if not isinstance(found, kind):
+    except BaseException as error:  # whatever the file does, such as sys.exit
+        raise InputError(f"{what}{_fault(error, path)}") from error
+    if not fits:
         hint = f"; use `jaxcnn compare {path}`" if isinstance(found, Comparison) else ""
         raise InputError(
             f"{what}: config() must return a jaxcnn.config.{kind.__name__}, "
             f"returned {type(found).__name__}{hint}"
         )
     return found
+
+
+@contextlib.contextmanager
+def _undone() -> Iterator[None]:
+    """Gives working directory and streams back as they were."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError):  # the directory may be gone
+            stack.enter_context(contextlib.chdir(Path.cwd()))
+        stack.enter_context(contextlib.redirect_stdout(sys.stdout))
+        stack.enter_context(contextlib.redirect_stderr(sys.stderr))
+        yield
+
+
+def _fault(error: BaseException, path: Path) -> str:
+    """Returns the line of the file that an error comes from, if any, and what the error says."""
+    frames = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == str(path)]
+    try:
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+    except BaseException:  # even that may be of the file's making
+        said = ""
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno] if error.filename == str(path) and error.lineno else lines
+    kind = "" if isinstance(error, InputError) else type(error).__name__
+    place = f", line {lines[-1]}" if lines else ""
+    return place + "".join(f": {word}" for word in (kind, said) if word)

@@ -139,7 +139,7 @@ def _steps(text: str | None) -> tuple[int, int] | None:
     """Returns the first and the last step of ``10:20``."""
     if text is None:
         return None
-    found = re.fullmatch("([0-9]{1,10}):([0-9]{1,10})", text)
+    found = re.fullmatch("([0-9]{1,18}):([0-9]{1,18})", text)
     if found is None or int(found[1]) >= int(found[2]):
         raise InputError(f"--profile {text}: must be FIRST:LAST, as in 10:20, FIRST below LAST")
     return int(found[1]), int(found[2])
