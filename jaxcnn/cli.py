@@ -137,13 +137,11 @@ def _verdict(error: Exception) -> tuple[int, str]:
             return 1, f"error: memory has run out ({what})"
         case RuntimeError() if "RESOURCE_EXHAUSTED" in what:
             return 1, f"error: memory of the device has run out; lower the batch size ({what})"
+    if fault := environment.fault_of_devices():
+        return 2, f"error: {fault}"
     import traceback
 
     frames = traceback.extract_tb(error.__traceback__)
-    if any(frame.filename.endswith("xla_bridge.py") for frame in frames):
-        given = {name: os.environ.get(name, "") for name in ("JAX_PLATFORMS", "XLA_FLAGS")}
-        names = " and ".join(f"{name}={value!r}" for name, value in given.items() if value)
-        return 2, f"error: {names or 'JAX'}: JAX finds no such devices here ({what})"
     package = Path(__file__).parent
     ours = [f for f in frames if package in Path(f.filename).parents and f.filename != __file__]
     frame = (ours or frames)[-1]

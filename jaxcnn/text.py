@@ -9,7 +9,9 @@ from typing import Any
 
 # Controls, marks and overrides of the writing direction, further line ends, and what stands for
 # the bytes of a file name that is not UTF-8.
-_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSHOWN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str, keep: str = "", longest: int | None = None) -> str:
@@ -37,7 +39,8 @@ def printable(text: str, keep: str = "", longest: int | None = None) -> str:
     shown = _UNSHOWN.sub(escape, text)
     if longest is None or len(shown) <= longest:
         return shown
-    return f"{shown[: longest // 2]}…{shown[-(longest // 2) :]}"
+    half = (longest - 1) // 2
+    return f"{shown[:half]}…{shown[-half:]}"
 
 
 def complain(line: str) -> None:
@@ -98,12 +101,12 @@ def shown() -> Iterator[None]:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    before = sys.stdout, sys.stderr
+    before: tuple[Any, Any] = (sys.stdout, sys.stderr)
     out, err = (stream or open(os.devnull, "w") for stream in before)  # noqa: PTH123, SIM115
     for stream in (out, err):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = _Shown(out, "standard output"), _Shown(err, None)  # type: ignore
+    sys.stdout, sys.stderr = _Shown(out, "standard output"), _Shown(err, None)
     try:
         yield
     finally:

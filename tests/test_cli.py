@@ -19,7 +19,7 @@ from jaxcnn.commands import arguments, bench, predict, train
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import Experiment
 from jaxcnn.errors import Diverged, InputError, Stopped
-from jaxcnn.runs import group
+from jaxcnn.runs import display, group
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.trained import restore, transfer
 
@@ -552,6 +552,139 @@ def test_the_run_of_eval_and_predict_may_still_be_called_workdir(capsys, trained
             assert call(capsys, name, *args) == (0, out, line)
 
 
+BAD_FILES = {
+    "sys.exit": ("import sys\n\nsys.exit(0)", ", line 3: SystemExit: 0"),
+    "exit in config": ("def config():\n    raise SystemExit", ", line 2: SystemExit"),
+    "no Exception": ("raise GeneratorExit('a\\nb')", r", line 1: GeneratorExit: a\nb"),
+    "no text": (
+        "class E(Exception):\n    def __str__(self): raise SystemExit\nraise E",
+        ", line 3: E",
+    ),
+    "syntax": ("x = 1\ndef config(:", ", line 2: SyntaxError: invalid syntax"),
+    "nul": ("x = '\0'", ": SyntaxError: source code string cannot contain null bytes"),
+    "nothing": ("", ": AttributeError: module 'experiment' has no attribute 'config'"),
+    "argument": ("def config(x): pass", ": TypeError: config() missing 1 required"),
+    "recursion": ("def config(): return config()", ", line 1: RecursionError: maximum"),
+    "no repr": (
+        "class E:\n    def __repr__(self): raise ValueError\ndef config(): return E()",
+        ": config() must return a jaxcnn.config.Experiment, returned E",
+    ),
+    "elsewhere": ("import json\njson.loads('{')", ", line 2: JSONDecodeError: "),
+    "field": (
+        "from jaxcnn.config import *\ndef config():\n    return Experiment(train=Train(epochs=0))",
+        ", line 3: train.epochs=0: must be",
+    ),
+    "terminal": ("raise ValueError('\\x1b]0;a\\x07\\u202e')", r"ValueError: \x1b]0;a\x07\u202e"),
+    "streams": (
+        "import os, sys\nos.chdir('/')\nsys.stdout.close()\nsys.stderr = None\n1 / 0",
+        ", line 5",
+    ),
+    "huge": ("#" * 10_000_001, ": must be a Python file that defines config()"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_whatever_an_experiment_does_ends_in_one_line(capsys, tmp_path, case):
+    content, named = BAD_FILES[case]
+    file, before = tmp_path / "bad.py", Path.cwd()
+    file.write_text(content)
+    for more in ((), ("--help",)):
+        code, out, err = call(capsys, "train", str(file), *more)
+        assert (code, out) == (2, "")
+        assert err.startswith(
+            f"jaxcnn: error: experiment {file}{named}" if named[0] in ",:" else "j"
+        )
+        assert named in err
+        assert err.count("\n") == 1
+    assert Path.cwd() == before
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["train", ""], "EXPERIMENT.py: must be a path, got ''"),
+        (["train", DIGITS, "--workdir="], "--workdir: must be a path or None, got ''"),
+        (["train", DIGITS, "--train.epochs"], "--train.epochs: expected one argument, INT"),
+        (["train", DIGITS, "--train.epochs", "1e3"], "--train.epochs: must be a whole number, got"),
+        (["train", DIGITS, "--optim.name"], "--optim.name: expected one argument, {sgd,adamw,"),
+        (["train", DIGITS, "--optim.peak-lr", "-x"], "--optim.peak-lr: expected one argument, N"),
+        (["train", DIGITS, "--optim.nesterov=1"], "--optim.nesterov/--optim.no-nesterov: takes no"),
+        (["train", DIGITS, "--", "--train.epochs"], "train: nothing takes '--train.epochs'"),
+        (["train", DIGITS, "--\udcff\n"], r"train: unknown option --\xff\n"),
+        (
+            ["train", DIGITS, "--optim.peak-lr", "x" * 10**6],
+            "--optim.peak-lr: must be a number, got",
+        ),
+        (["train", DIGITS, "--profile", "1:" + "9" * 5000], "--profile 1:999"),
+        (["eval", "--workdir"], "eval: give RUN, the run folder"),
+        (["eval", "--workdir", "a", "b"], "eval: nothing takes 'b'"),
+    ],
+    ids=range(13),
+)
+def test_a_command_line_that_cannot_be_read_gets_one_short_line(capsys, args, line):
+    code, out, err = call(capsys, *args)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"jaxcnn: error: {line}")
+    assert err.count("\n") == 1
+    assert len(err) < 2100
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "err"),
+    [
+        ("--help >&-", 0, ""),
+        ("--help >&- 2>&- <&-", 0, ""),
+        ("--help >/dev/full", 1, "jaxcnn: error: standard output: No space left on device\n"),
+        ("fly 2>&-", 2, ""),
+        ("fly 2>/dev/full", 2, ""),
+        ("$'\\xff\\e[31mé'", 2, r"jaxcnn: error: command '\udcff\x1b[31m\xe9': must be one"),
+    ],
+)
+def test_streams_that_take_nothing_break_nothing(command, code, err):
+    if "/dev/full" in command and not Path("/dev/full").exists():
+        pytest.skip("no such device")
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m jaxcnn.cli {command}"],
+        env=os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+        **{"capture_output": True, "text": True, "check": False, "cwd": ROOT},
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(err)
+    assert done.stderr.count("\n") == bool(err)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("XLA_FLAGS", "--foo", "must be flags of XLA (Unknown flag in XLA_FLAGS: --foo)"),
+        ("JAX_PLATFORMS", "foo", "must name devices of this machine (Unable to initialize"),
+        ("JAX_ENABLE_X64", "1", "must be 0, or not set"),
+        ("JAX_LOGGING_LEVEL", "foo", "must be a value that JAX takes (Invalid value"),
+        ("JAX_COMPILATION_CACHE_DIR", __file__, "must be a folder (File exists)"),
+    ],
+)
+def test_a_variable_that_jax_would_die_of_is_named(tmp_path, name, value, line):
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxcnn.cli", "bench", "lenet5", "--out", str(tmp_path / "a.csv")],
+        env=os.environ | {name: value},
+        **{"capture_output": True, "text": True, "check": False, "cwd": ROOT},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"jaxcnn: error: {name}={value!r}: {line}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_names_in_tables_are_shown_as_they_are(capsys):
+    from rich.table import Table
+
+    table = Table("[/a] :cat:", title="[red]a[/]")
+    table.add_row("\x1b[31m[b]\u202e\udcff")
+    display.console().print(table)
+    out = capsys.readouterr().out
+    for text in ("[/a] :cat:", "[red]a[/]", r"\x1b[31m[b]\u202e\xff"):
+        assert text in out
+
+
 def raises(monkeypatch, error):
     def run(command):
         raise error
@@ -564,6 +697,14 @@ def raises(monkeypatch, error):
     [
         (InputError("a=1: must be 2"), 2, "jaxcnn: error: a=1: must be 2\n"),
         (FileNotFoundError(2, "No such file", "a/b"), 2, "jaxcnn: error: a/b: No such file\n"),
+        (OSError(28, "No space left", "a"), 1, "jaxcnn: error: a: No space left\n"),
+        (MemoryError("3 GiB"), 1, "memory has run out (MemoryError: 3 GiB)\n"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: 3 GiB"),
+            1,
+            "(RuntimeError: RESOURCE_EXHAUSTED: 3 GiB)\n",
+        ),
+        (InputError("a\nb\x1b"), 2, "jaxcnn: error: a\\nb\\x1b\n"),
         (OSError("disk full"), 2, "jaxcnn: error: disk full\n"),
         (Diverged("the loss is nan at step 3"), 1, "jaxcnn: the loss is nan at step 3\n"),
         (KeyboardInterrupt(), 130, ""),

@@ -9,6 +9,7 @@ import io
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import numpy as np
 from jaxcnn.analysis.compare import ComparisonResult, pareto
 from jaxcnn.analysis.formats import si
 from jaxcnn.analysis.statistics import Interval
+from jaxcnn.text import printable
 from jaxcnn.train import files
 
 if TYPE_CHECKING:
@@ -62,13 +64,24 @@ def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any
     import matplotlib
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
 
-    with matplotlib.rc_context(STYLE):
+    # No font has all signs, and long names may leave a chart no room: it is drawn all the same.
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing|constrained_layout not applied")
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         if png is not None:
             file = io.BytesIO()
             figure.savefig(file, format="png", dpi=120)
             files.write_bytes(png, file.getvalue())
+
+
+def legible(name: str, longest: int = 41) -> str:
+    r"""Returns a name from outside as a chart shows it: nothing in it that fonts or files refuse.
+
+    >>> print(legible("a\x1b" + "b" * 60, longest=11))
+    a\x1b…bbbbb
+    """
+    return printable(name, longest=longest)
 
 
 _NEEDLESS = re.compile(
@@ -151,7 +164,9 @@ def _lines(
     for (name, values), style in zip(series.items(), itertools.cycle(styles)):
         mean, low, high = ([float(of(v)) for v in values.values()] for of in (np.mean, min, max))
         marker = "o" if len(values) == 1 else None
-        (line,) = axes.plot(list(values), mean, style, marker=marker, markersize=4, label=name)
+        (line,) = axes.plot(
+            list(values), mean, style, marker=marker, markersize=4, label=legible(name)
+        )
         if low != high:
             axes.fill_between(
                 list(values), low, high, color=line.get_color(), alpha=0.2, linewidth=0
@@ -248,7 +263,7 @@ def _name(axes: Any, points: Points, drawn: Sequence[Any]) -> None:
     inside = axes.get_window_extent()
     places = [(ha, va) for va in ("bottom", "center", "top") for ha in ("left", "right")]
     for text, (x, value) in points.items():
-        name = axes.annotate(text, (x, value.mean), (0, 0), textcoords="offset points")
+        name = axes.annotate(legible(text), (x, value.mean), (0, 0), textcoords="offset points")
         covered = {}
         for place in places:
             box = _put(name, *place)
@@ -283,7 +298,7 @@ def intervals(found: Mapping[str, Interval], label: str) -> "Markup":
         for i, (name, value) in enumerate(found.items()):
             bounds = _bounds(value)
             axes.errorbar(value.mean, i, xerr=bounds, fmt="o", markersize=5, color=_colour(i))
-            axes.annotate(name, (0, i), (0, 7), ("axes fraction", "data"), "offset points")
+            axes.annotate(legible(name), (0, i), (0, 7), ("axes fraction", "data"), "offset points")
         _scale(axes.xaxis, [x for value in found.values() for x in value], False)
         axes.set(yticks=[], ylim=(len(found) - 0.6, -0.9))
         axes.spines["left"].set_visible(False)
@@ -306,7 +321,7 @@ def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) ->
         ("top1", "top-1 error (%)", lambda value: 100 * (1 - value)),
     )
     with canvas(9, 3.6, path) as figure:
-        figure.suptitle(title)
+        figure.suptitle(legible(title, 101))
         for axes, (field, label, of) in zip(figure.subplots(1, 2), shown, strict=True):
             # Training figures are missing where metrics.jsonl was lost and its last line made anew.
             series = {
@@ -333,10 +348,11 @@ def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, ti
         axes = figure.subplots()
         # Errors are what is looked for, and they are few: the square root lifts them.
         image = axes.imshow(np.sqrt(percent), cmap="Blues", vmin=0, vmax=10)
-        axes.set(xlabel="prediction", ylabel="label", title=title)
+        axes.set(xlabel="prediction", ylabel="label", title=legible(title, 101))
         if n <= 30:
-            axes.set_xticks(range(n), classes, rotation=45, ha="right")
-            axes.set_yticks(range(n), classes)
+            names = [legible(name) for name in classes]
+            axes.set_xticks(range(n), names, rotation=45, ha="right")
+            axes.set_yticks(range(n), names)
             for (i, j), value in np.ndenumerate(percent):
                 if value:
                     colour = "white" if value > 36 else "black"
@@ -360,7 +376,7 @@ def save_comparison(comparison: ComparisonResult, path: Path) -> None:
         ):
             _scatter(axes, points, front, label, "test top-1, %")
         title = "test top-1 against cost, 95 % intervals and Pareto front (dotted)"
-        figure.suptitle(f"{comparison.dataset}: {title}")
+        figure.suptitle(f"{legible(comparison.dataset)}: {title}")
 
 
 def costs(comparison: ComparisonResult) -> list[tuple[str, Points, list[str]]]:
@@ -410,7 +426,7 @@ def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
             axes.axvline(place, color=FAINT, linewidth=1)
             for height, text in ticks:
                 axes.annotate(
-                    text,
+                    legible(text),
                     (place, height),
                     xytext=(5, 0),
                     textcoords="offset points",
@@ -418,9 +434,9 @@ def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
                     fontsize=8,
                     bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
                 )
-        axes.set_xticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), [legible(name) for name in names])
         axes.set_yticks([])
-        axes.set(xlim=(-0.15, len(names) - 0.6), ylim=(-0.06, 1.06), title=title)
+        axes.set(xlim=(-0.15, len(names) - 0.6), ylim=(-0.06, 1.06), title=legible(title, 101))
         axes.spines[:].set_visible(False)
         figure.colorbar(colour, ax=axes, label="test top-1 (%)")
 

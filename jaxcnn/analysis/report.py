@@ -20,6 +20,7 @@ from jaxcnn.analysis.arms import Arm, FinishedRun
 from jaxcnn.analysis.compare import Predictions
 from jaxcnn.config import flat, to_dict
 from jaxcnn.errors import InputError
+from jaxcnn.text import printable
 from jaxcnn.train import files
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def render(template: str, folder: Path | None = None, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template names something that is not there.
     """
-    return _templates(folder).get_template(template).render(values)
+    return printable(_templates(folder).get_template(template).render(values), keep="\n\t")
 
 
 def legend(names: Sequence[str]) -> Markup:

@@ -1,12 +1,12 @@
 """``jaxcnn bench``: speed, memory and utilisation of models, as a CSV file."""
 
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from jaxcnn.commands import arguments
 from jaxcnn.errors import InputError
+from jaxcnn.text import complain
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,6 @@ def run(command: Command) -> int:
     settings = replace(bench.default_settings(), **chosen)
     problems = bench.run(names, works, command.out, settings)
     for problem in problems:
-        print(f"jaxcnn: {problem}", file=sys.stderr)
+        complain(problem)
     print(f"wrote {command.out}")
     return 1 if problems else 0

@@ -1,13 +1,13 @@
 """``jaxcnn compare``: trains or reuses every arm and seed, then says which arm does better."""
 
 import dataclasses
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxcnn.commands import arguments, pages
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.errors import InputError, as_warning
+from jaxcnn.text import complain
 
 
 @dataclass(frozen=True)
@@ -63,5 +63,5 @@ def run(command: Command) -> int:
     pages.write_page(file.stem, compared, held, workdir / "report.html", problems)
     print(f"{workdir}: {', '.join(made)}")
     for problem in problems:
-        print(f"jaxcnn: {problem}", file=sys.stderr)
+        complain(problem)
     return 1 if problems else 0

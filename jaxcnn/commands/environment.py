@@ -1,6 +1,5 @@
 """The environment variables that decide how the libraries behave, checked before they are used."""
 
-import contextlib
 import functools
 import os
 import sys
@@ -60,7 +59,25 @@ def check() -> None:
     for name, needed in NEEDED.items():
         value = getattr(jax.config, name.lower(), needed)
         if name in os.environ and getattr(value, "value", value) != needed:
-            raise InputError(f"{name}={os.environ[name]!r}: must be {needed}, or not set")
+            accepted = needed or "0"
+            raise InputError(f"{name}={os.environ[name]!r}: must be {accepted}, or not set")
+
+
+def fault_of_devices() -> str:
+    """Returns why JAX, where it is imported, finds no devices; nothing where it has some.
+
+    Only asked after an error: to start a device takes time and memory.
+    """
+    jax = sys.modules.get("jax")
+    try:
+        if jax is not None:
+            jax.devices()
+    except Exception as error:
+        given = {name: os.environ.get(name) for name in ("JAX_PLATFORMS", "XLA_FLAGS")}
+        names = [f"{name}={value!r}" for name, value in given.items() if value]
+        reason = str(error).partition("\n")[0] or "no such devices here"
+        return f"{' and '.join(names) or 'JAX'}: must name devices of this machine ({reason})"
+    return ""
 
 
 @functools.cache
@@ -85,10 +102,10 @@ def _keep_programs() -> None:
     if switched_on("JAXCNN_NO_CACHE"):
         return
     own = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    with contextlib.suppress(RuntimeError):  # nobody's home is known
-        home = home if Path(home).is_absolute() else str(Path("~/.cache").expanduser())
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     folder = own or str(Path(home) / "jaxcnn" / "xla")
+    if not own and not Path(home).is_absolute():  # nobody's home is known
+        return
     if "://" not in folder:  # JAX takes the address of a bucket too
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)

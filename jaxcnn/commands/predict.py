@@ -1,11 +1,11 @@
 """``jaxcnn predict``: class and probability of image files."""
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from jaxcnn.commands import arguments
+from jaxcnn.text import complain, printable
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,9 @@ class Command(arguments.Command):
 def run(command: Command) -> int:
     """Prints the predictions and returns the exit code."""
     if command.resize:
-        print(
-            "jaxcnn: --resize is no longer needed: every image is brought to the dataset's size",
-            file=sys.stderr,
-        )
+        complain("--resize is no longer needed: every image is brought to the dataset's size")
     from jaxcnn.runs import trained
 
     for found in trained.predict(command.run, command.images, checkpoint=command.checkpoint):
-        print(f"{found.path}: {found.label} {found.probability:.4f}")
+        print(printable(f"{found.path}: {found.label} {found.probability:.4f}"))
     return 0

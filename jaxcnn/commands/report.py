@@ -1,11 +1,11 @@
 """``jaxcnn report``: finished runs as one self-contained HTML page."""
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxcnn.commands import arguments, pages
 from jaxcnn.errors import InputError
+from jaxcnn.text import complain
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def run(command: Command) -> int:
 
     read, problems = arms.read_all(arms.find(paths))
     for problem in problems:
-        print(f"jaxcnn: left out: {problem}", file=sys.stderr)
+        complain(f"left out: {problem}")
     if not read:
         raise InputError(f"report: none of {len(problems)} runs can be reported; {problems[0]}")
     reported = arms.group(read)
@@ -41,7 +41,7 @@ def run(command: Command) -> int:
             held[run.path] = evaluation.predict_test_set(run.path)
         except InputError as error:
             problems.append(f"predictions of {run.path} ({error})")
-            print(f"jaxcnn: left out: {problems[-1]}", file=sys.stderr)
+            complain(f"left out: {problems[-1]}")
     title = command.title or ", ".join(path.resolve().name for path in paths)
     pages.write_page(title, reported, held, out, problems)
     print(f"{command.out}: {len(read)} runs in {len(reported)} arms")

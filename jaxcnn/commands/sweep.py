@@ -1,7 +1,6 @@
 """``jaxcnn sweep``: trains one experiment with many values of its fields."""
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.errors import InputError, as_warning
+from jaxcnn.text import complain
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def run(command: Command) -> int:
             plots.save_sweep(done, picture, base.name)
     print(f"{workdir}: sweep.json, sweep.png")
     for path, reason in (outcome.refused | outcome.diverged).items():
-        print(f"jaxcnn: {path}: {reason}", file=sys.stderr)
+        complain(f"{path}: {reason}")
     return 0 if done else 1
 
 

@@ -1,7 +1,6 @@
 """``jaxcnn train``: trains an experiment, or goes on where an earlier call ended."""
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from jaxcnn.commands.model_options import option_docs
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import Distributed, Experiment
 from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.text import complain
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def run(command: Command) -> int:
     if processes.is_first():
         print(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
     for path, reason in diverged.items():
-        print(f"jaxcnn: {path}: {reason}", file=sys.stderr)
+        complain(f"{path}: {reason}")
     return 1 if diverged else 0
 
 

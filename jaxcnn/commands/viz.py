@@ -1,7 +1,6 @@
 """``jaxcnn viz``: pictures of what trained networks have learned and of what they look at."""
 
 import functools
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jaxcnn.commands import arguments
 from jaxcnn.errors import InputError
+from jaxcnn.text import complain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ def run(command: Command) -> int:
             print(f"{path / 'viz'}: {', '.join(made)}")
         except InputError as error:
             failed += 1
-            print(f"jaxcnn: error: {error}", file=sys.stderr)
+            complain(f"error: {error}")
     return 2 if failed else 0
 
 
@@ -63,10 +63,11 @@ def _draw(
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxcnn.analysis import gradcam, summary, visualize
+    from jaxcnn.analysis import gradcam, plots, summary, visualize
     from jaxcnn.data import augment
 
     pixels, truth = _looked_at(network, image_files)
+    truth = [plots.legible(name) for name in truth]
     apply: Any = functools.partial(
         network.model.apply, network.variables, train=False, endpoints=True
     )
@@ -98,7 +99,7 @@ def _draw(
     visualize.save_feature_maps(np.asarray(ends[chosen][0]), folder / made[-1], title)
     made.append(f"gradcam_{chosen}.png")
     heats = jax.jit(lambda images: gradcam.grad_cam(apply, images, chosen))(seen)
-    classes = [network.classes[int(i)] for i in logits.argmax(axis=-1)]
+    classes = [plots.legible(network.classes[int(i)]) for i in logits.argmax(axis=-1)]
     captions = [f"{a}\nseen as {b}" for a, b in zip(truth, classes, strict=True)]
     shown = np.asarray(augment.fit(jnp.asarray(pixels, jnp.float32), network.experiment.data))
     visualize.save_heat(

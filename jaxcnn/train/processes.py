@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxcnn.config import Distributed
 from jaxcnn.errors import InputError
+from jaxcnn.text import complain
 
 T = TypeVar("T")
 
@@ -78,12 +79,11 @@ def ending_together() -> Iterator[None]:
         if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
             raise
         reason = str(error).splitlines()[0][:200]
-        print(
-            f"jaxcnn: process {jax.process_index()} of {jax.process_count()}: lost the others "
-            f"({reason}); start all of them again to go on",
-            file=sys.stderr,
-            flush=True,
+        complain(
+            f"process {jax.process_index()} of {jax.process_count()}: lost the others "
+            f"({reason}); start all of them again to go on"
         )
+        sys.stderr.flush()
         os._exit(1)
 
 

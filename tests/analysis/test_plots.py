@@ -122,3 +122,35 @@ def test_curves_of_a_run_leave_out_what_was_lost(tmp_path):
     ]
     plots.save_curves(records, tmp_path / "curves.png", "$1")
     assert np.asarray(Image.open(tmp_path / "curves.png").convert("L")).std() > 10
+
+
+ODD = (
+    "$x_1$ \\frac{",
+    "[/b]",
+    "\x1b[31m\x00",
+    "a\udcffb",
+    "\u202eabc",
+    "猫 🐈",
+    "x" * 5000,
+    "_a",
+    "",
+)
+
+
+def test_charts_and_pages_take_any_name(tmp_path):
+    title, n = "".join(ODD), len(ODD)
+    plots.save_confusion(np.eye(n), ODD, tmp_path / "a.png", title)
+    plots.save_curves([{"epoch": 1, "test_loss": 1.0, "test_top1": 0.5}], tmp_path / "b.png", title)
+    rows = [{"values": {"data.name": name}, "test_top1": 0.5} for name in ODD]
+    plots.save_sweep(rows, tmp_path / "c.png", title)
+    points = {name: (1.0, Interval(1, 0, 2)) for name in ODD}
+    chart = plots.scatter(points, ODD, "cost", "top-1") + plots.lines(
+        {name: {1: [1.0]} for name in ODD}, "epoch", "error"
+    )
+    (tmp_path / "own.html").write_text(
+        '{% extends "page.html" %}{% block body %}{{ title }}{% endblock %}'
+    )
+    page = report.render("own.html", tmp_path, title=title, data={"name": title})
+    for text in (chart, page):
+        assert not re.search("[\x00-\x08\x0e-\x1f\u202e]", text)
+        text.encode()
