@@ -59,9 +59,8 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
-    if argv is None:
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, _quit)  # until the process is gone
+    if argv is None and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _quit)  # until the process is gone
     given = sys.argv[1:] if argv is None else argv
     args = [arg for arg in given if arg != "--debug"]
     return _told(lambda: _run(args), debug=len(args) < len(given))

@@ -646,7 +646,10 @@ def test_streams_that_take_nothing_break_nothing(command, code, err):
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m jaxcnn.cli {command}"],
         env=os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
-        **{"capture_output": True, "text": True, "check": False, "cwd": ROOT},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
     assert done.returncode == code
     assert done.stderr.startswith(err)
@@ -667,7 +670,10 @@ def test_a_variable_that_jax_would_die_of_is_named(tmp_path, name, value, line):
     done = subprocess.run(
         [sys.executable, "-m", "jaxcnn.cli", "bench", "lenet5", "--out", str(tmp_path / "a.csv")],
         env=os.environ | {name: value},
-        **{"capture_output": True, "text": True, "check": False, "cwd": ROOT},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
     assert done.returncode == 2
     assert done.stderr.startswith(f"jaxcnn: error: {name}={value!r}: {line}")

@@ -237,11 +237,14 @@ def test_a_malformed_one_with_a_right_manifest_ends_in_one_line_or_in_its_arrays
 ):
     save(tmp_path, 1)
     sealed(tmp_path / "1", name, content)
+    said, state = "", None
     try:
         state, _ = restore(tmp_path)
     except InputError as error:
-        assert f"checkpoint {tmp_path / '1'}" in str(error)
-        assert "\n" not in str(error)
+        said = str(error)
+    if state is None:
+        assert f"checkpoint {tmp_path / '1'}" in said
+        assert "\n" not in said
     else:
         assert sha256(state) == sha256(state_at(1))
 
