@@ -1,5 +1,6 @@
 """The launch files are well formed, and call the command line with options that it has."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -20,6 +21,31 @@ def test_the_batch_script_is_a_shell_script():
     path = LAUNCH / "slurm.sbatch"
     subprocess.run(["bash", "-n", str(path)], check=True)
     assert options(path.read_text()) == {"--workdir"}
+
+
+def test_the_batch_script_hands_on_its_words_whole(tmp_path):
+    (tmp_path / "srun").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+
+    def launch(*words):
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        command = ["bash", str(LAUNCH / "slurm.sbatch"), *words]
+        return subprocess.run(
+            command, env={"PATH": path}, cwd=tmp_path, check=False, capture_output=True, text=True
+        )
+
+    done = launch("a.py")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)  # no environment here
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").touch()
+    done = launch()
+    assert done.returncode
+    assert done.stderr.count("\n") == 1
+    done = launch("my runs/a b.py", "--name", "$x *")
+    assert done.stdout.splitlines() == [
+        *("--kill-on-bad-exit=1", "jaxcnn", "train", "my runs/a b.py"),
+        *("--workdir", "runs/a b", "--name", "$x *"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["kubernetes-jobset.yaml", "skypilot.yaml"])

@@ -37,8 +37,8 @@ def run(command: Command) -> int:
     """Measures the models and returns the exit code."""
     given = {"dtype": command.dtype, "batch_size": command.batch_size}
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if chosen.get("batch_size", 1) < 1:
-        raise InputError(f"--batch-size {command.batch_size}: must be at least 1")
+    if not 1 <= chosen.get("batch_size", 1) < 2**31:
+        raise InputError(f"--batch-size {command.batch_size}: must be at least 1, below 2**31")
 
     from jaxcnn import models
     from jaxcnn.analysis import bench
