@@ -92,6 +92,7 @@ class Checkpoints:
         processes.on_first(lambda: self._seal(unsealed, step))
 
     def _is_there(self, step: int) -> bool:
+        self.folder.stat()  # Orbax would make it anew where somebody has removed it
         if step not in steps_in(self.folder):
             return False
         fault = damage(self._path(step))

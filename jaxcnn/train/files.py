@@ -171,13 +171,18 @@ def write_bytes(path: Path, content: bytes) -> None:
             partial.unlink()
 
 
-def append_bytes(path: Path, content: bytes) -> None:
+def append_bytes(path: Path, content: bytes, *, create: bool = True) -> None:
     """Appends to a file, or begins one; a link is refused.
+
+    Args:
+        path: the file.
+        content: what is appended.
+        create: whether the file is made if it is not there.
 
     Raises:
         OSError: it cannot be written, as on a full disk.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CREAT * create
     with open(path, "ab", opener=lambda name, _: os.open(name, flags, 0o666)) as file:
         file.write(content)
         file.flush()

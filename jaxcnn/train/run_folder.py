@@ -252,7 +252,9 @@ class MetricsLog:
         processes.on_first(lambda: self._append(record))
 
     def _append(self, record: Mapping[str, Any]) -> None:
-        files.append_bytes(self._path, f"{json.dumps(record, allow_nan=False)}\n".encode())
+        line = f"{json.dumps(record, allow_nan=False)}\n"
+        # Not made anew where somebody has removed the folder, of which nothing else would be there.
+        files.append_bytes(self._path, line.encode(), create=False)
         if self._events is not None:
             self._events.write(record)
 
