@@ -53,7 +53,11 @@ Rising = Annotated[
 Pattern = Annotated[str, Accepts("a regular expression", _is_pattern)]
 Address = Annotated[str, Accepts("HOST:PORT of process 0", _is_address)]
 Folder = Annotated[
-    str, Accepts("a text (str of a path), without null characters", lambda path: "\0" not in path)
+    str,
+    Accepts(
+        "a text (str of a path), not empty and without null characters",
+        lambda path: path and "\0" not in path,
+    ),
 ]
 FolderName = Annotated[
     str,
