@@ -1,0 +1,99 @@
+"""The world and the server of a session, how many cases it tries, and what came of them."""
+
+import fcntl
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.badinput import harness, world
+from tests.badinput.harness import Case
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Server]:
+    """The process that forks one for each case."""
+    server = harness.Server(tmp_path_factory.getbasetemp() / "server.txt")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def valid(tmp_path_factory: pytest.TempPathFactory, server: harness.Server) -> Path:
+    """The folder of valid files, made once for all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    if "popen-gw" in base.name:  # a process of pytest-xdist
+        base = base.parent
+    folder = base / "world" / "files"
+    folder.parent.mkdir(exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder.parent / "done").exists():
+            folder.mkdir()
+            world.make(folder, server)
+            (folder.parent / "done").touch()
+    return folder
+
+
+@pytest.fixture
+def clean(
+    request: pytest.FixtureRequest, server: harness.Server, valid: Path, tmp_path: Path
+) -> Callable[[str, Case], None]:
+    """Runs a case and fails where it is unclean, with the command that shows it again."""
+
+    def check(kind: str, case: Case, folder: Path = tmp_path) -> None:
+        outcome = harness.run(case, valid, folder, server)
+        found = harness.faults(outcome, [fd for fd in (1, 2) if fd not in case.streams])
+        request.node.user_properties.append(("badinput", (kind, not found)))
+        if found:
+            again = harness.reproduction(case, folder)
+            pytest.fail(
+                f"{kind}: {case.name}: {'; '.join(found)}\n{again}\n"
+                f"exit code {outcome.code} after {outcome.seconds:.1f} s\n{outcome.err[-2000:]}",
+                pytrace=False,
+            )
+
+    return check
+
+
+def table(cases: Iterable[Case], fast: int) -> Any:
+    """Parametrizes a test with cases, of which all but the first `fast`, in random order, are slow.
+
+    The order is the same in every session.
+    """
+    drawn = sorted(cases, key=lambda case: zlib.crc32(case.name.encode(errors="replace")))
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(case, marks=[pytest.mark.slow] * (place >= fast), id=ident(case.name))
+            for place, case in enumerate(drawn)
+        ],
+    )
+
+
+def ident(name: str) -> str:
+    """Returns a name as plain, short ASCII."""
+    return name.encode("unicode_escape").decode()[:100]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints how many cases of each kind were tried, and how many of them were unclean."""
+    tried: Counter[str] = Counter()
+    clean: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "call":
+                for name, value in report.user_properties:
+                    if name == "badinput":
+                        tried[value[0]] += 1
+                        clean[value[0]] += value[1]
+    if tried:
+        terminalreporter.section("bad input")
+        rows = [(kind, tried[kind], clean[kind]) for kind in sorted(tried)]
+        rows.append(("all", tried.total(), clean.total()))
+        for kind, number, good in rows:
+            line = f"{kind:14} tried {number:6,}  clean {good:6,}  unclean {number - good:6,}"
+            terminalreporter.write_line(line)
