@@ -1,6 +1,7 @@
 """The world and the server of a session, how many cases it tries, and what came of them."""
 
 import fcntl
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -59,19 +60,27 @@ def clean(
     return check
 
 
-def table(cases: Iterable[Case], fast: int) -> Any:
-    """Parametrizes a test with cases, of which all but the first `fast`, in random order, are slow.
+CASES = int(os.environ.get("BADINPUT_CASES", "250"))
+SEED = os.environ.get("BADINPUT_SEED", "0")
 
-    The order is the same in every session.
+
+def table(cases: Iterable[Case], fast: int) -> Any:
+    """Parametrizes a test with some cases of a table.
+
+    Args:
+        cases: the table.
+        fast: how many of them belong to the fast tests, the same in every session. The slow tests
+            try others, drawn by the seed ``BADINPUT_SEED``; both together are ``BADINPUT_CASES``.
     """
-    drawn = sorted(cases, key=lambda case: zlib.crc32(case.name.encode(errors="replace")))
-    return pytest.mark.parametrize(
-        "case",
-        [
-            pytest.param(case, marks=[pytest.mark.slow] * (place >= fast), id=ident(case.name))
-            for place, case in enumerate(drawn)
-        ],
-    )
+    chosen = sorted(cases, key=lambda case: _drawn("0", case))
+    others = sorted(chosen[fast:], key=lambda case: _drawn(SEED, case))
+    slow = [pytest.param(c, marks=pytest.mark.slow, id=ident(c.name)) for c in others]
+    quick = [pytest.param(c, id=ident(c.name)) for c in chosen[:fast]]
+    return pytest.mark.parametrize("case", [*quick, *slow[: max(0, CASES - fast)]])
+
+
+def _drawn(seed: str, case: Case) -> int:
+    return zlib.crc32(f"{seed} {case.name}".encode(errors="replace"))
 
 
 def ident(name: str) -> str:
