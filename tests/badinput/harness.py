@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-ANSWER_SECONDS = 60
+ANSWER_SECONDS = float(os.environ.get("BADINPUT_SECONDS", "60"))
 TRAINING_SECONDS = 15
 """A training that is still going after this long is told to stop, and must save and do so."""
 TRAINS = ("train", "compare", "sweep", "bench")
 CODES = {0, 1, 2, 129, 130, 143}
-UNSAID = {0, 129, 130, 143, -signal.SIGHUP, -signal.SIGTERM}
+KILLED = {-signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM}
+"""A signal's own end, which shells show as 129, 130 and 143: there was nothing yet to save."""
+UNSAID = {0, 129, 130, 143, *KILLED}
 """Exit codes that need no line on stderr."""
 KEPT = (".lock", "predictions.npz", "__pycache__")
 """What a command may leave behind, or change, even where it fails: a lock and caches."""
@@ -204,7 +206,7 @@ def run(case: Case, world: Path, folder: Path, server: Server | Plain) -> Outcom
     if (folder / "canary").exists():
         traces.append("ran foreign code")
     traces += [f"left {path.name} in TMPDIR" for path in (folder / "tmp").iterdir()]
-    if code not in (0, 1, 129, 130, 143):  # a run that had begun may stay
+    if code not in {0, 1, 129, 130, 143, *KILLED}:  # a run that had begun may stay
         after = digests(work)
         changed = sorted(name for name in before | after if before.get(name) != after.get(name))
         traces += [f"changed {c}" for c in changed if not any(map(Path(c).match, case.writes))][:4]
@@ -244,8 +246,7 @@ def faults(outcome: Outcome, streams: Sequence[int] = (1, 2)) -> list[str]:
     """
     code, err = outcome.code, outcome.err
     found = list(outcome.traces)
-    stopped = code in (-signal.SIGTERM, -signal.SIGHUP)  # before anything was there to be saved
-    if code not in CODES and not stopped:
+    if code not in CODES | KILLED:
         found.append(f"exit code {code}")
     for word in ("Traceback", "Exception ignored in", "Fatal Python error"):
         if word in outcome.out + err:
