@@ -178,7 +178,9 @@ def run(case: Case, world: Path, folder: Path, server: Server | Plain) -> Outcom
         Path(path).touch()
     env = {
         **os.environ,
-        **{"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "MPLBACKEND": "Agg"},
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
+        "MPLBACKEND": "Agg",
         "BADINPUT_CANARY": str(folder / "canary"),
         **case.env,
     }
@@ -284,19 +286,16 @@ def copy(source: Path, target: Path) -> None:
 def digests(folder: Path) -> dict[str, str]:
     """Returns the type, rights and content of everything in a folder, by relative path."""
     found = {}
-    for at, below, files in os.walk(os.fsencode(folder)):
-        for name in [*below, *files]:
-            path = os.path.join(at, name)  # bytes, which pathlib does not take
-            status = os.lstat(path)
+    for at, below, files in os.walk(folder):
+        for path in (Path(at, name) for name in (*below, *files)):
+            status = path.lstat()
             what = f"{status.st_mode:o}"
             if stat.S_ISREG(status.st_mode) and status.st_size < 1 << 26:
-                with open(path, "rb") as file:
-                    what += hashlib.sha256(file.read()).hexdigest()
+                what += hashlib.sha256(path.read_bytes()).hexdigest()
             elif stat.S_ISLNK(status.st_mode):
-                what += repr(os.readlink(path))
-            relative = os.fsdecode(os.path.relpath(path, os.fsencode(folder)))
-            if not {*Path(relative).parts} & {*KEPT}:
-                found[relative] = what
+                what += str(path.readlink())
+            if not {*path.parts} & {*KEPT}:
+                found[str(path.relative_to(folder))] = what
     return found
 
 
@@ -307,11 +306,6 @@ def _preload() -> None:
     import pkgutil
     import warnings
 
-    import matplotlib.pyplot
-    import PIL.ImageOps
-    import rich.progress
-    import sklearn.datasets
-    import tensorboardX
     import tensorflow_datasets as tfds
 
     import jaxcnn
@@ -339,7 +333,7 @@ def _command() -> int:
     from jaxcnn.cli import main
 
     code = main()
-    if len(os.listdir("/proc/self/task")) == 1:
+    if len([*Path("/proc/self/task").iterdir()]) == 1:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()

@@ -123,5 +123,3 @@ def test_command_lines(clean, case):
 @table(fields(), fast=40)
 def test_fields(clean, case):
     clean("fields", case)
-
-

@@ -35,7 +35,9 @@ def png(width: int, height: int, content: bytes = b"", depth: int = 8, colour: i
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     data = zlib.compress(content)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
 
 
 def images() -> dict[str, bytes]:
@@ -379,7 +381,9 @@ def weight_cases() -> Iterator[Case]:
         def rename(folder: Path, suffix: str = suffix) -> None:
             (folder / f"x.{suffix}").write_bytes(_pickle())
 
-        yield Case(f"import a pickle named .{suffix}", ("import", f"x.{suffix}", *IMPORT[2:]), rename)
+        yield Case(
+            f"import a pickle named .{suffix}", ("import", f"x.{suffix}", *IMPORT[2:]), rename
+        )
     classes = {"few": b"a\nb\n", "not UTF-8": b"\xff\n" * 10, "of markup": b"[/a]$x_1$\n" * 10}
     classes |= {"empty": b"", "with line breaks": b"\x85\x0b" * 10, "of NULs": b"\0\n" * 10}
     for what, content in classes.items():
@@ -387,14 +391,18 @@ def weight_cases() -> Iterator[Case]:
         def name_classes(folder: Path, content: bytes = content) -> None:
             (folder / "classes.txt").write_bytes(content)
 
-        yield Case(f"import with classes {what}", (*IMPORT, "--classes", "classes.txt"), name_classes)
+        yield Case(
+            f"import with classes {what}", (*IMPORT, "--classes", "classes.txt"), name_classes
+        )
     for way, ruin in RUIN.items():
 
         def ruin_classes(folder: Path, ruin: Any = ruin) -> None:
             (folder / "classes.txt").write_text("a\n" * 10)
             ruin(folder / "classes.txt")
 
-        yield Case(f"import with classes {way}", (*IMPORT, "--classes", "classes.txt"), ruin_classes)
+        yield Case(
+            f"import with classes {way}", (*IMPORT, "--classes", "classes.txt"), ruin_classes
+        )
 
 
 @table(image_cases(), fast=40)

@@ -72,33 +72,27 @@ def whole() -> Iterator[Case]:
 
 DOCUMENTS: dict[str, Any] = {
     "config.json": json.loads(json.dumps(to_dict(Experiment()))),
-    "dataset.json": dict.fromkeys(
-        ("name", "classes", "image_shape", "train_examples", "test_examples", "sha256")
-        + ("test_form", "test_sha256")
-    )
-    | {"classes": ["0", "1"], "image_shape": [8, 8, 1]},
-    "summary.json": dict.fromkeys(
-        ("epochs", "step", "test_top1", "test_top5", "test_loss", "parameters", "seconds")
-        + ("params_sha256", "state_sha256", "best_step", "stopped_early", "images_per_sec")
-    ),
+    "dataset.json": {
+        **dict.fromkeys(("name", "train_examples", "test_examples", "sha256", "test_form")),
+        "classes": ["0", "1"],
+        "image_shape": [8, 8, 1],
+        "test_sha256": "",
+    },
+    "summary.json": {
+        **dict.fromkeys(("epochs", "test_top1", "test_top5", "test_loss", "parameters", "seconds")),
+        **dict.fromkeys(("params_sha256", "state_sha256", "stopped_early")),
+    },
     "env.json": {
         **dict.fromkeys(("platform", "processes", "cores", "processor", "system", "python")),
         "devices": ["cpu"],
         "versions": {"jax": "0"},
     },
-    "metrics.jsonl": dict.fromkeys(
-        ("step", "epoch", "lr", "train_loss", "train_top1", "test_loss", "test_top1", "test_top5")
-        + ("images_per_sec", "seconds", "grad_norm", "param_norm")
-    ),
+    "metrics.jsonl": {
+        **dict.fromkeys(("step", "epoch", "train_loss", "train_top1", "test_loss", "test_top1")),
+        **dict.fromkeys(("lr", "test_top5", "images_per_sec")),
+    },
 }
 """The outlines of the files: where a value can be replaced."""
-
-
-def test_the_outlines_are_those_of_the_files(valid):
-    for name, outline in DOCUMENTS.items():
-        file = (valid / "run" / name).read_text()
-        found = json.loads(file.splitlines()[0] if name.endswith("l") else file)
-        assert {p for p in found if p in outline}, name
 
 
 def single() -> Iterator[Case]:

@@ -207,7 +207,10 @@ NUMBERS = ("COLUMNS", "LINES", "NPROC", "OMP_NUM_THREADS", "JAX_NUM_CPU_DEVICES"
 FOLDERS = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "MPLCONFIGDIR")
 OTHERS: tuple[Mapping[str, str | None], ...] = (
     *({"JAX_PLATFORMS": v} for v in ("", "tpu", "cuda", "nothing", "cpu,tpu", "CPU")),
-    *({"XLA_FLAGS": v} for v in ("--nothing", "nothing", "--xla_force_host_platform_device_count=0")),
+    *(
+        {"XLA_FLAGS": v}
+        for v in ("--nothing", "nothing", "--xla_force_host_platform_device_count=0")
+    ),
     *({"XLA_FLAGS": f"--xla_force_host_platform_device_count={n}"} for n in ("x", "3", "-1")),
     *({"JAX_ENABLE_X64": v} for v in ("1", "maybe")),
     *({"JAX_DISABLE_JIT": v} for v in ("1", "x")),
@@ -243,10 +246,7 @@ IN_AN_ENVIRONMENT = {
 
 
 def environment_cases() -> Iterator[Case]:
-    settings = [
-        *OTHERS,
-        *({name: word} for name in (*NUMBERS, *FOLDERS) for word in WRONG),
-    ]
+    settings = [*OTHERS, *({name: word} for name in (*NUMBERS, *FOLDERS) for word in WRONG)]
     for command, argv in IN_AN_ENVIRONMENT.items():
         for env in settings:
             said = " ".join(f"{name}={value}"[:60] for name, value in env.items())
@@ -257,7 +257,11 @@ def environment_cases() -> Iterator[Case]:
                 streams = {fd: target}
                 yield Case(name, argv, streams=streams, plain=True)
         yield Case(f"{command} with all closed", argv, streams={1: None, 2: None}, plain=True)
-        for name, limit in (("RLIMIT_NOFILE", 40), ("RLIMIT_AS", 1 << 30), ("RLIMIT_STACK", 1 << 18)):
+        for name, limit in (
+            ("RLIMIT_NOFILE", 40),
+            ("RLIMIT_AS", 1 << 30),
+            ("RLIMIT_STACK", 1 << 18),
+        ):
             yield Case(f"{command} with {name} {limit}", argv, limits={name: limit}, plain=True)
 
 
@@ -293,7 +297,10 @@ def signal_cases() -> Iterator[Case]:
             for plain in (False, True):
                 for trial in range(8):
                     rng = random.Random(f"{command} {name} {trial} {plain}")
-                    delays = [rng.uniform(plain, 3 + 2 * plain), *(rng.uniform(0.01, 0.2) for _ in "12")]
+                    delays = [
+                        rng.uniform(plain, 3 + 2 * plain),
+                        *(rng.uniform(0.01, 0.2) for _ in "12"),
+                    ]
                     yield Case(
                         f"{command} with {name} {trial}{' from the start' * plain}",
                         argv,
@@ -322,5 +329,3 @@ def test_environments(clean, case):
 @table(signal_cases(), fast=8)
 def test_signals(clean, case):
     clean("signals", case)
-
-

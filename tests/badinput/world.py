@@ -73,8 +73,12 @@ def call(server: harness.Server, folder: Path, argv: Sequence[str]) -> None:
     streams = {1: str(out), 2: str(out)}
     server.start(
         {
-            **{"argv": argv, "cwd": str(folder), "env": dict(os.environ), "modules": ""},
-            **{"streams": streams, "limits": harness.LIMITS},
+            "argv": argv,
+            "cwd": str(folder),
+            "env": dict(os.environ),
+            "modules": "",
+            "streams": streams,
+            "limits": harness.LIMITS,
         }
     )
     code = server.wait(300)
