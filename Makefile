@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow lint help clean
+.PHONY: train test test-slow badinput lint help clean
 
 help:
 	@echo "make train      train LeNet-5 on digits (a minute, no data needed)"
 	@echo "make test       the whole fast test suite"
 	@echo "make test-slow  the long tests"
+	@echo "make badinput   thousands of bad inputs, others every day, to every command"
 	@echo "make lint       formatting, lint, import contracts, types"
 	@echo "make clean      remove the virtual environment"
 
@@ -21,6 +22,9 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/pytest -m slow --timeout 3600
+
+badinput: $(VENV)/.installed-test
+	BADINPUT_SEED=$${BADINPUT_SEED-$$(date +%Y%m%d)} $(BIN)/pytest tests/badinput -m slow -n 2
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
