@@ -405,17 +405,17 @@ def weight_cases() -> Iterator[Case]:
         )
 
 
-@table(image_cases(), fast=40)
+@table(image_cases(), fast=30)
 def test_images(clean, case):
     clean("images", case)
 
 
-@table(photo_cases(), fast=20)
+@table(photo_cases(), fast=12)
 def test_folders_of_photos(clean, case):
     clean("photos", case)
 
 
-@table(record_cases(), fast=30)
+@table(record_cases(), fast=16)
 def test_records(clean, case):
     clean("TFDS", case)
 

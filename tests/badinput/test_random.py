@@ -153,10 +153,10 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "number",
-    [0, 1]
+    [0]
     + [
         pytest.param(int(SEED) * 1000 + n, marks=pytest.mark.slow)
-        for n in range(2, CASES // EXAMPLES)
+        for n in range(1, CASES // EXAMPLES)
     ],
 )
 def test_random_input(clean: Callable[..., None], tmp_path: Path, kind: str, number: int) -> None:

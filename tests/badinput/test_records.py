@@ -266,16 +266,16 @@ def _spoilt(file: str, ruin: Callable[[Path], object], seal: bool) -> Callable[[
     return spoil
 
 
-@table(whole(), fast=30)
+@table(whole(), fast=24)
 def test_whole_files(clean, case):
     clean("records", case)
 
 
-@table(single(), fast=50)
+@table(single(), fast=40)
 def test_single_values(clean, case):
     clean("values", case)
 
 
-@table(checkpoints(), fast=30)
+@table(checkpoints(), fast=20)
 def test_checkpoints(clean, case):
     clean("checkpoints", case)

@@ -316,16 +316,16 @@ def test_experiments(clean, case):
     clean("experiments", case)
 
 
-@table(output_cases(), fast=25)
+@table(output_cases(), fast=14)
 def test_outputs(clean, case):
     clean("outputs", case)
 
 
-@table(environment_cases(), fast=10)
+@table(environment_cases(), fast=8)
 def test_environments(clean, case):
     clean("environments", case)
 
 
-@table(signal_cases(), fast=8)
+@table(signal_cases(), fast=6)
 def test_signals(clean, case):
     clean("signals", case)
