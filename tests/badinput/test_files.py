@@ -78,7 +78,7 @@ def images() -> dict[str, bytes]:
         "of no size": png(0, 0),
         "of depth 3": png(8, 8, b"\0" * 72, depth=3),
         "of colour 9": png(8, 8, b"\0" * 72, colour=9),
-        "with a bomb": png(8, 8, b"\0" * 50_000_000),
+        "with a bomb": png(8, 8, b"\0" * 10_000_000),
         "with no data": png(8, 8),
         "with a huge text": whole[:-12] + b"\0\0\0\0zTXt\0\0\0\0" + whole[-12:],
     }
@@ -108,8 +108,9 @@ ON_AN_IMAGE = {
 
 
 def image_cases() -> Iterator[Case]:
+    files = images()
     for command, (argv, place) in ON_AN_IMAGE.items():
-        for what, content in images().items():
+        for what, content in files.items():
 
             def write(folder: Path, place: str = place, content: bytes = content) -> None:
                 (folder / place).write_bytes(content)
@@ -339,9 +340,9 @@ FILES: dict[str, Callable[[Path], object]] = {
     "a header that is a list": _of(b"[]"),
     "a header that is not UTF-8": _of(b'{"\xff":1}'),
     "a surrogate for a name": _of(b'{"\\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
-    "a name with a line break": _of({"a\nb": _one()["a"]}),  # type: ignore[index]
-    "a name of 100,000 letters": _of({"x" * 100_000: _one()["a"]}),  # type: ignore[index]
-    "100,000 names": _of({str(i): _one()["a"] for i in range(100_000)}),  # type: ignore[index]
+    "a name with a line break": _of({"a\nb": _one()["a"]}),
+    "a name of 100,000 letters": _of({"x" * 100_000: _one()["a"]}),
+    "100,000 names": _of(dict.fromkeys(map(str, range(100_000)), 1)),
     "bytes left over": _of(_one(), b"\0" * 100),
     "bytes missing": _of(_one(), b"\0" * 4),
     "half an array": _of(_one(), b"\0" * 7),

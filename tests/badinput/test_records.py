@@ -1,6 +1,7 @@
 """What a run folder holds: JSON that is spoilt as a whole or at one place, and checkpoints."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -96,28 +97,29 @@ DOCUMENTS: dict[str, Any] = {
 
 
 def single() -> Iterator[Case]:
+    """Yields a case for each value in each place; the commands take turns."""
+    turn = itertools.count()
     for name, outline in DOCUMENTS.items():
+        commands = [*PLACES[f"run/{name}"].items()]
         for path in paths(outline):
             for wrong, value in {**VALUES, "left out": ...}.items():
-                for command, argv in PLACES[f"run/{name}"].items():
+                command, argv = commands[next(turn) % len(commands)]
 
-                    def spoil(
-                        folder: Path, name: str = name, path: Any = path, value: Any = value
-                    ) -> None:
-                        file = folder / "run" / name
-                        lines = [file.read_text()]
-                        if name.endswith("l"):
-                            lines = lines[0].splitlines()
-                        try:
-                            lines[-1] = replaced(json.loads(lines[-1]), path, value)
-                        except (KeyError, IndexError, TypeError):
-                            pytest.skip("this file has no such value")
-                        if name.endswith("l"):
-                            lines[-1] = " ".join(lines[-1].split("\n")) + "\n"
-                        file.write_text("\n".join(lines))
+                def spoil(
+                    folder: Path, name: str = name, path: Any = path, value: Any = value
+                ) -> None:
+                    file = folder / "run" / name
+                    *lines, last = [file.read_text()]
+                    if name.endswith("l"):
+                        *lines, last = last.splitlines()
+                    try:
+                        text = replaced(json.loads(last), path, value)
+                    except (KeyError, IndexError, TypeError):
+                        pytest.skip("this file has no such value")
+                    file.write_text("\n".join([*lines, " ".join(text.split("\n")) + "\n"]))
 
-                    where = ".".join(map(str, path))
-                    yield Case(f"{command} with {name} {where} {wrong}", argv, spoil, WRITES)
+                where = ".".join(map(str, path))
+                yield Case(f"{command} with {name} {where} {wrong}", argv, spoil, WRITES)
 
 
 STEP = "run/checkpoints/latest/4"
