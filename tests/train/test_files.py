@@ -194,6 +194,15 @@ def test_results_of_many_runs_have_their_place_before_the_work(command, name, ca
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_every_run_has_its_place_before_the_first_is_trained(capsys, tmp_path):
+    (tmp_path / "seed1").mkdir()
+    (tmp_path / "seed1" / "curves.png").symlink_to(tmp_path / "elsewhere")
+    command = ("train", "experiments/lenet5_digits.py", "--seeds", "2", "--workdir", str(tmp_path))
+    assert cli.main(command) == 2
+    assert "seed1/curves.png: cannot be written (is a link" in capsys.readouterr().err
+    assert not (tmp_path / "seed0").exists()
+
+
 # ----------------------------------------------------------------------------- the run folder
 
 
