@@ -112,14 +112,11 @@ def require_room(what: str, needed: int) -> None:
     """
     needed //= jax.process_count()
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    if any(
-        "bytes_limit" not in found for found in stats
-    ):  # a CPU counts nothing: its devices share the host's memory
+    limits: list[int] = [stat["bytes_limit"] for stat in stats if "bytes_limit" in stat]
+    if not limits:  # a CPU counts nothing: its devices share the host's memory
         require_memory(what, needed)
-        return
-    limit = sum(found["bytes_limit"] for found in stats)
-    if needed > limit:
+    elif needed > sum(limits):
         raise InputError(
             f"{what}: needs {needed / 1e9:,.1f} GB of device memory, of which there are "
-            f"{limit / 1e9:,.1f} GB"
+            f"{sum(limits) / 1e9:,.1f} GB"
         )
