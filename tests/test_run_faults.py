@@ -19,11 +19,13 @@ from jaxcnn.analysis import plots
 from jaxcnn.cli import _verdict
 from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.errors import InputError, NotWritten, as_not_written
-from jaxcnn.runs import group
+from jaxcnn.runs import group, trained
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.stop import NOTED, StopRequest
+from jaxcnn.runs.trained import restore
 from jaxcnn.train import checkpoint, files, run_folder, tensorboard
 from jaxcnn.train.checkpoint import MANIFEST, Checkpoints
+from jaxcnn.train.state import variables_of
 
 TINY = Experiment(
     name="tiny",
@@ -140,8 +142,6 @@ def test_the_arrays_must_be_of_the_step_and_the_seed(own, field):
     """Where meta has been made to fit."""
     path = own / "checkpoints" / "latest"
     saved = run_folder.checkpoints(own, "latest")
-    from jaxcnn.runs.trained import restore
-
     state = replace(restore(own).state, **{field: jnp.int32(9)})
     meta = json.loads((path / "4" / "meta" / "metadata").read_text())
     shutil.rmtree(path / "4")
@@ -162,7 +162,7 @@ def test_an_older_folder_opens_and_goes_on_with_one_line(own, caplog):
             said.append(text)
 
     group.train_one(LONGER, own, Ear())
-    assert sum("from before they named their run" in text for text in said) == 1
+    assert sum("before checkpoints named their run" in text for text in said) == 1
     assert json.loads((own / "run.json").read_text())["unmarked_until"] == 4
     # The one before the newest still opens, since it is not newer than the id.
     shutil.rmtree(own / "checkpoints" / "latest" / "6")
@@ -236,6 +236,25 @@ def test_a_full_disk_costs_one_line_wherever_it_strikes(
     ended = group.train_one(TINY, tmp_path / "a")
     whole = json.loads((runs / "own" / "summary.json").read_text())
     assert ended["state_sha256"] == whole["state_sha256"]
+
+
+def test_an_import_that_found_no_room_can_be_given_again(runs, tmp_path, monkeypatch):
+    """What it leaves is no run; and what it makes is bound to its folder as a run is."""
+    known = variables_of(restore(runs / "own").state)
+    monkeypatch.setattr(trained.models, "load_torch_weights", lambda *args, **shape: known)
+    out = tmp_path / "weights"
+    given = Path("x.safetensors"), TINY, tuple("0123456789"), (8, 8, 1), out
+    monkeypatch.setattr(checkpoint, "write_text", full)
+    with pytest.raises(NotWritten, match=r"weights: cannot be written"):
+        trained.import_weights(*given)
+    monkeypatch.setattr(checkpoint, "write_text", files.write_text)
+    trained.import_weights(*given)
+    assert restore(out).step == 0
+    with pytest.raises(InputError, match="holds a run or weights already"):
+        trained.import_weights(*given)
+    (out / "checkpoints" / "latest" / "0").rename(out / "checkpoints" / "latest" / "4")
+    with pytest.raises(InputError, match="latest/4: was saved as step 0"):
+        restore(out)
 
 
 @pytest.mark.parametrize(

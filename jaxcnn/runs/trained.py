@@ -14,7 +14,7 @@ from jaxcnn import models
 from jaxcnn.config import Data, Experiment, to_dict
 from jaxcnn.data import sources
 from jaxcnn.data.images import read_image, stored_fit
-from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.errors import InputError, as_input_error, as_not_written
 from jaxcnn.runs import network
 from jaxcnn.train import files, identity, mesh, records, run_folder
 from jaxcnn.train.state import TrainState, eval_variables, sha256
@@ -268,8 +268,8 @@ def import_weights(
         variables = models.load_torch_weights(built.model, path, input_shape=built.input_shape)
     state = built.start_from(variables, jnp.int32(experiment.train.seed))
     about = {"name": experiment.data.name, "classes": classes, "image_shape": image_shape}
-    with contextlib.closing(run_folder.RunFolder(out)) as run:
-        if any((out / "checkpoints").glob("*/*")):
+    with as_not_written(out), contextlib.closing(run_folder.RunFolder(out)) as run:
+        if run_folder.holds_checkpoints(out):
             raise InputError(f"--out {out}: holds a run or weights already; give another folder")
         known = identity.read(out, to_dict(experiment)).claimed(0)
         run.claim(to_dict(experiment), about, run_folder.environment())

@@ -115,13 +115,15 @@ class Training:
         restored = self._identity.restore(self._latest_saved, shapes)
         if restored is None:
             self._say(
-                f"{self._latest_saved.folder} holds no checkpoint: beginning anew, and with it "
-                f"those in {self._best_saved.folder}"
+                f"{self._latest_saved.folder} holds no checkpoint: the run begins anew, and makes "
+                f"those in {self._best_saved.folder} again"
             )
             return None
         state, meta = restored
         if "run" not in meta:
-            self._say(f"the checkpoint of step {meta['step']} is from before they named their run")
+            self._say(
+                f"the checkpoint of step {meta['step']} was made before checkpoints named their run"
+            )
         env = processes.on_first(
             lambda: msgspec.to_builtins(files.read(self.folder / "env.json", records.Environment))
         )
