@@ -26,7 +26,7 @@ def require_memory(what: str, needed: int) -> None:
     there = available()
     if needed > there:
         raise InputError(
-            f"{what}: needs {_gb(needed)} of memory, of which {_gb(there)} is available"
+            f"{what}: needs {gigabytes(needed)} of memory, of which {gigabytes(there)} is available"
         )
 
 
@@ -59,5 +59,10 @@ def _field(file: str, name: str) -> int | None:
     return None
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB"
+def gigabytes(size: int) -> str:
+    """Writes a number of bytes.
+
+    >>> gigabytes(12_345_678_901), gigabytes(1_234_567)
+    ('12.3 GB', '0.0012 GB')
+    """
+    return f"{size / 1e9:,.{1 if size >= 1e8 else 4}f} GB"

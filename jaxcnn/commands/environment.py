@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def check() -> None:
     flags = os.environ.get("XLA_FLAGS")
     if flags and (fault := _fault_of_xla_flags(flags)):
         raise InputError(f"XLA_FLAGS={flags!r}: must be flags of XLA ({fault})")
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    if not re.fullmatch("[0-9]+( *, *[0-9]+)*", threads.strip(), re.ASCII):
+        raise InputError(f"OMP_NUM_THREADS={threads!r}: must be a positive whole number")
     _keep_programs()
     try:
         import jax

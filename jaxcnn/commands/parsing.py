@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import inspect
 import sys
 import traceback
 from collections.abc import Iterator
@@ -61,6 +62,8 @@ def _load(path: Path, kind: type[T]) -> T:
     except BaseException as error:  # whatever the file does, such as sys.exit
         raise InputError(f"{what}{_fault(error, path)}") from error
     if not fits:
+        if inspect.iscoroutine(found):
+            found.close()  # else Python would warn that nobody awaited it
         hint = f"; use `jaxcnn compare {path}`" if isinstance(found, Comparison) else ""
         raise InputError(
             f"{what}: config() must return a jaxcnn.config.{kind.__name__}, "

@@ -205,8 +205,8 @@ def _in_memory(dataset: Dataset, config: Data) -> Dataset:
     number = len(dataset.train) + len(dataset.test)
     if dataset.render is None:
         require_memory(
-            f"data.streaming={config.streaming}: {number:,} images of "
-            f"{height}x{width}x{channels} held in memory, which data.streaming=True would not be,",
+            f"data.streaming={config.streaming}: to hold {number:,} images of "
+            f"{height}x{width}x{channels}, which data.streaming=True does not,",
             2 * number * height * width * channels,
         )
     faults = Faults(config.max_bad_images)

@@ -20,7 +20,7 @@ from jaxcnn.data import augment, pipeline, sources, views
 from jaxcnn.data.feed import open_stream
 from jaxcnn.data.stream import Stream
 from jaxcnn.errors import InputError
-from jaxcnn.runs.network import Network
+from jaxcnn.runs.network import Network, require_planned
 from jaxcnn.runs.trained import Trained, restore
 from jaxcnn.train import files, mesh, metrics, step
 from jaxcnn.train.records import RunDataset, Summary
@@ -65,6 +65,7 @@ def compile_evaluate(
         pipeline.in_batches(dataset.test, data.eval_batch_size, devices.size), where
     )
     compiled = program.lower(state, batches).compile()
+    require_planned(compiled, data, "eval_batch_size")
     return lambda state: compiled(state, batches)
 
 

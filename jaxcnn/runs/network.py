@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import optax
 
 from jaxcnn import models
-from jaxcnn.config import Experiment
+from jaxcnn.config import Data, Experiment
 from jaxcnn.config.checked import require
 from jaxcnn.data import augment
 from jaxcnn.errors import InputError
-from jaxcnn.memory import require_memory
+from jaxcnn.memory import gigabytes, require_memory
 from jaxcnn.train import optim
 from jaxcnn.train.state import TrainState, init_state, state_from
 
@@ -117,6 +117,23 @@ def require_room(what: str, needed: int) -> None:
         require_memory(what, needed)
     elif needed > sum(limits):
         raise InputError(
-            f"{what}: needs {needed / 1e9:,.1f} GB of device memory, of which there are "
-            f"{sum(limits) / 1e9:,.1f} GB"
+            f"{what}: needs {gigabytes(needed)} of device memory, of which there are "
+            f"{gigabytes(sum(limits))}"
         )
+
+
+def require_planned(compiled: Any, data: Data, field: str) -> None:
+    """Checks that there is room for what XLA plans beside a program's arguments, which are there.
+
+    Args:
+        compiled: the program.
+        data: the config of the data.
+        field: the field of it that says how large a batch is.
+
+    Raises:
+        InputError: there is less.
+    """
+    plan = compiled.memory_analysis()
+    if plan is not None:
+        needed = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+        require_room(f"data.{field}={getattr(data, field)}: each step with a batch", int(needed))

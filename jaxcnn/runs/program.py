@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,26 +94,19 @@ class Program:
         self.environment = {**run_folder.environment(), "mesh": dict(devices.shape)}
 
     def _require_room(self) -> None:
-        """Checks that steps can be counted, and that what is surely needed has room.
+        """Checks that steps can be counted, and that a learning rate for each of them has room.
 
-        That is the state with a learning rate for each step, the images of a batch, and the
-        evaluation's confusion matrix. What lies between the layers is known once it is compiled.
+        So must the evaluation's confusion matrix. What a step needs is known once it is compiled.
 
         Raises:
             InputError: names what is too large.
         """
-        data, epochs = self.experiment.data, self.experiment.train.epochs
+        epochs, classes = self.experiment.train.epochs, len(self.dataset.classes)
         accepted = f"of fewer than 2**31 steps; an epoch has {self.steps_per_epoch:,}"
         require("train.epochs", epochs, self.total_steps < 2**31 - 1, accepted)
-        state, image = network.nbytes(self.network.shapes), math.prod(self.network.input_shape)
         need = network.require_room
         # The schedule is computed for all steps at once, from their numbers in 64 bits.
         need(f"train.epochs={epochs}: the learning rates of all steps", 32 * self.total_steps)
-        tested = min(data.eval_batch_size, len(self.dataset.test))
-        for name, n in (("batch_size", data.batch_size), ("eval_batch_size", tested)):
-            size = "x".join(map(str, self.network.input_shape))
-            need(f"data.{name}={n}: images of {size}, beside the state", state + 4 * image * n)
-        classes = len(self.dataset.classes)
         need(f"{classes:,} classes: the confusion matrix", 4 * classes**2)
 
     def _make_chunk(self, shuffle: pipeline.Shuffle | InBlocks) -> RatedChunk:
@@ -188,7 +180,7 @@ class Program:
         program = jax.jit(self.chunk, donate_argnums=0, out_shardings=self.layout)
         if not self.dataset.streamed:
             compiled = program.lower(state, given, placed, np.int32(0)).compile()
-            self._require_planned(compiled)
+            network.require_planned(compiled, self.experiment.data, "batch_size")
             return Compiled(
                 lambda states, ends: (compiled(states[0], given, placed, ends[0]),),
                 step.planned_bytes(compiled),
@@ -201,7 +193,7 @@ class Program:
         closing.callback(feed.close)
         held = {**given, "train": feed.block}
         compiled = program.lower(state, held, placed, np.int32(0)).compile()
-        self._require_planned(compiled)
+        network.require_planned(compiled, self.experiment.data, "batch_size")
 
         def run(state: TrainState, block: Any, end: np.int32) -> TrainState:
             return compiled(state, {**given, "train": block}, placed, end)
@@ -211,13 +203,6 @@ class Program:
             step.planned_bytes(compiled),
             lambda: feed.waited,
         )
-
-    def _require_planned(self, compiled: Any) -> None:
-        """Checks that there is room for what XLA plans beside the arguments, which are there."""
-        plan, batch_size = compiled.memory_analysis(), self.experiment.data.batch_size
-        if plan is not None:
-            needed = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-            network.require_room(f"data.batch_size={batch_size}: a training step", int(needed))
 
     def _put_block(self, block: dict[str, Any]) -> dict[str, Any]:
         """Puts a block of batches, (steps, n, ...) each, and the number of its first step."""

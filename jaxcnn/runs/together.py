@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.config import SeedsMode
+from jaxcnn.runs.network import require_planned
 from jaxcnn.runs.program import Compiled, Program, RatedChunk, States, program_key
 from jaxcnn.runs.training import Run
 from jaxcnn.train import files, mesh, processes, records, run_folder
@@ -183,6 +184,7 @@ def _compiled(
     given = program.given()
     held = mesh.place(rates, mesh.replicated(mesh.one_device()))
     compiled = jax.jit(together, donate_argnums=0).lower(states, given, held, ends).compile()
+    require_planned(compiled, program.experiment.data, "batch_size")
     return Compiled(
         lambda states, ends: compiled(states, given, held, ends), planned_bytes(compiled)
     )
