@@ -33,7 +33,7 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
                                     trains over values of any field, best first
   jaxcnn report RUN ...             one page on finished runs
   jaxcnn viz RUN ...                filters, feature maps, Grad-CAM, fields
-  jaxcnn bench [MODEL ...]          speed, memory, share of the roofline
+  jaxcnn bench [MODEL ...]          speed, memory, utilisation of the device
   jaxcnn summary MODEL              layers, shapes, parameters, MACs
   jaxcnn list [PATTERN] [--stats]   names of the models
 
@@ -136,7 +136,7 @@ def _verdict(error: Exception) -> tuple[int, str]:
             return 1, f"error: memory has run out ({what})"
         case RuntimeError() if "RESOURCE_EXHAUSTED" in what:
             return 1, f"error: memory of the device has run out; lower the batch size ({what})"
-    if fault := environment.fault_of_devices():
+    if fault := environment.fault_of_devices(error):
         return 2, f"error: {fault}"
     import traceback
 

@@ -84,8 +84,8 @@ class _Shown:
         try:
             yield
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            with contextlib.suppress(OSError), open(os.devnull, "w") as nothing:  # noqa: PTH123
+                os.dup2(nothing.fileno(), self.fileno())
             if self._name:
                 raise OSError(error.errno, error.strerror, self._name) from None
 

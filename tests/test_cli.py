@@ -664,6 +664,9 @@ def test_streams_that_take_nothing_break_nothing(command, code, err):
     [
         ("XLA_FLAGS", "--foo", "must be flags of XLA (Unknown flag in XLA_FLAGS: --foo)"),
         ("JAX_PLATFORMS", "foo", "must name devices of this machine (Unable to initialize"),
+        ("JAX_PLATFORMS", "cpu,", "must name devices of this machine (Unable to initialize"),
+        ("JAX_PLATFORM_NAME", "foo", "must name devices of this machine (Unknown backend foo"),
+        ("OMP_NUM_THREADS", "x", "must be a positive whole number"),
         ("JAX_ENABLE_X64", "1", "must be 0, or not set"),
         ("JAX_LOGGING_LEVEL", "foo", "must be a value that JAX takes (Invalid value"),
         ("JAX_COMPILATION_CACHE_DIR", __file__, "must be a folder (File exists)"),

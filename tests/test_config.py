@@ -296,7 +296,7 @@ def test_no_choice_is_missing_above():
 
 WHOLE, COUNT = "a whole number in [0, 2**31)", "a positive whole number below 2**31"
 SIDE = "a whole number in [1, 32768]"
-ABOVE, FROM = "a finite number above 0", "a finite number >= 0"
+ABOVE, FROM = "a finite number above 0 in float32", "a finite number >= 0 in float32"
 TINY, BELOW = 5e-324, 1 - 2**-53
 # What is accepted at either edge, what is refused next to it, and how that is said.
 EDGES = [
@@ -343,7 +343,7 @@ EDGES = [
         for kind, name in ((Optim, "layer_decay"), (Schedule, "factor"))
     ),
     *(
-        (Augment, n, (1, 9.0), (BELOW,), "a finite number >= 1")
+        (Augment, n, (1, 9.0), (BELOW,), "a finite number >= 1 in float32")
         for n in ("crop_aspect", "erasing_aspect")
     ),
     *(
@@ -359,7 +359,7 @@ EDGES = [
         *(Augment, "erasing_area", ((0, 0), (0, 1), (0.2, 0.2))),
         *(((0.3, 0.2), (-0.1, 0.2), (0, 1.1), (0.2,)), "two numbers in [0, 1], the smaller first"),
     ),
-    (Optim, "peak_lr", (TINY, 10), (0, -1.0), ABOVE),
+    (Optim, "peak_lr", (TINY, 10, 3.4e38), (0, -1.0, 3.5e38), ABOVE),
     (Optim, "clip_norm", (None, TINY), (0, -1.0), f"{ABOVE} or None"),
     (Optim, "freeze", ((), ("a", "b.*")), (("(",), ("a", ""), "a"), "a tuple of regular expr"),
     (Schedule, "power", (TINY, 3), (0, -1.0), ABOVE),

@@ -129,6 +129,9 @@ def test_what_counts_as_a_cluster():
     task = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1"}
     assert in_cluster(task)
     assert not in_cluster({**task, "SLURM_STEP_NUM_TASKS": "1"})
+    for name in task:
+        with pytest.raises(InputError, match=f"{name}='x': must be a whole number"):
+            in_cluster({**task, name: "x"})
     assert not in_cluster({"KUBERNETES_SERVICE_HOST": "10.0.0.1"})  # a pod of its own
     assert not in_cluster(dict(os.environ))
 

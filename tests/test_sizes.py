@@ -64,9 +64,7 @@ def test_a_compiled_step_that_has_no_room_is_named(monkeypatch):
     state, rates = large.init(np.int32(0)), large.rates(large.experiment)
     monkeypatch.setattr(memory, "available", lambda: 10**6)
     with contextlib.ExitStack() as closing:
-        with pytest.raises(
-            InputError, match=r"data\.batch_size=64: each step .* needs "
-        ):
+        with pytest.raises(InputError, match=r"data\.batch_size=64: each step .* needs "):
             large.compile_chunk(state, rates, closing)
         small = program(SMALL)
         small.compile_chunk(small.init(np.int32(0)), rates, closing)

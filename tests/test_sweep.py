@@ -99,7 +99,7 @@ def test_a_grid_gets_the_same_draws_at_every_point():
         (([], ["train.seed=int:0:9"], 10**9), "sweep: 1,000,000,000 trials"),
         (([f"train.seed={','.join(map(str, range(200)))}"], ["optim.b1=0:1"], 51), "10,200"),
         ((["train.seed=1"], [], 0, -1), "--seed -1: must be a whole number >= 0"),
-        ((["optim.peak_lr={1}"],), "optim.peak_lr={1}: must be a finite number above 0"),
+        ((["optim.peak_lr={1}"],), "optim.peak_lr={1}: must be a finite number above 0 in float32"),
         ((["optim.peak_lr=" + "[" * 500 + "]" * 500],), "optim.peak_lr="),
         ((["optim.peak_lr=" + "9" * 400],), "optim.peak_lr=999"),
         ((["optim.peak_lr=" + "9" * 5000],), "optim.peak_lr='999"),

@@ -67,21 +67,29 @@ def check() -> None:
             raise InputError(f"{name}={os.environ[name]!r}: must be {accepted}, or not set")
 
 
-def fault_of_devices() -> str:
+DEVICES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
+"""Variables that say which devices JAX uses."""
+
+
+def fault_of_devices(error: Exception) -> str:
     """Returns why JAX, where it is imported, finds no devices; nothing where it has some.
 
-    Only asked after an error: to start a device takes time and memory.
+    Args:
+        error: what has ended the command. Only then it is asked: to start a device takes time and
+            memory. Asked twice, JAX may pass over a platform that it has refused before.
     """
     jax = sys.modules.get("jax")
+    reason = str(error) if "Unable to initialize backend" in str(error) else ""
     try:
         if jax is not None:
             jax.devices()
-    except Exception as error:
-        given = {name: os.environ.get(name) for name in ("JAX_PLATFORMS", "XLA_FLAGS")}
-        names = [f"{name}={value!r}" for name, value in given.items() if value]
-        reason = str(error).partition("\n")[0] or "no such devices here"
-        return f"{' and '.join(names) or 'JAX'}: must name devices of this machine ({reason})"
-    return ""
+    except Exception as refused:
+        reason = reason or str(refused) or "no such devices here"
+    if not reason:
+        return ""
+    names = [f"{name}={os.environ[name]!r}" for name in DEVICES if os.environ.get(name)]
+    reason = reason.partition("\n")[0]
+    return f"{' and '.join(names) or 'JAX'}: must name devices of this machine ({reason})"
 
 
 @functools.cache

@@ -41,9 +41,9 @@ Count = Annotated[int, Accepts("a positive whole number below 2**31", lambda n: 
 Natural = Annotated[int, Accepts("a whole number in [0, 2**31)", lambda n: 0 <= n < 2**31)]
 Seed = Natural
 Side = Annotated[int, _whole(1, 2**15)]
-Positive = Annotated[float, Accepts("a finite number above 0", lambda x: x > 0)]
-NotNegative = Annotated[float, Accepts("a finite number >= 0", lambda x: x >= 0)]
-AtLeastOne = Annotated[float, Accepts("a finite number >= 1", lambda x: x >= 1)]
+Positive = Annotated[float, Accepts("a finite number above 0 in float32", lambda x: x > 0)]
+NotNegative = Annotated[float, Accepts("a finite number >= 0 in float32", lambda x: x >= 0)]
+AtLeastOne = Annotated[float, Accepts("a finite number >= 1 in float32", lambda x: x >= 1)]
 Share = Annotated[float, Accepts("in [0, 1]", lambda x: 0 <= x <= 1)]
 ShareBelowOne = Annotated[float, Accepts("in [0, 1)", lambda x: 0 <= x < 1)]
 ShareAboveZero = Annotated[float, Accepts("in (0, 1]", lambda x: 0 < x <= 1)]

@@ -16,12 +16,14 @@ jaxcnn.errors.InputError: train.mode='slow': must be 'fast', 'exact' or None
 import functools
 import operator
 import reprlib
-import sys
 from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from jaxcnn.errors import InputError
+
+FLOAT32_MAX = 3.4028234663852886e38
+"""The largest number of a field: all are computed with in float32, to which more is infinite."""
 
 
 class Accepts(NamedTuple):
@@ -132,7 +134,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         return len(value) == len(elements) and all(map(_fits, value, elements))
     if annotation is float:
         number = isinstance(value, float | int) and type(value) is not bool
-        return number and -sys.float_info.max <= value <= sys.float_info.max  # NaN is neither
+        return number and -FLOAT32_MAX <= value <= FLOAT32_MAX  # NaN is neither
     if annotation is int:
         return isinstance(value, int) and type(value) is not bool
     return isinstance(value, origin or annotation)

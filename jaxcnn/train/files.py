@@ -107,6 +107,8 @@ def _record(content: bytes, kind: type[T], where: str) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InputError(f"{where} is damaged: {_fault(str(error), value, kind)}") from error
+    except UnicodeError as error:  # such a half in the name of a field, which msgspec looks up
+        raise InputError(f"{where} is damaged: holds half a character ({error})") from error
 
 
 def _no_number(name: str) -> NoReturn:

@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -57,12 +58,13 @@ def in_cluster(environ: Mapping[str, str]) -> bool:
     """Tells whether SLURM, or Kubernetes with ``jax[k8s]``, runs this process as one of several.
 
     Raises:
-        InputError: SLURM's number of processes is no number.
+        InputError: a variable of SLURM that counts processes is no number.
     """
-    tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
-    if not tasks.isdecimal():
-        raise InputError(f"SLURM_STEP_NUM_TASKS={tasks!r}: must be a whole number, or not set")
-    slurm = int(tasks) > 1 and "SLURM_PROCID" in environ
+    counts = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID")
+    for name in counts:
+        if not re.fullmatch("[0-9]{1,9}", environ.get(name, "1")):
+            raise InputError(f"{name}={environ[name]!r}: must be a whole number, or not set")
+    slurm = int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environ
     indexed = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
     return slurm or (indexed and importlib.util.find_spec("kubernetes") is not None)
 

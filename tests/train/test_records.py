@@ -38,6 +38,7 @@ GARBAGE = {
     "long number": b'{"step": ' + b"9" * 5000 + b"}",
     "large number": b'{"optim": {"peak_lr": ' + b"9" * 400 + b'}, "versions": 1}',
     "deep": b'{"model": {"options": ' + b'{"a":' * 900 + b"1" + b"}" * 901 + b', "versions": 1}',
+    "half a character": b'{"\\ud800": 1, "versions": 1}',
     "nothing in it": b'{"classes": null, "train": null, "versions": 1}',
 }
 FIELDS = {
