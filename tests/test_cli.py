@@ -265,7 +265,7 @@ def test_a_config_with_unknown_fields_is_named(capsys, trained, tmp_path):
     config.write_text(config.read_text().replace('"peak_lr"', '"peek_lr"'))
     code, _, err = call(capsys, "eval", str(workdir))
     assert code == 2
-    assert err == "jaxcnn: error: config: unknown field optim.peek_lr\n"
+    assert err == f"jaxcnn: error: {config}: config: unknown field 'peek_lr' of 'optim'\n"
 
 
 def test_load_experiment_names_the_file(tmp_path):

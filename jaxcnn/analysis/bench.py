@@ -349,7 +349,7 @@ def run(
             models.standard_input(name)
         except ValueError as error:
             raise InputError(str(error)) from error
-    out = files.destination(out, "--out")
+    out = files.destination(out, "--out", "model,")
     written = io.StringIO()
     table = csv.DictWriter(written, columns(works))
     table.writeheader()

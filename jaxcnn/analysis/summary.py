@@ -8,7 +8,7 @@ has no receptive fields, counts FLOPs by compiling, and knows no operation witho
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
@@ -238,19 +238,15 @@ def render(summary: Summary, title: str | None = None) -> "Table":
     return table
 
 
-def render_stats(stats: Iterable[tuple[str, Summary]], title: str | None = None) -> "Table":
-    """Lays out the totals of models by name as a table for a terminal."""
-    from rich.table import Table
-
-    table = Table(title=title)
-    table.add_column("model", no_wrap=True)
-    for header in ("input", "parameters", "MACs", "activations", "receptive field"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, total in stats:
-        counts = (total.parameters, total.macs, total.activations)
-        field = _seen(total.receptive_field)
-        table.add_row(name, sizes(total.input_shape), *map(si, counts), field)
-    return table
+def stats_lines(names: Sequence[str]) -> Iterator[str]:
+    """Yields a header and a line on the totals of each model, each as soon as it is known."""
+    widest = max(map(len, names))
+    line = f"{{:<{widest}}}  {{:>11}}  {{:>10}}  {{:>8}}  {{:>11}}  {{:>15}}".format
+    yield line("model", "input", "parameters", "MACs", "activations", "receptive field")
+    for name in names:
+        total = model_stats(name)
+        counts = map(si, (total.parameters, total.macs, total.activations))
+        yield line(name, sizes(total.input_shape), *counts, _seen(total.receptive_field))
 
 
 Path = tuple[str, ...]

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 from jaxcnn.commands import arguments
 from jaxcnn.errors import InputError
-from jaxcnn.runs import display
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ def run(command: Command) -> int:
     if command.stats:
         from jaxcnn.analysis import summary
 
-        found = ((name, summary.model_stats(name)) for name in names)
-        display.console().print(summary.render_stats(found))
+        for line in summary.stats_lines(names):  # each takes a second or two
+            print(line, flush=True)
     else:
         print("\n".join(names))
     return 0

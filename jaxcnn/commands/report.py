@@ -24,16 +24,16 @@ def run(command: Command) -> int:
     """Writes the page and returns the exit code."""
     from jaxcnn.train import files
 
-    paths, out = command.runs, files.destination(command.out, "--out")
+    paths, out = command.runs, files.destination(command.out, "--out", "<!DOCTYPE html>")
 
     from jaxcnn.analysis import arms
     from jaxcnn.runs import evaluation
 
     read, problems = arms.read_all(arms.find(paths))
-    for problem in problems:
-        complain(f"left out: {problem}")
     if not read:
         raise InputError(f"report: none of {len(problems)} runs can be reported; {problems[0]}")
+    for problem in problems:
+        complain(f"left out: {problem}")
     reported = arms.group(read)
     held = {}
     for run in read:

@@ -191,7 +191,7 @@ def append_bytes(path: Path, content: bytes, *, create: bool = True) -> None:
         os.fsync(file.fileno())
 
 
-def destination(path: Path, option: str) -> Path:
+def destination(path: Path, option: str, begins: str) -> Path:
     """Returns the file that a path from the user leads to, after checking that it can be written.
 
     Links are followed, also one to nothing; missing folders are made.
@@ -199,6 +199,7 @@ def destination(path: Path, option: str) -> Path:
     Args:
         path: the path as it was given.
         option: the option that it was given to, for the message.
+        begins: how a file begins that may be replaced; what holds something else stays.
 
     Raises:
         InputError: it leads to something that is no regular file, or cannot be written.
@@ -207,6 +208,10 @@ def destination(path: Path, option: str) -> Path:
     try:
         with contextlib.suppress(FileNotFoundError):
             _refuse_special(path.stat(), fault)
+            with path.open("rb") as file:
+                start = file.read(len(begins))
+            if start not in (b"", begins.encode()):
+                raise InputError(f"{fault} (holds something else, which would be lost)")
         found = Path(os.path.realpath(path))
         found.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=found.parent):  # said now, not when the work is done

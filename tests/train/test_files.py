@@ -82,16 +82,16 @@ def test_a_path_of_the_user_is_followed_to_a_regular_file_alone(special):
     path, kind = special
     (path.parent / "way").symlink_to(path)
     if kind == "a link":
-        assert files.destination(path.parent / "way", "--out") == path.parent / "victim"
+        assert files.destination(path.parent / "way", "--out", "mine") == path.parent / "victim"
         return
     for given in (path, path.parent / "way"):
         with pytest.raises(InputError, match=rf"--out {given}: cannot be written \(is {kind}"):
-            files.destination(given, "--out")
+            files.destination(given, "--out", "mine")
 
 
 def test_where_a_path_of_the_user_leads(tmp_path):
     (tmp_path / "to nothing").symlink_to(tmp_path / "new" / "folder" / "page.html")
-    found = files.destination(tmp_path / "to nothing", "--out")
+    found = files.destination(tmp_path / "to nothing", "--out", "page")
     files.write_text(found, "page")
     assert (tmp_path / "new" / "folder" / "page.html").read_text() == "page"
     assert (tmp_path / "to nothing").is_symlink()
@@ -99,7 +99,18 @@ def test_where_a_path_of_the_user_leads(tmp_path):
     long = "long" * 100
     for name in ("round", "to nothing/below a file", "a\0b", long, f"{long}/x", ""):
         with pytest.raises(InputError, match=r"--out .*cannot be written"):
-            files.destination(tmp_path / name, "--out")
+            files.destination(tmp_path / name, "--out", "page")
+
+
+def test_a_file_that_holds_something_else_stays(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "way").symlink_to("config.json")
+    for name in ("config.json", "way"):
+        with pytest.raises(InputError, match=rf"--out {tmp_path / name}: .*holds something else"):
+            files.destination(tmp_path / name, "--out", "page")
+    for content in ("", "page of yesterday"):
+        (tmp_path / "config.json").write_text(content)
+        assert files.destination(tmp_path / "way", "--out", "page") == tmp_path / "config.json"
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
