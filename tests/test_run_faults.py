@@ -70,6 +70,16 @@ def own(runs, tmp_path):
     return tmp_path / "own"
 
 
+class Said(group.Listener):
+    """Keeps the messages."""
+
+    def __init__(self):
+        self.texts = []
+
+    def message(self, text):
+        self.texts.append(text)
+
+
 def unmarked(folder):
     """Makes of a run what an older version would have left."""
     (folder / "run.json").unlink(missing_ok=True)
@@ -155,14 +165,9 @@ def test_an_older_folder_opens_and_goes_on_with_one_line(own, caplog):
     unmarked(own)
     assert evaluate(own)["test_examples"] == 360
     assert not caplog.text
-    said = []
-
-    class Ear(group.Listener):
-        def message(self, text):
-            said.append(text)
-
-    group.train_one(LONGER, own, Ear())
-    assert sum("before checkpoints named their run" in text for text in said) == 1
+    said = Said()
+    group.train_one(LONGER, own, said)
+    assert sum("before checkpoints named their run" in text for text in said.texts) == 1
     assert json.loads((own / "run.json").read_text())["unmarked_until"] == 4
     # The one before the newest still opens, since it is not newer than the id.
     shutil.rmtree(own / "checkpoints" / "latest" / "6")
@@ -181,14 +186,124 @@ def test_the_id_stays_and_changes_no_bits(runs, own):
     assert longer["epochs"] == 3
 
 
-@pytest.mark.parametrize("change", [{"best": {"test_top1": "x"}}, {"seconds": "x"}, {"best": 3}])
-def test_a_malformed_meta_is_named_on_resuming(own, change):
+def with_meta(own, change):
+    """Changes what the newest checkpoint tells beside its state, and seals it again."""
     path = own / "checkpoints" / "latest" / "4"
-    meta = json.loads((path / "meta" / "metadata").read_text())
-    (path / "meta" / "metadata").write_text(json.dumps(meta | change))
+    meta = json.loads((path / "meta" / "metadata").read_text()) | change
+    meta = {name: value for name, value in meta.items() if value is not LACKING}
+    (path / "meta" / "metadata").write_text(json.dumps(meta))
     (path / MANIFEST).write_text(checkpoint._digests(path))
+
+
+LACKING = object()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"best": {"test_top1": "x"}},
+        {"best": {"test_top1": 1.0}},
+        {"best": 3},
+        {"best": LACKING},
+        {"seconds": "x"},
+        {"seconds": -5},
+    ],
+)
+def test_a_malformed_meta_is_named_on_resuming(own, change):
+    with_meta(own, change)
     with pytest.raises(InputError, match=r"latest/4: meta/metadata is damaged"):
         group.train_one(LONGER, own)
+
+
+def test_a_run_that_was_never_evaluated_goes_on(own):
+    """It has saved no best record."""
+    with_meta(own, {"best": {}})
+    assert group.train_one(LONGER, own)["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (LACKING, "config must be an object, is None"),
+        ([], r"config must be an object, is \[\]"),
+        ({"nets": {}}, "unknown section 'nets'"),
+        ({"train": {"epochs": -1}}, "epochs=-1"),
+    ],
+)
+def test_a_malformed_config_in_meta_is_named(own, config, named):
+    with_meta(own, {"config": config})
+    with pytest.raises(InputError, match=f"^checkpoint .*latest/4: .*{named}") as error:
+        evaluate(own)
+    assert len(str(error.value)) < 300
+
+
+def test_a_folders_name_is_not_believed_before_its_checkpoint_is_checked(own, caplog):
+    latest = own / "checkpoints" / "latest"
+    (latest / "9999999999").mkdir()
+    assert group.train_one(LONGER, own)["epochs"] == 3
+    assert f"{latest / '9999999999'} is damaged" in caplog.text
+    with pytest.raises(InputError, match=r"has done 6 steps.*at least 3 epochs"):
+        group.train_one(replace(TINY, train=Train(epochs=1)), own)
+    (latest / "6").rename(latest / "60")
+    with pytest.raises(InputError, match="latest/60: was saved as step 6; rename"):
+        group.train_one(replace(TINY, train=Train(epochs=4)), own)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"cores": "x"}'])
+def test_a_damaged_environment_costs_a_line(own, content):
+    if content is None:
+        (own / "env.json").unlink()
+    else:
+        (own / "env.json").write_text(content)
+    said = Said()
+    assert group.train_one(LONGER, own, said)["epochs"] == 3
+    assert sum("env.json" in text for text in said.texts) == 1
+    json.loads((own / "env.json").read_text())
+
+
+def test_a_warm_up_that_was_cut_is_named_with_what_goes_on(tmp_path):
+    asked = replace(TINY, schedule=Schedule("constant", warmup_epochs=2))
+    group.train_one(replace(asked, train=Train(epochs=1)), tmp_path / "a")
+    with pytest.raises(InputError, match=r"--schedule\.warmup-epochs 0\.1 goes on as it began"):
+        group.train_one(asked, tmp_path / "a")
+    begun = replace(asked, schedule=Schedule("constant", warmup_epochs=0.1))
+    assert group.train_one(begun, tmp_path / "a")["epochs"] == 2
+
+
+@pytest.mark.parametrize("name", ["latest", "best", "latest/damaged", "best/damaged"])
+@pytest.mark.parametrize("what", ["a file", "a link"])
+def test_what_lies_where_checkpoints_would_is_refused(tmp_path, name, what):
+    place = tmp_path / "a" / "checkpoints" / name
+    place.parent.mkdir(parents=True)
+    if what == "a file":
+        place.write_text("")
+    else:
+        place.symlink_to(tmp_path / "nothing")
+    with pytest.raises(InputError, match=f"{place}: cannot be written .must be a folder"):
+        group.train_one(TINY, tmp_path / "a")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_damaged_checkpoints_are_not_moved_over_a_link(own, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (own / "checkpoints" / "latest" / "damaged").symlink_to(tmp_path / "elsewhere")
+    (own / "checkpoints" / "latest" / "4" / MANIFEST).unlink()
+    with pytest.raises(InputError, match=r"damaged: cannot be written \(must be a folder, and no"):
+        group.train_one(LONGER, own)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_run_that_begins_anew_beside_damaged_checkpoints_says_so(own):
+    latest = own / "checkpoints" / "latest"
+    (latest / "damaged").mkdir()
+    (latest / "4").rename(latest / "damaged" / "4")
+    shutil.rmtree(latest / "2")
+    shutil.rmtree(own / "checkpoints" / "best")
+    (own / "summary.json").unlink()
+    said = Said()
+    group.train_one(TINY, own, said)
+    assert sum("latest/damaged: the run begins anew" in text for text in said.texts) == 1
+    assert (latest / "damaged" / "4").exists()
 
 
 def test_no_run_begins_anew_where_all_manifests_were_removed(own):
@@ -236,6 +351,48 @@ def test_a_full_disk_costs_one_line_wherever_it_strikes(
     ended = group.train_one(TINY, tmp_path / "a")
     whole = json.loads((runs / "own" / "summary.json").read_text())
     assert ended["state_sha256"] == whole["state_sha256"]
+
+
+def cut_short(monkeypatch, number, run):
+    """Ends a run as a kill would, before so many of its files were written."""
+    written, write = [], files.write_bytes
+
+    def killed(path, content):
+        if len(written) == number:
+            raise KeyboardInterrupt
+        write(path, content)
+        written.append(path.name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    return written
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_first_start_that_was_cut_short_can_be_given_again(runs, tmp_path, monkeypatch, number):
+    """Whatever it has written; and so can an import."""
+    folder, out = tmp_path / "a", tmp_path / "weights"
+    written = cut_short(monkeypatch, number, lambda: group.train_one(TINY, folder))
+    assert sorted(p.name for p in folder.iterdir() if p.is_file()) == sorted([".lock", *written])
+    ended = group.train_one(TINY, folder)
+    whole = json.loads((runs / "own" / "summary.json").read_text())
+    assert ended["state_sha256"] == whole["state_sha256"]
+
+    known = variables_of(restore(runs / "own").state)
+    monkeypatch.setattr(trained.models, "load_torch_weights", lambda *args, **shape: known)
+    given = Path("x.safetensors"), TINY, tuple("0123456789"), (8, 8, 1), out
+    cut_short(monkeypatch, min(number, 3), lambda: trained.import_weights(*given))
+    trained.import_weights(*given)
+    assert restore(out).step == 0
+
+
+def test_a_folder_with_nothing_but_an_id_can_be_used(tmp_path):
+    """Such as a version left that wrote run.json first."""
+    (tmp_path / "run.json").write_text(json.dumps({"run": "ab" * 16, "unmarked_until": -1}))
+    assert group.train_one(TINY, tmp_path)["epochs"] == 2
+    assert json.loads((tmp_path / "run.json").read_text())["run"] == "ab" * 16
 
 
 def test_an_import_that_found_no_room_can_be_given_again(runs, tmp_path, monkeypatch):

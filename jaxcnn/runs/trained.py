@@ -271,8 +271,9 @@ def import_weights(
     with as_not_written(out), contextlib.closing(run_folder.RunFolder(out)) as run:
         if run_folder.holds_checkpoints(out):
             raise InputError(f"--out {out}: holds a run or weights already; give another folder")
-        known = identity.read(out, to_dict(experiment)).claimed(0)
+        known = identity.read(out, to_dict(experiment))
         run.claim(to_dict(experiment), about, run_folder.environment())
+        known = known.claimed(0)
         with contextlib.closing(run_folder.checkpoints(out, "latest")) as saved:
             saved.save(0, state, {"source": path.name, **known.mark})
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -34,8 +34,8 @@ class Run:
 class _Before(msgspec.Struct):
     """What a checkpoint tells beside its state: seconds of training, and the best record."""
 
-    seconds: float
-    best: dict[str, int | float]
+    seconds: records.NotNegative
+    best: records.Evaluation | None
 
 
 class Training:
@@ -77,20 +77,22 @@ class Training:
             closing.callback(self._latest_saved.close)
             self._best_saved = run_folder.checkpoints(run.folder, "best")
             closing.callback(self._best_saved.close)
-        restored, before = self._restored() or (None, _Before(0.0, {}))
+        restored, before = self._restored() or (None, _Before(0.0, None))
 
         self._saved = self.step = 0 if restored is None else int(restored.step)
-        self._best_of_checkpoint: Record = before.best
-        records = [r for r in run_folder.read_metrics(run.folder) if r["step"] <= self.step]
-        self._recorded = records[-1]["step"] if records else -1
+        best = {} if before.best is None else msgspec.to_builtins(before.best)
+        self._best_of_checkpoint: Record = best
+        known = [r for r in run_folder.read_metrics(run.folder) if r["step"] <= self.step]
+        self._recorded = known[-1]["step"] if known else -1
         # The last evaluation may have come after the last checkpoint, at the same step.
-        candidates = [before.best, *records]
+        candidates = [best, *known]
         self.best: Record = max(candidates, key=lambda record: record.get("test_top1", -1.0))
         self.seconds = before.seconds
         with as_not_written(run.folder):
-            self._mark = self._identity.claimed(self.step).mark
             self._best_saved.drop_after(self.step)  # they will be made again
             opened.claim(to_dict(run.experiment), program.about, program.environment)
+            # After config.json, without which files like this one are no run's.
+            self._mark = self._identity.claimed(self.step).mark
             self._log = run_folder.MetricsLog(run.folder, self.step)
         closing.callback(self._log.close)
 
@@ -109,6 +111,9 @@ class Training:
         program, config = self.program, to_dict(self.experiment)
         self._identity = identity.read(self.folder, config)
         if not run_folder.holds_checkpoints(self.folder):  # any run may use the folder
+            aside = self._latest_saved.damaged
+            if processes.on_first(lambda: aside.is_dir() and any(aside.iterdir())):
+                self._say(f"no checkpoint is left but damaged ones in {aside}: the run begins anew")
             return None
         run_folder.check_same(self.folder, config, program.about)
         shapes = mesh.placed(program.devices, program.network.shapes)
@@ -124,10 +129,15 @@ class Training:
             self._say(
                 f"the checkpoint of step {meta['step']} was made before checkpoints named their run"
             )
-        env = processes.on_first(
-            lambda: msgspec.to_builtins(files.read(self.folder / "env.json", records.Environment))
-        )
-        changed = differences(env, program.environment)
+        env = self.folder / "env.json"
+        changed: dict[str, tuple[Any, Any]] = {}
+        try:
+            before = processes.on_first(
+                lambda: msgspec.to_builtins(files.read(env, records.Environment))
+            )
+            changed = differences(before, program.environment)
+        except InputError as error:
+            self._say(f"{error}; going on without a comparison of the environment with the former")
         if changed:
             listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
             self._say(
@@ -135,7 +145,9 @@ class Training:
                 "of a run that was never interrupted"
             )
         try:
-            return state, msgspec.convert(meta, _Before)
+            # A run that was never evaluated has saved an empty object as its best.
+            empty = {"best": None} if meta.get("best") == {} else {}
+            return state, msgspec.convert(meta | empty, _Before)
         except msgspec.ValidationError as error:
             path = self._latest_saved.folder / str(meta["step"])
             raise InputError(f"checkpoint {path}: meta/metadata is damaged ({error})") from error
@@ -378,6 +390,8 @@ def check_starts(runs: Sequence[Run], program: Program) -> Trained | None:
     """
     newest = [run_folder.newest_step(run.folder) for run in runs]
     for run, step in zip(runs, newest, strict=True):
+        if step is not None and step > program.total_steps:
+            step = restore(run.folder).step  # a folder's name alone may be wrong
         if step is not None and step > program.total_steps:
             raise InputError(
                 f"train.epochs={run.experiment.train.epochs}: the run in {run.folder} has done "

@@ -14,6 +14,7 @@ of them see; the first one looks, seals, renames and deletes.
 """
 
 import contextlib
+import gc
 import hashlib
 import inspect
 import json
@@ -24,7 +25,9 @@ import shutil
 import stat
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int | None = 2, read_only: bool = False) -> None:
         self.folder = folder.absolute()
+        self.damaged = self.folder / "damaged"
         self.keep = keep
         self.read_only = read_only
         if not read_only:
@@ -198,16 +202,16 @@ class Checkpoints:
         _remove(self._path(step).rename(doomed))
 
     def _set_aside(self, step: int, why: str) -> None:
-        """Reports a damaged checkpoint, and keeps it out of the way; the newest of each step."""
+        """Reports a damaged checkpoint, and keeps it out of the way, beside any earlier ones."""
         path = self._path(step)
         if not os.path.lexists(path):
             raise _Vanished(path)
         log.warning("checkpoint %s is damaged: %s", path, why)
         if not self.read_only:
-            aside = self.folder / "damaged"
-            aside.mkdir(exist_ok=True)
-            _remove(aside / str(step))
-            path.rename(aside / str(step))
+            self.damaged.mkdir(exist_ok=True)
+            names = (f"{step}-{number}" if number > 1 else f"{step}" for number in count(1))
+            free = (aside for name in names if not os.path.lexists(aside := self.damaged / name))
+            path.rename(next(free))
 
 
 class _Vanished(FileNotFoundError):
@@ -236,6 +240,8 @@ def damage(checkpoint: Path) -> str | None:
         return str(error)
     if stored != found:
         differ = sorted({line[66:] for line in set(stored.splitlines()) ^ set(found.splitlines())})
+        if not all(differ) or not differ:  # a line without a path, or one line twice
+            return f"its {MANIFEST} is malformed"
         return f"its files do not match {MANIFEST}: {', '.join(differ[:3])}"
     missing = [name for name in NEEDED if f"  {name}\n" not in found]
     return f"{missing[0]} is missing, also in {MANIFEST}" if missing else None
@@ -276,8 +282,8 @@ def _remove(path: Path) -> None:
 def _one_error(path: Path) -> Iterator[None]:
     """Turns all that Orbax logs, prints and raises at one fault into one error.
 
-    A fault of the disk becomes an OSError. After any it stays quiet: reads and writes that are
-    still on their way tell of it again and again.
+    A fault of the disk becomes an OSError. Reads and writes that are still on their way would tell
+    of it again and again: they are waited for, and what they leave is collected, in silence.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels, printed = [logger.level for logger in loggers], sys.unraisablehook
@@ -291,18 +297,25 @@ def _one_error(path: Path) -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
     sys.unraisablehook = print_others
+    fault: Exception | None = None
     try:
         yield
     except Exception as error:
         for thread in _threads() - threads:
             threading.Thread.join(thread, timeout=10)  # Orbax's own would raise
         code = re.search(r"os_error_code='(\d+)'", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
-    sys.unraisablehook = printed
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+        fault = error
+        if code is not None:
+            fault = OSError(int(code[1]), os.strerror(int(code[1])), str(path))
+        traceback.clear_frames(error.__traceback__)
+    finally:
+        if fault is not None:
+            gc.collect()
+        sys.unraisablehook = printed
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    if fault is not None:
+        raise fault
 
 
 def _threads() -> set[threading.Thread]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxcnn.config import RESUME_MAY_CHANGE, differences, from_dict, to_dict
+from jaxcnn.config import RESUME_MAY_CHANGE, differences, to_dict
 from jaxcnn.errors import InputError
-from jaxcnn.train import files, processes
+from jaxcnn.train import files, processes, run_folder
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.records import RunId
 from jaxcnn.train.state import TrainState
@@ -89,7 +89,10 @@ class Identity:
             )
         if "run" not in meta and (self.run is None or step <= self.unmarked_until):
             return
-        changed = differences(to_dict(from_dict(meta.get("config", {}))), self.config)
+        changed = {}
+        if "run" in meta:
+            config = to_dict(run_folder.experiment(meta.get("config"), f"checkpoint {path}"))
+            changed = differences(config, self.config)
         changed = {k: v for k, v in changed.items() if k not in RESUME_MAY_CHANGE}
         listed = [f"its {name} is {a!r}, expected {b!r}" for name, (a, b) in changed.items()]
         if meta.get("run") != self.run:

@@ -27,6 +27,7 @@ import json
 import logging
 import os
 import platform
+import reprlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +50,7 @@ FILES = (
     *("curves.png", "confusion.png"),
 )
 """What a run writes into its folder, beside the folders in :data:`FOLDERS`."""
-FOLDERS = ("tb", "checkpoints")
+FOLDERS = ("tb", "checkpoints", "checkpoints/latest", "checkpoints/best")
 
 
 def check_place(path: Path) -> None:
@@ -65,11 +66,16 @@ def _check_place(path: Path) -> None:
     for folder in (path, *(path / name for name in FOLDERS)):
         if os.path.lexists(folder) and not folder.is_dir():
             raise InputError(f"workdir {folder}: cannot be written (must be a folder)")
+    for kind in ("latest", "best"):
+        folder = path / "checkpoints" / kind / "damaged"  # checkpoints are renamed into it
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise InputError(f"workdir {folder}: cannot be written (must be a folder, and no link)")
     files.check_writable(path / ".lock", *(path / name for name in FILES))
     if (path / "config.json").exists():
         read_config(path)
         return
-    strange = [name for name in FILES if (path / name).exists()]
+    # Versions that wrote run.json before config.json may have left it alone.
+    strange = [name for name in FILES if name != "run.json" and (path / name).exists()]
     if strange:
         raise InputError(
             f"workdir {path}: holds a {strange[0]} of no run, which has a config.json; give "
@@ -171,8 +177,19 @@ def _refuse_changes(
         listed = "; ".join(f"{k} was {a!r}, now {b!r}" for k, (a, b) in changed.items())
         raise InputError(
             f"workdir {path}: belongs to another run ({name}: {listed}); "
-            "give another --workdir, or the same settings to go on"
+            f"give another --workdir, or the same settings to go on{_warmup_hint(changed)}"
         )
+
+
+def _warmup_hint(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Says how a run goes on whose warm-up was cut to its epochs, now that it is given more."""
+    if "schedule.warmup_epochs" not in changed:
+        return ""
+    old, _ = changed["schedule.warmup_epochs"]
+    return (
+        "; its steps so far had the learning rates of its own warm-up: --schedule.warmup-epochs "
+        f"{old:g} goes on as it began"
+    )
 
 
 def read_config(path: Path) -> Experiment:
@@ -182,13 +199,27 @@ def read_config(path: Path) -> Experiment:
         InputError: config.json is missing or holds no experiment.
     """
     file = path / "config.json"
-    values = files.read(file, dict[str, Any])
+    return experiment(files.read(file, dict[str, Any]), str(file))
+
+
+def experiment(config: Any, where: str) -> Experiment:
+    """Returns the experiment of a config that was read from a file.
+
+    Args:
+        config: what should be a :func:`to_dict` dict.
+        where: the file or checkpoint that holds it, for the message.
+
+    Raises:
+        InputError: it holds no experiment.
+    """
+    if not isinstance(config, dict):
+        raise InputError(f"{where}: config must be an object, is {reprlib.repr(config)}")
     try:
-        return from_dict(values)
+        return from_dict(config)
     except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
     except (RecursionError, OverflowError) as error:  # no value of an experiment is so deep or big
-        raise InputError(f"{file} is damaged: holds no experiment ({error})") from error
+        raise InputError(f"{where} is damaged: holds no experiment ({error})") from error
 
 
 def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:

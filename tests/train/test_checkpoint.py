@@ -1,6 +1,8 @@
 import json
+import logging
 import os
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -163,11 +165,29 @@ def test_removed_manifests_delete_nothing(tmp_path, caplog):
 
 def test_a_damaged_one_is_saved_anew_and_set_aside(tmp_path):
     save(tmp_path, 1)
-    for _ in range(2):  # of each step only the newest is kept
+    for kept in (["1"], ["1", "1-2"], ["1", "1-2", "1-3"]):
         (tmp_path / "1" / MANIFEST).unlink()
         save(tmp_path, 1)
         assert checkpoint.damage(tmp_path / "1") is None
-        assert [p.name for p in (tmp_path / "damaged").iterdir()] == ["1"]
+        assert sorted(p.name for p in (tmp_path / "damaged").iterdir()) == kept
+
+
+@pytest.mark.parametrize("line", ["", "x", "0" * 64 + "  "])
+def test_a_manifest_with_a_line_of_no_file_is_malformed(tmp_path, line):
+    save(tmp_path, 1)
+    with (tmp_path / "1" / MANIFEST).open("a") as file:
+        file.write(f"{line}\n")
+    assert checkpoint.damage(tmp_path / "1") == f"its {MANIFEST} is malformed"
+
+
+def test_a_fault_leaves_loggers_and_hooks_as_they_were(tmp_path):
+    save(tmp_path, 1)
+    sealed(tmp_path / "1", "state/manifest.ocdbt", b"")
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    level = logger.level
+    with pytest.raises(InputError):
+        restore(tmp_path)
+    assert (logger.level, sys.unraisablehook) == (level, hook)
 
 
 def emptied(path):
