@@ -332,7 +332,7 @@ def full(*args, **kwargs):
 
 
 WRITES = [
-    (files, "write_json", run_folder),
+    (files, "write_json", files),
     (checkpoint, "write_text", checkpoint),
     (run_folder.MetricsLog, "_append", run_folder.MetricsLog),
     (Checkpoints, "save", Checkpoints),
@@ -500,11 +500,7 @@ def test_no_picture_stands_between_a_run_and_its_summary(tmp_path, monkeypatch, 
 def test_events_that_cannot_be_written_cost_one_warning(tmp_path, monkeypatch, caplog, at):
     from tensorboardX.event_file_writer import EventsWriter
 
-    if at == "start":
-        (tmp_path / "a").mkdir()
-        (tmp_path / "a" / "tb").write_text("")
-    else:
-        monkeypatch.setattr(EventsWriter, "flush", full)
+    monkeypatch.setattr(EventsWriter, "__init__" if at == "start" else "flush", full)
     group.train_one(TINY, tmp_path / "a")
     assert caplog.text.count("no more TensorBoard events are written") == 1
 

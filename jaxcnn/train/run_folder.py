@@ -183,7 +183,7 @@ def _refuse_changes(
 
 def _warmup_hint(changed: Mapping[str, tuple[Any, Any]]) -> str:
     """Says how a run goes on whose warm-up was cut to its epochs, now that it is given more."""
-    if "schedule.warmup_epochs" not in changed:
+    if changed.keys() != {"schedule.warmup_epochs"}:
         return ""
     old, _ = changed["schedule.warmup_epochs"]
     return (
