@@ -2,17 +2,21 @@
 
 import contextlib
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from jaxcnn.errors import InputError
 
+ROOT = Path("/")
+"""Where /proc and /sys lie."""
 
-def require_memory(what: str, needed: int) -> None:
+
+def require_memory(what: str, needed: int, instead: str = "") -> None:
     """Checks that so many bytes can be taken from the host's memory.
 
     Args:
         what: names what would take them: the field, its value and what it is for.
         needed: bytes.
+        instead: says what would take less, if anything does.
 
     Raises:
         InputError: less is available; the line says how much is needed and how much there is.
@@ -27,6 +31,7 @@ def require_memory(what: str, needed: int) -> None:
     if needed > there:
         raise InputError(
             f"{what}: needs {gigabytes(needed)} of memory, of which {gigabytes(there)} is available"
+            + (instead and f"; {instead}")
         )
 
 
@@ -34,26 +39,35 @@ def available() -> int:
     """Returns the bytes of memory that this process may still take without swapping.
 
     It is what Linux calls available (free, or given back at once), or less where the control
-    group of the process is held to less. Where the system does not say, it is half of the memory.
+    group of the process, or one that holds it, is held to less. Where the system does not say, it
+    is half of the memory.
     """
-    there = (_field("/proc/meminfo", "MemAvailable:") or 0) * 1024
+    there = (_field(ROOT / "proc/meminfo", "MemAvailable:") or 0) * 1024
     if not there:
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    for group, limit, own in (
-        ("/sys/fs/cgroup", "memory.max", "anon"),
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "total_rss"),
+    groups = {"": "/", "memory": "/"}  # of versions 2 and 1
+    with contextlib.suppress(OSError, ValueError):
+        for line in (ROOT / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            groups.update(dict.fromkeys(controllers.split(","), group))
+    for version, limit, own in (
+        ("", "memory.max", "anon"),
+        ("memory", "memory.limit_in_bytes", "total_rss"),
     ):
-        with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
-            held_to = int(Path(group, limit).read_text())
-            used = _field(f"{group}/memory.stat", own) or 0  # the cache of files is given back
-            there = min(there, max(held_to - used, 0))
+        group = PurePosixPath(groups[version].strip("/"))
+        for part in (group, *group.parents):
+            folder = ROOT / "sys/fs/cgroup" / version / part
+            with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+                held_to = int((folder / limit).read_text())
+                used = _field(folder / "memory.stat", own) or 0  # files' cache is given back
+                there = min(there, max(held_to - used, 0))
     return there
 
 
-def _field(file: str, name: str) -> int | None:
+def _field(file: Path, name: str) -> int | None:
     """Reads a number from a file whose lines begin with a name."""
     with contextlib.suppress(OSError, ValueError):
-        for line in Path(file).read_text().splitlines():
+        for line in file.read_text().splitlines():
             if line.split()[:1] == [name]:
                 return int(line.split()[1])
     return None
