@@ -38,6 +38,11 @@ def refused(experiment):
             {"train": Train(epochs=2**31 - 1)},
             "train.epochs=2147483647: must be of fewer than 2**31",
         ),
+        (
+            {"data": Data("digits", mean=(0.1, 0.2, 0.3))},
+            "data.mean=(0.1, 0.2, 0.3): must be 1 number, or one for each of the images' channels",
+        ),
+        ({"data": Data("digits", std=(0.1, 0.2))}, "data.std=(0.1, 0.2): must be 1 number"),
         ({"model": Model("mlp", {"hidden": (2**20, 2**20)})}, "model.name='mlp': its state: needs"),
     ],
 )

@@ -142,14 +142,6 @@ def load(config: Data) -> Dataset:
             f"{config.dir or ''} can be read"
         )
     _check_batch(dataset, config)
-    channels = dataset.image_shape[2]
-    for name in ("mean", "std"):
-        given = getattr(config, name)
-        if len(given) not in (1, channels):
-            raise InputError(
-                f"data.{name}={given}: {config.name} has {channels} channels; "
-                f"give 1 or {channels} numbers"
-            )
     return dataset
 
 
@@ -198,16 +190,17 @@ def _in_memory(dataset: Dataset, config: Data) -> Dataset:
     """Reads all images that can be read.
 
     Raises:
-        InputError: they and their copy on the device do not fit into memory, or more images than
-            the config tolerates cannot be read.
+        InputError: they do not fit into the host's memory, or more images than the config tolerates
+            cannot be read.
     """
     height, width, channels = dataset.image_shape
     number = len(dataset.train) + len(dataset.test)
-    if dataset.render is None:
+    if not isinstance(dataset.train, Split):
         require_memory(
             f"data.streaming={config.streaming}: to hold {number:,} images of "
-            f"{height}x{width}x{channels}, which data.streaming=True does not,",
-            2 * number * height * width * channels,
+            f"{height}x{width}x{channels}",
+            _copies() * number * height * width * channels,
+            "data.streaming=True holds a few batches",
         )
     faults = Faults(config.max_bad_images)
     train, _ = _read_all(dataset.train, faults)
@@ -217,6 +210,13 @@ def _in_memory(dataset: Dataset, config: Data) -> Dataset:
     if isinstance(counted, image_folder.Files):
         counted = counted.subset(ok)
     return replace(dataset, train=train, test=replace(test, files=counted.files_sha256()))
+
+
+def _copies() -> int:
+    """Returns how often data in memory lie in the host's: a CPU's own copy of them does so too."""
+    import jax
+
+    return 2 if jax.default_backend() == "cpu" else 1
 
 
 def _read_all(source: Source, faults: Faults) -> tuple[Split, np.ndarray]:
@@ -284,7 +284,7 @@ def _check_examples(config: Data, size: int) -> None:
 def _synthetic(config: Data) -> Dataset:
     """Makes noise in memory to measure speed with; there is nothing to learn."""
     shape = (_side(config), _side(config), config.channels)
-    _check_examples(config, 8 + 2 * math.prod(shape))  # with their copy on the device
+    _check_examples(config, 8 + _copies() * math.prod(shape))
     require_memory(f"data.num_classes={config.num_classes}: their names", 100 * config.num_classes)
     rng = np.random.Generator(np.random.PCG64(config.seed))
     train, test = (

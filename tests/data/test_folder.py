@@ -13,7 +13,7 @@ from PIL import Image
 from jaxcnn import memory
 from jaxcnn.config import Augment, Data, Experiment
 from jaxcnn.data import augment, contents, sources
-from jaxcnn.data.feed import open_stream
+from jaxcnn.data.feed import WORKER_BYTES, open_stream
 from jaxcnn.errors import InputError
 from jaxcnn.runs.trained import describe
 
@@ -86,10 +86,14 @@ def test_on_a_cpu_threads_read(root, monkeypatch):
         assert open_stream(sources.load(data), replace(data, workers=asked), 0).workers == workers
 
 
-def test_processes_that_do_not_fit_into_memory_are_not_started(root):
-    data = config(root, streaming=True, workers=10**6)
-    with pytest.raises(InputError, match=r"^data\.workers=1000000: so many processes: needs"):
-        open_stream(sources.load(data), data, 0)
+def test_processes_that_do_not_fit_into_memory_are_not_started(root, monkeypatch):
+    data = config(root, streaming=True, workers=8)
+    dataset = sources.load(data)
+    monkeypatch.setattr(memory, "available", lambda: 8 * WORKER_BYTES)
+    assert open_stream(dataset, data, 0).workers == 8
+    monkeypatch.setattr(memory, "available", lambda: 8 * WORKER_BYTES - 1)
+    with pytest.raises(InputError, match=r"^data\.workers=8: so many processes: needs"):
+        open_stream(dataset, data, 0)
 
 
 def test_the_first_examples_are_of_all_classes(root):
@@ -340,10 +344,20 @@ def test_a_digest_of_test_files_counts_those_that_were_read(root):
     assert sources.load(config(root)).test.files != held.files
 
 
-def test_images_are_not_held_that_do_not_fit_into_memory(root, monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda: 10 * 8192**2 * 3 * 2 - 1)
-    with pytest.raises(InputError, match=r"^data\.streaming=False: .* needs 4\.0 GB of memory"):
+@pytest.mark.parametrize(("backend", "copies"), [("cpu", 2), ("gpu", 1)])
+def test_images_are_not_held_that_do_not_fit_into_memory(root, monkeypatch, backend, copies):
+    """The copy on a device counts where the device has no memory of its own."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(memory, "available", lambda: 10 * 8192**2 * 3 * copies - 1)
+    with pytest.raises(InputError) as refused:
         sources.load(config(root, image_size=8192, streaming=False))
+    size = f"{copies * 2}.0 GB"
+    assert str(refused.value) == (
+        f"data.streaming=False: to hold 10 images of 8192x8192x3: needs {size} of memory, of which "
+        f"{size} is available; data.streaming=True holds a few batches"
+    )
+    monkeypatch.setattr(memory, "available", lambda: 10 * 8**2 * 3 * copies)
+    assert not sources.load(config(root, image_size=8, streaming=False)).streamed
     monkeypatch.setattr(memory, "available", lambda: 2 * 8192**2 * 3 - 1)
     with pytest.raises(InputError, match=r"^data\.batch_size=2: 2 images .* needs 0\.4 GB"):
         sources.load(config(root, image_size=8192, streaming=True))

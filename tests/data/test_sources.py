@@ -1,10 +1,13 @@
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from jaxcnn import memory
 from jaxcnn.config import Data
 from jaxcnn.data import sources
 from jaxcnn.errors import InputError
@@ -35,8 +38,6 @@ def test_train_limit_takes_the_first_examples():
     [
         (Data("digits", batch_size=1438), "data.batch_size=1438: must be at most the 1437"),
         (Data("digits", train_limit=1438), "data.train_limit=1438"),
-        (Data("digits", mean=(0.1, 0.2, 0.3)), "data.mean"),
-        (Data("digits", std=(0.1, 0.2)), "data.std"),
         (Data("nonesuch", dir="/nonexistent"), "data.name='nonesuch': unknown dataset"),
         (Data("cifar100", dir="/nonexistent"), "tfds build cifar100 --file_format=array_record"),
     ],
@@ -47,6 +48,19 @@ def test_bad_data_are_named_in_one_line(data, named):
         sources.load(data)
     assert named in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("backend", "copies"), [("cpu", 2), ("gpu", 1)])
+def test_noise_is_refused_for_what_the_host_holds_of_it(monkeypatch, backend, copies):
+    """The memory of another device is its own."""
+    data = Data("synthetic", batch_size=2, examples=(2, 2), image_size=100, channels=1)
+    needed = 4 * (8 + copies * 100 * 100)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(memory, "available", lambda: needed)
+    assert len(sources.load(replace(data, num_classes=2)).train) == 2
+    monkeypatch.setattr(memory, "available", lambda: needed - 1)
+    with pytest.raises(InputError, match=r"^data\.examples=\(2, 2\): generated examples of"):
+        sources.load(data)
 
 
 PREPARED = Path(os.environ.get("TFDS_DATA_DIR", "/nonexistent"))
