@@ -916,6 +916,9 @@ def test_two_options_of_the_model_both_arrive(capsys, tmp_path, last):
         ({"HOME": "/home/x"}, "/home/x/.cache/jaxcnn/xla"),
         ({"HOME": "/home/x", "JAX_COMPILATION_CACHE_DIR": "/own"}, "/own"),
         ({"HOME": "/home/x", "JAXCNN_NO_CACHE": "1"}, None),
+        ({"HOME": "/home/x", "JAXCNN_NO_CACHE": "0"}, "/home/x/.cache/jaxcnn/xla"),
+        ({"HOME": "/home/x", "XDG_CACHE_HOME": "cache"}, None),
+        ({"XDG_CACHE_HOME": "cache", "JAX_COMPILATION_CACHE_DIR": "/own"}, "/own"),
     ],
 )
 def test_compiled_programs_are_kept_where_the_user_says(monkeypatch, variables, folder):

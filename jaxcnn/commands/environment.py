@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+from jaxcnn import cache
+from jaxcnn.cache import switched_on
 from jaxcnn.errors import InputError
 
 NEEDED = {
@@ -17,11 +19,6 @@ NEEDED = {
     "JAX_TRANSFER_GUARD_DEVICE_TO_HOST": "allow",
 }
 """Variables of JAX with the only values that the programs here are written for."""
-
-
-def switched_on(name: str) -> bool:
-    """Tells whether a variable is set to anything but 0."""
-    return os.environ.get(name, "0") not in ("", "0")
 
 
 def quiet() -> None:
@@ -114,9 +111,8 @@ def _keep_programs() -> None:
     if switched_on("JAXCNN_NO_CACHE"):
         return
     own = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    folder = own or str(Path(home) / "jaxcnn" / "xla")
-    if not own and not Path(home).is_absolute():  # nobody's home is known
+    folder = own or str(cache.folder("xla") or "")
+    if not folder:
         return
     if "://" not in folder:  # JAX takes the address of a bucket too
         try:

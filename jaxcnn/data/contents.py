@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from jaxcnn import cache
+
 log = logging.getLogger(__name__)
 
 BLOCK = 4096
@@ -21,18 +23,10 @@ BLOCK_BYTES = 2**30
 SETTLED_NS = 2 * 10**9
 """Digests of a file that changed within this time are not kept: it could change once more in the
 same tick of the file system's clock, which nobody would see."""
+KEPT_SECONDS = 90 * 24 * 3600
+"""Digests that were of no use for so long are removed when others are kept."""
 ANNOUNCED_BYTES = 4 * 2**30
 """Reading more than this takes long enough for a line that says why."""
-
-
-def named(path: str | os.PathLike[str]) -> str:
-    r"""Returns a path for a message: on one line and as text, whatever characters are in it.
-
-    >>> named("a/Käse.png"), named("a\n/\udcff.png")
-    ('a/Käse.png', 'a\\n/\\udcff.png')
-    """
-    text = os.fspath(path)
-    return text if text.isprintable() else repr(text)[1:-1]
 
 
 @contextlib.contextmanager
@@ -145,6 +139,9 @@ def _read(block: Sequence[_File], pool: ThreadPoolExecutor) -> list[bytes]:
             with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
                 file.write(_sealed(path, b"".join(digests)))
             Path(file.name).replace(path)
+            for old in path.parent.iterdir():
+                if old.stat().st_mtime < time.time() - KEPT_SECONDS:
+                    old.unlink()
     return digests
 
 
@@ -168,6 +165,8 @@ def _kept(block: Sequence[_File]) -> list[bytes] | None:
     size = 32 * len(block)
     if held != _sealed(path, held[:size]):
         return None
+    with contextlib.suppress(OSError):
+        os.utime(path)
     return [held[i : i + 32] for i in range(0, size, 32)]
 
 
@@ -178,10 +177,5 @@ def _sealed(path: Path, digests: bytes) -> bytes:
 
 def _place(block: Sequence[_File]) -> Path | None:
     """Returns where the digests of a block's files are kept; None without a cache."""
-    if os.environ.get("JAXCNN_NO_CACHE"):
-        return None
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError:  # the user has no home
-        return None
-    return home / "jaxcnn" / "contents" / hashlib.sha256(repr(block).encode()).hexdigest()
+    folder = cache.folder("contents")
+    return folder and folder / hashlib.sha256(repr(block).encode()).hexdigest()

@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data import contents
-from jaxcnn.data.contents import named
 from jaxcnn.data.images import Fit, read_image, reading
 from jaxcnn.errors import InputError
+from jaxcnn.text import printable
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -70,7 +70,7 @@ class Files:
             read_image(self.path(index), self.image_shape, self.fit)
         except InputError as error:
             return " ".join(str(error).split())
-        return f"{named(self.path(index))}: could not be read before, but can be read now"
+        return f"{printable(str(self.path(index)))}: could not be read before, but can be read now"
 
     def subset(self, chosen: np.ndarray) -> "Files":
         """Returns the split of the files where ``chosen``, ``(n,)`` bool, is True."""
@@ -125,10 +125,8 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
         raise InputError(f"data.dir={config.dir!r}: {root / 'train'} has no folders, one a class")
     unknown = sorted(set(_folders(root / held_out)) - set(classes))
     if unknown:
-        raise InputError(
-            f"data.dir={config.dir!r}: {named(root / held_out / unknown[0])} is no class of "
-            f"{root / 'train'}"
-        )
+        folder = printable(str(root / held_out / unknown[0]))
+        raise InputError(f"data.dir={config.dir!r}: {folder} is no class of {root / 'train'}")
     side, fit = reading(config)
     shape = (side, side, config.channels)
     train, test = (
@@ -194,5 +192,5 @@ def _images(root: Path, class_name: str) -> list[str]:
 
 
 def _refuse(error: OSError) -> None:
-    where = named(error.filename or "?")
+    where = printable(str(error.filename or "?"))
     raise InputError(f"data.dir: {where}: cannot be read ({error.strerror})") from error

@@ -15,6 +15,7 @@ from jaxcnn.config import Data
 from jaxcnn.data import contents, prepared
 from jaxcnn.data.images import Fit, decoded, fitted, reading
 from jaxcnn.errors import InputError
+from jaxcnn.text import printable
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def find(config: Data, others: Sequence[str]) -> tuple[Records, Records, tuple[s
     versions = prepared.versions(folder / config.name) if known else []
     if not versions:
         raise InputError(_not_prepared(config.name, folder, others))
-    where = f"data.name={config.name!r}: {contents.named(folder / config.name)}"
+    where = f"data.name={config.name!r}: {printable(str(folder / config.name))}"
     try:
         found = prepared.read(versions[-1])
     except InputError as error:
@@ -231,7 +232,7 @@ def _not_prepared(name: str, folder: Path, others: Sequence[str]) -> str:
     import tensorflow_datasets as tfds
 
     ready = sorted(
-        contents.named(version.parent.relative_to(folder))
+        printable(str(version.parent.relative_to(folder)))
         for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
         for version in {info.parent for info in folder.glob(pattern)}
     )
@@ -239,8 +240,8 @@ def _not_prepared(name: str, folder: Path, others: Sequence[str]) -> str:
     if name.split("/")[0] not in tfds.list_builders(with_community_datasets=False):
         return f"data.name={name!r}: unknown dataset; ready here: {here}; others: TFDS's catalogue"
     return (
-        f"data.name={name!r}: not prepared in {contents.named(folder)} (ready here: {here}); "
+        f"data.name={name!r}: not prepared in {printable(str(folder))} (ready here: {here}); "
         "prepare it with `pip install 'jaxcnn[prepare]'` and "
-        f"`tfds build {name} --file_format=array_record --data_dir={contents.named(folder)}`, "
+        f"`tfds build {name} --file_format=array_record --data_dir={printable(str(folder))}`, "
         "or point TFDS_DATA_DIR or data.dir at the folder that holds it"
     )

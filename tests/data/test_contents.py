@@ -1,8 +1,8 @@
 """Files are known again by their bytes, which are read once."""
 
-import doctest
 import hashlib
 import os
+import time
 
 import pytest
 
@@ -35,10 +35,6 @@ def reads(monkeypatch):
 
 def expected(paths):
     return [hashlib.sha256(open(path, "rb").read()).digest() for path in paths]  # noqa: PTH123
-
-
-def test_the_examples_of_the_documentation_hold():
-    assert doctest.testmod(contents) == (0, 1)
 
 
 def test_bytes_are_read_once(cache, files, reads):
@@ -99,10 +95,32 @@ def test_what_has_just_changed_is_not_kept(cache, files, monkeypatch):
     assert not cache.exists()
 
 
-def test_no_cache_is_made_where_none_is_wanted(cache, files, monkeypatch):
-    monkeypatch.setenv("JAXCNN_NO_CACHE", "1")
+def test_digests_are_removed_that_were_of_no_use_for_long(cache, files):
+    contents.digests(files[:1])
+    contents.digests(files[1:2])
+    for kept in cache.iterdir():
+        os.utime(kept, (0, time.time() - contents.KEPT_SECONDS - 9))
+    contents.digests(files[:1])  # used again
+    contents.digests(files[2:])
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "variables", [{"JAXCNN_NO_CACHE": "1"}, {"XDG_CACHE_HOME": "cache"}, {"XDG_CACHE_HOME": "~"}]
+)
+def test_no_cache_is_made_where_none_is_wanted(files, tmp_path, monkeypatch, variables):
+    monkeypatch.setattr(contents, "SETTLED_NS", 0)
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"XDG_CACHE_HOME": str(tmp_path / "cache"), **variables}.items():
+        monkeypatch.setenv(name, value)
     assert contents.digests(files) == expected(files)
-    assert not cache.exists()
+    assert sorted(map(str, tmp_path.iterdir())) == files
+
+
+def test_0_switches_nothing_on(cache, files, monkeypatch):
+    monkeypatch.setenv("JAXCNN_NO_CACHE", "0")
+    contents.digests(files)
+    assert cache.exists()
 
 
 def test_what_is_no_file_is_zeros_and_does_not_block(cache, files, tmp_path):
