@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxcnn.config import Model
 from jaxcnn.config.checked import shown
-from jaxcnn.errors import as_input_error
+from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.models import (
     alexnet,
     convnet,
@@ -187,6 +187,12 @@ STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
 SYMMETRIC = {"googlenet", "inception_v3", "efficientnet_v2_l"}
 
 
+SET_ELSEWHERE = {
+    "name": "model.name names the model",
+    "num_classes": "the data say how many classes there are",
+    "dtype": "model.dtype is the field for it",
+}
+"""What a model is built with besides its options, and what says it."""
 LARGEST = 2**20
 """No layer is wider than this, and no number in a model's options is larger."""
 MOST_CALLS = 8_000
@@ -267,6 +273,9 @@ def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, in
     >>> build_model(Model("lenet5"), 10, (32, 32, 1)).num_classes
     10
     """
+    for option in SET_ELSEWHERE.keys() & config.options.keys():
+        value = shown(config.options[option])
+        raise InputError(f"model.options.{option}={value}: is no option; {SET_ELSEWHERE[option]}")
     with as_input_error():
         model = create_model(
             config.name, num_classes=num_classes, dtype=config.dtype, **config.options

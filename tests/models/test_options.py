@@ -51,6 +51,10 @@ def test_the_activation_is_a_name(name, activation):
         ("sequential", {"layers": "x" * 10**6}, "layers='xxx"),
         ("convnet", {"dropout": 1.0}, "dropout=1.0 must be a probability"),
         ("resnet18", {"drop_path": -0.1}, "drop_path=-0.1 must be a probability"),
+        ("lenet5", {"dtype": "float8"}, "model.options.dtype='float8': is no option; model.dtype"),
+        ("lenet5", {"num_classes": 3}, "model.options.num_classes=3: is no option; the data say"),
+        ("lenet5", {"name": "x"}, "model.options.name='x': is no option; model.name names"),
+        ("lenet5", {"parent": "x"}, "has no option 'parent'"),
     ],
 )
 def test_bad_options_are_named(name, options, named):
