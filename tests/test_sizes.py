@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,9 @@ from jaxcnn.config import Data, Experiment, Model, Train
 from jaxcnn.data import sources
 from jaxcnn.errors import InputError
 from jaxcnn.runs import network
+from jaxcnn.runs import program as program_of_runs
 from jaxcnn.runs.program import Program
-from jaxcnn.train import mesh
+from jaxcnn.train import mesh, processes
 
 SMALL = Experiment(model=Model("mlp", {"hidden": (8,)}))
 
@@ -29,6 +31,14 @@ def refused(experiment):
     with pytest.raises(InputError) as error:
         program(experiment)
     return str(error.value)
+
+
+def test_one_of_several_processes_digests_the_data(monkeypatch):
+    about = program(SMALL).about
+    assert json.loads(json.dumps(about)) == about  # so that the others can be told
+    monkeypatch.setattr(program_of_runs, "describe", None)
+    monkeypatch.setattr(processes, "on_first", lambda function: {"told": "by the first"})
+    assert program(SMALL).about == {"told": "by the first"}
 
 
 @pytest.mark.parametrize(

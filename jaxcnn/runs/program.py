@@ -21,7 +21,7 @@ from jaxcnn.data.feed import Feed, InBlocks, open_stream
 from jaxcnn.errors import InputError
 from jaxcnn.runs import network
 from jaxcnn.runs.trained import Trained, describe, restore
-from jaxcnn.train import mesh, optim, run_folder, step
+from jaxcnn.train import mesh, optim, processes, run_folder, step
 from jaxcnn.train.state import TrainState, sha256, stream
 
 States = tuple[TrainState, ...]
@@ -88,7 +88,8 @@ class Program:
         self.init = jax.jit(self.network.init, out_shardings=self.layout)
         self.start_from = jax.jit(self.network.start_from, out_shardings=self.layout)
         self.chunk = self._make_chunk(shuffle)
-        self.about = describe(experiment.data, dataset)
+        # All processes train on the same data, all files of which may take long to read.
+        self.about = processes.on_first(lambda: describe(experiment.data, dataset))
         if self.teacher is not None:
             self.about["teacher_sha256"] = sha256(self.teacher.variables)
         self.environment = {**run_folder.environment(), "mesh": dict(devices.shape)}
