@@ -79,6 +79,8 @@ def _class_names(path: Path, number: int) -> list[str]:
     Raises:
         InputError: not a text of so many lines, or a line without a name.
     """
+    from jaxcnn.data import sources
+
     try:
         if path.stat().st_size > CLASSES_BYTES or not path.is_file():
             raise ValueError("not a text file of at most 100 MB")
@@ -87,9 +89,9 @@ def _class_names(path: Path, number: int) -> list[str]:
         raise InputError(f"--classes {path}: cannot be read ({error})") from error
     names = text.removesuffix("\n").split("\n")
     for line, name in enumerate(names, start=1):
-        if not name.strip() or not name.isprintable():
+        if not sources.is_class_name(name):
             raise InputError(
-                f"--classes {path}: line {line} is {shown(name)}; must be the name of a class"
+                f"--classes {path}: line {line} is {shown(name)}; must be {sources.CLASS_NAME}"
             )
     if len(names) != number:
         raise InputError(f"--classes {path}: has {len(names)} lines, must have {number}")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from jaxcnn.config import Data
-from jaxcnn.data.contents import named, read_bytes
+from jaxcnn.data.contents import read_bytes
 from jaxcnn.errors import InputError
+from jaxcnn.text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -85,10 +86,10 @@ def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.nd
         picture = decoded(read_bytes(path, MAX_BYTES), channels, turned=True)
         return _array(fitted(picture, (height, width), fit))
     except InputError as error:
-        raise InputError(f"{named(path)}: {error}") from error
+        raise InputError(f"{printable(str(path))}: {error}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{named(path)}: cannot be read ({reason})") from error
+        raise InputError(f"{printable(str(path))}: cannot be read ({reason})") from error
 
 
 def fit_array(image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
@@ -146,7 +147,7 @@ def decoded(data: bytes, channels: int, *, turned: bool) -> "Picture":
         InputError: not an image that can be read, or one of more than ``MAX_PIXELS``, whose pixels
             take no memory.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -170,6 +171,10 @@ def decoded(data: bytes, channels: int, *, turned: bool) -> "Picture":
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"has far too many pixels; at most {MAX_PIXELS:,} in all") from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"not an image of a known format: must be one of {', '.join(FORMATS)}"
+        ) from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble upon
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"not an image that Pillow can read ({reason})") from error

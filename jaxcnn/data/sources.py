@@ -11,11 +11,11 @@ import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data import image_folder, records
-from jaxcnn.data.contents import named
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 from jaxcnn.memory import require_memory
+from jaxcnn.text import printable
 
 if TYPE_CHECKING:
     import jax
@@ -148,16 +148,25 @@ def load(config: Data) -> Dataset:
 UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode's categories of what names of classes must not hold: control characters, bytes that are
 not UTF-8, and separators of lines and paragraphs."""
+CLASS_NAME = "a name of 1 to 255 characters of UTF-8, without line breaks and control characters"
+
+
+def is_class_name(name: str) -> bool:
+    r"""Tells whether a class can have a name, which must be shown and saved: ``CLASS_NAME``.
+
+    >>> is_class_name("saint bernard"), is_class_name(" "), is_class_name("a\nb")
+    (True, False, False)
+    """
+    fit = all(unicodedata.category(letter) not in UNFIT for letter in name)
+    return fit and len(name) <= 255 and not name.isspace() and name != ""
 
 
 def _check_names(classes: Sequence[str], config: Data) -> None:
-    """Checks that the names of classes, of folders or from a file, can be shown and saved."""
+    """Checks the names of classes, which are those of folders or come from a file."""
     for name in classes:
-        if len(name) > 255 or any(unicodedata.category(letter) in UNFIT for letter in name):
-            raise InputError(
-                f"data.name={config.name!r}: the class {named(name[:255])} must have a name of at "
-                "most 255 characters of UTF-8, without line breaks and control characters"
-            )
+        if not is_class_name(name):
+            shown = printable(name, longest=255)
+            raise InputError(f"data.name={config.name!r}: the class {shown} must have {CLASS_NAME}")
 
 
 STREAMED_BYTES = 2**31

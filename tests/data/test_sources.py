@@ -1,3 +1,4 @@
+import doctest
 import os
 import shutil
 from dataclasses import replace
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import memory
+from jaxcnn.commands import import_weights
 from jaxcnn.config import Data
 from jaxcnn.data import sources
 from jaxcnn.errors import InputError
@@ -48,6 +50,42 @@ def test_bad_data_are_named_in_one_line(data, named):
         sources.load(data)
     assert named in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_examples_of_the_documentation_hold():
+    assert doctest.testmod(sources) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("Käse 2\N{NO-BREAK SPACE}%", True),
+        ("a\N{ZERO WIDTH JOINER}b", True),
+        ("x" * 255, True),
+        ("x" * 256, False),
+        ("", False),
+        (" \N{NO-BREAK SPACE}", False),
+        ("a\x1b[2J", False),
+        ("a\u2028b", False),
+        ("\udcff", False),
+    ],
+)
+def test_names_of_classes_follow_one_rule_wherever_they_come_from(tmp_path, name, fits):
+    dataset = sources.load(Data("digits"))
+    classes = tmp_path / "classes.txt"
+    classes.write_bytes(b"one\n" + os.fsencode(name) + b"\n")
+    changed = replace(dataset, classes=("one", name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sources.BUILT_IN, "digits", lambda _: changed)
+        for read in (
+            lambda: list(sources.load(Data("digits")).classes),
+            lambda: import_weights._class_names(classes, 2),
+        ):
+            if fits:
+                assert read() == ["one", name]
+            else:
+                with pytest.raises(InputError):
+                    read()
 
 
 @pytest.mark.parametrize(("backend", "copies"), [("cpu", 2), ("gpu", 1)])
