@@ -108,7 +108,7 @@ class Server:
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
-    def wait(self, seconds: float) -> int | None:
+    def wait(self, seconds: float | None) -> int | None:
         """Returns the exit code, or None where it takes longer."""
         ready, _, _ = select.select([self._process.stdout], [], [], seconds)
         return int(self._process.stdout.readline()) if ready else None
@@ -129,7 +129,7 @@ class Plain:
         self._process = subprocess.Popen(command, env=env, preexec_fn=lambda: become(call))
         return self._process.pid
 
-    def wait(self, seconds: float) -> int | None:
+    def wait(self, seconds: float | None) -> int | None:
         """Returns the exit code, or None where it takes longer."""
         try:
             return self._process.wait(seconds)
@@ -185,6 +185,8 @@ def run(case: Case, world: Path, folder: Path, server: Server | Plain) -> Outcom
         **case.env,
     }
     env.pop("TFDS_DATA_DIR", None)
+    if case.limits or case.signals:  # what is written half into the cache would spoil other cases
+        env["JAX_COMPILATION_CACHE_DIR"] = str(folder / "cache")
     call = {
         "argv": case.argv,
         "cwd": str(work),
@@ -199,11 +201,17 @@ def run(case: Case, world: Path, folder: Path, server: Server | Plain) -> Outcom
     pid = server.start(call)
     code = _awaited(server, pid, case)
     seconds = time.monotonic() - started
-    alive, traces = _signal(-pid, signal.SIGKILL), []  # it, or whoever is left of its group
+    traces = []
     if code is None:
-        code = server.wait(ANSWER_SECONDS)
+        _signal(-pid, signal.SIGKILL)
+        code = server.wait(None)
         traces.append(f"no answer within {seconds:.0f} s")
-    elif alive:
+    for _ in range(50):  # helpers of its own notice its end a moment later
+        if not _signal(-pid, 0):
+            break
+        time.sleep(0.1)
+    else:
+        _signal(-pid, signal.SIGKILL)
         traces.append("left a process behind")
     if (folder / "canary").exists():
         traces.append("ran foreign code")
@@ -212,8 +220,9 @@ def run(case: Case, world: Path, folder: Path, server: Server | Plain) -> Outcom
         after = digests(work)
         changed = sorted(name for name in before | after if before.get(name) != after.get(name))
         traces += [f"changed {c}" for c in changed if not any(map(Path(c).match, case.writes))][:4]
+    assert code is not None  # it has ended, or was killed
     out, err = (Path(p).read_bytes().decode(errors="replace") for p in streams.values())
-    return Outcome(code if code is not None else -9, out, err, seconds, tuple(traces))
+    return Outcome(code, out, err, seconds, tuple(traces))
 
 
 def _awaited(server: Server | Plain, pid: int, case: Case) -> int | None:
@@ -362,6 +371,8 @@ def _serve() -> int:
             os.environ.update(call["env"])
             sys.argv = ["jaxcnn", *call["argv"]]
             sys.path.append(call["modules"])
+            cache = call["env"].get("JAX_COMPILATION_CACHE_DIR")
+            sys.modules["jax"].config.update("jax_compilation_cache_dir", cache)
             return _command()
         answers.write(b"%d\n" % pid)
         _, status = os.waitpid(pid, 0)
