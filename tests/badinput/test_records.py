@@ -217,12 +217,17 @@ def checkpoints() -> Iterator[Case]:
     commands = {**ON_A_RUN, "eval best": ("eval", "run", "--checkpoint", "best")}
     for name, argv in commands.items():
         for what, spoil in FOLDERS.items():
-            yield Case(f"{name} with {what}", argv, spoil, needs=("imported", "seeds"))
+            yield Case(f"{name} with {what}", argv, spoil, WRITES, needs=("imported", "seeds"))
         for file in (*FILES, "the numbers"):
             for way in RUIN:
-                yield Case(f"{name} with {file} {way}", argv, _spoilt(file, RUIN[way], False))
                 yield Case(
-                    f"{name} with {file} {way}, resealed", argv, _spoilt(file, RUIN[way], True)
+                    f"{name} with {file} {way}", argv, _spoilt(file, RUIN[way], False), WRITES
+                )
+                yield Case(
+                    f"{name} with {file} {way}, resealed",
+                    argv,
+                    _spoilt(file, RUIN[way], True),
+                    WRITES,
                 )
             for seed in range(6):
                 for seal in (False, True):
@@ -234,6 +239,7 @@ def checkpoints() -> Iterator[Case]:
                         f"{name} with {file}, bit {seed} flipped{', resealed' * seal}",
                         argv,
                         _spoilt(file, flip, seal),
+                        WRITES,
                     )
         for file in ("meta/metadata", "state/_METADATA", "_CHECKPOINT_METADATA", "state/_sharding"):
             for wrong, value in VALUES.items():
@@ -242,6 +248,7 @@ def checkpoints() -> Iterator[Case]:
                         f"{name} with {file} {wrong} at place {place}, resealed",
                         argv,
                         _spoilt(file, _changed(place, value), True),
+                        WRITES,
                     )
 
 
