@@ -54,8 +54,8 @@ def available() -> int:
         ("", "memory.max", "anon"),
         ("memory", "memory.limit_in_bytes", "total_rss"),
     ):
-        group = PurePosixPath(groups[version].strip("/"))
-        for part in (group, *group.parents):
+        own_group = PurePosixPath(groups[version].strip("/"))
+        for part in (own_group, *own_group.parents):
             folder = ROOT / "sys/fs/cgroup" / version / part
             with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
                 held_to = int((folder / limit).read_text())
