@@ -100,7 +100,7 @@ READERS = {
     "config.json": ("eval", "predict", "report", "viz", "train"),
     "dataset.json": ("eval", "predict", "report", "viz", "resume"),
     "summary.json": ("report", "train"),
-    "env.json": ("report", "resume"),
+    "env.json": ("report",),  # a run that goes on says so, and does
 }
 
 
