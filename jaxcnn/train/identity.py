@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from jaxcnn.config import RESUME_MAY_CHANGE, differences, to_dict
 from jaxcnn.errors import InputError
 from jaxcnn.train import files, processes, run_folder
@@ -115,5 +117,5 @@ def read(folder: Path, config: Mapping[str, Any]) -> Identity:
     file = folder / "run.json"
     if not processes.on_first(file.exists):
         return Identity(file, config)
-    known = processes.on_first(lambda: files.read(file, RunId))
-    return Identity(file, config, known.run, known.unmarked_until)
+    known = processes.on_first(lambda: msgspec.to_builtins(files.read(file, RunId)))
+    return Identity(file, config, **known)

@@ -109,10 +109,11 @@ def on_first(function: Callable[[], T]) -> T:
         except InputError as error:
             said = {"fault": str(error)}
         except OSError as error:
-            said = {"os": [error.errno, error.strerror or str(error), error.filename]}
+            name = None if error.filename is None else str(error.filename)
+            said = {"os": [error.errno, error.strerror or str(error), name]}
         except Exception as error:  # the others must hear of it, or they would wait
             said = {"error": f"{type(error).__name__}: {error}"}
-    heard = json.loads(_broadcast(json.dumps(said, default=str)))
+    heard = json.loads(_broadcast(json.dumps(said)))
     if "fault" in heard:
         raise InputError(heard["fault"])
     if "os" in heard:
