@@ -82,7 +82,8 @@ def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.nd
         if channels not in (1, 3):
             raise InputError(f"the network takes {channels} channels; image files give 1 or 3")
         if not path.is_file():
-            raise InputError("no such image file")
+            other = "a folder or a special file, must be an image file"
+            raise InputError(other if path.exists() else "no such image file")
         picture = decoded(read_bytes(path, MAX_BYTES), channels, turned=True)
         return _array(fitted(picture, (height, width), fit))
     except InputError as error:
