@@ -1,6 +1,6 @@
 """The environment variables that decide how the libraries behave, checked before they are used."""
 
-import functools
+import contextlib
 import os
 import re
 import sys
@@ -89,18 +89,31 @@ def fault_of_devices(error: Exception) -> str:
     return f"{' and '.join(names) or 'JAX'}: must name devices of this machine ({reason})"
 
 
-@functools.cache
 def _fault_of_xla_flags(flags: str) -> str:
     """Returns what is wrong with XLA_FLAGS, or nothing.
 
-    Another process reads them, since XLA ends a process that has a wrong one.
+    Another process reads them, since XLA ends a process that has a wrong one. It takes a while, so
+    flags that were right are remembered in the user's cache folder.
     """
+    import hashlib
+    import importlib.metadata
     import subprocess
 
+    known = cache.folder("flags")
+    if known is not None:
+        of = f"{importlib.metadata.version('jaxlib')} {flags}"
+        known /= hashlib.sha256(of.encode(errors="surrogateescape")).hexdigest()
+        if known.exists():
+            return ""
     code = "from jaxlib import _jax; _jax.CompileOptions()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     lines = done.stderr.decode(errors="replace").splitlines() if done.returncode else []
-    return next((line.partition("] ")[2] for line in lines if "parse_flags" in line), "")
+    fault = next((line.partition("] ")[2] for line in lines if "parse_flags" in line), "")
+    if known is not None and not fault:
+        with contextlib.suppress(OSError):
+            known.parent.mkdir(parents=True, exist_ok=True)
+            known.touch()
+    return fault
 
 
 def _keep_programs() -> None:
