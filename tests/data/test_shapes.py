@@ -106,19 +106,17 @@ def test_synthetic_images_are_noise_from_the_seed():
     ("changes", "named"),
     [
         ({"name": "synthetic", "image_size": 1024, "examples": (10**8, 1)}, "data.examples"),
-        ({"name": "synthetic", "image_size": 10**9, "examples": (64, 1)}, "data.examples"),
-        ({"name": "synthetic", "num_classes": 10**12}, "data.num_classes=1000000000000"),
-        ({"name": "synthetic", "examples": (10**12, 1)}, "data.examples"),
+        ({"name": "synthetic", "image_size": 2**15, "examples": (64, 1)}, "data.examples"),
+        ({"name": "synthetic", "examples": (2**31 - 1, 1)}, "data.examples"),
         ({"name": "shapes", "examples": (2**31 - 1, 2**31 - 1)}, "data.examples"),
-        ({"name": "shapes", "examples": (1, 10**12)}, "data.examples"),
-        ({"name": "shapes", "image_size": 10**9}, "data.batch_size=64"),
-        ({"name": "digits", "image_size": 10**9}, "data.batch_size=64"),
+        ({"name": "shapes", "image_size": 2**15}, "data.batch_size=64"),
+        ({"name": "digits", "image_size": 2**15}, "data.batch_size=64"),
         ({"name": "digits", "image_size": 10**4}, "data.eval_batch_size=500"),
     ],
 )
 def test_what_does_not_fit_into_memory_is_refused_before_any_is_taken(changes, named, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 20 * 10**9)
-    with pytest.raises(InputError, match=r"needs [0-9,.]+ GB of memory|at most 2,147,483") as e:
+    with pytest.raises(InputError, match=r"needs [0-9,.]+ GB of memory") as e:
         sources.load(Data(**changes))
     assert str(e.value).startswith(named)
     assert "\n" not in str(e.value)

@@ -231,7 +231,7 @@ def test_a_link_in_a_run_folder_is_not_written_through(name, tmp_path):
 @pytest.mark.parametrize("name", ["", *run_folder.FOLDERS])
 def test_a_file_where_a_folder_belongs_is_named(name, tmp_path):
     path = tmp_path / "run" / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
     with pytest.raises(InputError, match=f"workdir {path}: cannot be written"):
         run_folder.check_place(tmp_path / "run")
@@ -242,7 +242,7 @@ def test_a_file_where_a_folder_belongs_is_named(name, tmp_path):
     [
         ("config.json", "config: unknown section 'architectures'"),
         ("dataset.json", "holds a dataset.json of no run"),
-        ("summary.json", "config.json: no such file"),
+        ("summary.json", "holds a summary.json of no run"),
     ],
 )
 def test_files_of_no_run_are_not_replaced(name, named, capsys, tmp_path):
