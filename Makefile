@@ -18,7 +18,7 @@ train: $(VENV)/.installed
 	$(BIN)/jaxcnn train experiments/lenet5_digits.py
 
 test: $(VENV)/.installed-test
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/pytest -m slow --timeout 3600
