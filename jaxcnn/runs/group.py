@@ -106,9 +106,9 @@ def train(
         runs = _with_warmups_cut(runs, listener)
         left = []
         for run in runs:
-            run_folder.check_place(run.folder)  # before hours are spent on the runs before it
             result = run_folder.finished(run.folder, to_dict(run.experiment))
             if result is None:
+                run_folder.check_place(run.folder)  # before hours are spent on the runs before
                 left.append(run)
             else:
                 listener.message(f"{run.folder} is finished: {result['epochs']} epochs")

@@ -242,7 +242,7 @@ def test_a_file_where_a_folder_belongs_is_named(name, tmp_path):
     [
         ("config.json", "config: unknown section 'architectures'"),
         ("dataset.json", "holds a dataset.json of no run"),
-        ("summary.json", "holds a summary.json of no run"),
+        ("summary.json", "config.json: no such file"),
     ],
 )
 def test_files_of_no_run_are_not_replaced(name, named, capsys, tmp_path):
