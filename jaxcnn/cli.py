@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from jaxcnn import __version__, text
+from jaxcnn.cache import switched_on
 from jaxcnn.commands import environment
 from jaxcnn.errors import FULL, Diverged, InputError, NotWritten, Stopped
 
@@ -109,7 +110,7 @@ def _told(command: Callable[[], int], debug: bool = False) -> int:
                 print(stopped, flush=True)
             return 128 + stopped.signal
         except Exception as error:
-            if debug or environment.switched_on("JAXCNN_DEBUG"):
+            if debug or switched_on("JAXCNN_DEBUG"):
                 import traceback
 
                 traceback.print_exc()

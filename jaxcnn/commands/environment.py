@@ -109,7 +109,7 @@ def _fault_of_xla_flags(flags: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     lines = done.stderr.decode(errors="replace").splitlines() if done.returncode else []
     fault = next((line.partition("] ")[2] for line in lines if "parse_flags" in line), "")
-    if known is not None and not fault:
+    if known is not None and not done.returncode:
         with contextlib.suppress(OSError):
             known.parent.mkdir(parents=True, exist_ok=True)
             known.touch()

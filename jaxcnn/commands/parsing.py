@@ -6,7 +6,6 @@ import inspect
 import sys
 import traceback
 from collections.abc import Iterator
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -49,12 +48,12 @@ def _load(path: Path, kind: type[T]) -> T:
         raise InputError(f"{what}: no such file{hint}")
     if path.suffix != ".py" or not path.is_file() or path.stat().st_size > LARGEST:
         raise InputError(f"{what}: must be a Python file that defines config()")
-    loader = SourceFileLoader("experiment", str(path))
-    module = ModuleType(loader.name)
+    module = ModuleType("experiment")
     module.__file__ = str(path)
     try:
         with _undone():
-            exec(loader.source_to_code(path.read_bytes(), str(path)), vars(module))
+            code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+            exec(code, vars(module))
             found = module.config()
             fits = isinstance(found, kind)
     except KeyboardInterrupt:

@@ -19,6 +19,11 @@ from typing import Annotated, Any, Literal
 from jaxcnn.config.checked import Accepts, Checked, annotations, require, shown
 from jaxcnn.errors import InputError
 
+MOST_CLASSES = 10**6
+"""No network has more logits than this."""
+MOST_SEEDS = 10_000
+"""So many runs are planned at once; their folders alone take a minute to look through."""
+
 
 def _is_pattern(text: str) -> bool:
     try:  # as it stands, and within a longer one, where flags such as (?i) cannot stand
@@ -114,7 +119,7 @@ class Data(Checked, section="data"):
     """How many images are generated for training and for testing."""
     channels: Literal[1, 3] = 3
     """Channels of "synthetic" and "folder" images: 1 (grey) or 3 (RGB)."""
-    num_classes: Annotated[int, _whole(1, 10**6)] = 10
+    num_classes: Annotated[int, _whole(1, MOST_CLASSES)] = 10
     """Number of classes of "synthetic" images."""
     seed: Seed = 0
     """Seed of generated images; their order depends on train.seed."""
@@ -434,7 +439,7 @@ class Comparison(Checked):
 
     arms: Annotated[tuple[Experiment, ...], Accepts("a tuple of experiments")]
     """The experiments, of which the first is compared with the others."""
-    seeds: Annotated[int, _whole(1, 10_000)] = 3
+    seeds: Annotated[int, _whole(1, MOST_SEEDS)] = 3
     """Every arm is trained with the seeds 0, 1, ..., seeds - 1."""
 
     def __post_init__(self) -> None:

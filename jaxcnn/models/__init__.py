@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.config import Model
+from jaxcnn.config import MOST_CLASSES, Model
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.models import (
@@ -198,8 +198,6 @@ LARGEST = 2**20
 MOST_CALLS = 8_000
 """No network calls more modules to be initialised and applied; the most in `jaxcnn list` are 1,978,
 and a ResNet of 1,202 layers calls 6,000."""
-MOST_CLASSES = 10**6
-"""No network has more logits than this."""
 
 
 def list_models(pattern: str = "*") -> list[str]:

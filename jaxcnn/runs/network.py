@@ -19,6 +19,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.memory import gigabytes, require_memory
 from jaxcnn.train import optim
 from jaxcnn.train.state import TrainState, init_state, state_from
+from jaxcnn.train.step import planned_bytes
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,6 @@ def require_planned(compiled: Any, data: Data, field: str) -> None:
     Raises:
         InputError: there is less.
     """
-    plan = compiled.memory_analysis()
-    if plan is not None:
-        needed = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-        require_room(f"data.{field}={getattr(data, field)}: each step with a batch", int(needed))
+    needed = planned_bytes(compiled, arguments=False)
+    if needed is not None:
+        require_room(f"data.{field}={getattr(data, field)}: each step with a batch", needed)

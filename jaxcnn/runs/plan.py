@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.analysis.statistics import ANYWHERE, NOT_NEGATIVE, SHARE, mean_interval
-from jaxcnn.config import Comparison, Experiment
+from jaxcnn.config import MOST_SEEDS, Comparison, Experiment
 from jaxcnn.errors import InputError
 from jaxcnn.runs.group import Outcome
 from jaxcnn.runs.training import Run
 from jaxcnn.train import files, processes
-
-MOST_SEEDS = 10_000
-"""So many runs are planned at once; their folders alone take a minute to look through."""
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:

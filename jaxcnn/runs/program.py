@@ -105,10 +105,10 @@ class Program:
         epochs, classes = self.experiment.train.epochs, len(self.dataset.classes)
         accepted = f"of fewer than 2**31 steps; an epoch has {self.steps_per_epoch:,}"
         require("train.epochs", epochs, self.total_steps < 2**31 - 1, accepted)
-        need = network.require_room
         # The schedule is computed for all steps at once, from their numbers in 64 bits.
-        need(f"train.epochs={epochs}: the learning rates of all steps", 32 * self.total_steps)
-        need(f"{classes:,} classes: the confusion matrix", 4 * classes**2)
+        rates = f"train.epochs={epochs}: the learning rates of all steps"
+        network.require_room(rates, 32 * self.total_steps)
+        network.require_room(f"{classes:,} classes: the confusion matrix", 4 * classes**2)
 
     def _make_chunk(self, shuffle: pipeline.Shuffle | InBlocks) -> RatedChunk:
         config, net = self.experiment, self.network

@@ -201,11 +201,12 @@ def _muon(optim: Optim, layout: Layout) -> optax.GradientTransformation:
     """Makes the direction of Muon for matrices, and that of Adam for the rest.
 
     Optax's switch for Nesterov momentum makes NAdam of Muon's Adam too, where Jordan's Muon has
-    Adam. Both settings keep the same state, so the one gives the matrices, the other the rest.
+    Adam. Both settings keep the same state, so the one gives the matrices, the other the rest;
+    what neither gives is left out when the step is compiled.
     """
 
-    def made(nesterov: bool) -> optax.GradientTransformationExtraArgs:
-        made: Any = contrib.muon(
+    def with_momentum(nesterov: bool) -> optax.GradientTransformationExtraArgs:
+        both: Any = contrib.muon(
             -1.0,  # the direction itself: the rate comes behind the decay, which Muon cannot mask
             beta=optim.momentum,
             nesterov=nesterov,
@@ -214,9 +215,9 @@ def _muon(optim: Optim, layout: Layout) -> optax.GradientTransformation:
             muon_weight_dimension_numbers=lambda params: muon_matrices(params, layout.head),
             consistent_rms=0.2,
         )
-        return made
+        return both
 
-    muon, adam = made(optim.nesterov), made(nesterov=False)
+    muon, adam = with_momentum(optim.nesterov), with_momentum(nesterov=False)
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         matrices, after = muon.update(grads, state, params)

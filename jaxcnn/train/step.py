@@ -258,16 +258,17 @@ def make_evaluate(
     return evaluate
 
 
-def planned_bytes(program: Any) -> int | None:
+def planned_bytes(program: Any, *, arguments: bool = True) -> int | None:
     """Returns the device memory that XLA plans for a compiled program; None where it does not say.
 
-    Counted are arguments (the state and the data), results and temporaries.
+    Counted are results, temporaries and, unless told otherwise, the arguments: the state and the
+    data.
     """
     plan = program.memory_analysis()
     if plan is None:
         return None
     return int(
-        plan.argument_size_in_bytes
+        plan.argument_size_in_bytes * arguments
         + plan.output_size_in_bytes
         - plan.alias_size_in_bytes
         + plan.temp_size_in_bytes
