@@ -130,7 +130,7 @@ def load(config: Data) -> Dataset:
     if streamed is None:
         size = (len(dataset.train) + len(dataset.test)) * math.prod(dataset.image_shape)
         streamed = dataset.render is None and size > STREAMED_BYTES
-    dataset = replace(dataset, streamed=True) if streamed else _in_memory(dataset, config)
+    dataset = _to_stream(dataset, config) if streamed else _in_memory(dataset, config)
     if config.batch_size > len(dataset.train):
         raise InputError(
             f"data.batch_size={config.batch_size}: must be at most the {len(dataset.train)} "
@@ -190,6 +190,29 @@ def _check_batch(dataset: Dataset, config: Data) -> None:
             f"data.{name}={getattr(config, name)}: {number:,} images of {pixels:,} pixels",
             number * pixels * channels,
         )
+
+
+def _to_stream(dataset: Dataset, config: Data) -> Dataset:
+    """Reads the first images of both splits, before a run begins that could read none.
+
+    Raises:
+        InputError: more images than the config tolerates cannot be read, or all of a split.
+    """
+    for source, name in ((dataset.train, "training"), (dataset.test, "test")):
+        bad: list[int] = []
+        for at in range(len(source)):
+            if source.read(np.array([at]))["ok"][0]:
+                break
+            bad.append(at)
+            if len(bad) > config.max_bad_images:
+                Faults(config.max_bad_images).note(source, np.array(bad))
+        else:
+            if bad:
+                raise InputError(
+                    f"data.max_bad_images={config.max_bad_images}: none of the {len(bad):,} {name} "
+                    f"images can be read: {source.fault(0)}"
+                )
+    return replace(dataset, streamed=True)
 
 
 def _in_memory(dataset: Dataset, config: Data) -> Dataset:

@@ -27,6 +27,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -278,25 +279,33 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class _OfOthers:
+    """Prints what cannot be raised, except for reads and writes that lost their event loop."""
+
+    printed: Callable[[Any], object]
+
+    def __call__(self, unraisable: Any) -> None:
+        closed = str(unraisable.exc_value) == "Event loop is closed"  # as TensorStore finds it
+        if not closed and not inspect.iscoroutine(unraisable.object):
+            self.printed(unraisable)
+
+
 @contextlib.contextmanager
 def _one_error(path: Path) -> Iterator[None]:
     """Turns all that Orbax logs, prints and raises at one fault into one error.
 
     A fault of the disk becomes an OSError. Reads and writes that are still on their way would tell
     of it again and again: they are waited for, and what they leave is collected, in silence.
+    TensorStore's own threads, for which nobody can wait, are not heard from then on either.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels, printed = [logger.level for logger in loggers], sys.unraisablehook
     threads = _threads()
-
-    def print_others(unraisable: Any) -> None:
-        closed = str(unraisable.exc_value) == "Event loop is closed"  # as TensorStore finds it
-        if not closed and not inspect.iscoroutine(unraisable.object):
-            printed(unraisable)
-
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
-    sys.unraisablehook = print_others
+    if not isinstance(printed, _OfOthers):
+        sys.unraisablehook = _OfOthers(printed)
     fault: Exception | None = None
     try:
         yield
@@ -311,7 +320,8 @@ def _one_error(path: Path) -> Iterator[None]:
     finally:
         if fault is not None:
             gc.collect()
-        sys.unraisablehook = printed
+        else:
+            sys.unraisablehook = printed
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
     if fault is not None:
