@@ -15,6 +15,14 @@ from benchmarks.zoo import ROWS, TABLE, Row, build, shapes, variables
 from jaxcnn import models
 
 ALL = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+# One of each family by default, and all of them in the slow tests.
+EACH = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=() if row.representative else pytest.mark.slow)
+        for row in TABLE
+    ],
+)
 
 
 def _families(fast: Callable[[Row], Any]) -> Any:
@@ -69,7 +77,7 @@ def check_output(logits: Any, ends: dict[str, Any], num_classes: int) -> None:
         assert head.shape == (2, num_classes)
 
 
-@ALL
+@EACH
 def test_parameters_and_any_sides(row: Row) -> None:
     model = build(row, row.classes, dtype=jnp.bfloat16)
     height, width, channels = models.standard_input(row.name)
@@ -127,7 +135,7 @@ def test_wrong_channels_are_named(row: Row) -> None:
         jax.eval_shape(model.apply, held, wrong)
 
 
-@FAMILIES
+@SHALLOW
 def test_eval_mode(row: Row) -> None:
     """One compilation; examples do not see one another; bf16 is close."""
     model = build(row, **row.slim)

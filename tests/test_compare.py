@@ -68,6 +68,7 @@ def compared(tmp_path_factory):
     return file, workdir
 
 
+@pytest.mark.slow
 def test_seeds_of_an_arm_are_computed_together_where_that_is_asked(capsys, tmp_path, compared):
     _, alone = compared
     file = tmp_path / "two_arms.py"

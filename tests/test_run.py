@@ -145,7 +145,8 @@ class StopAt(display.Listener):
 
 
 @pytest.mark.parametrize(
-    ("number", "steps"), [(signal.SIGTERM, (1, 16, 33)), (signal.SIGINT, (11,))]
+    ("number", "steps"),
+    [pytest.param(signal.SIGTERM, (1, 16, 33), marks=pytest.mark.slow), (signal.SIGINT, (11,))],
 )
 def test_stopping_after_any_chunk_changes_nothing(finished, tmp_path, number, steps, monkeypatch):
     """Stopped and resumed within and between epochs: same state, same metrics."""
@@ -230,7 +231,7 @@ class Killed(BaseException):
 
 KILLS = [
     ("best", 2, "after"),
-    ("latest", 3, "before"),
+    pytest.param("latest", 3, "before", marks=pytest.mark.slow),
     pytest.param("best", 2, "before", marks=pytest.mark.slow),
     pytest.param("latest", 1, "before", marks=pytest.mark.slow),
     pytest.param("latest", 1, "after", marks=pytest.mark.slow),
@@ -265,6 +266,7 @@ def test_killed_around_any_checkpoint(finished, tmp_path, monkeypatch, kind, num
         assert len(list((tmp_path / "a" / "checkpoints" / name).iterdir())) in kept
 
 
+@pytest.mark.slow
 def test_the_best_that_a_checkpoint_names_outlives_a_better_one(tmp_path, monkeypatch):
     experiment = replace(SMALL, train=Train(epochs=4, checkpoint_every=2))
     save = Checkpoints.save
@@ -284,6 +286,7 @@ def test_the_best_that_a_checkpoint_names_outlives_a_better_one(tmp_path, monkey
     assert evaluate(tmp_path / "a", "best")["test_top1"] == ended["best_test_top1"] == max(top1[:2])
 
 
+@pytest.mark.slow
 def test_made_shorter_the_summary_belongs_to_the_last_step(tmp_path):
     rare = replace(SMALL, train=Train(epochs=9, eval_every=5))
     with pytest.raises(Stopped):
@@ -390,6 +393,7 @@ def test_checkpoints_without_their_config_are_refused(tmp_path):
         group.train_one(SMALL, tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_a_config_from_before_a_field_existed_still_fits(tmp_path):
     with pytest.raises(Stopped):
         group.train_one(SMALL, tmp_path / "a", StopAt(11, signal.SIGTERM))
@@ -407,7 +411,9 @@ def test_one_writer_per_folder(tmp_path):
     held.close()
 
 
-@pytest.mark.parametrize("batch_size", [128, 1437])  # 1437: one step an epoch
+@pytest.mark.parametrize(
+    "batch_size", [pytest.param(128, marks=pytest.mark.slow), 1437]
+)  # 1437: one step an epoch
 def test_divergence_stops_the_run_and_is_never_saved(tmp_path, batch_size):
     wild = replace(
         SMALL,

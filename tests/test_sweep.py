@@ -168,6 +168,7 @@ def test_a_trial_that_cannot_be_trained_is_a_row_and_the_others_are_trained(caps
     assert captured.out.count("refused") == 3
 
 
+@pytest.mark.slow
 def test_trials_that_share_a_program_get_the_bits_that_they_get_alone(capsys, tmp_path):
     """Learning rate, schedule and seed are arguments of the program; batch size is not."""
     file, workdir = tmp_path / "base.py", tmp_path / "out"

@@ -110,16 +110,16 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-@table(options(), fast=40)
+@table(options(), fast=6)
 def test_options(clean, case):
     clean("options", case)
 
 
-@table(lines(), fast=30)
+@table(lines(), fast=6)
 def test_command_lines(clean, case):
     clean("command lines", case)
 
 
-@table(fields(), fast=40)
+@table(fields(), fast=6)
 def test_fields(clean, case):
     clean("fields", case)

@@ -406,21 +406,21 @@ def weight_cases() -> Iterator[Case]:
         )
 
 
-@table(image_cases(), fast=30)
+@table(image_cases(), fast=6)
 def test_images(clean, case):
     clean("images", case)
 
 
-@table(photo_cases(), fast=12)
+@table(photo_cases(), fast=3)
 def test_folders_of_photos(clean, case):
     clean("photos", case)
 
 
-@table(record_cases(), fast=16)
+@table(record_cases(), fast=4)
 def test_records(clean, case):
     clean("TFDS", case)
 
 
-@table(weight_cases(), fast=40)
+@table(weight_cases(), fast=12)
 def test_weights(clean, case):
     clean("weights", case)

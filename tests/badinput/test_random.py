@@ -152,19 +152,21 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "number",
-    [0]
+    ("number", "examples"),
+    [(0, 1)]
     + [
-        pytest.param(int(SEED) * 1000 + n, marks=pytest.mark.slow)
+        pytest.param(int(SEED) * 1000 + n, EXAMPLES, marks=pytest.mark.slow)
         for n in range(1, CASES // EXAMPLES)
     ],
 )
-def test_random_input(clean: Callable[..., None], tmp_path: Path, kind: str, number: int) -> None:
+def test_random_input(
+    clean: Callable[..., None], tmp_path: Path, kind: str, number: int, examples: int
+) -> None:
     count = 0
 
     @seed(number)
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         database=None,
         deadline=None,
         phases=[Phase.generate],

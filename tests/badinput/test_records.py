@@ -275,16 +275,16 @@ def _spoilt(file: str, ruin: Callable[[Path], object], seal: bool) -> Callable[[
     return spoil
 
 
-@table(whole(), fast=24)
+@table(whole(), fast=5)
 def test_whole_files(clean, case):
     clean("records", case)
 
 
-@table(single(), fast=40)
+@table(single(), fast=6)
 def test_single_values(clean, case):
     clean("values", case)
 
 
-@table(checkpoints(), fast=20)
+@table(checkpoints(), fast=5)
 def test_checkpoints(clean, case):
     clean("checkpoints", case)

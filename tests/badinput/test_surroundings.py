@@ -311,21 +311,21 @@ def signal_cases() -> Iterator[Case]:
                     )
 
 
-@table(experiment_cases(), fast=40)
+@table(experiment_cases(), fast=12)
 def test_experiments(clean, case):
     clean("experiments", case)
 
 
-@table(output_cases(), fast=14)
+@table(output_cases(), fast=3)
 def test_outputs(clean, case):
     clean("outputs", case)
 
 
-@table(environment_cases(), fast=8)
+@table(environment_cases(), fast=3)
 def test_environments(clean, case):
     clean("environments", case)
 
 
-@table(signal_cases(), fast=6)
+@table(signal_cases(), fast=2)
 def test_signals(clean, case):
     clean("signals", case)

@@ -101,14 +101,14 @@ def test_noise_is_refused_for_what_the_host_holds_of_it(monkeypatch, backend, co
         sources.load(data)
 
 
-PREPARED = Path(os.environ.get("TFDS_DATA_DIR", "/nonexistent"))
+PREPARED = Path(os.environ.get("TFDS_DATA_DIR") or "/dev/null/unset")
 
 
 @pytest.mark.skipif(not PREPARED.is_dir(), reason="TFDS_DATA_DIR points at no prepared datasets")
 @pytest.mark.parametrize(
     ("name", "shape", "train", "test"),
     [
-        ("mnist", (28, 28, 1), 60000, 10000),
+        pytest.param("mnist", (28, 28, 1), 60000, 10000, marks=pytest.mark.slow),
         pytest.param("cifar10", (32, 32, 3), 50000, 10000, marks=pytest.mark.slow),  # PNG
     ],
 )

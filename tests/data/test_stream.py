@@ -117,7 +117,7 @@ class NoneAtAll(Few):
     last = False
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_image_is_trained_on_that_could_not_be_read(workers):
     """However many unreadable ones lie between it and the next."""
     split = Few(numbered(250).images, numbered(250).labels)

@@ -245,10 +245,10 @@ def test_convolve_is_that_of_scipy(size):
 @pytest.mark.parametrize(
     ("x_shape", "w_shape", "arguments"),
     [
-        ((1, 5, 4, 2), (3, 3, 2, 3), {}),
+        pytest.param((1, 5, 4, 2), (3, 3, 2, 3), {}, marks=pytest.mark.slow),
         ((1, 5, 4, 16), (1, 1, 16, 2), {"stride": 2}),
         ((2, 6, 2), (3, 1, 2), {"groups": 2, "stride": 2}),
-        ((1, 5, 4), (3, 2, 4), {"groups": 2}),
+        pytest.param((1, 5, 4), (3, 2, 4), {"groups": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_float64_gradients_are_finite_differences(x_shape, w_shape, arguments):
@@ -271,7 +271,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if case == "groups" else ()) for case in CASES],
+)
 def test_jit_vmap_scan_remat_and_half_precision(case):
     x_shape, w_shape, arguments = CASES[case]
     x, w = normal(0, x_shape), normal(1, w_shape)
@@ -341,7 +344,10 @@ WIDENED = {
 }
 
 
-@pytest.mark.parametrize("case", WIDENED)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if case == "above" else ()) for case in WIDENED],
+)
 @pytest.mark.parametrize("impl", ["auto", "lax"])
 def test_half_precision_in_and_float32_out(case, impl):
     """The products of bfloat16 are exact in float32: so is the sum that is asked for in it."""
