@@ -24,7 +24,10 @@ NEEDED = {
 def quiet() -> None:
     """Keeps the libraries' chatter off the terminal; their errors stay."""
     import logging
+    import warnings
 
+    # A program that cannot be kept, or read again, is compiled: that costs time and no more.
+    warnings.filterwarnings("ignore", "Error (writing|reading) persistent compilation cache")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ["MPLBACKEND"] = "agg"  # charts go into files, never into windows
