@@ -40,7 +40,8 @@ class Command(arguments.Command):
     """A file that defines config() -> Experiment, such as experiments/lenet5_digits.py."""
     workdir: Path | None = None
     """The run folder, or the folder of several seeds; by default runs/NAME-seedSEED, with --seeds
-    runs/NAME-seeds."""
+    runs/NAME-seeds. Where that holds a run with other settings, the default is a folder beside it,
+    runs/NAME-seedSEED-2."""
     seeds: int | None = None
     """How many seeds, from train.seed on, are trained together, each in a folder seedN; by default
     train.seed alone."""
@@ -87,15 +88,21 @@ def run(command: Command) -> int:
     if command.init_from is not None:
         model = replace(experiment.model, init_from=command.init_from)
         experiment = replace(experiment, model=model)
-    name = f"{experiment.name}-seed" + ("s" if count else str(experiment.train.seed))
-    workdir = command.workdir or Path("runs") / name
 
-    from jaxcnn.runs import display, group, plan, together
+    from jaxcnn.runs import display, group, plan, settled, together
     from jaxcnn.train import files, processes
 
     processes.start(command.distributed)
     diverged: Mapping[Path, str] = {}
     with display.display() as listener, processes.ending_together():
+        workdir = command.workdir
+        if workdir is None:
+            seed, say = f"seed{experiment.train.seed}", listener.message
+            name, inside = (seed, "") if count is None else ("seeds", seed)
+            usual = Path("runs") / f"{experiment.name}-{name}"
+            workdir = settled.vacant(
+                experiment, usual, say if processes.is_first() else len, inside
+            )
         if count is None:
             result = group.train_one(experiment, workdir, listener, profile=profile)
         else:

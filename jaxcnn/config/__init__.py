@@ -91,7 +91,8 @@ class Data(Checked, section="data"):
     array_record."""
     dir: Folder | None = None
     """The folder of prepared TFDS datasets (None: TFDS_DATA_DIR, or else TFDS's default); for
-    "folder", the one that holds train/CLASS/... and test/CLASS/... (or val/CLASS/...)."""
+    "folder", the one that holds train/CLASS/... and test/CLASS/... (or val/CLASS/...). It is
+    recorded as an absolute path."""
     train_limit: Count | None = None
     """Trains on only this many examples; the test set stays whole."""
     batch_size: Count = 64
@@ -103,14 +104,16 @@ class Data(Checked, section="data"):
     size (32 for generated images)."""
     fit: Literal["pad", "resize", "crop"] = "pad"
     """How images are brought to image_size: by a border of zeros, by resizing, or by resizing a
-    centre crop of 7/8 of the shorter side."""
+    centre crop of 7/8 of the shorter side. Image files of a "folder" get no border: where this is
+    left at pad, a run crops them, but resizes squares that are all of one size."""
     read_size: Side | None = None
     """Height and width at which images of varying sizes are read, if not image_size. With fit
     "crop" this is the whole shorter side, which leaves a margin for random crops: 256 for an
     image_size of 224."""
     mean: Annotated[tuple[float, ...], Accepts("one finite number per channel", bool)] = (0.0,)
     """Mean of each channel, or one for all, of pixels scaled to [0, 1]: the network sees (pixel /
-    255 - mean) / std."""
+    255 - mean) / std. Where mean and std are left at 0 and 1, a run with model.init_from takes
+    both from there."""
     std: Annotated[tuple[Positive, ...], Accepts("one number above 0 per channel", bool)] = (1.0,)
     """Standard deviation of each channel, or one for all; see mean."""
     examples: Annotated[

@@ -1,18 +1,24 @@
 """Reads folders of image files with one subfolder for each class."""
 
+import contextlib
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data import contents
-from jaxcnn.data.images import Fit, read_image, reading
+from jaxcnn.data.images import Fit, image_size, read_image, reading
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -100,48 +106,164 @@ def _size(path: Path) -> int:
 def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
     """Finds the images under ``data.dir``: ``train/CLASS/...`` and ``test/CLASS/...`` (or val).
 
+    A warning tells of files that are no images by their names, of classes without test images, and
+    of a class that is the only one.
+
     Returns:
         The training split, the held-out split, and the classes in natural order (2 before 10).
 
     Raises:
         InputError: a folder or its images are missing; the message names the folder.
     """
+    splits = _splits(config)
+    classes = _classes(config, splits)
+    skipped: Counter[str] = Counter()
+    listed = [_listed(split, classes, skipped) for split in splits]
+    shape, fit = _shape(config, splits, listed)
+    train, test = (
+        Files(root, *found, shape, fit) for root, found in zip(splits, listed, strict=True)
+    )
+    where = f"data.dir={config.dir!r}"
+    left_out = f"{skipped.total():,} files are no images by their names: {_counted(skipped)}"
+    counts = np.bincount(train.labels, minlength=len(classes))
+    for name, count in zip(classes, counts, strict=True):
+        if count == 0:
+            folder = printable(str(train.root / name))
+            others = f"; {left_out}" if skipped else ""
+            raise InputError(
+                f"{where}: {folder} has no image files ({', '.join(sorted(SUFFIXES))}){others}"
+            )
+    if len(test) == 0:
+        raise InputError(f"{where}: {test.root} has no image files")
+    if skipped:
+        log.warning("%s: left out, since %s", where, left_out)
+    untested = np.flatnonzero(np.bincount(test.labels, minlength=len(classes)) == 0)
+    if untested.size:
+        names = _few([classes[i] for i in untested])
+        log.warning("%s: %s has no images of the class %s", where, test.root.name, names)
+    if len(classes) == 1:
+        log.warning("%s: %s is the only class; there is nothing to tell apart", where, classes[0])
+    return train, test, classes
+
+
+HELD_OUT = ("test", "val", "validation")
+"""Names of the folder that is held out; the first that is there counts."""
+
+
+def usual_fit(config: Data) -> tuple[Literal["pad", "crop", "resize"], str]:
+    """Returns how files are brought to ``data.image_size`` where ``data.fit`` is left at "pad".
+
+    Those that all have that size, or are to keep their own, stay as they are. Other squares of one
+    size are resized, which shows them whole, and photos of any sizes are cropped.
+
+    Returns:
+        The fit, and in words what the files are like.
+
+    Raises:
+        InputError: as :func:`scan` does.
+    """
+    splits = _splits(config)
+    classes = _classes(config, splits)
+    sizes = _sizes(splits, [_listed(split, classes, Counter()) for split in splits])
+    side = config.image_size
+    if side is None or list(sizes) == [(side, side)]:
+        return "pad", "all have that size"
+    if len(sizes) == 1 and len({*next(iter(sizes))}) == 1:
+        return "resize", f"squares of {_pixels(next(iter(sizes)))} pixels"
+    return "crop", " and ".join(f"{_pixels(size)} pixels" for size in sizes)
+
+
+def _splits(config: Data) -> tuple[Path, Path]:
+    """Returns the folders of the training and the held-out split."""
     if config.dir is None:
         raise InputError("data.dir=None: must be the folder that holds train/ and test/")
     root = Path(config.dir).expanduser()
-    if config.image_size is None or config.fit == "pad":
-        raise InputError(
-            f"data.fit={config.fit!r} with data.image_size={config.image_size}: files may differ "
-            "in size; must be data.image_size=224, say, with data.fit='resize' or 'crop'"
-        )
-    held_out = next((s for s in ("test", "val", "validation") if (root / s).is_dir()), None)
-    if not (root / "train").is_dir() or held_out is None:
-        raise InputError(
-            f"data.dir={config.dir!r}: must hold the folders train and test (or val), "
-            "with a folder for each class"
-        )
-    classes = sorted(_folders(root / "train"), key=natural)
+    held_out = next((root / name for name in HELD_OUT if (root / name).is_dir()), None)
+    if held_out is not None and (root / "train").is_dir():
+        return root / "train", held_out
+    wanted = "must hold the folders train and test (or val), with a folder for each class"
+    raise InputError(f"data.dir={config.dir!r}: {_nearby(root)}{wanted}")
+
+
+def _nearby(root: Path) -> str:
+    """Says what is found in the place of a folder with splits, and where there is one nearby."""
+    if not root.is_dir():
+        return "is a file; " if root.exists() else "there is no such folder; "
+    inside = [root / name for name in sorted(_folders(root), key=natural)]
+    for other in (*root.absolute().parents[:2], *inside):
+        if (other / "train").is_dir() and any((other / name).is_dir() for name in HELD_OUT):
+            return f"is not the folder meant, perhaps {printable(str(other))} is; "
+    if (root / "train").is_dir():
+        return "has train alone; "
+    return f"has the folders {_few([path.name for path in inside])} instead; " if inside else ""
+
+
+def _classes(config: Data, splits: Sequence[Path]) -> tuple[str, ...]:
+    """Returns the names of the folders in the training split, after a look at both splits'."""
+    train, held_out = splits
+    classes = sorted(_folders(train), key=natural)
     if not classes:
-        raise InputError(f"data.dir={config.dir!r}: {root / 'train'} has no folders, one a class")
-    unknown = sorted(set(_folders(root / held_out)) - set(classes))
+        raise InputError(f"data.dir={config.dir!r}: {train} has no folders, one a class")
+    tested = _folders(held_out)
+    unknown = sorted(set(tested) - set(classes))
     if unknown:
-        folder = printable(str(root / held_out / unknown[0]))
-        raise InputError(f"data.dir={config.dir!r}: {folder} is no class of {root / 'train'}")
-    side, fit = reading(config)
-    shape = (side, side, config.channels)
-    train, test = (
-        Files(root / split, *_listed(root / split, classes), shape, fit)
-        for split in ("train", held_out)
-    )
-    for name, count in zip(classes, np.bincount(train.labels, minlength=len(classes)), strict=True):
-        if count == 0:
+        folder = printable(str(held_out / unknown[0]))
+        raise InputError(f"data.dir={config.dir!r}: {folder} is no class of {train}")
+    for path in [*(train / name for name in classes), *(held_out / name for name in tested)]:
+        if path.is_symlink() and path.resolve() in path.parent.resolve().joinpath("x").parents:
             raise InputError(
-                f"data.dir={config.dir!r}: {root / 'train' / name} has no image files "
-                f"({', '.join(sorted(SUFFIXES))})"
+                f"data.dir={config.dir!r}: {printable(str(path))} is a link to a folder above it; "
+                "must hold the images of one class"
             )
-    if len(test) == 0:
-        raise InputError(f"data.dir={config.dir!r}: {root / held_out} has no image files")
-    return train, test, tuple(classes)
+    return tuple(classes)
+
+
+def _shape(
+    config: Data, splits: Sequence[Path], listed: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[tuple[int, int, int], Fit]:
+    """Returns the shape that files are read with, and how they are brought to it."""
+    side = config.image_size
+    if config.fit != "pad" and side is not None:
+        read, fit = reading(config)
+        return (read, read, config.channels), fit
+    sizes = list(_sizes(splits, listed))
+    if config.fit == "pad" and len(sizes) == 1 and (side is None or sizes == [(side, side)]):
+        return (*sizes[0], config.channels), "resize"
+    found = " and ".join(map(_pixels, sizes)) or "none can be read"
+    raise InputError(
+        f"data.fit={config.fit!r} with data.image_size={side}: files may differ in size ({found}); "
+        "must be data.image_size=224, say, with data.fit='resize' or 'crop'"
+    )
+
+
+def _sizes(
+    splits: Sequence[Path], listed: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[tuple[int, int], None]:
+    """Returns the one height and width of all images that can be read, or the first two."""
+    sizes: dict[tuple[int, int], None] = {}
+    for root, (names, _) in zip(splits, listed, strict=True):
+        for name in names:
+            with contextlib.suppress(InputError):  # told of when it is read
+                sizes[image_size(root / os.fsdecode(bytes(name)))] = None
+            if len(sizes) == 2:
+                return sizes
+    return sizes
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    height, width = size
+    return f"{width}x{height}"
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names the first few, and counts the others."""
+    more = f" and {len(names) - 5:,} others" if len(names) > 5 else ""
+    return printable(", ".join(names[:5]), longest=300) + more
+
+
+def _counted(skipped: Counter[str]) -> str:
+    kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in skipped.most_common()]
+    return _few(kinds)
 
 
 def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
@@ -158,39 +280,68 @@ def _folders(path: Path) -> list[str]:
     return [p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]
 
 
-def _listed(root: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns names and labels of a split's images, the first of each class before the second."""
+def _listed(
+    root: Path, classes: Sequence[str], skipped: Counter[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns names and labels of a split's images, the first of each class before the second.
+
+    Args:
+        root: the folder of the split.
+        classes: the names of the folders in it; some may be missing.
+        skipped: counts the suffixes of other files.
+    """
     found = [
         (rank, label, name)
         for label, class_name in enumerate(classes)
         if (root / class_name).is_dir()  # some classes may not be tested
-        for rank, name in enumerate(_images(root, class_name))
+        for rank, name in enumerate(_images(root, root / class_name, skipped))
     ]
     found.sort()
     names = np.array([os.fsencode(name) for _, _, name in found], dtype=bytes)
     return names, np.array([label for _, label, _ in found], np.int32)
 
 
-def _images(root: Path, class_name: str) -> list[str]:
-    """Lists the image files of a class at any depth; a folder that is reached twice counts once."""
+def images_in(folder: Path) -> list[Path]:
+    """Returns the image files in a folder, at any depth and in natural order.
+
+    Raises:
+        InputError: a folder in it cannot be read, or there are none.
+    """
+    skipped: Counter[str] = Counter()
+    found = [folder / name for name in _images(folder, folder, skipped)]
+    if not found:
+        others = f", but other files: {_counted(skipped)}" if skipped else ""
+        raise InputError(f"{printable(str(folder))}: has no image files{others}")
+    return found
+
+
+def _images(root: Path, folder: Path, skipped: Counter[str]) -> list[str]:
+    """Lists the image files of a class at any depth; a folder that is reached twice counts once.
+
+    Args:
+        root: the folder that the names begin at.
+        folder: the folder of the class, or any other.
+        skipped: counts the suffixes of other files.
+    """
     seen: set[tuple[int, int]] = set()
     found = []
-    for name, below, files in os.walk(root / class_name, onerror=_refuse, followlinks=True):
-        folder = Path(name)
-        status = folder.stat()
+    for name, below, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        place = Path(name)
+        status = place.stat()
         if (status.st_dev, status.st_ino) in seen:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
         below[:] = sorted((b for b in below if not b.startswith(".")), key=natural)
-        found += [
-            str((folder / file).relative_to(root))
-            for file in sorted(files, key=natural)
-            if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
-        ]
+        for file in sorted(files, key=natural):
+            suffix = Path(file).suffix.lower()
+            if suffix in SUFFIXES and not file.startswith("."):
+                found.append(str((place / file).relative_to(root)))
+            elif not file.startswith("."):
+                skipped[suffix] += 1
     return found
 
 
 def _refuse(error: OSError) -> None:
     where = printable(str(error.filename or "?"))
-    raise InputError(f"data.dir: {where}: cannot be read ({error.strerror})") from error
+    raise InputError(f"{where}: cannot be read ({error.strerror})") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from jaxcnn.config import Data
-from jaxcnn.data.contents import read_bytes
+from jaxcnn.data import contents
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
 
@@ -23,6 +23,8 @@ MAX_PIXELS = 2**26
 """The largest image that is read. Pillow's own limit, 179 million pixels, needs half a gigabyte."""
 MAX_BYTES = 2**29
 """The largest file that is read: one of ``MAX_PIXELS`` in RGBA with 16 bits, uncompressed."""
+ORIENTATION = 0x0112
+"""The tag of EXIF that says how a picture is turned."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names of what images of so many channels hold."""
 CROP_RATIO = 0.875
@@ -84,13 +86,31 @@ def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.nd
         if not path.is_file():
             other = "a folder or a special file, must be an image file"
             raise InputError(other if path.exists() else "no such image file")
-        picture = decoded(read_bytes(path, MAX_BYTES), channels, turned=True)
+        picture = decoded(contents.read_bytes(path, MAX_BYTES), channels, turned=True)
         return _array(fitted(picture, (height, width), fit))
     except InputError as error:
         raise InputError(f"{printable(str(path))}: {error}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{printable(str(path))}: cannot be read ({reason})") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Returns height and width of an image file as :func:`read_image` turns it, from its header.
+
+    Raises:
+        InputError: it has none that can be read.
+    """
+    from PIL import Image
+
+    try:
+        with contents.opened(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS) as picture:
+                across = picture.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+                return picture.size if across else picture.size[::-1]
+    except Exception as error:  # Pillow's decoders raise whatever they stumble upon
+        raise InputError(f"{printable(str(path))}: cannot be read ({error})") from error
 
 
 def fit_array(image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:

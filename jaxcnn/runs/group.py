@@ -9,20 +9,21 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcnn.config import Data, Experiment, SeedsMode, to_dict, with_warmup_cut
+from jaxcnn.config import Data, Experiment, SeedsMode, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.runs import together
 from jaxcnn.runs.display import Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.program import Compiled, Program, program_key
+from jaxcnn.runs.settled import settled
 from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Grouping, Modes
 from jaxcnn.runs.training import Evaluate, Run, Training, check_starts
@@ -103,7 +104,7 @@ def train(
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with StopRequest() as stop:
         session = _Session(listener, stop, modes, many=len(runs) > 1)
-        runs = _with_warmups_cut(runs, listener)
+        runs = settled(runs, listener.message)
         left = []
         for run in runs:
             result = run_folder.finished(run.folder, to_dict(run.experiment))
@@ -126,20 +127,6 @@ def train(
         if session.many:
             stop.raise_if_asked()  # what the caller would do with all of them can wait
     return session.outcome
-
-
-def _with_warmups_cut(runs: Sequence[Run], listener: Listener) -> list[Run]:
-    """Returns the runs as they are trained and recorded: see :func:`with_warmup_cut`."""
-    cut = [replace(run, experiment=with_warmup_cut(run.experiment)) for run in runs]
-    told: dict[tuple[float, int], str] = {}
-    for before, after in zip(runs, cut, strict=True):
-        asked, taken = (run.experiment.schedule.warmup_epochs for run in (before, after))
-        if asked != taken:
-            epochs = after.experiment.train.epochs
-            told[asked, epochs] = f"longer than train.epochs={epochs}, cut to {taken:g}"
-    for (asked, _), text in told.items():
-        listener.message(f"schedule.warmup_epochs={asked:g}: {text}")
-    return cut
 
 
 def _train_group(

@@ -24,8 +24,12 @@ def seeds(experiment: Experiment, workdir: Path, count: int) -> list[Run]:
     """Returns runs with the seeds ``train.seed``, ``train.seed + 1``, ..., in folders ``seedN``.
 
     Raises:
-        InputError: there are none, too many, or seeds too large.
+        InputError: there are none, too many, or seeds too large; or the folder is that of a run.
     """
+    if processes.on_first((workdir / "config.json").exists):
+        raise InputError(
+            f"--seeds {count}: workdir {workdir} is a run itself; give a folder for several runs"
+        )
     first = experiment.train.seed
     most = min(MOST_SEEDS, 2**31 - first)
     if not 0 < count <= most:

@@ -50,6 +50,8 @@ FILES = (
     *("curves.png", "confusion.png"),
 )
 """What a run writes into its folder, beside the folders in :data:`FOLDERS`."""
+KINDS = ("latest", "best")
+"""The folders of checkpoints."""
 FOLDERS = ("tb", "checkpoints", "checkpoints/latest", "checkpoints/best")
 
 
@@ -66,7 +68,7 @@ def _check_place(path: Path) -> None:
     for folder in (path, *(path / name for name in FOLDERS)):
         if os.path.lexists(folder) and not folder.is_dir():
             raise InputError(f"workdir {folder}: cannot be written (must be a folder)")
-    for kind in ("latest", "best"):
+    for kind in KINDS:
         folder = path / "checkpoints" / kind / "damaged"  # checkpoints are renamed into it
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise InputError(f"workdir {folder}: cannot be written (must be a folder, and no link)")
@@ -234,6 +236,29 @@ def finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     return processes.on_first(lambda: _finished(path, config)) if ended else None
 
 
+def recorded(path: Path) -> Experiment | None:
+    """Returns the experiment of which something was trained in a folder, if there is one.
+
+    Raises:
+        InputError: its config.json cannot be read.
+    """
+
+    def read() -> dict[str, Any] | None:
+        kinds = [path / "checkpoints" / kind for kind in KINDS]
+        trained = (path / "summary.json").exists() or any(map(steps_in, kinds))
+        return to_dict(read_config(path)) if trained else None
+
+    held = processes.on_first(read)
+    return None if held is None else from_dict(held)
+
+
+def changed(path: Path, config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Returns the fields in which the run in a folder differs from one that would go on there."""
+    held = recorded(path)
+    found = {} if held is None else differences(to_dict(held), config)
+    return {name: both for name, both in found.items() if name not in RESUME_MAY_CHANGE}
+
+
 def newest_step(path: Path) -> int | None:
     """Returns the step of the checkpoint from which a run would go on; None where there is none."""
     return processes.on_first(lambda: next(iter(steps_in(path / "checkpoints" / "latest")), None))
@@ -241,7 +266,7 @@ def newest_step(path: Path) -> int | None:
 
 def holds_checkpoints(path: Path) -> bool:
     """Tells whether something was trained in a folder, which is then no other run's."""
-    kinds = [path / "checkpoints" / kind for kind in ("latest", "best")]
+    kinds = [path / "checkpoints" / kind for kind in KINDS]
     return processes.on_first(lambda: any(map(steps_in, kinds)))
 
 
