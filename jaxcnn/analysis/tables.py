@@ -1,6 +1,8 @@
 """Tables of a comparison: cells and words for terminal and page, and the terminal's tables."""
 
 import math
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxcnn.analysis import formats
@@ -67,15 +69,59 @@ def explanation(comparison: ComparisonResult) -> str:
     return ". ".join(filter(None, [interval, test + correction])) + "."
 
 
-def render(comparison: ComparisonResult) -> "Table":
-    """Lays the comparison out as a table for a terminal."""
+DISPENSABLE = ("memory", "images/s", "MACs", "parameters")
+"""Headers of columns that a narrow terminal goes without, in this order."""
+
+
+def render(comparison: ComparisonResult, width: int = 160) -> "Table":
+    """Lays the comparison out as a table for a terminal of so many columns."""
+    return laid_out(
+        headers(comparison),
+        cells(comparison),
+        width,
+        title=f"{comparison.dataset}, {comparison.test_examples:,} test images",
+        caption=explanation(comparison),
+    )
+
+
+def laid_out(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, title: str, caption: str
+) -> "Table":
+    """Lays rows out as a table for a terminal.
+
+    Where it is too wide, headers and intervals are broken into lines; where it still is, columns
+    of ``DISPENSABLE`` are left out, and the caption says which.
+
+    Args:
+        titles: the headers of the columns.
+        rows: the cells below them.
+        width: columns of the terminal.
+        title: stands above the table.
+        caption: stands below it.
+    """
+    from rich.cells import cell_len
     from rich.table import Table
 
-    title = f"{comparison.dataset}, {comparison.test_examples:,} test images"
-    table = Table(title=title, caption=explanation(comparison), caption_justify="left")
-    for i, header in enumerate(headers(comparison)):
-        table.add_column(header, justify="right" if i else "left")
-    for row in cells(comparison):
+    def needed() -> int:
+        widest = [max(map(cell_len, "\n".join(column).split("\n"))) for column in columns]
+        return sum(widest) + 3 * len(widest) + 1
+
+    columns = [list(column) for column in zip(titles, *rows, strict=True)]
+    left_out = []
+    if needed() > width:
+        for column in columns:
+            column[0] = re.sub(r" |(?<=\.)", "\n", column[0])
+            column[1:] = [cell.replace(" [", "\n[") for cell in column[1:]]
+    for name in DISPENSABLE:
+        if needed() > width and name in titles:
+            columns = [column for column in columns if column[0] != name]
+            left_out.append(name)
+    if left_out:
+        caption = f"{caption} Left out: {', '.join(left_out)}."
+    table = Table(title=title, caption=caption, caption_justify="left")
+    for i, (header, *_) in enumerate(columns):
+        table.add_column(header, justify="right" if i else "left", overflow="fold")
+    for row in list(zip(*columns, strict=True))[1:]:
         table.add_row(*row)
     return table
 

@@ -44,7 +44,7 @@ def run(command: Command) -> int:
     from jaxcnn.runs import display, evaluation, group, plan, together
 
     runs = plan.comparison(comparison, workdir)
-    with display.display() as listener:
+    with display.display(each_run=True) as listener:
         modes = together.Modes(workdir / "together.json")
         outcome = group.train(runs, listener, modes=modes, grouping="faster")
     if not outcome.results:
@@ -55,8 +55,9 @@ def run(command: Command) -> int:
     held = {run.path: evaluation.predict_test_set(run.path) for run in done}
     found = comparing.compare(compared, held)
     files.write_json(workdir / "comparison.json", comparing.to_json(found))
-    display.console().print(tables.render(found))
-    display.console().print(tables.render_errors(found))
+    screen = display.console()
+    screen.print(tables.render(found, screen.width))
+    screen.print(tables.render_errors(found))
     picture = workdir / "comparison.png"
     with as_warning(f"{picture}: could not be drawn"):
         plots.save_comparison(found, picture)

@@ -27,13 +27,13 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Evaluates the run and returns the exit code."""
-    from jaxcnn.runs import evaluation
+    from jaxcnn.runs import display, evaluation
 
     tta = command.tta
-    result = evaluation.evaluate(command.run, command.checkpoint, command.data_dir, tta)
-    print(
-        f"{command.run} step {result['step']}: test top-1 {result['test_top1']:.2%}, "
-        f"top-5 {result['test_top5']:.2%}, loss {result['test_loss']:.4f} "
+    with display.display() as listener, listener.waiting(f"evaluating {command.run}", said=False):
+        result = evaluation.evaluate(command.run, command.checkpoint, command.data_dir, tta)
+    display.show(
+        f"{command.run} step {result['step']}: {display.tested(result, result['classes'])} "
         f"on {result['test_examples']:,} images"
         + (f", test-time augmentation {tta}" if tta != "none" else "")
     )

@@ -48,7 +48,7 @@ def run(command: Command) -> int:
     files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
     trials = search.trials(base, command.grid, ranges, count, command.seed)
     runs = [Run(trial.experiment, workdir / trial.name) for trial in trials]
-    with display.display() as listener:
+    with display.display(each_run=True) as listener:
         listener.message(f"{len(trials)} trials in {workdir}")
         modes = together.Modes(workdir / "together.json")
         outcome = group.train(runs, listener, modes=modes, skip_unfit=True)
@@ -90,15 +90,11 @@ def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:
 
 
 def _show(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich.table import Table
-
+    from jaxcnn.analysis import tables
     from jaxcnn.runs import display
 
-    table = Table(title=f"{name}: {len(rows)} trials")
     fields = list(rows[0]["values"])
-    for header in (*fields, "test top-1", "test loss", "train time"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("folder", no_wrap=True)
+    shown = []
     for row in rows:
         if "test_top1" in row:
             figures = [
@@ -108,5 +104,8 @@ def _show(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
             ]
         else:
             figures = ["refused" if "refused" in row else "diverged", "", ""]
-        table.add_row(*(str(row["values"][f]) for f in fields), *figures, row["trial"])
-    display.console().print(table)
+        shown.append([row["trial"], *(str(row["values"][f]) for f in fields), *figures])
+    titles = ("folder", *fields, "test top-1", "test loss", "train time")
+    screen = display.console()
+    title = f"{name}: {len(rows)} trials"
+    screen.print(tables.laid_out(titles, shown, screen.width, title=title, caption=""))

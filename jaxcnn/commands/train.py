@@ -112,18 +112,21 @@ def run(command: Command) -> int:
             outcome = group.train(runs, listener, modes=modes, grouping="all")
             result, diverged = plan.write_seeds(experiment.name, outcome, workdir), outcome.diverged
     if processes.is_first():
-        print(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
+        display.show(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
     for path, reason in diverged.items():
         complain(f"{path}: {reason}")
     return 1 if diverged else 0
 
 
 def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
+    from jaxcnn.runs import display
+    from jaxcnn.train import files, records
+
+    classes = files.read(workdir / "dataset.json", records.Dataset).classes
     return (
-        f"test top-1 {summary['test_top1']:.2%}, top-5 {summary['test_top5']:.2%}, "
-        f"loss {summary['test_loss']:.4f} after {summary['epochs']} epochs "
-        f"in {summary['seconds']:.1f} s of training\n"
-        f"run folder {workdir}: summary.json, metrics.jsonl, curves.png, confusion.png"
+        f"{display.tested(summary, len(classes))} after {summary['epochs']} epochs "
+        f"in {summary['seconds']:.1f} s\n"
+        f"{workdir}: summary.json, metrics.jsonl, curves.png, confusion.png"
     )
 
 

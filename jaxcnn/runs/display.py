@@ -2,10 +2,11 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jaxcnn.analysis import formats
 from jaxcnn.text import printable
 
 Record = dict[str, Any]
@@ -24,11 +25,57 @@ class Progress:
     images_per_sec: float
 
 
+@dataclass(frozen=True)
+class Ended:
+    """One of several runs has ended.
+
+    Attributes:
+        name: what it is called among them.
+        result: what summary.json holds; None of a run that diverged or was refused.
+        done: how many have ended.
+        runs: how many there are.
+        seconds_left: about how long the others will take.
+    """
+
+    name: str
+    result: Record | None
+    done: int
+    runs: int
+    seconds_left: float
+
+    def __str__(self) -> str:
+        """Names the run and its result in a line."""
+        line = f"run {self.done:{len(str(self.runs))}d} of {self.runs}: {self.name}"
+        found = self.result
+        if found is None:
+            return line
+        figures = f"top-1 {found['test_top1']:.2%}, loss {found['test_loss']:.4f}"
+        return f"{line}: test {figures}, {found['seconds']:.1f} s"
+
+    @property
+    def left(self) -> str:
+        """How long the others will take, in words; empty where there are none."""
+        return "" if not self.seconds_left else f"{formats.duration(self.seconds_left)} left"
+
+
 class Listener:
     """Hears what a training has to say; this one shows nothing."""
 
     def message(self, text: str) -> None:
         """Hears a line about what happens."""
+
+    def heading(self, text: str) -> None:
+        """Hears a line about what is trained from here on; by default it is a message."""
+        self.message(text)
+
+    def waiting(self, text: str, *, said: bool = True) -> contextlib.AbstractContextManager[Any]:
+        """Hears what will take a while, and that it is over when the context is left.
+
+        Args:
+            text: a line about it.
+            said: whether the line is of interest where no terminal shows how time goes by.
+        """
+        return contextlib.nullcontext()
 
     def progress(self, progress: Progress) -> None:
         """Hears after every chunk of steps how far the run is."""
@@ -36,38 +83,90 @@ class Listener:
     def record(self, record: Record) -> None:
         """Hears after every evaluation what it found; ``run`` names one of several runs."""
 
+    def ended(self, run: Ended) -> None:
+        """Hears that one of several runs has ended."""
+
 
 class Lines(Listener):
-    """Prints messages and records as plain lines."""
+    """Prints messages and records as plain lines.
+
+    Args:
+        each_run: prints a line for each run, in place of headings and records.
+        width: where a record is longer, it is shortened; None prints all of it.
+    """
+
+    def __init__(self, each_run: bool = False, width: int | None = None) -> None:
+        self.each_run, self.width = each_run, width
 
     def message(self, text: str) -> None:
         """Prints the line."""
         with contextlib.suppress(OSError):  # nobody reads on, or it is full: the training goes on
             print(text, flush=True)
 
+    def heading(self, text: str) -> None:
+        """Prints the line, unless each run has one."""
+        if not self.each_run:
+            self.message(text)
+
+    def waiting(self, text: str, *, said: bool = True) -> contextlib.AbstractContextManager[Any]:
+        """Prints the line before the wait."""
+        if said and not self.each_run:
+            self.message(text)
+        return contextlib.nullcontext()
+
     def record(self, record: Record) -> None:
         """Prints the record as a line."""
-        words = [f"epoch {record['epoch']:4d}", f"step {record['step']:6d}"]
-        words[:0] = [record["run"]] if "run" in record else []
+        if self.each_run:
+            return
+        words = {"run": record.get("run", ""), "epoch": f"epoch {record['epoch']:4d}"}
+        words["step"] = f"step {record['step']:6d}"
         for split in ("train", "test"):
             if f"{split}_loss" in record:  # a record that was lost and made anew has less
                 loss, top1 = record[f"{split}_loss"], record[f"{split}_top1"]
-                words.append(f"{split} loss {loss:.4f} top-1 {top1:7.2%}")
+                words[split] = f"{split} loss {loss:.4f} top-1 {top1:7.2%}"
         if "images_per_sec" in record:
-            words.append(f"{record['images_per_sec']:9,.0f} images/s")
-        self.message("  ".join(words))
+            words["speed"] = f"{record['images_per_sec']:9,.0f} images/s"
+        for dispensable in ("speed", "step", "train"):
+            if self.width is not None and len(_joined(words)) > self.width:
+                words[dispensable] = ""
+        self.message(_joined(words))
+
+    def ended(self, run: Ended) -> None:
+        """Prints the result of the run, and how long the others will take."""
+        if self.each_run and run.result is not None:
+            self.message(f"{run}; {run.left}" if run.left else f"{run}")
+
+
+def _joined(words: Mapping[str, str]) -> str:
+    return "  ".join(filter(None, words.values()))
 
 
 @contextlib.contextmanager
-def display() -> Iterator[Listener]:
-    """Shows a training: with a progress bar on a terminal, in plain lines elsewhere."""
+def display(each_run: bool = False) -> Iterator[Listener]:
+    """Shows a training: with progress bars on a terminal, in plain lines elsewhere.
+
+    Args:
+        each_run: shows a line for each run, and how long all of them will take, in place of a line
+            for each evaluation.
+    """
     if not sys.stdout.isatty():
-        yield Lines()
+        yield Lines(each_run)
         return
 
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import (
+        BarColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bar
 
+    screen = console()
+    text = TextColumn("{task.description}", markup=False)
+    waits = Bar(SpinnerColumn(), text, TimeElapsedColumn(), console=screen)
     bar = Bar(
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(bar_width=None),
@@ -76,15 +175,29 @@ def display() -> Iterator[Listener]:
         TextColumn("top-1 {task.fields[top1]:.2%}"),
         TextColumn("{task.fields[rate]:,.0f} images/s"),
         TimeRemainingColumn(),
-        console=console(),
-        transient=True,
+        console=screen,
+    )
+    total = Bar(
+        TextColumn("{task.completed:.0f} of {task.total:.0f} runs"),
+        BarColumn(bar_width=None),
+        text,
+        console=screen,
     )
 
-    class Live(Lines):
+    class OnTerminal(Lines):
         task: Any = None
+        all: Any = None
 
         def message(self, text: str) -> None:
-            bar.console.print(text, soft_wrap=True)
+            screen.print(text)
+
+        @contextlib.contextmanager
+        def waiting(self, text: str, *, said: bool = True) -> Iterator[None]:
+            task = waits.add_task(text, total=None)
+            try:
+                yield
+            finally:
+                waits.remove_task(task)
 
         def progress(self, progress: Progress) -> None:
             if self.task is None:
@@ -101,8 +214,36 @@ def display() -> Iterator[Listener]:
                 rate=progress.images_per_sec,
             )
 
-    with bar:
-        yield Live()
+        def ended(self, run: Ended) -> None:
+            if self.each_run and run.result is not None:
+                self.message(f"{run}")
+            if self.all is None:
+                self.all = total.add_task("", total=run.runs)
+            total.update(self.all, completed=run.done, description=run.left)
+
+    with Live(
+        Group(waits, bar, total),
+        console=screen,
+        transient=True,
+        refresh_per_second=8,
+        redirect_stdout=False,  # all that is said goes through the screen
+        redirect_stderr=sys.stderr.isatty(),
+    ):
+        yield OnTerminal(each_run, screen.width)
+
+
+def show(text: str) -> None:
+    """Prints a text on stdout; on a terminal its lines are broken between words."""
+    if sys.stdout.isatty():
+        console().print(text)
+    else:
+        print(text)
+
+
+def tested(result: Mapping[str, Any], classes: int) -> str:
+    """Says what a network has reached on the test set; all but few classes are among the top 5."""
+    top5 = f"top-5 {result['test_top5']:.2%}, " if classes > 5 else ""
+    return f"test top-1 {result['test_top1']:.2%}, {top5}loss {result['test_loss']:.4f}"
 
 
 def console() -> Any:

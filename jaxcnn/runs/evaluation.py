@@ -97,7 +97,8 @@ def evaluate(
         tta: the views of each image over which the probabilities are averaged.
 
     Returns:
-        ``step``, ``test_loss``, ``test_top1``, ``test_top5``, ``test_examples``.
+        ``step``, ``test_loss``, ``test_top1``, ``test_top5``, ``test_examples``, and the number
+        of ``classes``.
     """
     trained = restore(workdir, checkpoint)
     prepare = None if tta == "none" else views.make_views(trained.experiment.data, tta)
@@ -107,6 +108,7 @@ def evaluate(
         "step": trained.step,
         **metrics.means(sums, "test"),
         "test_examples": int(sums["count"]),
+        "classes": len(trained.classes),
     }
 
 

@@ -20,7 +20,7 @@ from jaxcnn.config import Data, Experiment, SeedsMode, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.runs import together
-from jaxcnn.runs.display import Listener
+from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.program import Compiled, Program, program_key
 from jaxcnn.runs.settled import settled
@@ -103,7 +103,7 @@ def train(
         listener = Listener()
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with StopRequest() as stop:
-        session = _Session(listener, stop, modes, many=len(runs) > 1)
+        session = _Session(listener, stop, modes, len(runs))
         runs = settled(runs, listener.message)
         left = []
         for run in runs:
@@ -117,12 +117,13 @@ def train(
         groups: list[tuple[list[Run], SeedsMode]] = [([run], "alone") for run in left]
         if session.many or modes is not None:
             groups = _checked_groups(session, left, grouping, skip_unfit)
+        session.began = time.monotonic()  # what is finished, or cannot be trained, took no time
         for number, (group, mode) in enumerate(groups):
             if number:
                 stop.raise_if_asked()
             if session.many and mode == "alone":
                 nth = runs.index(group[0]) + 1
-                listener.message(f"run {nth} of {len(runs)}: {group[0].folder}")
+                listener.heading(f"run {nth} of {len(runs)}: {group[0].folder}")
             _train_group(session, group, mode, profile)
         if session.many:
             stop.raise_if_asked()  # what the caller would do with all of them can wait
@@ -133,7 +134,7 @@ def _train_group(
     session: "_Session", runs: Sequence[Run], mode: SeedsMode, profile: tuple[int, int] | None
 ) -> None:
     """Trains runs that share their program, as many at a time as fit into STATES_BYTES."""
-    program, alone = session.program(runs[0].experiment, mode), mode == "alone"
+    program = session.program(runs[0].experiment, mode)
     window = Window(*profile, runs[0].folder / "profile") if profile else None
     if window is not None and window.last > program.total_steps:
         raise InputError(
@@ -142,30 +143,47 @@ def _train_group(
         )
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.network.shapes))
     room = max(1, STATES_BYTES // size)
-    session.listener.message(program.title())
+    session.listener.heading(program.title())
+    height, width, _ = program.network.input_shape
+    compiling = (
+        f"compiling {runs[0].experiment.model.name} for {height}x{width}, this can take a minute"
+    )
     for first in range(0, len(runs), room):
         if first:
             session.stop.raise_if_asked()
         part = runs[first : first + room]
         with contextlib.ExitStack() as closing:
-            trainings = []
-            for run in part:
-                name = session.modes.name(run.folder) if session.modes and not alone else ""
-                trainings.append(Training(run, program, session.listener, closing, name))
-            if alone:
-                chosen, (training,) = mode, trainings
-                chunk = program.compile_chunk(training.state, training.rates, closing)
-            else:
-                states = tuple(training.state for training in trainings)
-                rates = np.stack([training.rates for training in trainings])
-                chosen, chunk = together.compile_fastest(program, states, rates, mode)
-                session.listener.message(f"{len(part)} together ({chosen})")
-            if session.modes is not None:
-                session.modes.note([run.folder for run in part], chosen)
-            evaluate = compile_evaluate(
-                program.network, program.dataset, trainings[0].state, devices=program.devices
-            )
-            _loop(session, trainings, chunk, evaluate, window)
+            with session.listener.waiting(compiling):
+                ready = _ready(session, program, part, mode, closing)
+            _loop(session, *ready, window)
+
+
+def _ready(
+    session: "_Session",
+    program: Program,
+    runs: Sequence[Run],
+    mode: SeedsMode,
+    closing: contextlib.ExitStack,
+) -> tuple[list[Training], Compiled, Evaluate]:
+    """Finds where runs begin, and compiles what trains them together and what evaluates each."""
+    trainings, chosen = [], mode
+    for run in runs:
+        name = session.modes.name(run.folder) if session.modes and mode != "alone" else ""
+        trainings.append(Training(run, program, session.listener, closing, name))
+    if mode == "alone":
+        (training,) = trainings
+        chunk = program.compile_chunk(training.state, training.rates, closing)
+    else:
+        states = tuple(training.state for training in trainings)
+        rates = np.stack([training.rates for training in trainings])
+        chosen, chunk = together.compile_fastest(program, states, rates, mode)
+        session.listener.message(f"{len(runs)} together ({chosen})")
+    if session.modes is not None:
+        session.modes.note([run.folder for run in runs], chosen)
+    evaluate = compile_evaluate(
+        program.network, program.dataset, trainings[0].state, devices=program.devices
+    )
+    return trainings, chunk, evaluate
 
 
 def _loop(
@@ -189,6 +207,7 @@ def _loop(
                 with session.giving_up(training):
                     result = training.finish(evaluate, chunk.memory, len(trainings))
                     session.outcome.results[training.folder] = result
+                    session.ended(training.folder)
         active = [training for training in trainings if training.active]
         if not active:
             return
@@ -234,9 +253,10 @@ class _Session:
     """What one call of :func:`train` keeps from its beginning to its end."""
 
     def __init__(
-        self, listener: Listener, stop: StopRequest, modes: Modes | None, many: bool
+        self, listener: Listener, stop: StopRequest, modes: Modes | None, runs: int
     ) -> None:
-        self.listener, self.stop, self.modes, self.many = listener, stop, modes, many
+        self.listener, self.stop, self.modes, self.runs = listener, stop, modes, runs
+        self.many, self.trained, self.began = runs > 1, 0, time.monotonic()
         self.outcome = Outcome()
         self.load = functools.lru_cache(maxsize=2)(sources.load)  # most runs share their data
         self._programs: dict[tuple[str, SeedsMode], Program] = {}
@@ -252,7 +272,9 @@ class _Session:
             if len(self._programs) == PROGRAMS:  # the oldest goes, and with it its data
                 del self._programs[next(iter(self._programs))]
             devices = mesh.make_mesh(experiment) if mode == "alone" else mesh.one_device()
-            self._programs[key] = Program(experiment, self.load(experiment.data), devices)
+            with self.listener.waiting(f"reading {experiment.data.name}", said=False):
+                dataset = self.load(experiment.data)
+            self._programs[key] = Program(experiment, dataset, devices)
         return self._programs[key]
 
     @contextlib.contextmanager
@@ -265,6 +287,17 @@ class _Session:
             self.outcome.diverged[training.folder] = str(diverged)
             if self.many:
                 self.listener.message(f"{training.folder}: {diverged}")
+            self.ended(training.folder)
+
+    def ended(self, folder: Path) -> None:
+        """Says that one of several runs has ended, and about how long the others will take."""
+        self.trained += 1
+        if self.many:
+            found = self.outcome
+            name = self.modes.name(folder) if self.modes else str(folder)
+            done = len(found.results) + len(found.diverged) + len(found.refused)
+            left = (time.monotonic() - self.began) / self.trained * (self.runs - done)
+            self.listener.ended(Ended(name, found.results.get(folder), done, self.runs, left))
 
 
 def _checked_groups(
@@ -283,7 +316,8 @@ def _checked_groups(
         data = run.experiment.data
         if data not in streamed:
             try:
-                streamed[data] = session.load(data).streamed
+                with session.listener.waiting(f"reading {data.name}", said=False):
+                    streamed[data] = session.load(data).streamed
             except InputError as error:
                 streamed[data] = error
                 refuse([other for other in runs if other.experiment.data == data], error)
