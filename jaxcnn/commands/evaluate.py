@@ -18,7 +18,8 @@ class Command(arguments.Command):
     """The latest checkpoint, or the one with the best test accuracy, which was chosen on the test
     set and is therefore an optimistic estimate."""
     data_dir: str | None = None
-    """The folder of the prepared TFDS datasets; by default the same as in training."""
+    """The folder of the data, of prepared TFDS datasets or of image files; by default the same as
+    in training."""
     tta: Views = "none"
     """Test-time augmentation: averages the probabilities of the image and its mirror image (flip),
     of the four corners and the centre (five_crop), or of those and their mirror images

@@ -4,11 +4,14 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jaxcnn import data
 from jaxcnn.commands import arguments
 from jaxcnn.config import Data, Experiment, Model
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError, as_input_error
 
+IMAGENET = Path(data.__file__).with_name("imagenet_classes.txt")
+"""The names of ImageNet's 1000 classes, in the order of the logits of torchvision's weights."""
 CLASSES_BYTES = 10**8
 """A file of so many bytes does not hold the names of classes."""
 
@@ -26,7 +29,8 @@ class Command(arguments.Command):
     num_classes: int = 1000
     """How many logits the weights give."""
     classes: Path | None = None
-    """A text file with the name of one class on each line; by default the classes are numbered."""
+    """A text file with the name of one class on each line; by default the 1000 classes of ImageNet
+    have their names, and others are numbered."""
     image_size: int | None = None
     """Side of the images; by default the one that the model was published for."""
     dataset: str = "imagenet2012"
@@ -51,8 +55,11 @@ def run(command: Command) -> int:
         usual_mean, usual_std = models.standard_normalization(name)
         models.create_model(name, num_classes=num_classes)  # before so many names are made
     names = [str(i) for i in range(num_classes)]
-    if command.classes is not None:
-        names = _class_names(command.classes, num_classes)
+    named = command.classes
+    if named is None and num_classes == 1000 and command.dataset.startswith("imagenet"):
+        named = IMAGENET
+    if named is not None:
+        names = _class_names(named, num_classes)
     if command.image_size is not None:
         height = width = command.image_size
     experiment = Experiment(
@@ -74,7 +81,7 @@ def run(command: Command) -> int:
 
 
 def _class_names(path: Path, number: int) -> list[str]:
-    """Reads the name of one class from each line; ImageNet's own have two cranes.
+    """Reads the name of one class from each line; several may be called alike.
 
     Raises:
         InputError: not a text of so many lines, or a line without a name.

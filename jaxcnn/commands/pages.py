@@ -1,5 +1,6 @@
 """The page on finished runs, which `jaxcnn compare` and `jaxcnn report` write."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,12 @@ from jaxcnn.errors import InputError
 
 
 def write_page(
-    title: str, arms: Sequence[Any], held: dict[Path, Any], out: Path, problems: Sequence[str]
+    title: str,
+    arms: Sequence[Any],
+    held: dict[Path, Any],
+    out: Path,
+    problems: Sequence[str],
+    data_dir: str | None = None,
 ) -> None:
     """Writes the page on some arms, with the predictions of their runs that are at hand."""
     import jax.numpy as jnp
@@ -22,7 +28,9 @@ def write_page(
     problems = list(problems)
     try:
         shown = arms[0].runs[0]
-        dataset: sources.Dataset | None = trained.read_dataset(shown.path, shown.experiment.data)
+        data = shown.experiment.data
+        data = dataclasses.replace(data, dir=data_dir or data.dir)
+        dataset: sources.Dataset | None = trained.read_dataset(shown.path, data)
     except InputError as error:
         dataset = None
         problems.append(f"images of the worst mistakes ({error})")

@@ -1,23 +1,40 @@
-"""``jaxcnn predict``: class and probability of image files."""
+"""``jaxcnn predict``: classes and probabilities of image files."""
 
+import glob
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jaxcnn.commands import arguments
+from jaxcnn.errors import InputError
 from jaxcnn.text import complain, printable
+
+if TYPE_CHECKING:
+    from jaxcnn.runs.trained import Prediction
 
 
 @dataclass(frozen=True)
 class Command(arguments.Command):
-    """Classifies image files: prints file, class and probability, one line for each."""
+    """Classifies image files: prints file, class and probability, one line for each.
+
+    All files are read before the first is classified; one that is no image ends the command.
+    """
 
     run: Path = field(metadata={"place": "RUN"})
     """The run folder."""
     images: tuple[Path, ...] = field(metadata={"place": "IMAGE"})
-    """At least one image file; one of another size than the dataset's is brought to it."""
+    """At least one image file, folder of image files, or pattern such as 'photos/*.jpg'; an image
+    of another size than the dataset's is brought to it."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The latest checkpoint, or the one with the best test accuracy."""
+    top_k: int = 1
+    """How many of the most probable classes are printed for each image."""
+    json: bool = False
+    """Prints a list of objects in JSON: file, and classes with class and probability."""
+    csv: bool = False
+    """Prints a table of comma-separated values: file, rank, class, probability."""
     resize: bool = False
     """No longer needed: every image is brought to the dataset's size anyway."""
 
@@ -26,8 +43,58 @@ def run(command: Command) -> int:
     """Prints the predictions and returns the exit code."""
     if command.resize:
         complain("--resize is no longer needed: every image is brought to the dataset's size")
-    from jaxcnn.runs import trained
+    if command.json and command.csv:
+        raise InputError("--json: gives another output than --csv; leave one of them out")
+    images = [path for given in command.images for path in _files(given)]
+    from jaxcnn.runs import display, trained
 
-    for found in trained.predict(command.run, command.images, checkpoint=command.checkpoint):
-        print(printable(f"{found.path}: {found.label} {found.probability:.4f}"))
+    waiting = f"classifying {len(images):,} images"
+    with display.display() as listener, listener.waiting(waiting, said=False):
+        found = trained.predict(
+            command.run, images, checkpoint=command.checkpoint, top_k=command.top_k
+        )
+    show = _show_json if command.json else _show_csv if command.csv else _show
+    show(found)
     return 0
+
+
+def _files(given: Path) -> list[Path]:
+    """Returns the file itself, or the image files of a folder, or the files of a pattern."""
+    from jaxcnn.data import image_folder
+
+    if given.is_dir():
+        return image_folder.images_in(given)
+    if given.exists() or not glob.has_magic(str(given)):
+        return [given]
+    found = glob.glob(str(given), recursive=True)  # noqa: PTH207  (a Path takes no absolute ones)
+    matches = sorted(found, key=image_folder.natural)
+    if not matches:
+        raise InputError(f"{printable(str(given))}: no file has a name of this pattern")
+    return [path for match in matches for path in _files(Path(match))]
+
+
+def _show(found: Sequence["Prediction"]) -> None:
+    for one in found:
+        pairs = zip(one.labels, one.probabilities, strict=True)
+        print(printable(f"{one.path}: {', '.join(f'{label} {p:.4f}' for label, p in pairs)}"))
+
+
+def _show_json(found: Sequence["Prediction"]) -> None:
+    import json
+
+    rows = []
+    for one in found:
+        pairs = zip(one.labels, one.probabilities, strict=True)
+        classes = [{"class": label, "probability": p} for label, p in pairs]
+        rows.append(json.dumps({"file": str(one.path), "classes": classes}))
+    print("[" + ",\n".join(rows) + "]")
+
+
+def _show_csv(found: Sequence["Prediction"]) -> None:
+    import csv
+
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(("file", "rank", "class", "probability"))
+    for one in found:
+        for i, (label, p) in enumerate(zip(one.labels, one.probabilities, strict=True), start=1):
+            table.writerow((one.path, i, label, f"{p:.6g}"))

@@ -16,6 +16,9 @@ class Command(arguments.Command):
     """At least one run folder, or folder that holds some; the first arm is the baseline."""
     out: Path = Path("report.html")
     """The HTML file to write."""
+    data_dir: str | None = None
+    """The folder of the data, of prepared TFDS datasets or of image files; by default the same as
+    in training."""
     title: str | None = None
     """The heading of the page; by default the names of the folders."""
 
@@ -38,11 +41,11 @@ def run(command: Command) -> int:
     held = {}
     for run in read:
         try:
-            held[run.path] = evaluation.predict_test_set(run.path)
+            held[run.path] = evaluation.predict_test_set(run.path, command.data_dir)
         except InputError as error:
             problems.append(f"predictions of {run.path} ({error})")
             complain(f"left out: {problems[-1]}")
     title = command.title or ", ".join(path.resolve().name for path in paths)
-    pages.write_page(title, reported, held, out, problems)
+    pages.write_page(title, reported, held, out, problems, command.data_dir)
     print(f"{command.out}: {len(read)} runs in {len(reported)} arms")
     return 2 if problems else 0

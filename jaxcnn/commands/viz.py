@@ -36,6 +36,9 @@ class Command(arguments.Command):
     the smallest maps."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The latest checkpoint, or the one with the best test accuracy."""
+    data_dir: str | None = None
+    """The folder of the data, of prepared TFDS datasets or of image files; by default the same as
+    in training."""
 
 
 def run(command: Command) -> int:
@@ -47,7 +50,7 @@ def run(command: Command) -> int:
     for path in arms.find(command.runs):
         try:
             network = trained.restore(path, command.checkpoint)
-            made = _draw(path, network, command.image, command.endpoint)
+            made = _draw(path, network, command)
             print(f"{path / 'viz'}: {', '.join(made)}")
         except InputError as error:
             failed += 1
@@ -55,9 +58,7 @@ def run(command: Command) -> int:
     return 2 if failed else 0
 
 
-def _draw(
-    workdir: Path, network: "Trained", image_files: Sequence[Path], endpoint: str | None
-) -> list[str]:
+def _draw(workdir: Path, network: "Trained", command: Command) -> list[str]:
     """Draws everything for one run and returns the names of the files."""
     import jax
     import jax.numpy as jnp
@@ -66,7 +67,8 @@ def _draw(
     from jaxcnn.analysis import gradcam, plots, summary, visualize
     from jaxcnn.data import augment
 
-    pixels, truth = _looked_at(network, image_files)
+    endpoint = command.endpoint
+    pixels, truth = _looked_at(network, command.image, command.data_dir)
     truth = [plots.legible(name) for name in truth]
     apply: Any = functools.partial(
         network.model.apply, network.variables, train=False, endpoints=True
@@ -120,14 +122,16 @@ def _draw(
     return made
 
 
-def _looked_at(network: "Trained", files: Sequence[Path]) -> "tuple[np.ndarray, list[str]]":
+def _looked_at(
+    network: "Trained", files: Sequence[Path], data_dir: str | None
+) -> "tuple[np.ndarray, list[str]]":
     """Returns the images, as they are stored, and what each is called: files or test images."""
     import jax.numpy as jnp
     import numpy as np
 
     if files:
         return np.stack([network.read(file) for file in files]), [file.name for file in files]
-    dataset = network.dataset()
+    dataset = network.dataset(data_dir)
     examples = dataset.test.read(np.arange(min(SHOWN, len(dataset.test))))
     pixels = np.asarray(dataset.rendered(jnp.asarray(examples["image"])))
     return pixels, [network.classes[label] for label in examples["label"]]

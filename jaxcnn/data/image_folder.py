@@ -124,7 +124,7 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
         Files(root, *found, shape, fit) for root, found in zip(splits, listed, strict=True)
     )
     where = f"data.dir={config.dir!r}"
-    left_out = f"{skipped.total():,} files are no images by their names: {_counted(skipped)}"
+    left_out = _left_out(skipped)
     counts = np.bincount(train.labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if count == 0:
@@ -136,7 +136,7 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
     if len(test) == 0:
         raise InputError(f"{where}: {test.root} has no image files")
     if skipped:
-        log.warning("%s: left out, since %s", where, left_out)
+        log.warning("%s: %s", where, left_out)
     untested = np.flatnonzero(np.bincount(test.labels, minlength=len(classes)) == 0)
     if untested.size:
         names = _few([classes[i] for i in untested])
@@ -261,9 +261,10 @@ def _few(names: Sequence[str]) -> str:
     return printable(", ".join(names[:5]), longest=300) + more
 
 
-def _counted(skipped: Counter[str]) -> str:
+def _left_out(skipped: Counter[str]) -> str:
+    """Says how many files of which suffixes do not count."""
     kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in skipped.most_common()]
-    return _few(kinds)
+    return f"files that are no images by their names are left out: {_few(kinds)}"
 
 
 def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:
@@ -309,9 +310,12 @@ def images_in(folder: Path) -> list[Path]:
     """
     skipped: Counter[str] = Counter()
     found = [folder / name for name in _images(folder, folder, skipped)]
+    left_out = _left_out(skipped)
     if not found:
-        others = f", but other files: {_counted(skipped)}" if skipped else ""
+        others = f"; {left_out}" if skipped else ""
         raise InputError(f"{printable(str(folder))}: has no image files{others}")
+    if skipped:
+        log.warning("%s: %s", folder, left_out)
     return found
 
 

@@ -29,6 +29,14 @@ FOREIGN = {  # first bytes of files that are handed over in safetensors' place
     b"GGUF": "a GGUF file",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
 }
+PLAIN = {
+    "usize": "a whole number >= 0",
+    "a sequence": "a list",
+    "string or map": "an object",
+    "incomplete metadata, file not fully covered": "the file is not as long as its header says",
+    "invalid JSON in header": "its header is no JSON of safetensors",
+}
+"""What the library says, in words that need no knowledge of Rust."""
 MOST_ARRAYS = 100_000
 """Far more than any network of this package has."""
 
@@ -71,6 +79,8 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
             return {name: _array(path, arrays, name) for name in names}
     except safetensors.SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")
+        for term, plain in PLAIN.items():
+            reason = reason.replace(term, plain)
         line = reason.encode("unicode_escape").decode()  # a name in it may hold a line break
         raise ValueError(f"{path} is truncated or damaged: {line}") from None
 

@@ -93,7 +93,7 @@ def evaluate(
     Args:
         workdir: the run folder.
         checkpoint: ``"latest"`` or ``"best"``.
-        data_dir: folder of prepared TFDS datasets, where it is another than in training.
+        data_dir: the folder of the data, where it is another than in training.
         tta: the views of each image over which the probabilities are averaged.
 
     Returns:
@@ -124,10 +124,14 @@ MOST = 2**16
 """Bytes that predictions.npz may hold unpacked, beside 64 for every test image."""
 
 
-def predict_test_set(workdir: Path) -> dict[str, np.ndarray]:
+def predict_test_set(workdir: Path, data_dir: str | None = None) -> dict[str, np.ndarray]:
     """Returns the predictions of a finished run's last parameters for its test set.
 
     They are kept in the run folder as predictions.npz, and made where they are not there yet.
+
+    Args:
+        workdir: the run folder.
+        data_dir: the folder of the data, where it is another than in training.
 
     Returns:
         For every test image that can be read, in the dataset's order: ``index``, its place in
@@ -143,7 +147,7 @@ def predict_test_set(workdir: Path) -> dict[str, np.ndarray]:
     if kept is not None:
         return kept
     trained = restore(workdir)
-    found = _predict(trained, trained.dataset())
+    found = _predict(trained, trained.dataset(data_dir))
     content = io.BytesIO()
     np.savez_compressed(content, params_sha256=digest, **found)  # type: ignore[arg-type]
     # In a folder that may only be read, or where a link lies, they are made again each time.

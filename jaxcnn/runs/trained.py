@@ -1,7 +1,9 @@
 """A trained network: opened from its folder, applied to images, handed on to another training."""
 
 import contextlib
+import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ import numpy as np
 
 from jaxcnn import models
 from jaxcnn.config import Data, Experiment, to_dict
+from jaxcnn.config.checked import require
 from jaxcnn.data import sources
 from jaxcnn.data.images import read_image, stored_fit
 from jaxcnn.errors import InputError, as_input_error, as_not_written
+from jaxcnn.memory import require_memory
 from jaxcnn.runs import network
 from jaxcnn.train import files, identity, mesh, records, run_folder
 from jaxcnn.train.state import TrainState, eval_variables, sha256
@@ -52,7 +56,7 @@ class Trained(network.Network):
         """Reads the dataset that the network was trained on, to evaluate it.
 
         Args:
-            data_dir: folder of prepared TFDS datasets, where it is another than in training.
+            data_dir: the folder of the data, where it is another than in training.
 
         Raises:
             InputError: the data are not at hand, or are others by now; see :func:`read_dataset`.
@@ -104,7 +108,12 @@ def read_dataset(folder: Path, data: Data) -> sources.Dataset:
         InputError: the data are not at hand, or are others by now; says in what they differ.
     """
     about = files.read(folder / "dataset.json", records.Dataset)
-    dataset = sources.load(data)
+    try:
+        dataset = sources.load(data)
+    except InputError as error:
+        if data.dir is None or Path(data.dir).expanduser().is_dir():
+            raise
+        raise InputError(f"{error}; where they lie elsewhere, give --data-dir") from error
     if len(dataset.classes) != len(about.classes):
         differs = "classes"
     elif about.sha256 is None:  # imported weights, which know no data
@@ -203,15 +212,35 @@ def transfer(
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable class of one image."""
+    """The most probable classes of one image, the first of them the most probable.
+
+    Attributes:
+        path: the image file.
+        labels: names of the classes.
+        probabilities: of each of them.
+    """
 
     path: Path
-    label: str
-    probability: float
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.labels[0]
+
+    @property
+    def probability(self) -> float:
+        """The probability of the most probable class."""
+        return self.probabilities[0]
+
+
+BATCH = 16
+"""Images that are classified at once; the program for it is compiled once."""
 
 
 def predict(
-    workdir: Path, images: Sequence[Path], *, checkpoint: str = "latest"
+    workdir: Path, images: Sequence[Path], *, checkpoint: str = "latest", top_k: int = 1
 ) -> list[Prediction]:
     """Classifies image files with a trained run.
 
@@ -222,22 +251,34 @@ def predict(
         workdir: the run folder.
         images: files that Pillow reads.
         checkpoint: ``"latest"`` or ``"best"``.
+        top_k: how many classes are returned for each image.
 
     Raises:
         InputError: a file that is no image; before any is classified.
     """
     trained = restore(workdir, checkpoint)
-    stored = [trained.read(path) for path in images]
+    number, classes = len(images), len(trained.classes)
+    require("top_k", top_k, 1 <= top_k <= classes, f"a whole number in [1, {classes}]")
+    size = min(BATCH, number)
+    padded = -(-number // max(size, 1)) * size
+    require_memory(f"{number:,} images to classify", padded * math.prod(trained.image_shape))
+    stored = np.zeros((padded, *trained.image_shape), np.uint8)
+    with ThreadPoolExecutor() as pool:  # the decoders let other threads run
+        for i, image in enumerate(pool.map(trained.read, images)):
+            stored[i] = image
 
     @jax.jit
-    def probabilities(variables: Any, image: jax.Array) -> jax.Array:
-        logits: Any = trained.model.apply(variables, trained.prepare(image[None]), train=False)
-        return jax.nn.softmax(logits[0].astype(jnp.float32))
+    def probabilities(variables: Any, images: jax.Array) -> jax.Array:
+        logits: Any = trained.model.apply(variables, trained.prepare(images), train=False)
+        return jax.nn.softmax(logits.astype(jnp.float32))
 
     found = []
-    for path, image in zip(images, stored, strict=True):
-        p = np.asarray(probabilities(trained.variables, image))
-        found.append(Prediction(path, trained.classes[int(np.argmax(p))], float(p.max())))
+    for first in range(0, number, BATCH):
+        batch = np.asarray(probabilities(trained.variables, stored[first : first + size]))
+        for path, p in zip(images[first : first + size], batch, strict=False):  # some are filled up
+            best = np.argsort(-p, kind="stable")[:top_k]
+            labels = tuple(trained.classes[i] for i in best)
+            found.append(Prediction(path, labels, tuple(p[best].tolist())))
     return found
 
 
