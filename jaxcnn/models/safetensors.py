@@ -29,13 +29,7 @@ FOREIGN = {  # first bytes of files that are handed over in safetensors' place
     b"GGUF": "a GGUF file",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
 }
-PLAIN = {
-    "usize": "a whole number >= 0",
-    "a sequence": "a list",
-    "string or map": "an object",
-    "incomplete metadata, file not fully covered": "the file is not as long as its header says",
-    "invalid JSON in header": "its header is no JSON of safetensors",
-}
+PLAIN = {"usize": "a whole number >= 0", "a sequence": "a list", "string or map": "an object"}
 """What the library says, in words that need no knowledge of Rust."""
 MOST_ARRAYS = 100_000
 """Far more than any network of this package has."""

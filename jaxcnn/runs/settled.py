@@ -140,7 +140,10 @@ def vacant(experiment: Experiment, folder: Path, say: Say, inside: str = "") -> 
 
     def changed(place: Path) -> list[str]:
         (run,) = settled([Run(experiment, place / inside)])
-        return [*run_folder.changed(run.folder, to_dict(run.experiment))]
+        fields = [*run_folder.changed(run.folder, to_dict(run.experiment))]
+        before = _recorded(run.folder)
+        other = before is not None and _other_photos(before.data, run.experiment.data)
+        return [*fields, "data.dir"] if other else fields
 
     fields = changed(folder)
     if not fields:
@@ -155,6 +158,14 @@ def vacant(experiment: Experiment, folder: Path, say: Say, inside: str = "") -> 
     listed = ", ".join(fields[:4]) + (f" and {len(fields) - 4} more" if fields[4:] else "")
     say(f"{folder} holds a run with another {listed}: this one is in {chosen}")
     return chosen
+
+
+def _other_photos(a: Data, b: Data) -> bool:
+    """Tells whether two configs name different folders of images, neither of which was moved."""
+    if a.dir is None or b.dir is None or (a.name, b.name) != ("folder", "folder"):
+        return False
+    one, other = (Path(folder).expanduser() for folder in (a.dir, b.dir))
+    return one.is_dir() and other.is_dir() and not one.samefile(other)
 
 
 def _numbers_beside(folder: Path) -> list[int]:
