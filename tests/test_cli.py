@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import importlib
 import json
@@ -20,6 +21,7 @@ from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import Experiment
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.runs import display, group
+from jaxcnn.runs import trained as trained_runs
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.trained import restore, transfer
 
@@ -96,6 +98,87 @@ def test_eval_and_predict(capsys, trained, tmp_path):
     code, same, err = call(capsys, "predict", str(trained), *paths, "--resize")
     assert (code, same) == (0, out)
     assert err.startswith("jaxcnn: --resize is no longer needed: ")
+
+
+def test_predict_takes_folders_and_patterns_and_answers_programs(capsys, trained, tmp_path):
+    for name in ("b10.png", "b2.png", "deep/ä 猫.png", "[x].png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), len(name)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("x")
+    names = ["[x].png", "b2.png", "b10.png", "deep/ä 猫.png"]
+
+    def files(*given):
+        code, out, _ = call(capsys, "predict", str(trained), *given, "--csv")
+        assert code == 0
+        header, *rows = csv.reader(out.splitlines())
+        assert header == ["file", "rank", "class", "probability"]
+        return [str(Path(row[0]).relative_to(tmp_path)) for row in rows]
+
+    assert files(str(tmp_path)) == names
+    assert files(f"{tmp_path}/b*.png") == ["b2.png", "b10.png"]
+    assert files(f"{tmp_path}/**/*.png") == names
+    assert files(f"{tmp_path}/[x].png") == ["[x].png"]
+    assert files(f"{tmp_path}/d*", f"{tmp_path}/b2.png") == ["deep/ä 猫.png", "b2.png"]
+
+    code, out, _ = call(capsys, "predict", str(trained), str(tmp_path), "--top-k", "10", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [Path(row["file"]) for row in found] == [tmp_path / name for name in names]
+    for row in found:
+        p = [answer["probability"] for answer in row["classes"]]
+        assert p == sorted(p, reverse=True)
+        assert sum(p) == pytest.approx(1, abs=1e-5)
+        assert sorted(answer["class"] for answer in row["classes"]) == list("0123456789")
+    code, out, _ = call(capsys, "predict", str(trained), f"{tmp_path}/b2.png", "--top-k", "2")
+    (a, p), (b, q) = (found[1]["classes"][i].values() for i in range(2))
+    assert out == f"{tmp_path}/b2.png: {a} {p:.4f}, {b} {q:.4f}\n"
+
+    (tmp_path / "c.png").write_text("x")
+    (tmp_path / "empty").mkdir()
+    for given, named in (
+        ((str(tmp_path),), f"{tmp_path}/c.png: not an image of a known format"),
+        ((f"{tmp_path}/x*",), f"{tmp_path}/x*: no file has a name of this pattern"),
+        ((f"{tmp_path}/empty",), f"{tmp_path}/empty: has no image files"),
+        ((f"{tmp_path}/b2.png", "--top-k", "11"), "top_k=11: must be a whole number in [1, 10]"),
+        ((f"{tmp_path}/b2.png", "--csv", "--json"), "--json: gives another output than --csv"),
+    ):
+        code, out, err = call(capsys, "predict", str(trained), *given)
+        assert (code, out) == (2, "")
+        assert named in err
+
+
+def test_images_are_classified_in_batches_by_one_program(trained, tmp_path, monkeypatch):
+    paths = [tmp_path / f"{i}.png" for i in range(21)]
+    for i, path in enumerate(paths):
+        Image.new("L", (8 + i, 8), 10 * i).save(path)
+    alone = [p for path in paths for p in trained_runs.predict(trained, [path], top_k=3)]
+    monkeypatch.setattr(trained_runs, "BATCH", 4)
+    traced = []
+    real = trained_runs.Trained.prepare.func
+    prepare = property(lambda self: lambda x: traced.append(x.shape) or real(self)(x))
+    monkeypatch.setattr(trained_runs.Trained, "prepare", prepare)
+    found = trained_runs.predict(trained, paths, top_k=3)
+    assert traced == [(4, 8, 8, 1)]
+    assert [one.path for one in found] == paths
+    for one, other in zip(found, alone, strict=True):
+        assert one.labels == other.labels
+        np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
+    assert trained_runs.predict(trained, []) == []
+
+
+def test_weights_of_imagenet_know_the_names_of_its_classes(capsys, monkeypatch, tmp_path):
+    named = []
+    monkeypatch.setattr(trained_runs, "import_weights", lambda *args: named.append(args[2]) or 0)
+    start = ("import", "x.safetensors", "--model", "resnet18", "--out", str(tmp_path / "out"))
+    own = tmp_path / "own.txt"
+    own.write_text("\n".join(f"own {i}" for i in range(1000)))
+    for more in ((), ("--num-classes", "10"), ("--dataset", "mine"), ("--classes", str(own))):
+        assert call(capsys, *start, *more)[0] == 0
+    assert [names[0] for names in named] == ["tench", "0", "0", "own 0"]
+    imagenet = named[0]
+    assert len({*imagenet}) == 1000
+    known = {1: "goldfish", 134: "crane bird", 281: "tabby", 517: "crane", 999: "toilet tissue"}
+    assert {i: imagenet[i] for i in known} == known
 
 
 def test_summary_of_lenet5(capsys):

@@ -263,7 +263,8 @@ def _few(names: Sequence[str]) -> str:
 
 def _left_out(skipped: Counter[str]) -> str:
     """Says how many files of which suffixes do not count."""
-    kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in skipped.most_common()]
+    ordered = sorted(skipped.items(), key=lambda kind: (-kind[1], kind[0]))
+    kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in ordered]
     return f"files that are no images by their names are left out: {_few(kinds)}"
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxcnn import memory
 from jaxcnn.config import Augment, Data, Experiment
-from jaxcnn.data import augment, sources
+from jaxcnn.data import augment, image_folder, sources
 from jaxcnn.data.feed import WORKER_BYTES, open_stream
 from jaxcnn.errors import InputError
 from jaxcnn.runs.trained import describe
@@ -264,6 +264,99 @@ def test_faults_of_the_folder_are_named(root, break_it, changes, named):
         sources.load(config(root, **changes))
     assert named in str(error.value)
     assert "\n" not in str(error.value)
+
+
+WANTED = "must hold the folders train and test (or val), with a folder for each class"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("gone", "there is no such folder"),
+        ("train/class2/0.jpg", "is a file"),
+        ("train", "is not the folder meant, perhaps {root} is"),
+        ("train/class2", "is not the folder meant, perhaps {root} is"),
+        ("above", "is not the folder meant, perhaps {above}/{root.name} is"),
+        ("half", "has train alone"),
+        ("flat", "has the folders a, b2, b10 instead"),
+        ("many", "has the folders 0, 1, 2, 3, 4 and 3 others instead"),
+        ("empty", ""),
+    ],
+)
+def test_a_folder_that_is_not_the_one_meant_is_told_from_others(
+    root, tmp_path_factory, given, said
+):
+    other = tmp_path_factory.mktemp("other")
+    classes = ("half/train", "flat/b10", "flat/a", "flat/b2", "empty")
+    for name in (*classes, *(f"many/{i}" for i in range(8))):
+        (other / name).mkdir(parents=True)
+    (other / "above").mkdir()
+    (other / "above" / root.name).symlink_to(root)
+    above = other / "above"
+    place = other / given if (other / given).exists() else root / given
+    with pytest.raises(InputError) as error:
+        sources.load(config(place))
+    expected = said.format(root=root, above=above) + "; " if said else ""
+    assert str(error.value) == f"data.dir={str(place)!r}: {expected}{WANTED}"
+
+
+def test_what_may_be_meant_otherwise_is_said_in_one_line_each(root, caplog):
+    """Files of other kinds, a class that is not tested, a class that is the only one."""
+    for name in ("a.HEIC", "b.heic", "notes.txt", "README", ".DS_Store"):
+        (root / "train" / "class2" / name).write_text("x")
+    (root / "test" / "class2" / "c.heic").write_text("x")
+    shutil.rmtree(root / "test" / "class10")
+    sources.load(config(root))
+    where = f"data.dir={str(root)!r}"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{where}: files that are no images by their names are left out: "
+        "3 .heic, 1 without suffix, 1 .txt",
+        f"{where}: test has no images of the class class10",
+    ]
+    caplog.clear()
+    shutil.rmtree(root / "train" / "class10")
+    for path in root.rglob("*.*"):
+        if path.suffix != ".jpg":
+            path.unlink()
+    (root / "train" / "class2" / "README").unlink()
+    sources.load(config(root))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == f"{where}: class2 is the only class; there is nothing to tell apart"
+
+
+def test_a_class_of_other_files_alone_is_named_with_their_kinds(root):
+    for path in (root / "train" / "class2").iterdir():
+        path.rename(path.with_suffix(".HEIC"))
+    with pytest.raises(InputError, match=r"class2 has no image files .* left out: 3 \.heic$"):
+        sources.load(config(root))
+
+
+@pytest.mark.parametrize("target", [".", "..", "../.."])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_class_that_is_a_link_to_a_folder_above_is_refused(root, split, target):
+    (root / "train" / "up").mkdir()
+    jpeg(root / "train" / "up" / "0.jpg")
+    shutil.rmtree(root / split / "up", ignore_errors=True)
+    (root / split / "up").symlink_to(target)
+    with pytest.raises(InputError, match=rf"/{split}/up is a link to a folder above it; must hold"):
+        sources.load(config(root))
+    (root / split / "up").unlink()
+    (root / split / "up").symlink_to("class2")
+    assert len(sources.load(config(root)).classes) == 3
+
+
+def test_images_in_a_folder_are_found_at_any_depth_in_natural_order(root, caplog):
+    (root / "train" / "class2" / "10.jpg").write_bytes(b"")
+    (root / "train" / "class2" / "notes.txt").write_text("x")
+    found = image_folder.images_in(root / "train")
+    assert [str(path.relative_to(root / "train")) for path in found] == [
+        *(f"class2/{i}.jpg" for i in (0, 1, 2, 10)),
+        *(f"class10/{i}.jpg" for i in range(3)),
+    ]
+    assert "are left out: 1 .txt" in caplog.text
+    (root / "none").mkdir()
+    with pytest.raises(InputError, match=r"none: has no image files$"):
+        image_folder.images_in(root / "none")
 
 
 def test_a_test_set_of_which_nothing_can_be_read_is_named(root):

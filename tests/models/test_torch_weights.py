@@ -298,7 +298,7 @@ def test_headers_that_lie_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     for change, message in (
         ({"shape": [3]}, "invalid shape"),
-        ({"shape": [-2]}, "-2"),
+        ({"shape": [-2]}, "`-2`, expected a whole number >= 0"),
         ({"shape": [2.0]}, "2.0"),
         ({"shape": [2**40] * 3}, "overflow"),
         ({"dtype": "O"}, "unknown variant `O`"),
