@@ -96,14 +96,18 @@ def images() -> dict[str, bytes]:
     return found
 
 
+HERE = ("--data-dir", "photos")
+"""A run holds the absolute path of its data, which a case has a copy of."""
 ON_AN_IMAGE = {
     "predict": (("predict", "run", "image.png"), "image.png"),
     "predict a photo": (("predict", "photo_run", "image.png"), "image.png"),
     "viz": (("viz", "run", "--image", "image.png"), "image.png"),
     "train": (("train", "photos.py", "--workdir", "new"), "photos/train/a/1.png"),
     "test": (("train", "photos.py", "--workdir", "new"), "photos/test/b/0.png"),
-    "eval": (("eval", "photo_run"), "photos/test/b/0.png"),
-    "report": (("report", "photo_run", "--out", "page.html"), "photos/test/a/0.png"),
+    "eval": (("eval", "photo_run", *HERE), "photos/test/b/0.png"),
+    "report": (("report", "photo_run", *HERE, "--out", "page.html"), "photos/test/a/0.png"),
+    "predict a folder": (("predict", "run", "photos", "--csv"), "photos/test/a/0.png"),
+    "predict a pattern": (("predict", "run", "photos/*/*/0*", "--json"), "photos/test/a/0.png"),
 }
 
 
@@ -179,6 +183,7 @@ PHOTOS: dict[str, Callable[[Path], object]] = {
     "an image that links to a folder": _link("train/a/0.png", ".."),
     **{f"all images {way}": _all(ruin) for way, ruin in RUIN.items()},
 }
+OWN_SIZE = ("--data.fit", "pad", "--data.image-size", "None")
 ON_PHOTOS = {
     "train": ("train", "photos.py", "--workdir", "new"),
     "stream": ("train", "photos.py", "--workdir", "new", "--data.streaming", "True"),
@@ -187,9 +192,12 @@ ON_PHOTOS = {
         *("--data.workers", "1"),
     ),
     "no bad ones": ("train", "photos.py", "--workdir", "new", "--data.max-bad-images", "0"),
-    "eval": ("eval", "photo_run"),
-    "report": ("report", "photo_run", "--out", "page.html"),
-    "viz": ("viz", "photo_run"),
+    "eval": ("eval", "photo_run", *HERE),
+    "report": ("report", "photo_run", *HERE, "--out", "page.html"),
+    "viz": ("viz", "photo_run", *HERE),
+    "left open": ("train", "photos.py", "--workdir", "new", "--data.fit", "pad"),
+    "of any size": ("train", "photos.py", "--workdir", "new", *OWN_SIZE),
+    "predict": ("predict", "run", "photos", "--top-k", "2", "--json"),
 }
 
 
@@ -206,9 +214,9 @@ def photo_cases() -> Iterator[Case]:
 
 ON_RECORDS = {
     "train": ("train", "records.py", "--workdir", "new"),
-    "eval": ("eval", "record_run"),
-    "report": ("report", "record_run", "--out", "page.html"),
-    "viz": ("viz", "record_run"),
+    "eval": ("eval", "record_run", "--data-dir", "tfds"),
+    "report": ("report", "record_run", "--data-dir", "tfds", "--out", "page.html"),
+    "viz": ("viz", "record_run", "--data-dir", "tfds"),
 }
 TFDS = "tfds/mnist/3.0.1"
 SHARDS = tuple(f"mnist-{split}.array_record-00000-of-00001" for split in ("train", "test"))
