@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxcnn.config import Data
+from jaxcnn.config.checked import require
 from jaxcnn.data import contents
+from jaxcnn.data.held_out import hold_out, require_named
 from jaxcnn.data.images import Fit, read_image, reading
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
@@ -46,12 +48,13 @@ class Files:
         """Returns the path of one of the files."""
         return self.root / os.fsdecode(bytes(self.names[index]))
 
-    def first(self, number: int) -> "Files":
-        """Returns the split of the first files only.
+    def take(self, index: np.ndarray) -> "Files":
+        """Returns the split of some files only, by their places, or by a truth value for each.
 
-        The classes take turns in the list of files, so each has as many, if it has enough.
+        The classes take turns in the list of files: of the first, each has as many, if it has
+        enough.
         """
-        return replace(self, names=self.names[:number], labels=self.labels[:number])
+        return replace(self, names=self.names[index], labels=self.labels[index])
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads files: ``image``, ``label`` and ``ok``, which is False where one cannot be read."""
@@ -71,10 +74,6 @@ class Files:
         except InputError as error:
             return " ".join(str(error).split())
         return f"{printable(str(self.path(index)))}: could not be read before, but can be read now"
-
-    def subset(self, chosen: np.ndarray) -> "Files":
-        """Returns the split of the files where ``chosen``, ``(n,)`` bool, is True."""
-        return replace(self, names=self.names[chosen], labels=self.labels[chosen])
 
     def identity(self) -> list[np.ndarray]:
         """Returns names, labels and sizes of the files; :meth:`files_sha256` tells what is in."""
@@ -97,11 +96,20 @@ def _size(path: Path) -> int:
         return -1
 
 
-def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
+HELD_OUT = ("test", "val", "validation")
+"""Names of the folder that is held out; the first that is there counts."""
+TEST_SHARE = 0.2
+"""The share of a folder without splits that is held out, unless the config says another."""
+
+
+def scan(config: Data) -> tuple[Files, Files, tuple[str, ...], Files | None]:
     """Finds the images under ``data.dir``: ``train/CLASS/...`` and ``test/CLASS/...`` (or val).
 
+    A folder that holds ``CLASS/...`` alone is split in two.
+
     Returns:
-        The training split, the held-out split, and the classes in natural order (2 before 10).
+        The training split, the held-out split, the classes in natural order (2 before 10), and the
+        split to choose by if the config names one.
 
     Raises:
         InputError: a folder or its images are missing; the message names the folder.
@@ -114,34 +122,55 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
             f"data.fit={config.fit!r} with data.image_size={config.image_size}: files may differ "
             "in size; must be data.image_size=224, say, with data.fit='resize' or 'crop'"
         )
-    held_out = next((s for s in ("test", "val", "validation") if (root / s).is_dir()), None)
+    side, fit = reading(config)
+    shape = (side, side, config.channels)
+    held_out = next((s for s in HELD_OUT if (root / s).is_dir()), None)
+    if root.is_dir() and not held_out and "train" not in _folders(root) and len(_folders(root)) > 1:
+        classes = sorted(_folders(root), key=natural)
+        whole = Files(root, *_listed(root, classes), shape, fit)
+        _require_all(config, whole, classes)
+        if isinstance(config.validation, str):
+            require_named(config.validation, (), config)
+        share = TEST_SHARE if config.test_share is None else config.test_share
+        kept, held = hold_out(whole.labels, share, config.seed, "data.test_share", classes)
+        return whole.take(kept), whole.take(held), tuple(classes), None
     if not (root / "train").is_dir() or held_out is None:
         raise InputError(
             f"data.dir={config.dir!r}: must hold the folders train and test (or val), "
-            "with a folder for each class"
+            "with a folder for each class, or such folders alone"
         )
+    together = f"None with the folders train and {held_out} in {printable(str(root))}"
+    require("data.test_share", config.test_share, config.test_share is None, together)
     classes = sorted(_folders(root / "train"), key=natural)
     if not classes:
         raise InputError(f"data.dir={config.dir!r}: {root / 'train'} has no folders, one a class")
-    unknown = sorted(set(_folders(root / held_out)) - set(classes))
-    if unknown:
-        folder = printable(str(root / held_out / unknown[0]))
-        raise InputError(f"data.dir={config.dir!r}: {folder} is no class of {root / 'train'}")
-    side, fit = reading(config)
-    shape = (side, side, config.channels)
-    train, test = (
-        Files(root / split, *_listed(root / split, classes), shape, fit)
-        for split in ("train", held_out)
+    names = ["train", held_out]
+    if isinstance(config.validation, str):
+        require_named(config.validation, sorted({*_folders(root)} - {*names}), config)
+        names.append(config.validation)
+    for split in names[1:]:
+        unknown = sorted(set(_folders(root / split)) - set(classes))
+        if unknown:
+            folder = printable(str(root / split / unknown[0]))
+            raise InputError(f"data.dir={config.dir!r}: {folder} is no class of {root / 'train'}")
+    train, *others = (
+        Files(root / split, *_listed(root / split, classes), shape, fit) for split in names
     )
-    for name, count in zip(classes, np.bincount(train.labels, minlength=len(classes)), strict=True):
+    _require_all(config, train, classes)
+    for files in others:
+        if len(files) == 0:
+            raise InputError(f"data.dir={config.dir!r}: {files.root} has no image files")
+    return train, others[0], tuple(classes), others[1] if len(others) > 1 else None
+
+
+def _require_all(config: Data, files: Files, classes: Sequence[str]) -> None:
+    """Checks that there are images of every class."""
+    for name, count in zip(classes, np.bincount(files.labels, minlength=len(classes)), strict=True):
         if count == 0:
             raise InputError(
-                f"data.dir={config.dir!r}: {root / 'train' / name} has no image files "
+                f"data.dir={config.dir!r}: {files.root / name} has no image files "
                 f"({', '.join(sorted(SUFFIXES))})"
             )
-    if len(test) == 0:
-        raise InputError(f"data.dir={config.dir!r}: {root / held_out} has no image files")
-    return train, test, tuple(classes)
 
 
 def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:

@@ -16,8 +16,12 @@ class Source(Protocol):
     def image_shape(self) -> tuple[int, ...]:
         """The height, width and channels of every image."""
 
-    def first(self, number: int) -> "Source":
-        """Returns the split of the first examples only."""
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of all examples, ``(n,)`` int32."""
+
+    def take(self, index: np.ndarray) -> "Source":
+        """Returns the split of some examples only, by their places ``(k,)`` in this one."""
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads examples by their places in the split.

@@ -19,7 +19,7 @@ import numpy as np
 from jaxcnn.config import Data, Experiment, SeedsMode, to_dict, with_warmup_cut
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
-from jaxcnn.runs import together
+from jaxcnn.runs import selection, together
 from jaxcnn.runs.display import Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.program import Compiled, Program, program_key
@@ -27,6 +27,8 @@ from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Grouping, Modes
 from jaxcnn.runs.training import Evaluate, Run, Training, check_starts
 from jaxcnn.train import mesh, processes, run_folder
+from jaxcnn.train.metrics import Sums
+from jaxcnn.train.state import TrainState
 
 SECONDS_PER_CHUNK = 0.5
 """A chunk returns to the host about this often, or when its epoch ends: for the display, and to
@@ -103,7 +105,7 @@ def train(
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with StopRequest() as stop:
         session = _Session(listener, stop, modes, many=len(runs) > 1)
-        runs = _with_warmups_cut(runs, listener)
+        runs = selection.put_aside(_with_warmups_cut(runs, listener), listener)
         left = []
         for run in runs:
             result = run_folder.finished(run.folder, to_dict(run.experiment))
@@ -175,10 +177,26 @@ def _train_group(
                 session.listener.message(f"{len(part)} together ({chosen})")
             if session.modes is not None:
                 session.modes.note([run.folder for run in part], chosen)
-            evaluate = compile_evaluate(
-                program.network, program.dataset, trainings[0].state, devices=program.devices
-            )
-            _loop(session, trainings, chunk, evaluate, window)
+            evaluate = _compiled(program, trainings[0].state, program.selected_on)
+            test = evaluate if program.selected_on == "test" else _compiled_late(program)
+            _loop(session, trainings, chunk, evaluate, test, window)
+
+
+def _compiled(program: Program, state: TrainState, split: sources.HeldOut) -> Evaluate:
+    devices = program.devices
+    return compile_evaluate(program.network, program.dataset, state, devices=devices, split=split)
+
+
+def _compiled_late(program: Program) -> Evaluate:
+    """Returns the evaluation on the test set, which takes no memory before a run has ended."""
+    compiled: list[Evaluate] = []
+
+    def test(state: TrainState) -> Sums:
+        if not compiled:
+            compiled.append(_compiled(program, state, "test"))
+        return compiled[0](state)
+
+    return test
 
 
 def _loop(
@@ -186,6 +204,7 @@ def _loop(
     trainings: Sequence[Training],
     chunk: Compiled,
     evaluate: Evaluate,
+    test: Evaluate,
     window: "Window | None",
 ) -> None:
     """Trains a group from where its runs begin to where the last of them ends.
@@ -200,7 +219,7 @@ def _loop(
         for training in trainings:
             if training.active and training.is_over():
                 with session.giving_up(training):
-                    result = training.finish(evaluate, chunk.memory, len(trainings))
+                    result = training.finish(evaluate, test, chunk.memory, len(trainings))
                     session.outcome.results[training.folder] = result
         active = [training for training in trainings if training.active]
         if not active:
@@ -251,7 +270,8 @@ class _Session:
     ) -> None:
         self.listener, self.stop, self.modes, self.many = listener, stop, modes, many
         self.outcome = Outcome()
-        self.load = functools.lru_cache(maxsize=2)(sources.load)  # most runs share their data
+        self.load = functools.lru_cache(maxsize=2)(self._load)  # most runs share their data
+        self._noted: set[str] = set()
         self._programs: dict[tuple[str, SeedsMode], Program] = {}
 
     def program(self, experiment: Experiment, mode: SeedsMode) -> Program:
@@ -267,6 +287,13 @@ class _Session:
             devices = mesh.make_mesh(experiment) if mode == "alone" else mesh.one_device()
             self._programs[key] = Program(experiment, self.load(experiment.data), devices)
         return self._programs[key]
+
+    def _load(self, data: Data) -> sources.Dataset:
+        found = sources.load(data)
+        if found.note and found.note not in self._noted:
+            self._noted.add(found.note)
+            self.listener.message(found.note)
+        return found
 
     @contextlib.contextmanager
     def giving_up(self, training: Training) -> Iterator[None]:
