@@ -1,4 +1,4 @@
-"""``jaxcnn eval``: accuracy of a trained run on its test set."""
+"""``jaxcnn eval``: accuracy of a trained run on its test set, or on its validation set."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +10,15 @@ from jaxcnn.config import Views
 
 @dataclass(frozen=True)
 class Command(arguments.Command):
-    """Evaluates a trained run on its whole test set."""
+    """Evaluates a trained run on its whole test set, or on all that it held out for validation."""
 
     run: Path = field(metadata={"place": "RUN"})
     """The run folder."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The latest checkpoint, or the one with the best test accuracy, which was chosen on the test
-    set and is therefore an optimistic estimate."""
+    """The latest checkpoint, or the one with the best accuracy on the validation set; without one
+    it is the best on the test set, whose accuracy there is an optimistic estimate."""
+    split: Literal["test", "validation"] = "test"
+    """The test set, or the examples that data.validation held out."""
     data_dir: str | None = None
     """The folder of the prepared TFDS datasets; by default the same as in training."""
     tta: Views = "none"
@@ -28,13 +30,18 @@ class Command(arguments.Command):
 def run(command: Command) -> int:
     """Evaluates the run and returns the exit code."""
     from jaxcnn.runs import evaluation
+    from jaxcnn.train.metrics import PREFIX
 
     tta = command.tta
-    result = evaluation.evaluate(command.run, command.checkpoint, command.data_dir, tta)
+    result = evaluation.evaluate(
+        command.run, command.checkpoint, command.data_dir, tta, command.split
+    )
+    prefix = PREFIX[command.split]
     print(
-        f"{command.run} step {result['step']}: test top-1 {result['test_top1']:.2%}, "
-        f"top-5 {result['test_top5']:.2%}, loss {result['test_loss']:.4f} "
-        f"on {result['test_examples']:,} images"
+        f"{command.run} step {result['step']}: {command.split} "
+        f"top-1 {result[f'{prefix}_top1']:.2%}, top-5 {result[f'{prefix}_top5']:.2%}, "
+        f"loss {result[f'{prefix}_loss']:.4f} on {result[f'{prefix}_examples']:,} images"
         + (f", test-time augmentation {tta}" if tta != "none" else "")
+        + (", chosen on it: an optimistic estimate" if result["optimistic"] else "")
     )
     return 0

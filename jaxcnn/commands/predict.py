@@ -17,7 +17,8 @@ class Command(arguments.Command):
     images: tuple[Path, ...] = field(metadata={"place": "IMAGE"})
     """At least one image file; one of another size than the dataset's is brought to it."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The latest checkpoint, or the one with the best test accuracy."""
+    """The latest checkpoint, or the one with the best accuracy on the validation set, or without
+    one on the test set."""
     resize: bool = False
     """No longer needed: every image is brought to the dataset's size anyway."""
 

@@ -116,8 +116,21 @@ def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
         f"test top-1 {summary['test_top1']:.2%}, top-5 {summary['test_top5']:.2%}, "
         f"loss {summary['test_loss']:.4f} after {summary['epochs']} epochs "
         f"in {summary['seconds']:.1f} s of training\n"
+        f"{_of_best(summary)}\n"
         f"run folder {workdir}: summary.json, metrics.jsonl, curves.png, confusion.png"
     )
+
+
+def _of_best(summary: Mapping[str, Any]) -> str:
+    """Returns the line on the best checkpoint, and by which examples it was chosen."""
+    from jaxcnn.train.selection import OPTIMISTIC
+
+    found = f"best checkpoint, of epoch {summary['best_epoch']}: "
+    if "best_val_top1" not in summary:
+        return f"{found}test top-1 {summary['best_test_top1']:.2%}, {OPTIMISTIC}"
+    test = summary.get("best_test_top1")
+    known = "" if test is None else f", test top-1 {test:.2%}"
+    return f"{found}validation top-1 {summary['best_val_top1']:.2%}{known}"
 
 
 def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:

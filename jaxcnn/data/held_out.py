@@ -38,7 +38,7 @@ def hold_out(
     n = len(labels)
     number = amount if isinstance(amount, int) else round(amount * n)
     if number >= n:
-        raise InputError(f"{field}={amount}: must be below the {n:,} examples that there are")
+        raise InputError(f"{field}={amount}: must leave some of the {n:,} examples to learn from")
     counts = np.bincount(labels, minlength=len(classes)).astype(np.int64)
     chosen, rest = np.divmod(counts * number, n)
     chosen[np.argsort(-rest, kind="stable")[: number - chosen.sum()]] += 1

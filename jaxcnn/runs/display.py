@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxcnn.text import printable
+from jaxcnn.train.metrics import PREFIX
 
 Record = dict[str, Any]
 """A line of metrics.jsonl: what an evaluation found, with how far and how fast the run is."""
@@ -49,9 +50,9 @@ class Lines(Listener):
         """Prints the record as a line."""
         words = [f"epoch {record['epoch']:4d}", f"step {record['step']:6d}"]
         words[:0] = [record["run"]] if "run" in record else []
-        for split in ("train", "test"):
-            if f"{split}_loss" in record:  # a record that was lost and made anew has less
-                loss, top1 = record[f"{split}_loss"], record[f"{split}_top1"]
+        for split, prefix in PREFIX.items():
+            if f"{prefix}_loss" in record:  # a record that was lost and made anew has less
+                loss, top1 = record[f"{prefix}_loss"], record[f"{prefix}_top1"]
                 words.append(f"{split} loss {loss:.4f} top-1 {top1:7.2%}")
         if "images_per_sec" in record:
             words.append(f"{record['images_per_sec']:9,.0f} images/s")

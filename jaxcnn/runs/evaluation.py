@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, Sharding
 
-from jaxcnn.config import Data, Views
+from jaxcnn.config import Data, Experiment, Views
 from jaxcnn.data import augment, pipeline, sources, views
 from jaxcnn.data.feed import open_stream
 from jaxcnn.data.stream import Stream
@@ -24,6 +24,7 @@ from jaxcnn.runs.network import Network, require_planned
 from jaxcnn.runs.trained import Trained, restore
 from jaxcnn.train import files, mesh, metrics, step
 from jaxcnn.train.records import RunDataset, Summary
+from jaxcnn.train.selection import chosen_on_test
 from jaxcnn.train.state import TrainState
 
 
@@ -105,7 +106,8 @@ def evaluate(
 
     Returns:
         ``step``, ``test_loss``, ``test_top1``, ``test_top5``, ``test_examples``; of the validation
-        set they begin with ``val``.
+        set they begin with ``val``. ``optimistic`` tells whether the checkpoint was chosen by
+        these examples.
 
     Raises:
         InputError: there is no such run, checkpoint or split, or the data are not at hand.
@@ -124,7 +126,15 @@ def evaluate(
         "step": trained.step,
         **metrics.means(sums, prefix),
         f"{prefix}_examples": int(sums["count"]),
+        "optimistic": _chosen_by(trained.experiment, checkpoint, split),
     }
+
+
+def _chosen_by(experiment: Experiment, checkpoint: str, split: sources.HeldOut) -> bool:
+    if experiment.data.validation is None:
+        return split == "test" and (checkpoint == "best" or chosen_on_test(experiment))
+    stopped = experiment.train.patience is not None
+    return split == "validation" and (checkpoint == "best" or stopped)
 
 
 FIELDS = {

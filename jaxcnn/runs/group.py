@@ -19,7 +19,7 @@ import numpy as np
 from jaxcnn.config import Data, Experiment, SeedsMode, to_dict, with_warmup_cut
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
-from jaxcnn.runs import selection, together
+from jaxcnn.runs import aside, together
 from jaxcnn.runs.display import Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.program import Compiled, Program, program_key
@@ -105,7 +105,7 @@ def train(
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with StopRequest() as stop:
         session = _Session(listener, stop, modes, many=len(runs) > 1)
-        runs = selection.put_aside(_with_warmups_cut(runs, listener), listener)
+        runs = aside.put_aside(_with_warmups_cut(runs, listener), listener)
         left = []
         for run in runs:
             result = run_folder.finished(run.folder, to_dict(run.experiment))

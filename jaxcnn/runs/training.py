@@ -18,7 +18,7 @@ from jaxcnn.errors import Diverged, InputError, as_not_written, as_warning
 from jaxcnn.runs.display import Listener, Progress, Record
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.trained import Trained, restore, transfer
-from jaxcnn.train import files, identity, mesh, metrics, processes, records, run_folder
+from jaxcnn.train import files, identity, mesh, metrics, processes, records, run_folder, selection
 from jaxcnn.train.state import TrainState, not_finite, sha256, variables_of, zero_sums
 
 Evaluate = Callable[[TrainState], metrics.Sums]
@@ -56,7 +56,7 @@ class Training:
         step: steps done.
         rates: the learning rate of every step.
         seconds: time spent in training steps, of earlier calls too.
-        best: the record with the highest :func:`~jaxcnn.train.records.score`.
+        best: the record with the highest :func:`~jaxcnn.train.selection.score`.
         active: whether it is still trained: it has neither ended nor diverged.
     """
 
@@ -88,7 +88,7 @@ class Training:
         self._recorded = known[-1]["step"] if known else -1
         # The last evaluation may have come after the last checkpoint, at the same step.
         candidates = [best, *known]
-        self.best: Record = max(candidates, key=records.score)
+        self.best: Record = max(candidates, key=selection.score)
         self.seconds = before.seconds
         with as_not_written(run.folder):
             self._best_saved.drop_after(self.step)  # they will be made again
@@ -276,7 +276,7 @@ class Training:
             found["step_time"] = self._seconds_since / self._steps_since
             found["data_wait"] = self._waited() - self._waited_before
         # The best goes to disk before the latest that names it.
-        if records.score(found) > records.score(self.best):
+        if selection.score(found) > selection.score(self.best):
             self.best = found
             with as_not_written(self.folder):
                 self._best_saved.save(self.step, self.state, {**found, "best": found, **self._mark})

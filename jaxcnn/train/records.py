@@ -5,10 +5,11 @@ have a default; fields of newer versions are passed over.
 """
 
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, to_builtins
+
+from jaxcnn.train.selection import score
 
 MAX = sys.float_info.max
 EXACT = 2**53
@@ -96,6 +97,11 @@ class Measured(Struct, kw_only=True, frozen=True, omit_defaults=True):
     step_time: NotNegative | None = None
     data_wait: NotNegative | None = None
 
+    @property
+    def chosen_by(self) -> float:
+        """What it is chosen by, see :func:`~jaxcnn.train.selection.score`."""
+        return score(to_builtins(self))
+
 
 class Evaluation(Measured, kw_only=True, frozen=True, omit_defaults=True):
     """A line of metrics.jsonl."""
@@ -134,17 +140,6 @@ class Summary(Measured, kw_only=True, frozen=True, omit_defaults=True):
     best_epoch: Natural | None = None
     stopped_early: Truth | None = None
     state_sha256: Text | None = None
-
-
-def score(record: Mapping[str, Any]) -> float:
-    """Returns what is chosen by: the higher, the better; -1 of a record without any evaluation.
-
-    That is top-1 on the validation set, and where there is none on the test set.
-
-    >>> score({"val_top1": 0.5, "test_top1": 0.75}), score({"test_top1": 0.75}), score({})
-    (0.5, 0.75, -1.0)
-    """
-    return float(record.get("val_top1", record.get("test_top1", -1.0)))
 
 
 class Together(Struct, kw_only=True, frozen=True):

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxcnn.config import Experiment
+from jaxcnn.data.sources import HeldOut
+from jaxcnn.errors import InputError
 from jaxcnn.runs.display import Listener
 from jaxcnn.runs.training import Run
 from jaxcnn.train import processes, run_folder
+from jaxcnn.train.selection import OPTIMISTIC
 
 SHARE = 0.1
 """The share of the training examples that is put aside where the experiment does not say."""
-OPTIMISTIC = "chosen on the test set: an optimistic estimate"
 
 
 def put_aside(
@@ -51,6 +53,20 @@ def put_aside(
         else run
         for run in runs
     ]
+
+
+def common_split(runs: Sequence[Run]) -> HeldOut:
+    """Returns the split by which the best of the runs is chosen.
+
+    Raises:
+        InputError: some hold examples out for validation, and others do not.
+    """
+    first, *others = (run.experiment.data.validation for run in runs)
+    if any((other is None) != (first is None) for other in others):
+        raise InputError(
+            "data.validation: must be set in all trials of a sweep or in none; one is chosen by it"
+        )
+    return "test" if first is None else "validation"
 
 
 def _is_open(experiment: Experiment) -> bool:
