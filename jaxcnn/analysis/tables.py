@@ -51,15 +51,9 @@ def _mean(shares: Sequence[float]) -> str:
 def headers(comparison: ComparisonResult) -> list[str]:
     """Returns the headers of :func:`cells`."""
     validation = ["validation top-1"] if _has_validation(comparison) else []
+    against = f"against {comparison.results[0].name}"
     return [
-        *(
-            "arm",
-            *validation,
-            "test top-1",
-            f"against {comparison.results[0].name}",
-            "p",
-            "parameters",
-        ),
+        *("arm", *validation, "test top-1", against, "p", "parameters"),
         *("MACs", "train time", "images/s", "memory"),
     ]
 

@@ -92,6 +92,7 @@ def run(command: Command) -> int:
 
     from jaxcnn.runs import display, group, plan, together
     from jaxcnn.train import files, processes
+    from jaxcnn.train.selection import OPTIMISTIC
 
     processes.start(command.distributed)
     diverged: Mapping[Path, str] = {}
@@ -106,6 +107,8 @@ def run(command: Command) -> int:
             result, diverged = plan.write_seeds(experiment.name, outcome, workdir), outcome.diverged
     if processes.is_first():
         print(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
+        if experiment.train.patience is not None and result.get("selected_on", "test") == "test":
+            print(f"patience: {OPTIMISTIC}")
     for path, reason in diverged.items():
         complain(f"{path}: {reason}")
     return 1 if diverged else 0
@@ -125,7 +128,7 @@ def _of_best(summary: Mapping[str, Any]) -> str:
     """Returns the line on the best checkpoint, and by which examples it was chosen."""
     from jaxcnn.train.selection import OPTIMISTIC
 
-    found = f"best checkpoint, of epoch {summary['best_epoch']}: "
+    found = f"best epoch {summary['best_epoch']}: "
     if "best_val_top1" not in summary:
         return f"{found}test top-1 {summary['best_test_top1']:.2%}, {OPTIMISTIC}"
     test = summary.get("best_test_top1")
@@ -136,10 +139,14 @@ def _of_best(summary: Mapping[str, Any]) -> str:
 def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
     """Returns the lines on all seeds: mean and, of several, standard deviation and interval."""
     lines = []
-    for name, key, form in (("top-1", "test_top1", ".2%"), ("loss", "test_loss", ".4f")):
+    for name, key, form in (
+        ("validation top-1", "val_top1", ".2%"),
+        ("test top-1", "test_top1", ".2%"),
+        ("test loss", "test_loss", ".4f"),
+    ):
         found = result.get(key)
         if found is not None:
-            line = f"test {name} {found['mean']:{form}}"
+            line = f"{name} {found['mean']:{form}}"
             if found["std"] is not None:
                 line += f", standard deviation {found['std']:{form}}"
             if found["low"] is not None:  # seeds that are all equal have no interval

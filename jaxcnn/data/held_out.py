@@ -11,7 +11,7 @@ from jaxcnn.text import printable
 
 
 def hold_out(
-    labels: np.ndarray, amount: float, seed: int, field: str, classes: Sequence[str]
+    labels: np.ndarray, amount: int | float, seed: int, field: str, classes: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits examples in two by their labels and a seed, on which alone the split depends.
 

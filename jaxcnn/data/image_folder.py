@@ -67,6 +67,10 @@ class Files:
                 ok[row] = False
         return {"image": images, "label": self.labels[index], "ok": ok}
 
+    def read_labels(self) -> np.ndarray:
+        """Returns the labels of all files, which are not read for it."""
+        return self.labels
+
     def fault(self, index: int) -> str:
         """Says in one line why a file cannot be read, and names it."""
         try:

@@ -55,9 +55,12 @@ class Records:
         """Returns the split of some examples only, by their places."""
         return replace(self, chosen=index if self.chosen is None else self.chosen[index])
 
-    @functools.cached_property
-    def labels(self) -> np.ndarray:
-        """The labels of all examples, ``(n,)`` int32; all of their records are read for them."""
+    def read_labels(self) -> np.ndarray:
+        """Reads the labels of all examples, ``(n,)`` int32, with the whole of their records.
+
+        Raises:
+            InputError: the files are damaged.
+        """
         n = len(self)
         blocks = [np.arange(at, min(at + LABELS_AT_ONCE, n)) for at in range(0, n, LABELS_AT_ONCE)]
         with ThreadPoolExecutor() as pool:

@@ -16,10 +16,6 @@ class Source(Protocol):
     def image_shape(self) -> tuple[int, ...]:
         """The height, width and channels of every image."""
 
-    @property
-    def labels(self) -> np.ndarray:
-        """The labels of all examples, ``(n,)`` int32."""
-
     def take(self, index: np.ndarray) -> "Source":
         """Returns the split of some examples only, by their places ``(k,)`` in this one."""
 
@@ -29,6 +25,9 @@ class Source(Protocol):
         Returns ``image`` ``(n, h, w, c)`` uint8, ``label`` ``(n,)`` int32 and ``ok`` ``(n,)`` bool,
         which is False where an image cannot be read.
         """
+
+    def read_labels(self) -> np.ndarray:
+        """Reads the labels of all examples, ``(n,)`` int32, and no more than they need."""
 
     def fault(self, index: int) -> str:
         """Says in one line why an example cannot be read, and names it."""

@@ -57,6 +57,10 @@ class Split:
         ok = np.ones(len(index), bool)
         return {"image": self.images[index], "label": self.labels[index], "ok": ok}
 
+    def read_labels(self) -> np.ndarray:
+        """Returns the labels of all examples."""
+        return self.labels
+
     def fault(self, index: int) -> str:
         """Raises ValueError, since what lies in memory can always be read."""
         raise ValueError(f"index={index}: an example in memory has no fault")
@@ -149,11 +153,10 @@ def load(config: Data) -> Dataset:
         streamed = dataset.render is None and size > STREAMED_BYTES
     dataset = _to_stream(dataset, config) if streamed else _in_memory(dataset, config)
     if isinstance(config.validation, int | float):
-        of = dataset.train
-        kept, held = hold_out(
-            of.labels, config.validation, config.seed, "data.validation", dataset.classes
-        )
-        dataset = replace(dataset, train=of.take(kept), validation=of.take(held))
+        whole, names = dataset.train, dataset.classes
+        labels, seed = whole.read_labels(), config.seed
+        kept, held = hold_out(labels, config.validation, seed, "data.validation", names)
+        dataset = replace(dataset, train=whole.take(kept), validation=whole.take(held))
     if config.batch_size > len(dataset.train):
         left = "" if config.validation is None else ", without those held out for validation"
         raise InputError(

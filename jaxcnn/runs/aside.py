@@ -38,13 +38,10 @@ def put_aside(
     who = "sweep" if sweep else "train.patience"
     begun = next((run for run in choosing if _began_without(run)), None)
     if begun is not None:
-        listener.message(
-            f"{who}: {begun.folder} began without data.validation, so it goes on {OPTIMISTIC}"
-        )
+        listener.message(f"{who}: {begun.folder} began without data.validation: {OPTIMISTIC}")
     elif choosing:
         listener.message(
-            f"{who}: puts a tenth of the training examples aside to choose by "
-            f"(data.validation={SHARE}); train.select_on='test' would choose on the test set"
+            f"{who} chooses by a tenth of the training examples (data.validation={SHARE})"
         )
     changed = without if choosing and begun is None else choosing
     return [
