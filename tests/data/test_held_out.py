@@ -13,7 +13,7 @@ from jaxcnn.data import sources
 from jaxcnn.data.held_out import hold_out
 from jaxcnn.errors import InputError
 from jaxcnn.runs.trained import describe
-from tests.data.test_prepared import prepare
+from tests.data.test_prepared import SIZES, example, png, prepare, write_records
 
 CLASSES = tuple("abcdefg")
 
@@ -87,7 +87,10 @@ def test_a_class_without_examples_needs_none():
 def rows(source):
     """What a split holds, as it is read."""
     found = source.read(np.arange(len(source)))
-    return [(image.tobytes(), label) for image, label in zip(found["image"], found["label"])]
+    return [
+        (image.tobytes(), label)
+        for image, label in zip(found["image"], found["label"], strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", ["digits", "shapes", "synthetic"])
@@ -128,6 +131,26 @@ def test_a_prepared_set_is_split_alike_in_memory_and_streamed(tmp_path):
         found = sources.load(replace(data, validation=6, streaming=streaming))
         assert sorted(rows(found.train) + rows(found.validation)) == sorted(rows(whole.train))
         assert np.bincount(found.validation.read_labels()).tolist() == [2, 2, 2]
+        if streaming:
+            _, held = split(whole.train.labels, 6)
+            assert found.validation.chosen.tolist() == held.tolist()
+
+
+def test_a_split_of_a_prepared_set_is_held_out_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "validation", (7,))
+    shards = prepare(tmp_path)
+    data = Data("tinyset", dir=str(tmp_path), batch_size=2, validation="validation")
+    for streaming in (False, True):
+        found = sources.load(replace(data, streaming=streaming))
+        sizes = [len(part) for part in (found.train, found.validation, found.test)]
+        assert sizes == [32, 7, 16]
+    with pytest.raises(InputError, match=r"nor tested on, of tinyset: validation$"):
+        sources.load(replace(data, validation="test"))
+    path = shards / "tinyset-validation.array_record-00000-of-00001"
+    path.unlink()
+    write_records(path, [example(png(0), -1)] * 7)
+    with pytest.raises(InputError, match=r"data\.validation='validation': must be a split with l"):
+        sources.load(data)
 
 
 @pytest.mark.parametrize(
@@ -137,14 +160,15 @@ def test_a_prepared_set_is_split_alike_in_memory_and_streamed(tmp_path):
         ("test", "neither trained nor tested on, of tinyset: it has none"),
         ("train", "of tinyset: it has none"),
         (32, "data.validation=32: must leave some of the 32 examples"),
-        (31, "data.batch_size=64: must be at most the"),
+        (31, "data.validation=31: must leave every class examples on both sides"),
+        (8, "data.batch_size=64: must be at most the 24 training examples of tinyset, without tho"),
     ],
 )
 def test_what_a_prepared_set_cannot_hold_out_is_named(tmp_path, validation, named):
     prepare(tmp_path)
     with pytest.raises(InputError) as error:
         sources.load(Data("tinyset", dir=str(tmp_path), validation=validation))
-    assert named in str(error.value) or "must leave every class" in str(error.value)
+    assert named in str(error.value)
     assert "\n" not in str(error.value)
 
 
