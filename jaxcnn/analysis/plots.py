@@ -21,8 +21,7 @@ from jaxcnn.analysis.formats import si
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.text import printable
 from jaxcnn.train import files
-from jaxcnn.train.metrics import PREFIX
-from jaxcnn.train.selection import score
+from jaxcnn.train.selection import PREFIX, score
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -30,7 +30,7 @@ class Command(arguments.Command):
 def run(command: Command) -> int:
     """Evaluates the run and returns the exit code."""
     from jaxcnn.runs import evaluation
-    from jaxcnn.train.metrics import PREFIX
+    from jaxcnn.train.selection import PREFIX
 
     tta = command.tta
     result = evaluation.evaluate(

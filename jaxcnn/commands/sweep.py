@@ -51,8 +51,7 @@ def run(command: Command) -> int:
     from jaxcnn.runs import aside, display, group, search, together
     from jaxcnn.runs.training import Run
     from jaxcnn.train import files
-    from jaxcnn.train.metrics import PREFIX
-    from jaxcnn.train.selection import score
+    from jaxcnn.train.selection import PREFIX, score
 
     files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
     trials = search.trials(base, command.grid, ranges, count, command.seed)

@@ -71,7 +71,7 @@ FolderName = Annotated[
         lambda name: len(name) <= 200 and re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name),
     ),
 ]
-HeldOut = (
+Validation = (
     Annotated[int, Accepts("a positive whole number below 2**31", lambda n: 0 < n < 2**31)]
     | Annotated[float, Accepts("a share in (0, 1)", lambda x: 0 < x < 1)]
     | Annotated[str, Accepts("the name of a split", bool)]
@@ -101,7 +101,7 @@ class Data(Checked, section="data"):
     CLASS/... alone, which is then split."""
     train_limit: Count | None = None
     """Trains on only this many examples; the test set stays whole."""
-    validation: HeldOut | None = None
+    validation: Validation | None = None
     """The examples that best checkpoints, patience and sweeps choose by: a share (0.1) or a number
     (5000) of the training examples, which are then not learned from, drawn with data.seed and for
     each class alike, after train_limit; or a split of the dataset by its name, as of TFDS, or a
@@ -112,7 +112,7 @@ class Data(Checked, section="data"):
     batch_size: Count = 64
     """Training examples per step."""
     eval_batch_size: Count = 500
-    """Test examples per evaluation step; the last one is padded."""
+    """Examples per evaluation step; the last one is padded."""
     image_size: Side | None = None
     """Height and width of the images that the network sees, in pixels. None keeps the dataset's own
     size (32 for generated images)."""

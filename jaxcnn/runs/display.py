@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxcnn.text import printable
-from jaxcnn.train.metrics import PREFIX
+from jaxcnn.train.selection import PREFIX
 
 Record = dict[str, Any]
 """A line of metrics.jsonl: what an evaluation found, with how far and how fast the run is."""

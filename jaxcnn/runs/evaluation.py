@@ -24,7 +24,7 @@ from jaxcnn.runs.network import Network, require_planned
 from jaxcnn.runs.trained import Trained, restore
 from jaxcnn.train import files, mesh, metrics, step
 from jaxcnn.train.records import RunDataset, Summary
-from jaxcnn.train.selection import chosen_on_test
+from jaxcnn.train.selection import PREFIX, chosen_on_test
 from jaxcnn.train.state import TrainState
 
 
@@ -121,7 +121,7 @@ def evaluate(
             "(config.json: data.validation is None)"
         )
     run = compile_evaluate(trained, dataset, trained.state, prepare, split=split)
-    sums, prefix = jax.device_get(run(trained.state)), metrics.PREFIX[split]
+    sums, prefix = jax.device_get(run(trained.state)), PREFIX[split]
     return {
         "step": trained.step,
         **metrics.means(sums, prefix),

@@ -296,7 +296,7 @@ class Training:
         Raises:
             Diverged: the loss is not finite.
         """
-        sums, prefix = jax.device_get(sums), metrics.PREFIX[split]
+        sums, prefix = jax.device_get(sums), selection.PREFIX[split]
         found = metrics.means(sums, prefix)
         if not math.isfinite(found[f"{prefix}_loss"]):
             raise Diverged(

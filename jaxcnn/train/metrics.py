@@ -13,10 +13,6 @@ Sums = dict[str, jax.Array]
 """Metrics summed over examples, by name; ``count`` is the number of the examples."""
 
 
-PREFIX = {"train": "train", "validation": "val", "test": "test"}
-"""With what the names of a split's metrics begin."""
-
-
 def rank_of_label(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Int[Array, " n"]:
     """Counts the classes that come before the label when logits are sorted in descending order.
 

@@ -8,6 +8,9 @@ from jaxcnn.config import Experiment
 OPTIMISTIC = "chosen on the test set: an optimistic estimate"
 """What is said of a test accuracy that is the best of several."""
 
+PREFIX = {"train": "train", "validation": "val", "test": "test"}
+"""With what the names of a split's metrics begin."""
+
 
 def score(record: Mapping[str, Any]) -> float:
     """Returns what is chosen by: the higher, the better; -1 of a record without any evaluation.
