@@ -128,6 +128,10 @@ BAD = [
     (Train, {"distill_temperature": 0.0}, "train.distill_temperature=0.0"),
     (Train, {"patience": 0}, "train.patience=0"),
     (Train, {"eval_every": 0}, "train.eval_every=0"),
+    (Train, {"select_on": "train"}, "train.select_on='train': must be 'auto' or 'test'"),
+    (Data, {"validation": True}, "data.validation=True"),
+    (Data, {"test_share": 0.2}, "data.test_share=0.2: must be None without data.name='folder'"),
+    (Data, {"name": "folder", "test_share": 1.0}, "data.test_share=1.0: must be a share in (0, 1)"),
     (Train, {"checkpoint_every": -2}, "train.checkpoint_every=-2"),
 ]
 
@@ -155,6 +159,10 @@ FREE = Optim(schedule_free=True)
         (
             {"optim": FREE, "schedule": Schedule("constant"), "train": Train(ema_decay=0.9)},
             "train.ema_decay=0.9: must be 0 with optim.schedule_free",
+        ),
+        (
+            {"data": Data(validation=0.1), "train": Train(select_on="test")},
+            "train.select_on='test': must be 'auto' with data.validation=0.1",
         ),
         ({"name": "a b"}, "name='a b'"),
     ],
@@ -274,6 +282,7 @@ CHOICES = [
     (Model, "dtype", ("float32", "bfloat16")),
     (Optim, "name", ("sgd", "adamw", "lamb", "lars", "lion", "muon")),
     (Schedule, "name", ("constant", "cosine", "polynomial", "step", "one_cycle")),
+    (Train, "select_on", ("auto", "test")),
     (Train, "seeds_mode", ("auto", "map", "unroll", "vmap", "devices", "alone")),
 ]
 
@@ -370,6 +379,10 @@ EDGES = [
     (Train, "seed", (0, 2**31 - 1), (-1, 2**31), WHOLE),
     (Train, "patience", (None, 1), (0,), f"{COUNT} or None"),
     (Train, "distill_temperature", (TINY, 8), (0, -1.0), ABOVE),
+    (
+        *(Data, "validation", (None, 1, 0.1, "validation")),
+        *((0, -1, 0.0, 1.0, 1.5, 2**31, ""), f"{COUNT}, a share in (0, 1), the name of a split or"),
+    ),
     (Devices, "data", (None, 1), (0,), f"{COUNT} or None"),
     (Devices, "fsdp", (1, 8), (0,), COUNT),
     (Experiment, "name", ("a", "a.b-c_d+1", "é"), ("", "a b", "..", "a/b"), "at most 200 letters"),

@@ -51,8 +51,8 @@ def test_many_runs_have_a_line_each_with_the_time_that_is_left(capsys):
 
 
 def test_the_top_5_are_told_only_of_more_than_five_classes():
-    assert display.tested(FOUND, 6) == "test top-1 52.50%, top-5 90.00%, loss 0.4378"
-    assert display.tested(FOUND, 5) == "test top-1 52.50%, loss 0.4378"
+    assert display.reached(FOUND, 6) == "test top-1 52.50%, top-5 90.00%, loss 0.4378"
+    assert display.reached(FOUND, 5) == "test top-1 52.50%, loss 0.4378"
 
 
 TITLES = ("arm", "test top-1", "against mlp", "parameters", "MACs", "images/s", "memory")

@@ -114,15 +114,17 @@ def test_another_teacher_is_not_taken_up_half_way(teacher, tmp_path):
         group.train_one(student, tmp_path / "a")
 
 
-def test_patience_ends_a_run_that_no_longer_gains(tmp_path):
+@pytest.mark.parametrize(("select_on", "epoch"), [("auto", 3), ("test", 4)])
+def test_patience_ends_a_run_that_no_longer_gains(tmp_path, select_on, epoch):
+    """A tenth of the examples is put aside for it, but where the test set chooses."""
     still = replace(
         MLP,
         optim=Optim("sgd", peak_lr=1e-12),
-        train=Train(epochs=9, patience=2, checkpoint_every=5),
+        train=Train(epochs=9, patience=2, checkpoint_every=5, select_on=select_on),
     )
     summary = group.train_one(still, tmp_path / "a")
     assert (summary["epochs"], summary["best_epoch"], summary["stopped_early"]) == (3, 1, True)
-    assert evaluate(tmp_path / "a")["step"] == summary["step"] == 12
+    assert evaluate(tmp_path / "a")["step"] == summary["step"] == 3 * epoch
     assert group.train_one(still, tmp_path / "a") == summary  # finished, as it says
     (tmp_path / "a" / "summary.json").unlink()  # killed just before the end
     again = group.train_one(still, tmp_path / "a")

@@ -156,7 +156,8 @@ def test_a_trial_that_cannot_be_trained_is_a_row_and_the_others_are_trained(caps
     file, workdir = tmp_path / "base.py", tmp_path / "out"
     file.write_text(FILE)
     start = ("sweep", str(file), "--workdir", str(workdir), "--grid")
-    assert cli.main([*start, "model.name=lenet5,mlp", "data.batch_size=5000,256"]) == 0
+    grid = ("model.name=lenet5,mlp", "data.batch_size=5000,256")
+    assert cli.main([*start, *grid, "--select-on", "test"]) == 0
     captured = capsys.readouterr()
     assert "run 4 of 4" in captured.out
     rows = json.loads((workdir / "sweep.json").read_text())["trials"]
@@ -174,7 +175,8 @@ def test_trials_that_share_a_program_get_the_bits_that_they_get_alone(capsys, tm
     file, workdir = tmp_path / "base.py", tmp_path / "out"
     file.write_text(FILE)
     grid = ("optim.peak_lr=0.3,0.03", "schedule.name=constant,cosine", "data.batch_size=256,512")
-    assert cli.main(["sweep", str(file), "--workdir", str(workdir), "--grid", *grid]) == 0
+    start = ("sweep", str(file), "--workdir", str(workdir), "--select-on", "test")
+    assert cli.main([*start, "--grid", *grid]) == 0
     assert capsys.readouterr().out.count("4 together (map)") == 2
     trials = {trial.name: trial.experiment for trial in search.trials(BASE, grid)}
     assert len(trials) == 8

@@ -116,7 +116,7 @@ def read(path: Path) -> FinishedRun:
             "config.json"
         )
     records = run_folder.evaluations(path)
-    if not records or records[-1].test_top1 != result.test_top1:
+    if not records or records[-1].chosen_by != result.chosen_by:
         raise InputError(f"{path / 'metrics.jsonl'}: does not end in the result of summary.json")
     run = FinishedRun(
         path,

@@ -11,7 +11,9 @@ import numpy as np
 from jaxcnn.analysis import statistics, summary
 from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.statistics import Interval, Paired
+from jaxcnn.data.sources import HeldOut
 from jaxcnn.train.records import RunDataset
+from jaxcnn.train.selection import chosen_on_test
 
 Predictions = Mapping[Path, Mapping[str, np.ndarray]]
 """What :func:`jaxcnn.runs.evaluation.predict_test_set` gives, by run folder."""
@@ -32,6 +34,9 @@ class ArmResult:
         memory_bytes: memory planned for the training program, the data included; None if unknown.
         runs_together: how many runs that program trains.
         top1: test accuracies, one for each seed.
+        validation_top1: the same on the validation set; empty without one.
+        chosen_on_test: whether patience or a sweep chose by the test accuracy, which is then an
+            optimistic estimate.
         accuracy: their mean and 95 % interval; over seeds, or for a single run Wilson's over test
             images.
         difference: difference from the first arm over the seeds that both have; None for the
@@ -52,6 +57,8 @@ class ArmResult:
     memory_bytes: int | None
     runs_together: int
     top1: tuple[float, ...]
+    validation_top1: tuple[float, ...]
+    chosen_on_test: bool
     accuracy: Interval
     difference: Paired | None
     p_adjusted: float
@@ -77,6 +84,17 @@ class ComparisonResult:
     test_examples: int
     test: str
     results: tuple[ArmResult, ...]
+
+    @property
+    def chosen_by(self) -> HeldOut:
+        """The split by which the best arm is chosen: the validation set, where all have one."""
+        return "validation" if all(r.validation_top1 for r in self.results) else "test"
+
+    @property
+    def best(self) -> ArmResult:
+        """The arm with the highest mean accuracy on that split."""
+        field = {"validation": "validation_top1", "test": "top1"}[self.chosen_by]
+        return max(self.results, key=lambda result: float(np.mean(getattr(result, field))))
 
 
 def compare(arms: Sequence[Arm], predictions: Predictions) -> ComparisonResult:
@@ -137,6 +155,7 @@ def _result(
 ) -> ArmResult:
     layers = arm.layers()
     top1 = tuple(run.summary.test_top1 for run in arm.runs)
+    held_out = [run.summary.val_top1 for run in arm.runs]
     images = about.test_examples
     rates = [
         [r.images_per_sec for r in run.records if r.images_per_sec is not None] for run in arm.runs
@@ -155,6 +174,8 @@ def _result(
         memory_bytes=max((m for m in memory if m), default=None),
         runs_together=max(run.summary.runs_together or 1 for run in arm.runs),
         top1=top1,
+        validation_top1=tuple(share for share in held_out if share is not None),
+        chosen_on_test=chosen_on_test(arm.experiment),
         accuracy=(
             statistics.mean_interval(top1, within=statistics.SHARE)
             if len(top1) > 1

@@ -21,6 +21,7 @@ from jaxcnn.analysis.formats import si
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.text import printable
 from jaxcnn.train import files
+from jaxcnn.train.selection import PREFIX, score
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -309,7 +310,7 @@ def intervals(found: Mapping[str, Interval], label: str) -> "Markup":
 
 
 def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draws a run's loss and error rate over epochs, train against test.
+    """Draws a run's loss and error rate over epochs: in training, and on what is held out.
 
     Args:
         records: lines of metrics.jsonl.
@@ -326,7 +327,8 @@ def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) ->
             # Training figures are missing where metrics.jsonl was lost and its last line made anew.
             series = {
                 split: {r["epoch"]: [of(r[name])] for r in records if name in r}
-                for split, name in (("train", f"train_{field}"), ("test", f"test_{field}"))
+                for split, name in ((s, f"{prefix}_{field}") for s, prefix in PREFIX.items())
+                if split == "train" or any(name in r for r in records)
             }
             _lines(axes, series, "epoch", label, False, True, ("--", "-"))
             axes.legend()
@@ -398,13 +400,14 @@ def in_percent(accuracy: Interval) -> Interval:
     return Interval(*(100 * min(bound, 1) for bound in accuracy))
 
 
-def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str, split: str) -> None:
     """Draws the trials of a sweep in parallel coordinates: an axis for each field, a line for each.
 
     Args:
-        rows: ``values`` by field, and ``test_top1``.
+        rows: ``values`` by field, and what :func:`~jaxcnn.train.selection.score` is made of.
         path: PNG file.
         title: title of the figure.
+        split: the split that trials are chosen by.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -412,9 +415,10 @@ def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
 
     fields = list(rows[0]["values"])
     columns = [_coordinate([row["values"][field] for row in rows]) for field in fields]
-    top1 = [100 * row["test_top1"] for row in rows]
+    top1: list[Any] = [100 * score(row) for row in rows]
+    label = f"{split} top-1 (%)"
     columns.append(_coordinate(top1))
-    names = [*fields, "test top-1 (%)"]
+    names = [*fields, label]
     colour = ScalarMappable(Normalize(min(top1), max(top1)), colormaps["viridis"])
     with canvas(max(2.4 * len(names), 6) + 1, 4.2, path) as figure:
         axes = figure.subplots()
@@ -438,7 +442,7 @@ def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> Non
         axes.set_yticks([])
         axes.set(xlim=(-0.15, len(names) - 0.6), ylim=(-0.06, 1.06), title=legible(title, 101))
         axes.spines[:].set_visible(False)
-        figure.colorbar(colour, ax=axes, label="test top-1 (%)")
+        figure.colorbar(colour, ax=axes, label=label)
 
 
 def _coordinate(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:

@@ -76,7 +76,6 @@ def page(
         arms=arms,
         names=[arm.name for arm in arms],
         runs=len(runs),
-        best=max(comparison.results, key=lambda result: result.accuracy.mean),
         results=(tables.headers(comparison), tables.cells(comparison)),
         explanation=tables.explanation(comparison),
         curves=_curves(arms),
@@ -167,17 +166,18 @@ def _data(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 def _curves(arms: Sequence[Arm]) -> list[tuple[str, Markup]]:
     shown = (
+        ("val_top1", "validation error, %", lambda value: 100 * (1 - value)),
+        ("val_loss", "validation loss, nats", float),
         ("test_top1", "test error, %", lambda value: 100 * (1 - value)),
         ("test_loss", "test loss, nats", float),
         ("train_top1", "training error, %", lambda value: 100 * (1 - value)),
         ("train_loss", "training loss, nats", float),
     )
+    drawn = [({a.name: _curve(a, field, of) for a in arms}, label) for field, label, of in shown]
     return [
-        (
-            label.capitalize(),
-            plots.lines({a.name: _curve(a, field, of) for a in arms}, "epoch", label, log_y=True),
-        )
-        for field, label, of in shown
+        (label.capitalize(), plots.lines(curves, "epoch", label, log_y=True))
+        for curves, label in drawn
+        if any(curves.values())
     ]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jaxcnn.analysis import formats
 from jaxcnn.analysis.compare import ArmResult, ComparisonResult
+from jaxcnn.train.selection import OPTIMISTIC
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
 def cells(comparison: ComparisonResult) -> list[list[str]]:
     """Returns the table of the comparison: for each arm its cells, under :func:`headers`."""
+    validation = _has_validation(comparison)
     return [
         [
             result.name,
+            *([_mean(result.validation_top1)] if validation else []),
             formats.percent(result.accuracy),
             "" if i == 0 else formats.difference(result.difference),
             "" if i == 0 else formats.p_value(result.p_adjusted),
@@ -38,16 +41,26 @@ def _memory(result: ArmResult) -> str:
     return formats.si(result.memory_bytes, "B") + runs
 
 
+def _has_validation(comparison: ComparisonResult) -> bool:
+    return any(result.validation_top1 for result in comparison.results)
+
+
+def _mean(shares: Sequence[float]) -> str:
+    return f"{100 * sum(shares) / len(shares):.2f} %" if shares else formats.UNKNOWN
+
+
 def headers(comparison: ComparisonResult) -> list[str]:
     """Returns the headers of :func:`cells`."""
+    validation = ["validation top-1"] if _has_validation(comparison) else []
+    against = f"against {comparison.results[0].name}"
     return [
-        *("arm", "test top-1", f"against {comparison.results[0].name}", "p", "parameters"),
+        *("arm", *validation, "test top-1", against, "p", "parameters"),
         *("MACs", "train time", "images/s", "memory"),
     ]
 
 
 def explanation(comparison: ComparisonResult) -> str:
-    """Explains the intervals and p-values of a comparison in one or two sentences."""
+    """Explains intervals, p-values and choices of a comparison in a few sentences."""
     seeds = sorted({len(result.seeds) for result in comparison.results})
     if seeds == [1]:
         interval = (
@@ -66,7 +79,21 @@ def explanation(comparison: ComparisonResult) -> str:
     }[comparison.test]
     tested = sum(not math.isnan(result.p_adjusted) for result in comparison.results)
     correction = f", corrected for {tested} arms (Holm)" if tested > 1 else ""
-    return ". ".join(filter(None, [interval, test + correction])) + "."
+    return ". ".join(filter(None, [interval, test + correction, *_choices(comparison)])) + "."
+
+
+def _choices(comparison: ComparisonResult) -> list[str]:
+    """Says by which examples was chosen: a sentence for each split that has chosen."""
+    chosen = [result.name for result in comparison.results if result.chosen_on_test]
+    held_out = [result.name for result in comparison.results if result.validation_top1]
+    everywhere = len(held_out) == len(comparison.results)
+    of = "" if everywhere else f" of {', '.join(held_out)}"
+    said = []
+    if held_out:
+        said.append(f"The test set{of} was read once, at the end; the validation set chose before")
+    if chosen:
+        said.append(f"Test top-1 of {', '.join(chosen)} was {OPTIMISTIC}")
+    return said
 
 
 DISPENSABLE = ("memory", "images/s", "MACs", "parameters")

@@ -11,16 +11,29 @@ wanted, and tell what was wrong in no other way.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
+import functools
+import operator
 import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
-from types import NoneType
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    ClassVar,
+    NamedTuple,
+    Self,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import docstring_parser
 
@@ -217,7 +230,8 @@ def _arguments(
             yield from _arguments(inner, value, words, name)
             continue
         none = NoneType in get_args(inner)
-        bare = get_args(inner)[0] if none else inner  # None is written last
+        # None is written last.
+        bare = functools.reduce(operator.or_, get_args(inner)[:-1]) if none else inner
         origin, parts = get_origin(bare), get_args(bare)
         text, flags = helps.get(field.name, ""), [_flag(name)]
         if value is not MISSING and "by default" not in text.lower():
@@ -245,8 +259,12 @@ def _arguments(
 
 
 def _reading(kind: Any, none: bool, shown: bool) -> dict[str, Any]:
-    """Returns what reads one word of a type, and what stands for the word in the help."""
-    choices = (True, False) if kind is bool else get_args(kind)
+    """Returns what reads one word of a type, and what stands for the word in the help.
+
+    A word for one of several types is of the first that takes it; the last is str, which does.
+    """
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    choices = (True, False) if kind is bool else get_args(kind) if len(kinds) == 1 else ()
     known = {str(choice): choice for choice in choices}
 
     def read(text: str) -> Any:
@@ -255,14 +273,22 @@ def _reading(kind: Any, none: bool, shown: bool) -> dict[str, Any]:
         try:
             if kind is Path and not text:
                 raise ValueError("a path of no letters would be the current folder")
-            return known[text] if known else kind(text)
+            return known[text] if known else _first(kinds, text)
         except (KeyError, ValueError):
-            said = f"one of {', '.join(map(repr, known))}" if known else ACCEPTED[kind]
+            said = f"one of {', '.join(map(repr, known))}" if known else ACCEPTED[kinds[0]]
             said += " or None" if none else ""
             raise argparse.ArgumentTypeError(f"must be {said}, got {text!r}") from None
 
-    words = [*(known or [METAVARS[kind]]), *(["None"] if shown else [])]
+    words = [*(known or [METAVARS[kind] for kind in kinds]), *(["None"] if shown else [])]
     return {"type": read, "metavar": f"{{{','.join(words)}}}" if known else "|".join(words)}
+
+
+def _first(kinds: Sequence[Any], text: str) -> Any:
+    """Returns a word as a value of the first type that takes it."""
+    for kind in kinds[:-1]:
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return kinds[-1](text)
 
 
 def _flag(name: str) -> str:

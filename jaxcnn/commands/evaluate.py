@@ -1,4 +1,4 @@
-"""``jaxcnn eval``: accuracy of a trained run on its test set."""
+"""``jaxcnn eval``: accuracy of a trained run on its test set, or on its validation set."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +10,15 @@ from jaxcnn.config import Views
 
 @dataclass(frozen=True)
 class Command(arguments.Command):
-    """Evaluates a trained run on its whole test set."""
+    """Evaluates a trained run on its whole test set, or on all that it held out for validation."""
 
     run: Path = field(metadata={"place": "RUN"})
     """The run folder."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The latest checkpoint, or the one with the best test accuracy, which was chosen on the test
-    set and is therefore an optimistic estimate."""
+    """The latest checkpoint, or the one with the best accuracy on the validation set; without one
+    it is the best on the test set, whose accuracy there is an optimistic estimate."""
+    split: Literal["test", "validation"] = "test"
+    """The test set, or the examples that data.validation held out."""
     data_dir: str | None = None
     """The folder of the data, of prepared TFDS datasets or of image files; by default the same as
     in training."""
@@ -29,13 +31,16 @@ class Command(arguments.Command):
 def run(command: Command) -> int:
     """Evaluates the run and returns the exit code."""
     from jaxcnn.runs import display, evaluation
+    from jaxcnn.train.selection import PREFIX
 
-    tta = command.tta
+    tta, split = command.tta, command.split
     with display.display() as listener, listener.waiting(f"evaluating {command.run}", said=False):
-        result = evaluation.evaluate(command.run, command.checkpoint, command.data_dir, tta)
+        result = evaluation.evaluate(command.run, command.checkpoint, command.data_dir, tta, split)
     display.show(
-        f"{command.run} step {result['step']}: {display.tested(result, result['classes'])} "
-        f"on {result['test_examples']:,} images"
+        f"{command.run} step {result['step']}: "
+        f"{display.reached(result, result['classes'], split)} "
+        f"on {result[f'{PREFIX[split]}_examples']:,} images"
         + (f", test-time augmentation {tta}" if tta != "none" else "")
+        + (", chosen on it: an optimistic estimate" if result["optimistic"] else "")
     )
     return 0

@@ -28,7 +28,8 @@ class Command(arguments.Command):
     """At least one image file, folder of image files, or pattern such as 'photos/*.jpg'; an image
     of another size than the dataset's is brought to it."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The latest checkpoint, or the one with the best test accuracy."""
+    """The latest checkpoint, or the one with the best accuracy on the validation set, or without
+    one on the test set."""
     top_k: int = 1
     """How many of the most probable classes are printed for each image."""
     json: bool = False

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import load_experiment
@@ -17,8 +17,10 @@ class Command(arguments.Command):
     """Trains an experiment over a grid and random draws of its fields, and lists the best first.
 
     If it is interrupted, or called again with more values, it reuses the trials that are done.
-    Trials that cannot be trained are left out and named. It writes sweep.json and sweep.png. The
-    best trial was chosen on the test set, so its accuracy is an optimistic estimate.
+    Trials that cannot be trained are left out and named. It writes sweep.json and sweep.png.
+
+    Trials are chosen by the validation set: data.validation, or else a tenth of the training
+    examples, which is put aside. The test set is read once in each trial, at its end.
     """
 
     file: Path = field(metadata={"place": "EXPERIMENT.py"})
@@ -31,6 +33,9 @@ class Command(arguments.Command):
     points."""
     seed: int = 0
     """The seed of the draws."""
+    select_on: Literal["auto", "test"] = "auto"
+    """What the best trial is chosen by: the validation set (auto), or the test set, whose accuracy
+    is then an optimistic estimate. Short for train.select_on."""
     workdir: Path | None = None
     """The folder of the run folders; by default runs/sweep_NAME, with the file's name."""
 
@@ -39,17 +44,22 @@ def run(command: Command) -> int:
     """Trains the trials, shows them, and returns the exit code."""
     file, workdir = command.file, command.workdir or Path("runs") / f"sweep_{command.file.stem}"
     base = load_experiment(file)
+    if command.select_on == "test":
+        base = replace(base, train=replace(base.train, select_on="test"))
     count, ranges = _count(command.random)
 
-    from jaxcnn.runs import display, group, search, together
+    from jaxcnn.runs import aside, display, group, search, together
     from jaxcnn.runs.training import Run
     from jaxcnn.train import files
+    from jaxcnn.train.selection import PREFIX, score
 
     files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
     trials = search.trials(base, command.grid, ranges, count, command.seed)
     runs = [Run(trial.experiment, workdir / trial.name) for trial in trials]
     with display.display(each_run=True) as listener:
         listener.message(f"{len(trials)} trials in {workdir}")
+        runs = aside.put_aside(runs, listener, sweep=True)
+        split = aside.common_split(runs)
         modes = together.Modes(workdir / "together.json")
         outcome = group.train(runs, listener, modes=modes, skip_unfit=True)
     if len(outcome.refused) == len(runs):
@@ -62,19 +72,22 @@ def run(command: Command) -> int:
         elif run.folder in outcome.diverged:
             row["diverged"] = outcome.diverged[run.folder]
         else:
-            kept = ("test_top1", "test_loss", "seconds", "parameters")
-            row |= {name: outcome.results[run.folder][name] for name in kept}
+            kept = ("val_top1", "val_loss", "test_top1", "test_loss", "seconds", "parameters")
+            found = outcome.results[run.folder]
+            row |= {name: found[name] for name in kept if name in found}
         rows.append(row)
-    rows.sort(key=lambda row: -row.get("test_top1", -1.0))
-    files.write_json(workdir / "sweep.json", {"experiment": base.name, "trials": rows})
-    _show(base.name, rows)
+    rows.sort(key=score, reverse=True)
+    chosen = {"experiment": base.name, "selected_on": split}
+    files.write_json(workdir / "sweep.json", {**chosen, "trials": rows})
+    _show(base.name, rows, split, PREFIX[split])
     done = [row for row in rows if "test_top1" in row]
     if done:
+        print(_best(done[0], split))
         from jaxcnn.analysis import plots
 
         picture = workdir / "sweep.png"
         with as_warning(f"{picture}: could not be drawn"):
-            plots.save_sweep(done, picture, base.name)
+            plots.save_sweep(done, picture, base.name, split)
     print(f"{workdir}: sweep.json, sweep.png")
     for path, reason in (outcome.refused | outcome.diverged).items():
         complain(f"{path}: {reason}")
@@ -89,7 +102,14 @@ def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:
     return int(random[0]), random[1:]
 
 
-def _show(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _best(row: Mapping[str, Any], split: str) -> str:
+    from jaxcnn.train.selection import OPTIMISTIC
+
+    found = f"best: {row['trial']}, test top-1 {row['test_top1']:.2%}"
+    return f"{found}, {OPTIMISTIC if split == 'test' else 'chosen on the validation set'}"
+
+
+def _show(name: str, rows: Sequence[Mapping[str, Any]], split: str, prefix: str) -> None:
     from jaxcnn.analysis import tables
     from jaxcnn.runs import display
 
@@ -98,14 +118,14 @@ def _show(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         if "test_top1" in row:
             figures = [
-                f"{row['test_top1']:.2%}",
-                f"{row['test_loss']:.4f}",
+                f"{row[f'{prefix}_top1']:.2%}",
+                f"{row[f'{prefix}_loss']:.4f}",
                 f"{row['seconds']:.1f} s",
             ]
         else:
             figures = ["refused" if "refused" in row else "diverged", "", ""]
         shown.append([row["trial"], *(str(row["values"][f]) for f in fields), *figures])
-    titles = ("folder", *fields, "test top-1", "test loss", "train time")
+    titles = ("folder", *fields, f"{split} top-1", f"{split} loss", "train time")
     screen = display.console()
     title = f"{name}: {len(rows)} trials"
     screen.print(tables.laid_out(titles, shown, screen.width, title=title, caption=""))

@@ -91,6 +91,7 @@ def run(command: Command) -> int:
 
     from jaxcnn.runs import display, group, plan, settled, together
     from jaxcnn.train import files, processes
+    from jaxcnn.train.selection import OPTIMISTIC
 
     processes.start(command.distributed)
     diverged: Mapping[Path, str] = {}
@@ -113,6 +114,8 @@ def run(command: Command) -> int:
             result, diverged = plan.write_seeds(experiment.name, outcome, workdir), outcome.diverged
     if processes.is_first():
         display.show(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
+        if experiment.train.patience is not None and result.get("selected_on", "test") == "test":
+            display.show(f"patience: {OPTIMISTIC}")
     for path, reason in diverged.items():
         complain(f"{path}: {reason}")
     return 1 if diverged else 0
@@ -124,19 +127,36 @@ def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
 
     classes = files.read(workdir / "dataset.json", records.Dataset).classes
     return (
-        f"{display.tested(summary, len(classes))} after {summary['epochs']} epochs "
+        f"{display.reached(summary, len(classes))} after {summary['epochs']} epochs "
         f"in {summary['seconds']:.1f} s\n"
+        f"{_of_best(summary)}\n"
         f"{workdir}: summary.json, metrics.jsonl, curves.png, confusion.png"
     )
+
+
+def _of_best(summary: Mapping[str, Any]) -> str:
+    """Returns the line on the best checkpoint, and by which examples it was chosen."""
+    from jaxcnn.train.selection import OPTIMISTIC
+
+    found = f"best epoch {summary['best_epoch']}: "
+    if "best_val_top1" not in summary:
+        return f"{found}test top-1 {summary['best_test_top1']:.2%}, {OPTIMISTIC}"
+    test = summary.get("best_test_top1")
+    known = "" if test is None else f", test top-1 {test:.2%}"
+    return f"{found}validation top-1 {summary['best_val_top1']:.2%}{known}"
 
 
 def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
     """Returns the lines on all seeds: mean and, of several, standard deviation and interval."""
     lines = []
-    for name, key, form in (("top-1", "test_top1", ".2%"), ("loss", "test_loss", ".4f")):
+    for name, key, form in (
+        ("validation top-1", "val_top1", ".2%"),
+        ("test top-1", "test_top1", ".2%"),
+        ("test loss", "test_loss", ".4f"),
+    ):
         found = result.get(key)
         if found is not None:
-            line = f"test {name} {found['mean']:{form}}"
+            line = f"{name} {found['mean']:{form}}"
             if found["std"] is not None:
                 line += f", standard deviation {found['std']:{form}}"
             if found["low"] is not None:  # seeds that are all equal have no interval

@@ -35,7 +35,8 @@ class Command(arguments.Command):
     """The endpoint whose feature maps and Grad-CAM are drawn; by default the last of those with
     the smallest maps."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The latest checkpoint, or the one with the best test accuracy."""
+    """The latest checkpoint, or the one with the best accuracy on the validation set, or without
+    one on the test set."""
     data_dir: str | None = None
     """The folder of the data, of prepared TFDS datasets or of image files; by default the same as
     in training."""

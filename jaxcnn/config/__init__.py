@@ -71,6 +71,12 @@ FolderName = Annotated[
         lambda name: len(name) <= 200 and re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name),
     ),
 ]
+Validation = (
+    Annotated[int, Accepts("a positive whole number below 2**31", lambda n: 0 < n < 2**31)]
+    | Annotated[float, Accepts("a share in (0, 1)", lambda x: 0 < x < 1)]
+    | Annotated[str, Accepts("the name of a split", bool)]
+)
+"""Which examples are held out: how many, a share of them, or a split of their own."""
 Option = Annotated[
     bool | int | float | str | tuple[bool | int | float | str, ...],
     Accepts("a truth value, number, text, or tuple of these"),
@@ -91,14 +97,22 @@ class Data(Checked, section="data"):
     array_record."""
     dir: Folder | None = None
     """The folder of prepared TFDS datasets (None: TFDS_DATA_DIR, or else TFDS's default); for
-    "folder", the one that holds train/CLASS/... and test/CLASS/... (or val/CLASS/...). It is
-    recorded as an absolute path."""
+    "folder", the one that holds train/CLASS/... and test/CLASS/... (or val/CLASS/...), or
+    CLASS/... alone, which is then split. It is recorded as an absolute path."""
     train_limit: Count | None = None
     """Trains on only this many examples; the test set stays whole."""
+    validation: Validation | None = None
+    """The examples that best checkpoints, patience and sweeps choose by: a share (0.1) or a number
+    (5000) of the training examples, which are then not learned from, drawn with data.seed and for
+    each class alike, after train_limit; or a split of the dataset by its name, as of TFDS, or a
+    folder beside train. None holds out nothing."""
+    test_share: Annotated[float, Accepts("a share in (0, 1)", lambda x: 0 < x < 1)] | None = None
+    """The share of the images to test on where the folder holds CLASS/... without train and test,
+    drawn with data.seed and for each class alike. None takes 0.2."""
     batch_size: Count = 64
     """Training examples per step."""
     eval_batch_size: Count = 500
-    """Test examples per evaluation step; the last one is padded."""
+    """Examples per evaluation step; the last one is padded."""
     image_size: Side | None = None
     """Height and width of the images that the network sees, in pixels. None keeps the dataset's own
     size (32 for generated images)."""
@@ -125,7 +139,8 @@ class Data(Checked, section="data"):
     num_classes: Annotated[int, _whole(1, MOST_CLASSES)] = 10
     """Number of classes of "synthetic" images."""
     seed: Seed = 0
-    """Seed of generated images; their order depends on train.seed."""
+    """Seed of generated images and of which examples are held out; the order of the training
+    examples depends on train.seed."""
     streaming: bool | None = None
     """Reads images batch by batch instead of holding them in memory. It changes their order. None
     streams what takes more than 2 GiB decoded."""
@@ -143,6 +158,8 @@ class Data(Checked, section="data"):
             self.read_size is None or (self.image_size is not None and self.fit != "pad"),
             "None without data.image_size and data.fit='resize' or 'crop'",
         )
+        split_here = self.test_share is None or self.name == "folder"
+        self.require("test_share", split_here, "None without data.name='folder'")
 
 
 @dataclass(frozen=True)
@@ -336,10 +353,15 @@ class Train(Checked, section="train"):
     """Divides the logits in the teacher's part of the loss, which is then multiplied by the square
     of this number."""
     patience: Count | None = None
-    """Stops after this many epochs without a better test_top1. The best accuracy, chosen on the
-    test set, is then an optimistic estimate."""
+    """Stops after this many epochs without a better top-1 on the validation set. Without
+    data.validation, a tenth of the training examples is put aside for it; see select_on."""
+    select_on: Literal["auto", "test"] = "auto"
+    """What best checkpoints, patience and sweeps choose by: the validation set (auto), for which
+    patience and sweeps put a tenth of the training examples aside where there is none; or the
+    test set, whose accuracy is then an optimistic estimate. The best checkpoint of a run with
+    neither patience nor data.validation is always the best on the test set."""
     eval_every: Count = 1
-    """Epochs between evaluations on the test set."""
+    """Epochs between evaluations on the validation set, or where there is none on the test set."""
     checkpoint_every: Count = 1
     """Epochs between checkpoints."""
     seeds_mode: SeedsMode = "auto"
@@ -418,6 +440,9 @@ class Experiment(Checked):
             self.require("schedule.name", constant, "'constant' with optim.schedule_free")
             accepted = "0 with optim.schedule_free, which averages by itself"
             self.require("train.ema_decay", self.train.ema_decay == 0, accepted)
+        free = data.validation is None or self.train.select_on != "test"
+        accepted = f"'auto' with data.validation={data.validation!r}, which is there to choose by"
+        self.require("train.select_on", free, accepted)
 
 
 def with_warmup_cut(experiment: Experiment) -> Experiment:
@@ -461,7 +486,7 @@ class Comparison(Checked):
 
 def _tested_on(data: Data) -> dict[str, object]:
     """Returns the fields that decide on which images a network is tested."""
-    fields = ("name", "dir", "seed", "num_classes", "channels")
+    fields = ("name", "dir", "seed", "num_classes", "channels", "test_share")
     return {**{name: getattr(data, name) for name in fields}, "examples[1]": data.examples[1]}
 
 
@@ -476,6 +501,7 @@ RESUME_MAY_CHANGE = frozenset(
         "devices.fsdp",
         "train.epochs",
         "train.patience",
+        "train.select_on",
         "train.eval_every",
         "train.checkpoint_every",
         "train.seeds_mode",

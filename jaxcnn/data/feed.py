@@ -12,7 +12,7 @@ import numpy as np
 from jaxcnn.config import Data
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.pipeline import StoredBatch, shared_batch_size
-from jaxcnn.data.sources import Dataset
+from jaxcnn.data.sources import Dataset, HeldOut
 from jaxcnn.data.stream import Stream
 from jaxcnn.memory import require_memory
 
@@ -46,10 +46,13 @@ class InBlocks:
         return {name: array[at] for name, array in block.items() if name != "first"}
 
 
-def open_stream(dataset: Dataset, data: Data, seed: int, devices: int = 1) -> Stream:
+def open_stream(
+    dataset: Dataset, data: Data, seed: int, devices: int = 1, split: HeldOut = "test"
+) -> Stream:
     """Opens the stream of a dataset's batches, or of this process's part of them.
 
-    The seed is that of the order of the training examples; so many devices share a batch.
+    The seed is that of the order of the training examples; so many devices share a batch; of the
+    splits that are held out, one can be evaluated.
 
     Raises:
         InputError: the processes cannot share a batch, or do not fit into memory.
@@ -59,12 +62,13 @@ def open_stream(dataset: Dataset, data: Data, seed: int, devices: int = 1) -> St
         workers = 0  # processes would take the cores that train: benchmarks/input.py, on 2 cores
     if workers:
         require_memory(f"data.workers={workers}: so many processes", workers * WORKER_BYTES)
+    held_out = dataset.held_out[split]
     return Stream(
         dataset.train,
-        dataset.test,
+        held_out,
         seed,
         data.batch_size,
-        shared_batch_size(data.eval_batch_size, len(dataset.test), devices),
+        shared_batch_size(data.eval_batch_size, len(held_out), devices),
         Faults(data.max_bad_images),
         workers,
         jax.process_index(),

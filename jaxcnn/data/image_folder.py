@@ -13,7 +13,9 @@ from typing import Literal
 import numpy as np
 
 from jaxcnn.config import Data
+from jaxcnn.config.checked import require
 from jaxcnn.data import contents
+from jaxcnn.data.held_out import hold_out, require_named
 from jaxcnn.data.images import Fit, image_size, read_image, reading
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
@@ -52,12 +54,13 @@ class Files:
         """Returns the path of one of the files."""
         return self.root / os.fsdecode(bytes(self.names[index]))
 
-    def first(self, number: int) -> "Files":
-        """Returns the split of the first files only.
+    def take(self, index: np.ndarray) -> "Files":
+        """Returns the split of some files only, by their places, or by a truth value for each.
 
-        The classes take turns in the list of files, so each has as many, if it has enough.
+        The classes take turns in the list of files: of the first, each has as many, if it has
+        enough.
         """
-        return replace(self, names=self.names[:number], labels=self.labels[:number])
+        return replace(self, names=self.names[index], labels=self.labels[index])
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads files: ``image``, ``label`` and ``ok``, which is False where one cannot be read."""
@@ -70,6 +73,10 @@ class Files:
                 ok[row] = False
         return {"image": images, "label": self.labels[index], "ok": ok}
 
+    def read_labels(self) -> np.ndarray:
+        """Returns the labels of all files, which are not read for it."""
+        return self.labels
+
     def fault(self, index: int) -> str:
         """Says in one line why a file cannot be read, and names it."""
         try:
@@ -77,10 +84,6 @@ class Files:
         except InputError as error:
             return " ".join(str(error).split())
         return f"{printable(str(self.path(index)))}: could not be read before, but can be read now"
-
-    def subset(self, chosen: np.ndarray) -> "Files":
-        """Returns the split of the files where ``chosen``, ``(n,)`` bool, is True."""
-        return replace(self, names=self.names[chosen], labels=self.labels[chosen])
 
     def identity(self) -> list[np.ndarray]:
         """Returns names, labels and sizes of the files; :meth:`files_sha256` tells what is in."""
@@ -103,14 +106,21 @@ def _size(path: Path) -> int:
         return -1
 
 
-def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
+HELD_OUT = ("test", "val", "validation")
+"""Names of the folder that is held out; the first that is there counts."""
+TEST_SHARE = 0.2
+"""The share of a folder without splits that is held out, unless the config says another."""
+
+
+def scan(config: Data) -> tuple[Files, Files, tuple[str, ...], Files | None]:
     """Finds the images under ``data.dir``: ``train/CLASS/...`` and ``test/CLASS/...`` (or val).
 
-    A warning tells of files that are no images by their names, of classes without test images, and
-    of a class that is the only one.
+    A folder that holds ``CLASS/...`` alone is split in two. A warning tells of files that are no
+    images by their names, of classes without test images, and of a class that is the only one.
 
     Returns:
-        The training split, the held-out split, and the classes in natural order (2 before 10).
+        The training split, the held-out split, the classes in natural order (2 before 10), and the
+        split to choose by if the config names one.
 
     Raises:
         InputError: a folder or its images are missing; the message names the folder.
@@ -120,7 +130,7 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
     skipped: Counter[str] = Counter()
     listed = [_listed(split, classes, skipped) for split in splits]
     shape, fit = _shape(config, splits, listed)
-    train, test = (
+    train, *others = (
         Files(root, *found, shape, fit) for root, found in zip(splits, listed, strict=True)
     )
     where = f"data.dir={config.dir!r}"
@@ -129,25 +139,27 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...]]:
     for name, count in zip(classes, counts, strict=True):
         if count == 0:
             folder = printable(str(train.root / name))
-            others = f"; {left_out}" if skipped else ""
+            said = f"; {left_out}" if skipped else ""
             raise InputError(
-                f"{where}: {folder} has no image files ({', '.join(sorted(SUFFIXES))}){others}"
+                f"{where}: {folder} has no image files ({', '.join(sorted(SUFFIXES))}){said}"
             )
-    if len(test) == 0:
-        raise InputError(f"{where}: {test.root} has no image files")
+    for files in others:
+        if len(files) == 0:
+            raise InputError(f"{where}: {files.root} has no image files")
     if skipped:
         log.warning("%s: %s", where, left_out)
+    if not others:
+        share = TEST_SHARE if config.test_share is None else config.test_share
+        kept, held = hold_out(train.labels, share, config.seed, "data.test_share", classes)
+        return train.take(kept), train.take(held), classes, None
+    test = others[0]
     untested = np.flatnonzero(np.bincount(test.labels, minlength=len(classes)) == 0)
     if untested.size:
         names = _few([classes[i] for i in untested])
         log.warning("%s: %s has no images of the class %s", where, test.root.name, names)
     if len(classes) == 1:
         log.warning("%s: %s is the only class; there is nothing to tell apart", where, classes[0])
-    return train, test, classes
-
-
-HELD_OUT = ("test", "val", "validation")
-"""Names of the folder that is held out; the first that is there counts."""
+    return train, test, classes, others[1] if len(others) > 1 else None
 
 
 def usual_fit(config: Data) -> tuple[Literal["pad", "crop", "resize"], str]:
@@ -173,43 +185,73 @@ def usual_fit(config: Data) -> tuple[Literal["pad", "crop", "resize"], str]:
     return "crop", " and ".join(f"{_pixels(size)} pixels" for size in sizes)
 
 
-def _splits(config: Data) -> tuple[Path, Path]:
-    """Returns the folders of the training and the held-out split."""
+def _splits(config: Data) -> tuple[Path, ...]:
+    """Returns the folders of the training and the held-out split, and of the one to choose by.
+
+    Where the folders of the classes lie side by side without splits, it is theirs alone.
+    """
     if config.dir is None:
         raise InputError("data.dir=None: must be the folder that holds train/ and test/")
     root = Path(config.dir).expanduser()
-    held_out = next((root / name for name in HELD_OUT if (root / name).is_dir()), None)
-    if held_out is not None and (root / "train").is_dir():
+    held_out = _held_out(root)
+    if held_out is None:
+        is_split = (root / "train").is_dir() or _meant(root) is not None
+        if not is_split and root.is_dir() and len(_folders(root)) > 1:
+            if isinstance(config.validation, str):
+                require_named(config.validation, (), config)
+            return (root,)
+        wanted = (
+            "must hold the folders train and test (or val), with a folder for each class, or at "
+            "least two such folders alone"
+        )
+        raise InputError(f"data.dir={config.dir!r}: {_nearby(root)}{wanted}")
+    beside = f"None with the folders train and {held_out.name} in {printable(str(root))}"
+    require("data.test_share", config.test_share, config.test_share is None, beside)
+    if not isinstance(config.validation, str):
         return root / "train", held_out
-    wanted = "must hold the folders train and test (or val), with a folder for each class"
-    raise InputError(f"data.dir={config.dir!r}: {_nearby(root)}{wanted}")
+    free = sorted({*_folders(root)} - {"train", held_out.name})
+    require_named(config.validation, free, config)
+    return root / "train", held_out, root / config.validation
+
+
+def _held_out(root: Path) -> Path | None:
+    """Returns the folder of the held-out split; None where there are no splits."""
+    if not (root / "train").is_dir():
+        return None
+    return next((root / name for name in HELD_OUT if (root / name).is_dir()), None)
+
+
+def _meant(root: Path) -> Path | None:
+    """Returns the folder with splits above a folder or in it, if there is one."""
+    inside = [root / name for name in sorted(_folders(root), key=natural)] if root.is_dir() else []
+    near = (*root.absolute().parents[:2], *inside)
+    return next((other for other in near if _held_out(other) is not None), None)
 
 
 def _nearby(root: Path) -> str:
     """Says what is found in the place of a folder with splits, and where there is one nearby."""
     if not root.is_dir():
         return "is a file; " if root.exists() else "there is no such folder; "
+    if (other := _meant(root)) is not None:
+        return f"is not the folder meant, perhaps {printable(str(other))} is; "
     inside = [root / name for name in sorted(_folders(root), key=natural)]
-    for other in (*root.absolute().parents[:2], *inside):
-        if (other / "train").is_dir() and any((other / name).is_dir() for name in HELD_OUT):
-            return f"is not the folder meant, perhaps {printable(str(other))} is; "
     if (root / "train").is_dir():
         return "has train alone; "
     return f"has the folders {_few([path.name for path in inside])} instead; " if inside else ""
 
 
 def _classes(config: Data, splits: Sequence[Path]) -> tuple[str, ...]:
-    """Returns the names of the folders in the training split, after a look at both splits'."""
-    train, held_out = splits
+    """Returns the names of the folders in the training split, after a look at all splits'."""
+    train, *others = splits
     classes = sorted(_folders(train), key=natural)
     if not classes:
         raise InputError(f"data.dir={config.dir!r}: {train} has no folders, one a class")
-    tested = _folders(held_out)
-    unknown = sorted(set(tested) - set(classes))
-    if unknown:
-        folder = printable(str(held_out / unknown[0]))
-        raise InputError(f"data.dir={config.dir!r}: {folder} is no class of {train}")
-    for path in [*(train / name for name in classes), *(held_out / name for name in tested)]:
+    for split in others:
+        unknown = sorted(set(_folders(split)) - set(classes))
+        if unknown:
+            folder = printable(str(split / unknown[0]))
+            raise InputError(f"data.dir={config.dir!r}: {folder} is no class of {train}")
+    for path in [split / name for split in splits for name in _folders(split)]:
         if path.is_symlink() and path.resolve() in path.parent.resolve().joinpath("x").parents:
             raise InputError(
                 f"data.dir={config.dir!r}: {printable(str(path))} is a link to a folder above it; "

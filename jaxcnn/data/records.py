@@ -4,7 +4,8 @@ import functools
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config import Data
+from jaxcnn.config.checked import shown
 from jaxcnn.data import contents, prepared
+from jaxcnn.data.held_out import require_named
 from jaxcnn.data.images import Fit, decoded, fitted, reading
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
@@ -30,7 +33,8 @@ class Records:
         image_shape: height, width and channels of every image, after ``fit``.
         classes: the number of classes.
         fit: how images of different sizes are brought to that shape; None where all have it.
-        number: how many examples count, from the first.
+        number: how many records the files hold.
+        chosen: the places of the examples among them, ``(n,)``; None where all are examples.
     """
 
     source: Any = field(repr=False)
@@ -41,14 +45,40 @@ class Records:
     classes: int
     fit: Fit | None
     number: int
+    chosen: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Returns the number of examples."""
-        return self.number
+        return self.number if self.chosen is None else len(self.chosen)
 
-    def first(self, number: int) -> "Records":
-        """Returns the split of the first examples only."""
-        return replace(self, number=number)
+    def take(self, index: np.ndarray) -> "Records":
+        """Returns the split of some examples only, by their places."""
+        return replace(self, chosen=index if self.chosen is None else self.chosen[index])
+
+    def read_labels(self) -> np.ndarray:
+        """Reads the labels of all examples, ``(n,)`` int32, with the whole of their records.
+
+        Raises:
+            InputError: the files are damaged.
+        """
+        n = len(self)
+        blocks = [np.arange(at, min(at + LABELS_AT_ONCE, n)) for at in range(0, n, LABELS_AT_ONCE)]
+        with ThreadPoolExecutor() as pool:
+            return np.concatenate([np.zeros(0, np.int32), *pool.map(self._labels, blocks)])
+
+    def _labels(self, index: np.ndarray) -> np.ndarray:
+        try:
+            found = [self._label(_features(record)) for record in self._records(index)]
+            return np.array(found, np.int32)
+        except Exception as error:  # whatever array_record stumbles upon in damaged files
+            raise _damaged(self.where, error) from error
+
+    def _places(self, index: np.ndarray) -> list[int]:
+        return (index if self.chosen is None else self.chosen[index]).tolist()
+
+    def _records(self, index: np.ndarray) -> Sequence[bytes]:
+        """Reads records at once: array_record reads many far faster than one at a time."""
+        return self.source.__getitems__(self._places(index)) if len(index) else ()
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads examples: ``image``, ``label`` and ``ok``, which is True.
@@ -56,22 +86,20 @@ class Records:
         Raises:
             InputError: the files are damaged.
         """
-        at = [int(i) for i in index]
-        images = np.empty((len(at), *self.image_shape), np.uint8)
-        labels = np.empty(len(at), np.int32)
+        images = np.empty((len(index), *self.image_shape), np.uint8)
+        labels = np.empty(len(index), np.int32)
         try:
-            # At once: array_record reads many records far faster than one at a time.
-            records = self.source.__getitems__(at) if at else []
+            records = self._records(index)
         except Exception as error:  # whatever array_record stumbles upon in damaged files
             raise _damaged(self.where, error) from error
-        for row, (i, record) in enumerate(zip(at, records, strict=True)):
+        for row, (i, record) in enumerate(zip(self._places(index), records, strict=True)):
             try:
                 features = _features(record)
                 labels[row] = self._label(features)
                 images[row] = self._image(features)
             except Exception as error:  # whatever the decoders stumble upon
                 raise _damaged(f"{self.where}: record {i}", error) from error
-        return {"image": images, "label": labels, "ok": np.ones(len(at), bool)}
+        return {"image": images, "label": labels, "ok": np.ones(len(index), bool)}
 
     def _label(self, features: Any) -> int:
         label = _label(features)
@@ -94,8 +122,13 @@ class Records:
         raise ValueError(f"index={index}: no record is damaged by itself")
 
     def identity(self) -> list[np.ndarray]:
-        """Returns what tells this split from every other one by its name and sizes."""
-        return [np.array(self.about), np.array(self.number)]
+        """Returns what tells this split from every other one: its name, sizes and places.
+
+        Of the first examples there are no places, only their number.
+        """
+        places = np.arange(len(self)) if self.chosen is None else self.chosen
+        first = np.array_equal(places, np.arange(len(self)))
+        return [np.array(self.about), np.array(len(self)), *([] if first else [places])]
 
     def files_sha256(self) -> str:
         """Returns the sha256 of the bytes of the split's files, all of them, in their order."""
@@ -119,7 +152,9 @@ def _label(features: Any) -> int:
     return label
 
 
-def find(config: Data, others: Sequence[str]) -> tuple[Records, Records, tuple[str, ...]]:
+def find(
+    config: Data, others: Sequence[str]
+) -> tuple[Records, Records, tuple[str, ...], Records | None]:
     """Finds a prepared TFDS dataset, of which the newest version counts.
 
     Nothing of TFDS is asked to open the folder, since it imports the modules that are named there.
@@ -129,7 +164,8 @@ def find(config: Data, others: Sequence[str]) -> tuple[Records, Records, tuple[s
         others: the names of datasets that do not come from TFDS, for the message.
 
     Returns:
-        The training split, the held-out split and the classes.
+        The training split, the held-out split, the classes, and the split to choose by if the
+        config names one.
 
     Raises:
         InputError: it is not prepared, is damaged, or is not image classification.
@@ -169,7 +205,7 @@ def find(config: Data, others: Sequence[str]) -> tuple[Records, Records, tuple[s
             sum(shards.lengths),
         )
         for name, shards in found.splits.items()
-        if name in ("train", *HELD_OUT)
+        if name in ("train", *HELD_OUT, config.validation)
     }
     held_out = next((splits[s] for s in HELD_OUT if s in splits and _has_labels(splits[s])), None)
     if "train" not in splits or held_out is None:
@@ -177,9 +213,26 @@ def find(config: Data, others: Sequence[str]) -> tuple[Records, Records, tuple[s
             f"data.name={config.name!r}: needs the splits train and test (or validation), "
             f"has {', '.join(found.splits) or 'none'}"
         )
-    return splits["train"], held_out, found.classes
+    free = [s for s in found.splits if s != "train" and splits.get(s) is not held_out]
+    validation = _validation(config, splits, free) if isinstance(config.validation, str) else None
+    return splits["train"], held_out, found.classes, validation
 
 
+def _validation(config: Data, splits: Mapping[str, Records], free: Sequence[str]) -> Records:
+    """Returns the split that the config names to choose by.
+
+    Raises:
+        InputError: there is none of that name, it has another use, or its labels are not known.
+    """
+    name = str(config.validation)
+    require_named(name, free, config)
+    if not _has_labels(splits[name]):
+        raise InputError(f"data.validation={shown(name)}: must be a split with labels")
+    return splits[name]
+
+
+LABELS_AT_ONCE = 1024
+"""How many records are read at once for their labels."""
 HELD_OUT = ("test", "validation")
 """Names of the split that is held out; the first with labels counts."""
 

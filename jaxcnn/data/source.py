@@ -16,8 +16,8 @@ class Source(Protocol):
     def image_shape(self) -> tuple[int, ...]:
         """The height, width and channels of every image."""
 
-    def first(self, number: int) -> "Source":
-        """Returns the split of the first examples only."""
+    def take(self, index: np.ndarray) -> "Source":
+        """Returns the split of some examples only, by their places ``(k,)`` in this one."""
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads examples by their places in the split.
@@ -25,6 +25,9 @@ class Source(Protocol):
         Returns ``image`` ``(n, h, w, c)`` uint8, ``label`` ``(n,)`` int32 and ``ok`` ``(n,)`` bool,
         which is False where an image cannot be read.
         """
+
+    def read_labels(self) -> np.ndarray:
+        """Reads the labels of all examples, ``(n,)`` int32, and no more than they need."""
 
     def fault(self, index: int) -> str:
         """Says in one line why an example cannot be read, and names it."""

@@ -5,13 +5,14 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data import image_folder, records
 from jaxcnn.data.faults import Faults
+from jaxcnn.data.held_out import hold_out, require_named
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 from jaxcnn.memory import require_memory
@@ -47,14 +48,18 @@ class Split:
         """The height, width and channels of an image."""
         return self.images.shape[1:]
 
-    def first(self, number: int) -> "Split":
-        """Returns the split of the first examples only."""
-        return replace(self, images=self.images[:number], labels=self.labels[:number])
+    def take(self, index: np.ndarray) -> "Split":
+        """Returns the split of some examples only, by their places."""
+        return replace(self, images=self.images[index], labels=self.labels[index])
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Returns examples: ``image``, ``label`` and ``ok``, which is True."""
         ok = np.ones(len(index), bool)
         return {"image": self.images[index], "label": self.labels[index], "ok": ok}
+
+    def read_labels(self) -> np.ndarray:
+        """Returns the labels of all examples."""
+        return self.labels
 
     def fault(self, index: int) -> str:
         """Raises ValueError, since what lies in memory can always be read."""
@@ -69,17 +74,23 @@ class Split:
         return self.files
 
 
+HeldOut = Literal["test", "validation"]
+"""The splits that are not learned from."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A classification dataset.
 
     Attributes:
         train: the split that is learned from.
-        test: the split that is held out.
+        test: the split that is held out to the end.
         classes: the names of the classes, in the order of the labels.
         render: draws the images, inside the compiled step, from what the splits hold in their
             place; None where the splits hold images.
-        streamed: whether the splits are read batch by batch; else both are a :class:`Split`.
+        streamed: whether the splits are read batch by batch; else all are a :class:`Split`.
+        validation: the split that is held out to choose by; None where there is none.
+        note: says how the examples were split, where the data do not say so themselves.
     """
 
     train: Source
@@ -87,6 +98,14 @@ class Dataset:
     classes: tuple[str, ...]
     render: "shapes.Render | None" = None
     streamed: bool = False
+    validation: Source | None = None
+    note: str = ""
+
+    @property
+    def held_out(self) -> dict[HeldOut, Source]:
+        """The splits that can be evaluated."""
+        found: dict[HeldOut, Source] = {"test": self.test}
+        return found if self.validation is None else {**found, "validation": self.validation}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -125,22 +144,31 @@ def load(config: Data) -> Dataset:
                 f"data.train_limit={config.train_limit}: {config.name} has only "
                 f"{len(dataset.train)} training examples"
             )
-        dataset = replace(dataset, train=dataset.train.first(config.train_limit))
+        dataset = replace(dataset, train=dataset.train.take(np.arange(config.train_limit)))
+    if isinstance(config.validation, str) and dataset.validation is None:
+        require_named(config.validation, (), config)
     streamed = config.streaming
     if streamed is None:
-        size = (len(dataset.train) + len(dataset.test)) * math.prod(dataset.image_shape)
+        size = _number(dataset) * math.prod(dataset.image_shape)
         streamed = dataset.render is None and size > STREAMED_BYTES
     dataset = _to_stream(dataset, config) if streamed else _in_memory(dataset, config)
+    if isinstance(config.validation, int | float):
+        whole, names = dataset.train, dataset.classes
+        labels, seed = whole.read_labels(), config.seed
+        kept, held = hold_out(labels, config.validation, seed, "data.validation", names)
+        dataset = replace(dataset, train=whole.take(kept), validation=whole.take(held))
     if config.batch_size > len(dataset.train):
+        left = "" if config.validation is None else ", without those held out for validation"
         raise InputError(
             f"data.batch_size={config.batch_size}: must be at most the {len(dataset.train)} "
-            f"training examples of {config.name}"
+            f"training examples of {config.name}{left}"
         )
-    if not len(dataset.test):
-        raise InputError(
-            f"data.max_bad_images={config.max_bad_images}: no test image of {config.name} "
-            f"{config.dir or ''} can be read"
-        )
+    for split, source in dataset.held_out.items():
+        if not len(source):
+            raise InputError(
+                f"data.max_bad_images={config.max_bad_images}: no {split} image of {config.name} "
+                f"{config.dir or ''} can be read"
+            )
     _check_batch(dataset, config)
     return dataset
 
@@ -193,12 +221,12 @@ def _check_batch(dataset: Dataset, config: Data) -> None:
 
 
 def _to_stream(dataset: Dataset, config: Data) -> Dataset:
-    """Reads the first images of both splits, before a run begins that could read none.
+    """Reads the first images of every split, before a run begins that could read none.
 
     Raises:
         InputError: more images than the config tolerates cannot be read, or all of a split.
     """
-    for source, name in ((dataset.train, "training"), (dataset.test, "test")):
+    for name, source in [("training", dataset.train), *dataset.held_out.items()]:
         bad: list[int] = []
         for at in range(len(source)):
             if source.read(np.array([at]))["ok"][0]:
@@ -223,22 +251,33 @@ def _in_memory(dataset: Dataset, config: Data) -> Dataset:
             cannot be read.
     """
     height, width, channels = dataset.image_shape
-    number = len(dataset.train) + len(dataset.test)
+    number = _number(dataset)
     if not isinstance(dataset.train, Split):
+        # While some are being held out, there are two copies of the images.
+        copies = 2 if isinstance(config.validation, int | float) else _copies()
         require_memory(
             f"data.streaming={config.streaming}: to hold {number:,} images of "
             f"{height}x{width}x{channels}",
-            _copies() * number * height * width * channels,
+            copies * number * height * width * channels,
             "data.streaming=True holds a few batches",
         )
     faults = Faults(config.max_bad_images)
     train, _ = _read_all(dataset.train, faults)
     test, ok = _read_all(dataset.test, faults)
+    validation = dataset.validation
+    if validation is not None:
+        validation, _ = _read_all(validation, faults)
     # Runs whose images are of another form are compared by the files that their tests counted.
     counted = dataset.test
     if isinstance(counted, image_folder.Files):
-        counted = counted.subset(ok)
-    return replace(dataset, train=train, test=replace(test, files=counted.files_sha256()))
+        counted = counted.take(ok)
+    test = replace(test, files=counted.files_sha256())
+    return replace(dataset, train=train, test=test, validation=validation)
+
+
+def _number(dataset: Dataset) -> int:
+    """Returns the number of all examples."""
+    return sum(map(len, (dataset.train, *dataset.held_out.values())))
 
 
 def _copies() -> int:
@@ -324,11 +363,20 @@ def _synthetic(config: Data) -> Dataset:
 
 
 def _folder(config: Data) -> Dataset:
-    return Dataset(*image_folder.scan(config))
+    train, test, classes, validation = image_folder.scan(config)
+    note = ""
+    if train.root == test.root:
+        share = image_folder.TEST_SHARE if config.test_share is None else config.test_share
+        note = (
+            f"{printable(str(train.root))} has no train and test: of its images, {len(train):,} "
+            f"train and {len(test):,} test (data.test_share={share:g}, data.seed={config.seed})"
+        )
+    return Dataset(train, test, classes, validation=validation, note=note)
 
 
 def _tfds(config: Data) -> Dataset:
-    return Dataset(*records.find(config, list(BUILT_IN)))
+    train, test, classes, validation = records.find(config, list(BUILT_IN))
+    return Dataset(train, test, classes, validation=validation)
 
 
 def _side(config: Data) -> int:

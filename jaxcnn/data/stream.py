@@ -29,7 +29,7 @@ class Stream:
 
     Attributes:
         train: the split that is learned from.
-        test: the split that is held out.
+        held_out: the split that is evaluated.
         seed: the seed of the order of the training examples.
         batch_size: examples per training step, of all processes together.
         eval_batch_size: examples per evaluation batch, of all processes together.
@@ -43,7 +43,7 @@ class Stream:
     """
 
     train: Source
-    test: Source
+    held_out: Source
     seed: int
     batch_size: int
     eval_batch_size: int
@@ -78,7 +78,7 @@ class Stream:
         return self._read(reader, start, self.train)
 
     def eval_batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """Reads the test set in batches, every example once.
+        """Reads the split that is held out in batches, every example once.
 
         Raises:
             InputError: more examples cannot be read than are tolerated, or none can.
@@ -88,13 +88,13 @@ class Stream:
             False where an example cannot be read or only fills up the last batch.
         """
         part = self._part(self.eval_batch_size)
-        count = 0
-        for batch in self._read(_EvalBatches(self.test, part, self.eval_batch_size), 0, self.test):
+        source, count = self.held_out, 0
+        for batch in self._read(_EvalBatches(source, part, self.eval_batch_size), 0, source):
             count += int(batch["mask"].sum())
             yield batch
         if not count and self.process_count == 1:  # of several, some may have nothing to read
             raise InputError(
-                f"none of the {len(self.test):,} test images can be read: {self.test.fault(0)}"
+                f"none of the {len(source):,} held-out images can be read: {source.fault(0)}"
             )
 
     def _part(self, batch_size: int) -> slice:
@@ -160,7 +160,7 @@ class _TrainBatches:
 
 @dataclass(frozen=True)
 class _EvalBatches:
-    """Element k is batch k of the test set, in the order of the files."""
+    """Element k is batch k of a split that is held out, in the order of the files."""
 
     source: Source
     part: slice

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxcnn.analysis import formats
 from jaxcnn.text import printable
+from jaxcnn.train.selection import PREFIX
 
 Record = dict[str, Any]
 """A line of metrics.jsonl: what an evaluation found, with how far and how fast the run is."""
@@ -120,9 +121,9 @@ class Lines(Listener):
             return
         words = {"run": record.get("run", ""), "epoch": f"epoch {record['epoch']:4d}"}
         words["step"] = f"step {record['step']:6d}"
-        for split in ("train", "test"):
-            if f"{split}_loss" in record:  # a record that was lost and made anew has less
-                loss, top1 = record[f"{split}_loss"], record[f"{split}_top1"]
+        for split, prefix in PREFIX.items():
+            if f"{prefix}_loss" in record:  # a record that was lost and made anew has less
+                loss, top1 = record[f"{prefix}_loss"], record[f"{prefix}_top1"]
                 words[split] = f"{split} loss {loss:.4f} top-1 {top1:7.2%}"
         if "images_per_sec" in record:
             words["speed"] = f"{record['images_per_sec']:9,.0f} images/s"
@@ -240,10 +241,11 @@ def show(text: str) -> None:
         print(text)
 
 
-def tested(result: Mapping[str, Any], classes: int) -> str:
-    """Says what a network has reached on the test set; all but few classes are among the top 5."""
-    top5 = f"top-5 {result['test_top5']:.2%}, " if classes > 5 else ""
-    return f"test top-1 {result['test_top1']:.2%}, {top5}loss {result['test_loss']:.4f}"
+def reached(result: Mapping[str, Any], classes: int, split: str = "test") -> str:
+    """Says what a network has reached on a split; all but few classes are among the top 5."""
+    top1, top5, loss = (result[f"{PREFIX[split]}_{name}"] for name in ("top1", "top5", "loss"))
+    of_five = f"top-5 {top5:.2%}, " if classes > 5 else ""
+    return f"{split} top-1 {top1:.2%}, {of_five}loss {loss:.4f}"
 
 
 def console() -> Any:

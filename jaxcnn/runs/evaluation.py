@@ -1,4 +1,4 @@
-"""Runs a network over the whole test set: for its metrics, or for its answer to every image."""
+"""Runs a network over a whole split: for its metrics, or for its answer to every test image."""
 
 import contextlib
 import functools
@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, Sharding
 
-from jaxcnn.config import Data, Views
+from jaxcnn.config import Data, Experiment, Views
 from jaxcnn.data import augment, pipeline, sources, views
 from jaxcnn.data.feed import open_stream
 from jaxcnn.data.stream import Stream
@@ -24,6 +24,7 @@ from jaxcnn.runs.network import Network, require_planned
 from jaxcnn.runs.trained import Trained, restore
 from jaxcnn.train import files, mesh, metrics, step
 from jaxcnn.train.records import RunDataset, Summary
+from jaxcnn.train.selection import PREFIX, chosen_on_test
 from jaxcnn.train.state import TrainState
 
 
@@ -33,15 +34,17 @@ def compile_evaluate(
     state: Any,
     prepare: Callable[[jax.Array], jax.Array] | None = None,
     devices: Mesh | None = None,
+    split: sources.HeldOut = "test",
 ) -> Callable[[TrainState], metrics.Sums]:
-    """Compiles the evaluation on the test set, which is held on the devices or streamed.
+    """Compiles the evaluation on a split, which is held on the devices or streamed.
 
     Args:
         network: the network, and how its images are prepared and how many at a time.
-        dataset: its test set is evaluated.
+        dataset: the dataset of the split.
         state: a state of the shapes that the program will be called with.
         prepare: stored images to network input, where it is another way than the network's own.
         devices: those that the state lies on; the first one by default.
+        split: which of the dataset's splits is evaluated.
 
     Returns:
         ``state -> sums``.
@@ -59,10 +62,10 @@ def compile_evaluate(
     program = jax.jit(evaluate, out_shardings=mesh.replicated(devices))
     where = mesh.split(devices, axis=1)
     if dataset.streamed:
-        stream = open_stream(dataset, data, network.experiment.train.seed, devices.size)
+        stream = open_stream(dataset, data, network.experiment.train.seed, devices.size, split)
         return functools.partial(_evaluate_stream, program, stream, where)
     batches = mesh.place(
-        pipeline.in_batches(dataset.test, data.eval_batch_size, devices.size), where
+        pipeline.in_batches(dataset.held_out[split], data.eval_batch_size, devices.size), where
     )
     compiled = program.lower(state, batches).compile()
     require_planned(compiled, data, "eval_batch_size")
@@ -81,35 +84,58 @@ def _evaluate_stream(
         found = program(state, mesh.place_part(rows, where))
         sums = metrics.add(sums, found) if sums else found
     if not int(sums["count"]):
-        raise InputError("data.name='folder': no test image can be read")
+        raise InputError("data.name='folder': no held-out image can be read")
     return sums
 
 
 def evaluate(
-    workdir: Path, checkpoint: str = "latest", data_dir: str | None = None, tta: Views = "none"
+    workdir: Path,
+    checkpoint: str = "latest",
+    data_dir: str | None = None,
+    tta: Views = "none",
+    split: sources.HeldOut = "test",
 ) -> dict[str, Any]:
-    """Evaluates a trained run on its test set.
+    """Evaluates a trained run on its test set, or on what it held out for validation.
 
     Args:
         workdir: the run folder.
         checkpoint: ``"latest"`` or ``"best"``.
         data_dir: the folder of the data, where it is another than in training.
         tta: the views of each image over which the probabilities are averaged.
+        split: which of them.
 
     Returns:
-        ``step``, ``test_loss``, ``test_top1``, ``test_top5``, ``test_examples``, and the number
-        of ``classes``.
+        ``step``, ``test_loss``, ``test_top1``, ``test_top5``, ``test_examples``; of the validation
+        set they begin with ``val``. ``optimistic`` tells whether the checkpoint was chosen by
+        these examples; ``classes`` is the number of classes.
+
+    Raises:
+        InputError: there is no such run, checkpoint or split, or the data are not at hand.
     """
     trained = restore(workdir, checkpoint)
     prepare = None if tta == "none" else views.make_views(trained.experiment.data, tta)
-    run = compile_evaluate(trained, trained.dataset(data_dir), trained.state, prepare)
-    sums = jax.device_get(run(trained.state))
+    dataset = trained.dataset(data_dir)
+    if split not in dataset.held_out:
+        raise InputError(
+            f"--split {split}: {workdir} held out no examples for validation "
+            "(config.json: data.validation is None)"
+        )
+    run = compile_evaluate(trained, dataset, trained.state, prepare, split=split)
+    sums, prefix = jax.device_get(run(trained.state)), PREFIX[split]
     return {
         "step": trained.step,
-        **metrics.means(sums, "test"),
-        "test_examples": int(sums["count"]),
+        **metrics.means(sums, prefix),
+        f"{prefix}_examples": int(sums["count"]),
+        "optimistic": _chosen_by(trained.experiment, checkpoint, split),
         "classes": len(trained.classes),
     }
+
+
+def _chosen_by(experiment: Experiment, checkpoint: str, split: sources.HeldOut) -> bool:
+    if experiment.data.validation is None:
+        return split == "test" and (checkpoint == "best" or chosen_on_test(experiment))
+    stopped = experiment.train.patience is not None
+    return split == "validation" and (checkpoint == "best" or stopped)
 
 
 FIELDS = {

@@ -19,7 +19,7 @@ import numpy as np
 from jaxcnn.config import Data, Experiment, SeedsMode, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
-from jaxcnn.runs import together
+from jaxcnn.runs import aside, together
 from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.program import Compiled, Program, program_key
@@ -28,6 +28,8 @@ from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Grouping, Modes
 from jaxcnn.runs.training import Evaluate, Run, Training, check_starts
 from jaxcnn.train import mesh, processes, run_folder
+from jaxcnn.train.metrics import Sums
+from jaxcnn.train.state import TrainState
 
 SECONDS_PER_CHUNK = 0.5
 """A chunk returns to the host about this often, or when its epoch ends: for the display, and to
@@ -104,7 +106,7 @@ def train(
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with StopRequest() as stop:
         session = _Session(listener, stop, modes, len(runs))
-        runs = settled(runs, listener.message)
+        runs = aside.put_aside(settled(runs, listener.message), listener)
         left = []
         for run in runs:
             result = run_folder.finished(run.folder, to_dict(run.experiment))
@@ -164,7 +166,7 @@ def _ready(
     runs: Sequence[Run],
     mode: SeedsMode,
     closing: contextlib.ExitStack,
-) -> tuple[list[Training], Compiled, Evaluate]:
+) -> tuple[list[Training], Compiled, Evaluate, Evaluate]:
     """Finds where runs begin, and compiles what trains them together and what evaluates each."""
     trainings, chosen = [], mode
     for run in runs:
@@ -180,10 +182,26 @@ def _ready(
         session.listener.message(f"{len(runs)} together ({chosen})")
     if session.modes is not None:
         session.modes.note([run.folder for run in runs], chosen)
-    evaluate = compile_evaluate(
-        program.network, program.dataset, trainings[0].state, devices=program.devices
-    )
-    return trainings, chunk, evaluate
+    evaluate = _compiled(program, trainings[0].state, program.selected_on)
+    test = evaluate if program.selected_on == "test" else _compiled_late(program)
+    return trainings, chunk, evaluate, test
+
+
+def _compiled(program: Program, state: TrainState, split: sources.HeldOut) -> Evaluate:
+    devices = program.devices
+    return compile_evaluate(program.network, program.dataset, state, devices=devices, split=split)
+
+
+def _compiled_late(program: Program) -> Evaluate:
+    """Returns the evaluation on the test set, which takes no memory before a run has ended."""
+    compiled: list[Evaluate] = []
+
+    def test(state: TrainState) -> Sums:
+        if not compiled:
+            compiled.append(_compiled(program, state, "test"))
+        return compiled[0](state)
+
+    return test
 
 
 def _loop(
@@ -191,6 +209,7 @@ def _loop(
     trainings: Sequence[Training],
     chunk: Compiled,
     evaluate: Evaluate,
+    test: Evaluate,
     window: "Window | None",
 ) -> None:
     """Trains a group from where its runs begin to where the last of them ends.
@@ -205,7 +224,7 @@ def _loop(
         for training in trainings:
             if training.active and training.is_over():
                 with session.giving_up(training):
-                    result = training.finish(evaluate, chunk.memory, len(trainings))
+                    result = training.finish(evaluate, test, chunk.memory, len(trainings))
                     session.outcome.results[training.folder] = result
                     session.ended(training.folder)
         active = [training for training in trainings if training.active]
@@ -258,7 +277,8 @@ class _Session:
         self.listener, self.stop, self.modes, self.runs = listener, stop, modes, runs
         self.many, self.trained, self.began = runs > 1, 0, time.monotonic()
         self.outcome = Outcome()
-        self.load = functools.lru_cache(maxsize=2)(sources.load)  # most runs share their data
+        self.load = functools.lru_cache(maxsize=2)(self._load)  # most runs share their data
+        self._noted: set[str] = set()
         self._programs: dict[tuple[str, SeedsMode], Program] = {}
 
     def program(self, experiment: Experiment, mode: SeedsMode) -> Program:
@@ -276,6 +296,13 @@ class _Session:
                 dataset = self.load(experiment.data)
             self._programs[key] = Program(experiment, dataset, devices)
         return self._programs[key]
+
+    def _load(self, data: Data) -> sources.Dataset:
+        found = sources.load(data)
+        if found.note and found.note not in self._noted:
+            self._noted.add(found.note)
+            self.listener.message(found.note)
+        return found
 
     @contextlib.contextmanager
     def giving_up(self, training: Training) -> Iterator[None]:

@@ -58,6 +58,7 @@ def write_seeds(name: str, outcome: Outcome, workdir: Path) -> dict[str, Any]:
     summaries = sorted(outcome.results.values(), key=lambda summary: summary["seed"])
     results: dict[str, Any] = {"name": name, "seeds": [summary["seed"] for summary in summaries]}
     if summaries:
+        results["selected_on"] = summaries[0].get("selected_on", "test")  # the same for all
         results |= {
             key: spread([summary[key] for summary in summaries], within)
             for key, within in SPREAD.items()
@@ -68,6 +69,8 @@ def write_seeds(name: str, outcome: Outcome, workdir: Path) -> dict[str, Any]:
 
 
 SPREAD = {
+    "val_top1": SHARE,
+    "val_loss": NOT_NEGATIVE,
     "test_top1": SHARE,
     "test_top5": SHARE,
     "test_loss": NOT_NEGATIVE,

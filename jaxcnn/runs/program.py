@@ -129,6 +129,11 @@ class Program:
 
         return chunk
 
+    @property
+    def selected_on(self) -> sources.HeldOut:
+        """The split that best checkpoints and patience choose by."""
+        return "test" if self.dataset.validation is None else "validation"
+
     def rates(self, experiment: Experiment) -> np.ndarray:
         """Returns the learning rate of every step of a run that shares this program.
 
@@ -144,10 +149,11 @@ class Program:
 
     def title(self) -> str:
         """Says in one line what is trained on what."""
-        config, train, test = self.experiment, self.dataset.train, self.dataset.test
+        config, dataset = self.experiment, self.dataset
+        held = "" if dataset.validation is None else f", {len(dataset.validation):,} validation"
         return (
             f"{config.name}: {config.model.name} on {config.data.name}, "
-            f"{len(train):,} train and {len(test):,} test images, "
+            f"{len(dataset.train):,} train{held} and {len(dataset.test):,} test images, "
             f"{config.train.epochs} epochs of {self.steps_per_epoch} steps"
         )
 

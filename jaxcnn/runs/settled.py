@@ -13,6 +13,7 @@ from pathlib import Path
 from jaxcnn.config import Data, Experiment, to_dict, with_warmup_cut
 from jaxcnn.data import image_folder
 from jaxcnn.errors import InputError
+from jaxcnn.runs.aside import put_aside
 from jaxcnn.runs.training import Run
 from jaxcnn.train import processes, run_folder
 
@@ -139,7 +140,7 @@ def vacant(experiment: Experiment, folder: Path, say: Say, inside: str = "") -> 
     """
 
     def changed(place: Path) -> list[str]:
-        (run,) = settled([Run(experiment, place / inside)])
+        (run,) = put_aside(settled([Run(experiment, place / inside)]))
         fields = [*run_folder.changed(run.folder, to_dict(run.experiment))]
         before = _recorded(run.folder)
         other = before is not None and _other_photos(before.data, run.experiment.data)

@@ -135,31 +135,36 @@ def describe(data: Data, dataset: sources.Dataset) -> dict[str, Any]:
     """Returns what dataset.json holds: enough to predict without the data, and to know them.
 
     ``sha256`` covers all images and labels that are held in memory; of data that are streamed it
-    covers the files' names, labels and sizes, or the records' number. ``files_sha256`` covers every
-    byte of the files of streamed data, so that a changed pixel changes it; it is None of data in
-    memory. ``test_sha256`` and ``test_files_sha256`` are the same for the test images alone, but
-    the latter is there of data in memory too, if they were read from files.
+    covers the files' names, labels and sizes, or the records' number. It tells too which examples
+    are held out for validation. ``files_sha256`` covers every byte of the files of streamed data,
+    so that a changed pixel changes it; it is None of data in memory. ``test_sha256`` and
+    ``test_files_sha256`` are the same for the test images alone, but the latter is there of data in
+    memory too, if they were read from files.
     """
-    own = _digests(dataset)
-    train = dataset.train.files_sha256() if dataset.streamed else None
+    own, held = _digests(dataset), dataset.validation
+    files = None
+    if dataset.streamed:
+        files = [dataset.train.files_sha256(), own["test_files_sha256"]]
+        files += [] if held is None else [held.files_sha256()]
     return {
         "name": data.name,
         "classes": list(dataset.classes),
         "image_shape": list(dataset.image_shape),
         "train_examples": len(dataset.train),
         "test_examples": len(dataset.test),
+        **({} if held is None else {"validation_examples": len(held)}),
         "test_form": dataset.test_form(data),
-        "files_sha256": train and sha256([np.array([train, own["test_files_sha256"]])]),
+        "files_sha256": files and files[0] and sha256([np.array(files)]),
         **own,
     }
 
 
 def _digests(dataset: sources.Dataset) -> dict[str, Any]:
     """Returns the digests of what is known of all the data, and of all bytes of the test files."""
-    test = dataset.test.identity()
+    test, held = dataset.test.identity(), dataset.validation
     drawn = [] if dataset.render is None else [np.array(dataset.render.seed)]
     return {
-        "sha256": sha256([*dataset.train.identity(), *test]),
+        "sha256": sha256([*dataset.train.identity(), *(held.identity() if held else ()), *test]),
         "test_sha256": sha256([*test, *drawn]),
         "test_files_sha256": dataset.test.files_sha256(),
     }

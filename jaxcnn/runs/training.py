@@ -13,11 +13,12 @@ import numpy as np
 
 from jaxcnn.analysis import plots
 from jaxcnn.config import Experiment, differences, to_dict
+from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, as_not_written, as_warning
 from jaxcnn.runs.display import Listener, Progress, Record
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.trained import Trained, restore, transfer
-from jaxcnn.train import files, identity, mesh, metrics, processes, records, run_folder
+from jaxcnn.train import files, identity, mesh, metrics, processes, records, run_folder, selection
 from jaxcnn.train.state import TrainState, not_finite, sha256, variables_of, zero_sums
 
 Evaluate = Callable[[TrainState], metrics.Sums]
@@ -55,7 +56,7 @@ class Training:
         step: steps done.
         rates: the learning rate of every step.
         seconds: time spent in training steps, of earlier calls too.
-        best: the record with the highest test accuracy.
+        best: the record with the highest :func:`~jaxcnn.train.selection.score`.
         active: whether it is still trained: it has neither ended nor diverged.
     """
 
@@ -77,6 +78,7 @@ class Training:
             closing.callback(self._latest_saved.close)
             self._best_saved = run_folder.checkpoints(run.folder, "best")
             closing.callback(self._best_saved.close)
+        self._identity = identity.read(run.folder, to_dict(run.experiment))
         restored, before = self._restored() or (None, _Before(0.0, None))
 
         self._saved = self.step = 0 if restored is None else int(restored.step)
@@ -86,13 +88,14 @@ class Training:
         self._recorded = known[-1]["step"] if known else -1
         # The last evaluation may have come after the last checkpoint, at the same step.
         candidates = [best, *known]
-        self.best: Record = max(candidates, key=lambda record: record.get("test_top1", -1.0))
+        self.best: Record = max(candidates, key=selection.score)
         self.seconds = before.seconds
         with as_not_written(run.folder):
             self._best_saved.drop_after(self.step)  # they will be made again
             opened.claim(to_dict(run.experiment), program.about, program.environment)
             # After config.json, without which files like this one are no run's.
-            self._mark = self._identity.claimed(self.step).mark
+            self._identity = self._identity.claimed(self.step)
+            self._mark = self._identity.mark
             self._log = run_folder.MetricsLog(run.folder, self.step)
         closing.callback(self._log.close)
 
@@ -109,7 +112,6 @@ class Training:
     def _restored(self) -> "tuple[TrainState, _Before] | None":
         """Restores the newest checkpoint, if there is one, after checking that it is this run's."""
         program, config = self.program, to_dict(self.experiment)
-        self._identity = identity.read(self.folder, config)
         if not run_folder.holds_checkpoints(self.folder):  # any run may use the folder
             aside = self._latest_saved.damaged
             if processes.on_first(lambda: aside.is_dir() and any(aside.iterdir())):
@@ -211,7 +213,7 @@ class Training:
         )
 
     def evaluation_is_due(self) -> bool:
-        """Tells whether the test set is due to be evaluated."""
+        """Tells whether the split that is chosen by is due to be evaluated."""
         return self._due(self.experiment.train.eval_every)
 
     def checkpoint_is_due(self) -> bool:
@@ -250,17 +252,12 @@ class Training:
         The sums over training steps and the clock then begin anew.
 
         Args:
-            sums: what the evaluation of the state has found on the test set.
+            sums: what the evaluation of the state has found on the split that is chosen by.
 
         Raises:
-            Diverged: the test loss is not finite; nothing of it is saved.
+            Diverged: the loss there is not finite; nothing of it is saved.
         """
-        sums = jax.device_get(sums)
-        test = metrics.means(sums, "test")
-        if not math.isfinite(test["test_loss"]):
-            raise Diverged(
-                f"the test loss is not finite after step {self.step}; nothing of it is saved"
-            )
+        held, confusion = self._means(sums, self.program.selected_on)
         done = jax.device_get(self.state.sums)
         train = metrics.means(done, "train")
         if train:
@@ -270,7 +267,7 @@ class Training:
             "step": self.step,
             "epoch": self.step // self.program.steps_per_epoch,
             **train,
-            **test,
+            **held,
             "lr": float(self.rates[self.step - 1]),
             "seconds": self.seconds,
         }
@@ -279,17 +276,33 @@ class Training:
             found["step_time"] = self._seconds_since / self._steps_since
             found["data_wait"] = self._waited() - self._waited_before
         # The best goes to disk before the latest that names it.
-        if found["test_top1"] > self.best.get("test_top1", -1.0):
+        if selection.score(found) > selection.score(self.best):
             self.best = found
             with as_not_written(self.folder):
                 self._best_saved.save(self.step, self.state, {**found, "best": found, **self._mark})
         with as_not_written(self.folder):
             self._log.write(found)
-        self._confusion = np.asarray(sums["confusion"])
+        self._confusion = confusion
         self.listener.record({"run": self.name, **found} if self.name else found)
         self._meta, self._recorded = found, self.step
         self.state = replace(self.state, sums=mesh.place(zero_sums(), self.state.step.sharding))
         self.restart_clock(self._waited)
+
+    def _means(
+        self, sums: metrics.Sums, split: sources.HeldOut
+    ) -> tuple[dict[str, float], np.ndarray]:
+        """Returns the metrics of an evaluation, and its confusion matrix.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        sums, prefix = jax.device_get(sums), selection.PREFIX[split]
+        found = metrics.means(sums, prefix)
+        if not math.isfinite(found[f"{prefix}_loss"]):
+            raise Diverged(
+                f"the {split} loss is not finite after step {self.step}; nothing of it is saved"
+            )
+        return found, np.asarray(sums["confusion"])
 
     def save(self) -> None:
         """Saves the latest checkpoint, and deletes the best ones that no kept checkpoint names.
@@ -326,24 +339,33 @@ class Training:
 
     # ------------------------------------------------------------------------------ the end
 
-    def finish(self, evaluate: Evaluate, memory: int | None, together: int) -> dict[str, Any]:
+    def finish(
+        self, evaluate: Evaluate, test: Evaluate, memory: int | None, together: int
+    ) -> dict[str, Any]:
         """Writes what is looked at when a run is done, and returns what summary.json holds.
 
         Args:
-            evaluate: state to sums over the test set.
+            evaluate: state to sums over the split that is chosen by.
+            test: state to sums over the test set.
             memory: bytes that the training program needs, where that is known.
             together: how many runs that program trains.
 
         Raises:
-            Diverged: the state was never evaluated, and it or the test loss is not finite.
+            Diverged: the state was never evaluated, and it or the loss is not finite.
         """
         if self._recorded != self.step:  # the run was made shorter, or its record was lost
             self.record(evaluate(self.checked_state()))
-        if self._confusion is None:  # the run was stopped between its last step and its summary
-            self._confusion = np.asarray(evaluate(self.state)["confusion"])
-        records = run_folder.read_metrics(self.folder)
-        last = records[-1]
+        log = run_folder.read_metrics(self.folder)
+        last = log[-1]
         assert last["step"] == self.step
+        tested: Record
+        if self.program.selected_on == "validation":  # the only look at the test set
+            tested, self._confusion = self._means(test(self.state), "test")
+            tested |= {"best_val_top1": self.best["val_top1"]} | self._best_tested(test)
+        else:
+            tested = {"best_test_top1": self.best["test_top1"]}
+            if self._confusion is None:  # stopped between the last step and the summary
+                self._confusion = np.asarray(evaluate(self.state)["confusion"])
         arrays = mesh.whole(self.program.devices, self.state)
         summary = {
             "name": self.experiment.name,
@@ -354,8 +376,9 @@ class Training:
             "memory_bytes": memory,
             **({"runs_together": together} if together > 1 else {}),
             **{k: v for k, v in last.items() if k not in ("epoch", "lr")},
+            **tested,
             "epochs": last["epoch"],
-            "best_test_top1": self.best["test_top1"],
+            "selected_on": self.program.selected_on,
             "best_epoch": self.best["epoch"],
             "stopped_early": last["epoch"] < self.experiment.train.epochs,
             "params_sha256": sha256(arrays.params),
@@ -365,16 +388,35 @@ class Training:
             processes.on_first(lambda: files.write_json(self.folder / "summary.json", summary))
         self.active = False
         if processes.is_first():
-            self._draw(records, summary)
+            self._draw(log, summary)
         return summary
 
-    def _draw(self, records: list[dict[str, Any]], summary: Mapping[str, Any]) -> None:
+    def _best_tested(self, test: Evaluate) -> Record:
+        """Returns the test accuracy of the best checkpoint, which was chosen on other examples.
+
+        It is unknown where somebody has damaged or removed that checkpoint.
+        """
+        state = self.state
+        if self.best["step"] != self.step:
+            shapes = mesh.placed(self.program.devices, self.program.network.shapes)
+            try:
+                restored = self._identity.restore(self._best_saved, shapes)
+            except InputError as error:
+                self._say(f"{error}; summary.json has no best_test_top1")
+                return {}
+            if restored is None or int(restored[0].step) != self.best["step"]:
+                return {}
+            state, _ = restored
+        found, _ = self._means(test(state), "test")
+        return {"best_test_top1": found["test_top1"]}
+
+    def _draw(self, log: list[dict[str, Any]], summary: Mapping[str, Any]) -> None:
         """Draws the pictures; the run is done, with or without them."""
         assert self._confusion is not None
         title = f"{self.experiment.name}: test top-1 {summary['test_top1']:.2%}"
         curves, confusion = (self.folder / name for name in ("curves.png", "confusion.png"))
         with as_warning(f"{curves}: could not be drawn"):
-            plots.save_curves(records, curves, title)
+            plots.save_curves(log, curves, title)
         with as_warning(f"{confusion}: could not be drawn"):
             classes = self.program.dataset.classes
             plots.save_confusion(self._confusion, classes, confusion, title)

@@ -7,7 +7,9 @@ have a default; fields of newer versions are passed over.
 import sys
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, to_builtins
+
+from jaxcnn.train.selection import score
 
 MAX = sys.float_info.max
 EXACT = 2**53
@@ -21,6 +23,7 @@ Share = Annotated[float, Meta(ge=0, le=1, description="in [0, 1]")]
 Truth = Annotated[bool, Meta(description="true or false")]
 Text = Annotated[str, Meta(description="a text")]
 Texts = Annotated[tuple[str, ...], Meta(description="a list of texts")]
+Selected = Annotated[Literal["validation", "test"], Meta(description="'validation' or 'test'")]
 Mode = Literal["map", "unroll", "vmap", "devices", "alone"]
 Side = Annotated[int, Meta(ge=1, le=2**14)]
 
@@ -49,6 +52,7 @@ class RunDataset(Dataset, kw_only=True, frozen=True, omit_defaults=True):
 
     train_examples: Count
     test_examples: Count
+    validation_examples: Count | None = None
 
 
 class RunId(Struct, kw_only=True, frozen=True):
@@ -75,13 +79,16 @@ class Environment(Struct, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class Measured(Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """What an evaluation has found, and what the training since the one before has."""
+    """What an evaluation has found, and what the training since the one before has.
+
+    A run that holds examples out for validation evaluates these; else it evaluates the test set.
+    """
 
     step: Natural
-    test_loss: Number
-    test_top1: Share
-    test_top5: Share
     seconds: NotNegative
+    val_loss: Number | None = None
+    val_top1: Share | None = None
+    val_top5: Share | None = None
     train_loss: Number | None = None
     train_top1: Share | None = None
     train_top5: Share | None = None
@@ -90,17 +97,34 @@ class Measured(Struct, kw_only=True, frozen=True, omit_defaults=True):
     step_time: NotNegative | None = None
     data_wait: NotNegative | None = None
 
+    @property
+    def chosen_by(self) -> float:
+        """What it is chosen by, see :func:`~jaxcnn.train.selection.score`."""
+        return score(to_builtins(self))
+
 
 class Evaluation(Measured, kw_only=True, frozen=True, omit_defaults=True):
     """A line of metrics.jsonl."""
 
     epoch: Natural
     lr: Number | None = None
+    test_loss: Number | None = None
+    test_top1: Share | None = None
+    test_top5: Share | None = None
+
+    def __post_init__(self) -> None:
+        """Checks that something was evaluated."""
+        for name in ("loss", "top1", "top5"):
+            if getattr(self, f"test_{name}") is None and getattr(self, f"val_{name}") is None:
+                raise ValueError(f"missing required field `test_{name}`")
 
 
 class Summary(Measured, kw_only=True, frozen=True, omit_defaults=True):
     """summary.json: the last evaluation, and what else is known of a finished run."""
 
+    test_loss: Number
+    test_top1: Share
+    test_top5: Share
     seed: Natural
     epochs: Natural
     parameters: Natural
@@ -110,6 +134,8 @@ class Summary(Measured, kw_only=True, frozen=True, omit_defaults=True):
     dataset: Text | None = None
     memory_bytes: Natural | None = None
     runs_together: Count | None = None
+    selected_on: Selected | None = None
+    best_val_top1: Share | None = None
     best_test_top1: Share | None = None
     best_epoch: Natural | None = None
     stopped_early: Truth | None = None

@@ -115,11 +115,11 @@ def test_names_do_not_cover_one_another():
     assert max(shared) < 0.1 * boxes[0].width * boxes[0].height
 
 
-def test_curves_of_a_run_leave_out_what_was_lost(tmp_path):
-    records = [
-        {"epoch": 1, "test_loss": 1.0, "test_top1": 0.5},
-        {"epoch": 2, "test_loss": 0.5, "test_top1": 1.0, "train_loss": 0.4, "train_top1": 0.9},
-    ]
+@pytest.mark.parametrize("prefix", ["test", "val"])
+def test_curves_of_a_run_leave_out_what_was_lost(tmp_path, prefix):
+    first = {"epoch": 1, f"{prefix}_loss": 1.0, f"{prefix}_top1": 0.5}
+    second = {"epoch": 2, f"{prefix}_loss": 0.5, f"{prefix}_top1": 1.0}
+    records = [first, {**second, "train_loss": 0.4, "train_top1": 0.9}]
     plots.save_curves(records, tmp_path / "curves.png", "$1")
     assert np.asarray(Image.open(tmp_path / "curves.png").convert("L")).std() > 10
 
@@ -142,7 +142,7 @@ def test_charts_and_pages_take_any_name(tmp_path):
     plots.save_confusion(np.eye(n), ODD, tmp_path / "a.png", title)
     plots.save_curves([{"epoch": 1, "test_loss": 1.0, "test_top1": 0.5}], tmp_path / "b.png", title)
     rows = [{"values": {"data.name": name}, "test_top1": 0.5} for name in ODD]
-    plots.save_sweep(rows, tmp_path / "c.png", title)
+    plots.save_sweep(rows, tmp_path / "c.png", title, "test")
     points = {name: (1.0, Interval(1, 0, 2)) for name in ODD}
     chart = plots.scatter(points, ODD, "cost", "top-1") + plots.lines(
         {name: {1: [1.0]} for name in ODD}, "epoch", "error"

@@ -154,7 +154,10 @@ def test_the_seed_of_a_summary_is_that_of_the_config(run):
         (b"\xff", "cannot be read as JSON"),
         (b"[" * 100_000, "cannot be read as JSON"),
         (b'{"step": "1"}', "step='1': must be a whole number >= 0"),
-        (b'{"step": 1}', "lacks test_loss"),
+        (b'{"step": 1}', "lacks seconds"),
+        (b'{"step": 1, "seconds": 1, "epoch": 1, "test_loss": 1}', "lacks test_top1"),
+        (b'{"step": 1, "seconds": 1, "epoch": 1, "val_top1": 1}', "lacks test_loss"),
+        (b'{"step": 1, "seconds": 1, "epoch": 1, "val_top1": 2}', "val_top1=2: must be in [0, 1]"),
         (b"[]", "must be an object"),
     ],
 )
