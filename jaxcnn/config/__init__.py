@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
+from jaxcnn.config.brought import Brought, bring
 from jaxcnn.config.checked import Accepts, Checked, annotations, require, shown
 from jaxcnn.errors import InputError
 
@@ -213,8 +214,11 @@ class Augment(Checked, section="augment"):
 class Model(Checked, section="model"):
     """The network to train."""
 
-    name: Annotated[str, Accepts("a name of `jaxcnn list`")] = "lenet5"
-    """The network's name; `jaxcnn list` shows all."""
+    name: Annotated[
+        str | Brought, Accepts("a name of `jaxcnn list`, or a Linen module or its class")
+    ] = "lenet5"
+    """The network's name; `jaxcnn list` shows all. In Python also a network of your own: a Linen
+    module or its class, or a function of the options that returns a module."""
     options: Mapping[str, Option] = field(default_factory=dict)
     """Settings of the network that differ from its defaults, each as a name and a value: dropout
     0.2."""
@@ -223,6 +227,11 @@ class Model(Checked, section="model"):
     init_from: Folder | None = None
     """The folder of a run, or of imported weights, to start from. The last layer starts afresh if
     the number of classes differs."""
+
+    def __post_init__(self) -> None:
+        """Takes up a network that was brought, and checks the fields."""
+        object.__setattr__(self, "name", bring(self.name))
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -483,7 +492,42 @@ RESUME_MAY_CHANGE = frozenset(
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """Returns the experiment as plain dicts, tuples and scalars, ready for JSON."""
-    return dataclasses.asdict(experiment)
+    plain: dict[str, Any] = _plain(experiment)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Brought):
+        return value.name
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: _plain(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
+
+
+def brought(experiment: Experiment) -> dict[str, Brought]:
+    """Returns the objects that an experiment holds, by the fields that hold them.
+
+    >>> brought(Experiment())
+    {}
+    """
+
+    def of(value: Any, name: str) -> dict[str, Brought]:
+        if isinstance(value, Brought):
+            return {name: value}
+        inner: dict[str, Any] = {}
+        if dataclasses.is_dataclass(value):
+            inner = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        elif isinstance(value, tuple):
+            inner = {str(place): part for place, part in enumerate(value)}
+        found = {}
+        for key, part in inner.items():
+            found |= of(part, f"{name}.{key}" if name else key)
+        return found
+
+    return of(experiment, "")
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:
