@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxcnn.commands import arguments
+from jaxcnn.commands.parsing import bring_from
 from jaxcnn.config import Views
 
 
@@ -19,6 +20,8 @@ class Command(arguments.Command):
     set and is therefore an optimistic estimate."""
     data_dir: str | None = None
     """The folder of the prepared TFDS datasets; by default the same as in training."""
+    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
+    """Python files with the network, or whatever else was brought to the run."""
     tta: Views = "none"
     """Test-time augmentation: averages the probabilities of the image and its mirror image (flip),
     of the four corners and the centre (five_crop), or of those and their mirror images
@@ -27,6 +30,7 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Evaluates the run and returns the exit code."""
+    bring_from(command.source)
     from jaxcnn.runs import evaluation
 
     tta = command.tta

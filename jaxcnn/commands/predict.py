@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxcnn.commands import arguments
+from jaxcnn.commands.parsing import bring_from
 from jaxcnn.text import complain, printable
 
 
@@ -18,6 +19,8 @@ class Command(arguments.Command):
     """At least one image file; one of another size than the dataset's is brought to it."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The latest checkpoint, or the one with the best test accuracy."""
+    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
+    """Python files with the network, or whatever else was brought to the run."""
     resize: bool = False
     """No longer needed: every image is brought to the dataset's size anyway."""
 
@@ -26,6 +29,7 @@ def run(command: Command) -> int:
     """Prints the predictions and returns the exit code."""
     if command.resize:
         complain("--resize is no longer needed: every image is brought to the dataset's size")
+    bring_from(command.source)
     from jaxcnn.runs import trained
 
     for found in trained.predict(command.run, command.images, checkpoint=command.checkpoint):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxcnn.commands import arguments, pages
+from jaxcnn.commands.parsing import bring_from
 from jaxcnn.errors import InputError
 from jaxcnn.text import complain
 
@@ -16,6 +17,8 @@ class Command(arguments.Command):
     """At least one run folder, or folder that holds some; the first arm is the baseline."""
     out: Path = Path("report.html")
     """The HTML file to write."""
+    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
+    """Python files with the network, or whatever else was brought to the run."""
     title: str | None = None
     """The heading of the page; by default the names of the folders."""
 
@@ -29,6 +32,7 @@ def run(command: Command) -> int:
     from jaxcnn.analysis import arms
     from jaxcnn.runs import evaluation
 
+    bring_from(command.source)
     read, problems = arms.read_all(arms.find(paths))
     if not read:
         raise InputError(f"report: none of {len(problems)} runs can be reported; {problems[0]}")

@@ -31,6 +31,8 @@ class Command(arguments.Command):
     points."""
     seed: int = 0
     """The seed of the draws."""
+    accept_changes: bool = False
+    """Goes on although the source of something that was brought has changed since a run began."""
     workdir: Path | None = None
     """The folder of the run folders; by default runs/sweep_NAME, with the file's name."""
 
@@ -51,7 +53,9 @@ def run(command: Command) -> int:
     with display.display() as listener:
         listener.message(f"{len(trials)} trials in {workdir}")
         modes = together.Modes(workdir / "together.json")
-        outcome = group.train(runs, listener, modes=modes, skip_unfit=True)
+        outcome = group.train(
+            runs, listener, modes=modes, skip_unfit=True, accept_changes=command.accept_changes
+        )
     if len(outcome.refused) == len(runs):
         raise InputError(outcome.refused[runs[0].folder])
     rows: list[dict[str, Any]] = []

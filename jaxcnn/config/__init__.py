@@ -507,10 +507,10 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
-def brought(experiment: Experiment) -> dict[str, Brought]:
+def brought_in(experiment: Experiment) -> dict[str, Brought]:
     """Returns the objects that an experiment holds, by the fields that hold them.
 
-    >>> brought(Experiment())
+    >>> brought_in(Experiment())
     {}
     """
 
@@ -522,7 +522,7 @@ def brought(experiment: Experiment) -> dict[str, Brought]:
             inner = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         elif isinstance(value, tuple):
             inner = {str(place): part for place, part in enumerate(value)}
-        found = {}
+        found: dict[str, Brought] = {}
         for key, part in inner.items():
             found |= of(part, f"{name}.{key}" if name else key)
         return found

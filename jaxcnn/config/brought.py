@@ -40,8 +40,9 @@ class Brought:
         return self.name
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Brought) and self.name == other.name
-        return same and self.target is other.target
+        if not isinstance(other, Brought):
+            return False
+        return self.name == other.name and self.target is other.target
 
     def __hash__(self) -> int:
         return hash((self.name, id(self.target)))
@@ -165,8 +166,8 @@ def require_given(name: object, field: str) -> None:
         InputError: it is the name of an object that is not at hand.
     """
     if isinstance(name, str) and ":" in name:
+        file = name.partition(":")[0].rpartition(".")[2]
         raise InputError(
-            f"{field}={name!r}: is an object that was brought, and must be given again: "
-            f"--from {name.partition(':')[0].rpartition('.')[2]}.py on the command line, an argument "
-            f"in Python, or a package that offers it as an entry point of {PLUGINS}"
+            f"{field}={name!r}: was brought by a user, and is known here by name alone; give it "
+            f"again: --from {file}.py, or in Python as an argument"
         )

@@ -308,7 +308,7 @@ def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, in
 
 
 def with_endpoints(model: nn.Module, variables: Any, images: jax.Array) -> Any:
-    """Returns ``(logits, endpoints)`` of any network; of one that names none, what its modules give.
+    """Returns ``(logits, endpoints)`` of any network; where it names none, what its modules give.
 
     Args:
         model: the network.

@@ -12,7 +12,6 @@ from jaxcnn.config.brought import Brought
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError
 
-
 CALLED_WITH = ("train", "deterministic", "endpoints")
 """Arguments beside the images that a module may take."""
 
@@ -125,7 +124,7 @@ def require_trainable(model: Own, brought: Brought, input_shape: tuple[int, int,
     """
     what = f"model.name={brought.name!r}"
 
-    def traced(images: int) -> tuple[Any, Any, Any]:
+    def traced() -> tuple[Any, Any, Any]:
         def run(x: jax.Array) -> tuple[Any, Any, Any]:
             key = jax.random.key(0)
             before = model.init(key, x[:1], train=False)
@@ -135,9 +134,9 @@ def require_trainable(model: Own, brought: Brought, input_shape: tuple[int, int,
             )
             return before, logits, after
 
-        return jax.eval_shape(run, jax.ShapeDtypeStruct((images, *input_shape), jnp.float32))
+        return jax.eval_shape(run, jax.ShapeDtypeStruct((2, *input_shape), jnp.float32))
 
-    before, logits, after = traced(2)
+    before, logits, after = traced()
     if not jax.tree.leaves(before.get("params")):
         raise InputError(f"{what}: has no parameters, so there is nothing to train")
     for path, leaf in jax.tree_util.tree_leaves_with_path(before["params"]):
@@ -146,7 +145,7 @@ def require_trainable(model: Own, brought: Brought, input_shape: tuple[int, int,
                 f"{what}: its parameter {jax.tree_util.keystr(path, simple=True, separator='/')} "
                 f"is of type {leaf.dtype}, must be float32"
             )
-    shape, kind = getattr(logits, "shape", None), getattr(logits, "dtype", None)
+    shape, kind = getattr(logits, "shape", None), getattr(logits, "dtype", "")
     if shape != (2, model.num_classes) or not jnp.issubdtype(kind, jnp.floating):
         found = type(logits).__name__ if shape is None else f"{kind} of shape {shape}"
         raise InputError(
@@ -154,10 +153,8 @@ def require_trainable(model: Own, brought: Brought, input_shape: tuple[int, int,
             "for 2 images"
         )
     state = {name: part for name, part in before.items() if name != "params"}
-    if jax.tree.structure(state) != jax.tree.structure(after) or any(
-        (a.shape, a.dtype) != (b.shape, b.dtype)
-        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True)
-    ):
+    form, form_after = (jax.tree.map(lambda a: (a.shape, a.dtype), dict(x)) for x in (state, after))
+    if form != form_after:
         raise InputError(
             f"{what}: a pass of training changes names, shapes or types of its variables in "
             f"{', '.join(sorted({*state} | {*after}))}, which then cannot be saved"
@@ -165,10 +162,10 @@ def require_trainable(model: Own, brought: Brought, input_shape: tuple[int, int,
 
 
 def captured(variables: Any) -> dict[str, jax.Array]:
-    """Names the arrays that ``capture_intermediates`` has kept, as ``Block_0`` or ``Block_0/Conv_0``.
+    """Names what ``capture_intermediates`` has kept, as ``Block_0`` or ``Block_0/Conv_0``.
 
-    Those of the modules that the network itself calls, or of all below, where none of the former
-    is a feature map. Of a module that is called several times it is the last output.
+    These are the outputs of the modules that the network itself calls or, where none of them is a
+    feature map, of all below; of a module that is called several times, the last.
     """
     found: dict[str, jax.Array] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables.get("intermediates", {})):

@@ -1,6 +1,7 @@
 """A trained network: opened from its folder, applied to images, handed on to another training."""
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from jaxcnn.data import sources
 from jaxcnn.data.images import read_image, stored_fit
 from jaxcnn.errors import InputError, as_input_error, as_not_written
 from jaxcnn.runs import network
-from jaxcnn.train import files, identity, mesh, records, run_folder
+from jaxcnn.train import brought, files, identity, mesh, records, run_folder
 from jaxcnn.train.state import TrainState, eval_variables, sha256
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
             "--out DIR` makes one of weights in safetensors"
         )
     experiment = run_folder.read_config(workdir)
+    for line in brought.changes(workdir, experiment):
+        log.warning("%s: %s", workdir, line)
     about = files.read(workdir / "dataset.json", records.Dataset)
     built = network.build(experiment, about.classes, about.image_shape)
     known = identity.read(workdir, to_dict(experiment))

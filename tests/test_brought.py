@@ -1,0 +1,351 @@
+"""What users bring: from a file and nothing else to a trained, resumed, compared, explained run."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn import cli, models
+from jaxcnn.config import Experiment, Model, brought, from_dict, to_dict
+from jaxcnn.errors import InputError
+from jaxcnn.models import build_model
+
+ROOT = Path(__file__).parents[1]
+TINY = '''
+import flax.linen as nn
+
+from jaxcnn.config import Data, Experiment, Model, Schedule, Train
+
+
+class TinyNet(nn.Module):
+    """A network of two convolutions.
+
+    Attributes:
+        width: channels of the first convolution.
+    """
+
+    num_classes: int
+    width: int = 32
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        for stage in (1, 2):
+            x = nn.Conv(self.width * stage, (3, 3), strides=stage)(x)
+            x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+        x = nn.Dropout(0.1, deterministic=not train)(x.mean(axis=(1, 2)))
+        return nn.Dense(self.num_classes)(x)
+
+
+def config():
+    return Experiment(
+        name="tiny",
+        data=Data("digits", train_limit=256),
+        model=Model(TinyNet, {"width": 4}),
+        schedule=Schedule(warmup_epochs=0),
+        train=Train(epochs=2),
+    )
+'''
+
+
+def command(folder, *argv, code=0):
+    """Runs a command in a folder, as a process of its own would, and returns what it has said."""
+    brought._known.clear()
+    said = io.StringIO()
+    streams = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)
+    with contextlib.chdir(folder), streams[0], streams[1]:
+        returned = cli.main(argv)
+    assert returned == code, said.getvalue()
+    return said.getvalue()
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """An empty folder with nothing but the file, in which it was trained."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "tiny.py").write_text(TINY)
+    out = command(folder, "train", "tiny.py")
+    assert "TinyNet on digits" in out
+    return folder
+
+
+def test_an_own_network_is_recorded_by_name_and_copied_to_be_read(trained):
+    run = trained / "runs" / "tiny-seed0"
+    assert json.loads((run / "config.json").read_text())["model"]["name"] == "tiny:TinyNet"
+    known = json.loads((run / "brought.json").read_text())["model.name"]
+    assert (known["name"], known["file"]) == ("tiny:TinyNet", "tiny.py")
+    assert (run / "brought" / "tiny.py.txt").read_text() == TINY
+
+
+def test_it_is_evaluated_predicted_with_shown_and_reported(trained):
+    run = "runs/tiny-seed0"
+    given = ("--from", "tiny.py")
+    top1 = summary(trained / run)["test_top1"]
+    assert f"top-1 {top1:.2%}" in command(trained, "eval", run, *given)
+    made = command(trained, "viz", run, *given)
+    assert "gradcam_Conv_1.png" in made
+    assert (trained / run / "viz" / "receptive_field.png").exists()
+    picture = trained / run / "viz" / "filters.png"
+    assert re.search(
+        r"filters\.png: \d 0\.\d{4}", command(trained, "predict", run, str(picture), *given)
+    )
+    command(trained, "report", run, "--out", "given.html", *given)
+    assert "3x3" in (trained / "given.html").read_text()
+
+
+def test_without_its_file_one_line_says_how_to_give_it_and_the_report_shows_the_rest(trained):
+    said = command(trained, "eval", "runs/tiny-seed0", code=2)
+    assert said.splitlines() == [
+        "jaxcnn: error: model.name='tiny:TinyNet': was brought by a user, and is known here by "
+        "name alone; give it again: --from tiny.py, or in Python as an argument"
+    ]
+    (trained / "runs" / "tiny-seed0" / "predictions.npz").unlink(missing_ok=True)
+    said = command(trained, "report", "runs/tiny-seed0", "--out", "alone.html", code=2)
+    assert "left out: predictions of runs/tiny-seed0" in said
+    page = (trained / "alone.html").read_text()
+    assert "its network was brought" in page
+    assert "tiny:TinyNet" in page
+
+
+@pytest.mark.parametrize(
+    "name", ["canary:Evil", "os:system", "posix:system", "file:tool", "canary:Evil.__init__"]
+)
+def test_no_name_in_a_config_imports_anything(trained, tmp_path, monkeypatch, name):
+    """Not with a file given either, which imports much that a config could name."""
+    shutil.copytree(trained / "runs" / "tiny-seed0", tmp_path / "run")
+    (tmp_path / "canary.py").write_text(
+        "import pathlib\npathlib.Path('touched').touch()\n"
+        "def Evil(**options): pathlib.Path('touched').touch()\n"
+    )
+    (tmp_path / "file.py").write_text(
+        "from os import system\n\ndef tool(**options): system('touch touched')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["model"] |= {"name": name, "options": {"command": "touch touched"}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "run" / "predictions.npz").unlink(missing_ok=True)
+    for argv in (("eval",), ("report",), ("viz", "--from", "file.py")):
+        said = command(tmp_path, argv[0], "run", *argv[1:], code=2)
+        assert f"model.name='{name}': was brought by a user" in said
+        assert not (tmp_path / "touched").exists()
+        assert "canary" not in sys.modules
+
+
+def test_the_same_network_from_a_file_and_from_a_package_gives_the_same_hash(
+    trained, tmp_path, monkeypatch
+):
+    package = tmp_path / "site"
+    (package / "mynets").mkdir(parents=True)
+    network = TINY[: TINY.index("def config")]
+    (package / "mynets" / "__init__.py").write_text("")
+    (package / "mynets" / "nets.py").write_text(network)
+    offered = package / "mynets-1.dist-info"
+    offered.mkdir()
+    (offered / "METADATA").write_text("Metadata-Version: 2.1\nName: mynets\nVersion: 1\n")
+    (offered / "entry_points.txt").write_text("[jaxcnn.plugins]\ntiny = mynets.nets:TinyNet\n")
+    (tmp_path / "packaged.py").write_text(
+        TINY.replace(network, "from jaxcnn.config import *\nfrom mynets.nets import TinyNet\n")
+    )
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(package)
+        command(tmp_path, "train", "packaged.py", "--workdir", "run")
+        assert "top-1" in command(tmp_path, "eval", "run")  # nothing has to be given
+    for key in ("params_sha256", "state_sha256"):
+        assert summary(tmp_path / "run")[key] == summary(trained / "runs" / "tiny-seed0")[key]
+    assert "was brought" in command(tmp_path, "eval", "run", code=2)  # without the package
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_with_the_same_bits(trained, tmp_path):
+    argv = ("train", str(trained / "tiny.py"), "--train.epochs", "12", "--workdir")
+    killed = subprocess.Popen(
+        [sys.executable, "-P", "-m", "jaxcnn.cli", *argv, "killed"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for line in killed.stdout:
+        if line.startswith("epoch    2"):
+            killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "summary.json").exists()
+    for name in ("killed", "whole"):
+        command(tmp_path, *argv, name)
+    for key in ("params_sha256", "state_sha256"):
+        assert summary(tmp_path / "killed")[key] == summary(tmp_path / "whole")[key]
+
+
+def test_a_changed_source_is_refused_on_resume_and_said_on_evaluation(trained, tmp_path):
+    (tmp_path / "tiny.py").write_text(TINY)
+    command(tmp_path, "train", "tiny.py", "--workdir", "run")
+    # What config() says is compared by itself; comments and docstrings are for people.
+    (tmp_path / "tiny.py").write_text(
+        TINY.replace("epochs=2", "epochs=3").replace("two conv", "2 conv")
+    )
+    assert "going on from step" in command(tmp_path, "train", "tiny.py", "--workdir", "run")
+    changed = TINY.replace("epochs=2", "epochs=4").replace("nn.relu(nn", "nn.gelu(nn")
+    (tmp_path / "tiny.py").write_text(changed)
+    said = command(tmp_path, "train", "tiny.py", "--workdir", "run", code=2)
+    assert "TinyNet has changed since the run began: 'x = nn.relu(" in said
+    assert "--accept-changes" in said
+    assert "TinyNet has changed" in command(tmp_path, "eval", "run", "--from", "tiny.py")
+    said = command(tmp_path, "train", "tiny.py", "--workdir", "run", "--accept-changes")
+    assert "TinyNet has changed" in said
+    assert "has changed" not in command(tmp_path, "eval", "run", "--from", "tiny.py")
+
+
+def test_its_options_are_swept_summarised_and_explained(trained):
+    out = command(
+        trained,
+        "sweep",
+        "tiny.py",
+        "--grid",
+        "model.options.width=2,3",
+        "--train.epochs",
+        "1",
+        code=2,
+    )
+    assert "unknown option" in out
+    out = command(trained, "sweep", "tiny.py", "--grid", "model.options.width=2,3")
+    assert "model.options.width" in out
+    assert "Conv_0" in command(trained, "summary", "tiny.py")
+    assert "Channels of the first convolution" in command(trained, "train", "tiny.py", "--help")
+
+
+def test_it_is_compared_with_the_zoo(trained):
+    (trained / "against.py").write_text(
+        "from dataclasses import replace\n\nimport tiny\n\nfrom jaxcnn.config import *\n\n\n"
+        "def config():\n    own = tiny.config()\n"
+        "    return Comparison((own, replace(own, name='lenet5', model=Model('lenet5'), "
+        "data=replace(own.data, image_size=32))), seeds=2)\n"
+    )
+    out = command(trained, "compare", "against.py")
+    assert "lenet5" in out
+    assert "tiny" in (trained / "runs" / "against" / "report.html").read_text()
+
+
+class Plain(nn.Module):
+    """Takes neither train nor num_classes, and has a field that JSON cannot hold."""
+
+    act: object = nn.relu
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10)(self.act(nn.Conv(2, (3, 3))(x)).mean((1, 2)))
+
+
+def test_parameters_are_those_that_the_module_gives_them():
+    model = build_model(Model(Plain), 10, (8, 8, 1))
+    x = jnp.ones((2, 8, 8, 1))
+    mine = Plain().init(jax.random.key(3), x)
+    variables = model.init(jax.random.key(3), x, train=False)
+    jax.tree.map(np.testing.assert_array_equal, variables, mine)
+    np.testing.assert_array_equal(model.apply(variables, x, train=True), Plain().apply(mine, x))
+    logits, ends = models.with_endpoints(model, variables, x)
+    assert ends.keys() == {"Conv_0", "Dense_0"}
+    np.testing.assert_array_equal(ends["Dense_0"], logits)
+
+
+def make(call, **fields):
+    return type("Net", (nn.Module,), {"__call__": nn.compact(call), "__annotations__": fields})
+
+
+def no_parameters(self, x):
+    return x.mean((1, 2)) @ jnp.ones((1, 10))
+
+
+def features(self, x):
+    return nn.Dense(7)(x.mean((1, 2)))
+
+
+def pair(self, x):
+    y = nn.Dense(10)(x.mean((1, 2)))
+    return y, y
+
+
+def whole(self, x):
+    return nn.Dense(10)(x.mean((1, 2))).astype(int)
+
+
+def wants_more(self, x, mask):
+    return nn.Dense(10)(x.mean((1, 2)))
+
+
+def grows(self, x):
+    seen = self.variable("state", "seen", lambda: jnp.zeros((1,)))
+    if not self.is_initializing():
+        seen.value = jnp.concatenate([seen.value, seen.value])
+    return nn.Dense(10)(x.mean((1, 2)))
+
+
+def breaks(self, x):
+    raise KeyError("whatever\nit says")
+
+
+def draws(self, x):
+    return nn.Dense(10)(x.mean((1, 2))) + jax.random.normal(self.make_rng("noise"))
+
+
+def half(self, x):
+    return nn.Dense(10, param_dtype=jnp.bfloat16)(x.mean((1, 2)))
+
+
+FAULTS = [
+    (make(no_parameters), {}, "has no parameters"),
+    (
+        make(features),
+        {},
+        r"must return logits of shape \(n, 10\), returns float32 of shape \(2, 7\)",
+    ),
+    (make(pair), {}, r"must return logits of shape \(n, 10\), returns tuple"),
+    (make(whole), {}, r"must return logits .* returns int32"),
+    (make(wants_more), {}, "also wants mask"),
+    (make(grows), {}, "changes names, shapes or types of its variables in state"),
+    (make(breaks), {}, r"on images of 8x8x1: KeyError: 'whatever"),
+    (make(draws), {}, "noise"),
+    (make(half), {}, "Dense_0/bias is of type bfloat16, must be float32"),
+    (make(features, width=int), {}, "cannot be made .*width"),
+    (Plain, {"width": 3}, r"model\.options\.width=3: Plain has no such option; it takes act"),
+    (Plain, {"num_classes": 3}, r"model\.options\.num_classes=3: is no option"),
+    (lambda **options: 7, {}, "must make a flax.linen.Module, made a int"),
+    (np.add, {}, "cannot be made"),
+]
+
+
+@pytest.mark.parametrize(("network", "options", "said"), FAULTS)
+def test_what_cannot_be_trained_is_said_in_one_line(network, options, said):
+    with pytest.raises(InputError, match=said) as error:
+        build_model(Model(network, options), 10, (8, 8, 1))
+    assert "\n" not in str(error.value)
+
+
+def test_arithmetic_of_another_type_needs_a_field_for_it():
+    with pytest.raises(InputError, match=r"model\.dtype='bfloat16': Plain has no field dtype"):
+        build_model(Model(Plain, dtype="bfloat16"), 10, (8, 8, 1))
+
+
+def test_a_name_leads_back_to_what_is_known_in_this_process():
+    experiment = Experiment(model=Model(Plain))
+    values = json.loads(json.dumps(to_dict(experiment)))
+    assert values["model"]["name"].endswith(":Plain")
+    assert from_dict(values) == experiment
+    values["model"]["name"] = "elsewhere:Plain"
+    assert from_dict(values).model.name == "elsewhere:Plain"
+    assert brought.bring(3) == 3
