@@ -9,18 +9,34 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxcnn import cli, models
-from jaxcnn.config import Experiment, Model, brought, from_dict, to_dict
+from jaxcnn.config import (
+    Augment,
+    Data,
+    Experiment,
+    Model,
+    Optim,
+    Schedule,
+    Train,
+    brought,
+    from_dict,
+    to_dict,
+)
+from jaxcnn.data.augment import make_training_batch
 from jaxcnn.errors import InputError
 from jaxcnn.models import build_model
+from jaxcnn.runs import group, network
 
 ROOT = Path(__file__).parents[1]
 TINY = '''
@@ -192,7 +208,7 @@ def test_killed_it_goes_on_with_the_same_bits(trained, tmp_path):
         assert summary(tmp_path / "killed")[key] == summary(tmp_path / "whole")[key]
 
 
-def test_a_changed_source_is_refused_on_resume_and_said_on_evaluation(trained, tmp_path):
+def test_a_changed_source_is_refused_on_resume_and_said_on_evaluation(tmp_path, caplog):
     (tmp_path / "tiny.py").write_text(TINY)
     command(tmp_path, "train", "tiny.py", "--workdir", "run")
     # What config() says is compared by itself; comments and docstrings are for people.
@@ -205,7 +221,8 @@ def test_a_changed_source_is_refused_on_resume_and_said_on_evaluation(trained, t
     said = command(tmp_path, "train", "tiny.py", "--workdir", "run", code=2)
     assert "TinyNet has changed since the run began: 'x = nn.relu(" in said
     assert "--accept-changes" in said
-    assert "TinyNet has changed" in command(tmp_path, "eval", "run", "--from", "tiny.py")
+    command(tmp_path, "eval", "run", "--from", "tiny.py")
+    assert "run: TinyNet has changed" in caplog.text
     said = command(tmp_path, "train", "tiny.py", "--workdir", "run", "--accept-changes")
     assert "TinyNet has changed" in said
     assert "has changed" not in command(tmp_path, "eval", "run", "--from", "tiny.py")
@@ -349,3 +366,130 @@ def test_a_name_leads_back_to_what_is_known_in_this_process():
     values["model"]["name"] = "elsewhere:Plain"
     assert from_dict(values).model.name == "elsewhere:Plain"
     assert brought.bring(3) == 3
+
+
+# ------------------------------------------------------------------- optimizers, augmentation
+
+DIGITS = Experiment(
+    data=Data("digits", train_limit=128, batch_size=32),
+    model=Model("mlp", {"hidden": (8,)}),
+    schedule=Schedule("constant", warmup_epochs=0),
+    train=Train(epochs=1),
+)
+SAME = [
+    (
+        Optim("adamw", peak_lr=0.01, weight_decay=0.1, clip_norm=1.0, sam_rho=0.05),
+        Optim("optax:adamw", peak_lr=0.01, weight_decay=0.1, clip_norm=1.0, sam_rho=0.05),
+    ),
+    (
+        Optim("sgd", peak_lr=0.1, weight_decay=1e-3, freeze=("fc1",)),
+        Optim(
+            "optax:sgd",
+            {"momentum": 0.9, "nesterov": True},
+            peak_lr=0.1,
+            weight_decay=1e-3,
+            freeze=("fc1",),
+        ),
+    ),
+    (
+        Optim("adamw", b1=0.8, peak_lr=0.01),
+        Optim(optax.scale_by_adam, {"b1": 0.8}, peak_lr=0.01),  # a direction
+    ),
+    (Optim("lion", b2=0.99, peak_lr=0.001), Optim(optax.lion, {"b2": 0.99}, peak_lr=0.001)),
+]
+
+
+def digest(experiment):
+    with tempfile.TemporaryDirectory() as folder:
+        return group.train_one(experiment, Path(folder) / "run")["params_sha256"]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), SAME)
+def test_an_optimizer_of_optax_is_the_one_that_has_a_name_here(ours, theirs):
+    runs = (replace(DIGITS, optim=optim) for optim in (ours, theirs))
+    assert len(set(map(digest, runs))) == 1
+
+
+@pytest.mark.parametrize("name", ["adabelief", "radam", "yogi", "lamb", "contrib.prodigy"])
+def test_whatever_optax_exports_can_be_trained_with(name):
+    optim = Optim(f"optax:{name}", peak_lr=0.01, weight_decay=1e-4)
+    program = group._Session(group.Listener(), None, None, False).program
+    assert program(replace(DIGITS, optim=optim), "alone").total_steps == 4
+
+
+def scalar(learning_rate):
+    return optax.GradientTransformation(lambda p: (), lambda g, s, p=None: (jnp.float32(0), s))
+
+
+def counting(learning_rate):
+    return optax.GradientTransformation(
+        lambda p: jnp.int32(0), lambda g, s, p=None: (g, s.astype(float))
+    )
+
+
+WRONG = [
+    ({"name": "optax:adabelif"}, r"Optax has no such optimizer; did you mean optax:adabelief\?"),
+    ({"name": "optax:os.system"}, "Optax has no such optimizer"),
+    ({"name": "optax:adam", "options": {"b3": 1}}, r"optim\.options\.b3=1: must be of b1, b2"),
+    (
+        {"name": "optax:adamw", "options": {"weight_decay": 0.1}},
+        r"weight_decay=0\.1: is no option; optim\.weight_decay is the field for it",
+    ),
+    ({"name": "optax:global_norm"}, "cannot be made"),
+    ({"name": "optax:lbfgs"}, "cannot update the parameters"),
+    ({"name": lambda learning_rate: 3}, "must make an optax.GradientTransformation, made a int"),
+    ({"name": scalar}, "updates of the parameters' shapes"),
+    ({"name": counting}, "a state of the shapes and types that it was given"),
+    ({"name": "mine:adam"}, r"optim\.name='mine:adam': was brought by a user"),
+    ({"name": "optax:adam", "momentum": 0.5}, r"optim\.momentum=0\.5: must be 0\.9"),
+    ({"name": "adamw", "options": {"b1": 0.5}}, "empty with optim.name='adamw'"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), WRONG)
+def test_an_optimizer_that_does_not_fit_is_said_in_one_line(fields, said):
+    with pytest.raises(InputError, match=said) as error:
+        network.build(replace(DIGITS, optim=Optim(**fields)), tuple("0123456789"), (8, 8, 1))
+    assert "\n" not in str(error.value)
+
+
+def mirrored(key, image, label):
+    return image[:, ::-1], label + 1
+
+
+def shifted(key, image, label):
+    return image + jax.random.uniform(key), label
+
+
+def test_own_functions_change_each_image_in_their_order_with_keys_of_their_own():
+    batch = {
+        "image": jnp.arange(2 * 3 * 3, dtype=jnp.uint8).reshape(2, 3, 3, 1),
+        "label": jnp.array([0, 1], jnp.int32),
+    }
+    plain = make_training_batch(Data(), Augment(), 4)(batch, jax.random.key(0))["image"]
+    own = Augment(own=(mirrored, shifted))
+    found = jax.jit(make_training_batch(Data(), own, 4))(batch, jax.random.key(0))
+    assert found["label"].tolist() == [1, 2]
+    moved = np.asarray(found["image"] - plain[:, :, ::-1])
+    assert (np.ptp(moved, axis=(1, 2)) < 1e-6).all()  # one shift for each image,
+    assert abs(moved[0, 0, 0] - moved[1, 0, 0]) > 1e-3  # and another for the other
+    mixed = make_training_batch(Data(), replace(own, mixup=1.0), 4)(batch, jax.random.key(0))
+    assert mixed["target"][:, 3].sum() == 0
+    assert mixed["target"][:, 1].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda key, image, label: (image[:1], label), r"must return image of shape \(3, 3, 1\)"),
+        (lambda key, image, label: (image, label * 1.0), "must return label of .* type int32"),
+        (lambda key, image, label: image, "augment.own=.*: "),
+        (lambda image: image, "augment.own=.*TypeError"),
+        ("mine:noise", "was brought by a user"),
+    ],
+)
+def test_an_own_function_that_does_not_fit_is_said_in_one_line(function, said):
+    batch = {"image": jnp.zeros((2, 3, 3, 1), jnp.uint8), "label": jnp.zeros(2, jnp.int32)}
+    with pytest.raises(InputError, match=said) as error:
+        make_training_batch(Data(), Augment(own=(function,)), 4)(batch, jax.random.key(0))
+    assert "\n" not in str(error.value)

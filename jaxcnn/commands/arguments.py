@@ -220,7 +220,9 @@ def _arguments(
             continue
         none = NoneType in get_args(inner)
         bare = get_args(inner)[0] if none else inner  # None is written last
+        choices: tuple[str, ...] = ()
         if Brought in get_args(bare):  # nobody types an object
+            choices = tuple(c for part in get_args(bare) for c in get_args(part))
             bare = str
         origin, parts = get_origin(bare), get_args(bare)
         text, flags = helps.get(field.name, ""), [_flag(name)]
@@ -240,6 +242,8 @@ def _arguments(
         else:
             many = origin is tuple
             settings |= _reading(parts[0] if many else bare, none, shown=none and bool(section))
+            if choices:
+                settings["metavar"] = f"{{{','.join((*choices, METAVARS[str]))}}}"
             if many:
                 settings["nargs"] = "*" if parts[-1] is ... else len(parts)
             if "place" in field.metadata:

@@ -67,6 +67,10 @@ class Command(arguments.Command):
         model = experiment.model
         if given.get("model.name", model.name) != model.name:  # the options are those of another
             experiment = replace(experiment, model=replace(model, options={}))
+        optim = experiment.optim
+        if given.get("optim.name", optim.name) != optim.name and optim.options:
+            name = "sgd"  # the name that is given comes later, with options of its own
+            experiment = replace(experiment, optim=replace(optim, name=name, options={}))
         return cls(given["file"], experiment=experiment)
 
     def more_help(self, given: Mapping[str, Any]) -> Sequence[Argument]:

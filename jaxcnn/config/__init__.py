@@ -196,6 +196,14 @@ class Augment(Checked, section="augment"):
     """Smallest and largest share of the area that is erased."""
     erasing_aspect: AtLeastOne = 3.3
     """Largest ratio of the long to the short side of what is erased."""
+    own: Annotated[
+        tuple[str | Brought, ...],
+        Accepts("a tuple of functions (key, image, label) -> (image, label)"),
+    ] = ()
+    """Functions of your own, (key, image, label) -> (image, label), which are applied to each
+    image (h, w, c) as the network sees it, in this order, after all changes above and before
+    mixup and CutMix. They are part of the compiled step; labels are whole numbers. Only Python can
+    set them."""
     mixup: NotNegative = 0.0
     """Alpha of mixup, such as 0.2: images are averaged with weights drawn from Beta(alpha, alpha)
     (Zhang et al. 2018)."""
@@ -204,7 +212,9 @@ class Augment(Checked, section="augment"):
     the two at random."""
 
     def __post_init__(self) -> None:
-        """Checks the fields and their relations."""
+        """Takes up functions that were brought, and checks the fields and their relations."""
+        if isinstance(self.own, tuple | list):
+            object.__setattr__(self, "own", tuple(map(bring, self.own)))
         super().__post_init__()
         accepted = f"False with augment.rand_augment={self.rand_augment}"
         self.require("trivial_augment", not (self.trivial_augment and self.rand_augment), accepted)
@@ -238,11 +248,19 @@ class Model(Checked, section="model"):
 class Optim(Checked, section="optim"):
     """The optimizer. Weight decay and trust ratios leave out biases and normalisation."""
 
-    name: Literal["sgd", "adamw", "lamb", "lars", "lion", "muon"] = "sgd"
+    name: (
+        Literal["sgd", "adamw", "lamb", "lars", "lion", "muon"]
+        | Annotated[str, Accepts("'optax:NAME'", lambda name: ":" in name)]
+        | Annotated[Brought, Accepts("a function that returns an optax.GradientTransformation")]
+    ) = "sgd"
     """SGD with momentum, AdamW (Loshchilov & Hutter 2019), LAMB (You et al. 2020), LARS (You et al.
     2017), Lion (Chen et al. 2023), or Muon (Jordan 2024; Liu et al. 2025), which orthogonalises the
     updates of kernels as matrices (h * w * i, o) and scales them as AdamW's; biases, normalisation,
-    depthwise kernels and the last layer are left to Adam."""
+    depthwise kernels and the last layer are left to Adam. optax:NAME is any other that Optax has,
+    such as optax:adabelief or optax:contrib.prodigy; in Python it may be a function of your own."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Settings of an optimizer of Optax or of your own, each as a name and a value; the learning
+    rate and weight decay have fields for them."""
     peak_lr: Positive = 0.1
     """The largest learning rate that the schedule reaches."""
     momentum: ShareBelowOne = 0.9
@@ -277,13 +295,27 @@ class Optim(Checked, section="optim"):
     in evaluation (a linear probe)."""
 
     def __post_init__(self) -> None:
-        """Checks the fields and their relations."""
+        """Takes up an optimizer that was brought, and checks the fields and their relations."""
+        object.__setattr__(self, "name", bring(self.name))
         super().__post_init__()
+        if self.is_from_outside:
+            for name in ("momentum", "nesterov", "b1", "b2"):
+                default = type(self).__dataclass_fields__[name].default
+                accepted = f"{default} with optim.name={self.name!r}, which has optim.options"
+                self.require(name, getattr(self, name) == default, accepted)
+        else:
+            accepted = f"empty with optim.name={self.name!r}, whose settings are fields"
+            self.require("options", not self.options, accepted)
         if self.schedule_free:
             accepted = "'sgd' or 'adamw' with optim.schedule_free"
             self.require("name", self.name in ("sgd", "adamw"), accepted)
             beta = "momentum" if self.name == "sgd" else "b1"
             self.require(beta, getattr(self, beta) > 0, "above 0 with optim.schedule_free")
+
+    @property
+    def is_from_outside(self) -> bool:
+        """Whether the optimizer is one of Optax's by its name there, or was brought."""
+        return ":" in str(self.name)
 
 
 @dataclass(frozen=True)
@@ -397,7 +429,7 @@ class Experiment(Checked):
     data: Data = Data()
     augment: Augment = Augment()
     model: Model = field(default_factory=Model)
-    optim: Optim = Optim()
+    optim: Optim = field(default_factory=Optim)
     schedule: Schedule = Schedule()
     train: Train = Train()
     devices: Devices = Devices()
