@@ -33,7 +33,8 @@ from jaxcnn.config import (
     from_dict,
     to_dict,
 )
-from jaxcnn.data.augment import make_training_batch
+from jaxcnn.data import own, sources
+from jaxcnn.data.augment import make_prepare, make_training_batch
 from jaxcnn.errors import InputError
 from jaxcnn.models import build_model
 from jaxcnn.runs import group, network
@@ -492,4 +493,167 @@ def test_an_own_function_that_does_not_fit_is_said_in_one_line(function, said):
     batch = {"image": jnp.zeros((2, 3, 3, 1), jnp.uint8), "label": jnp.zeros(2, jnp.int32)}
     with pytest.raises(InputError, match=said) as error:
         make_training_batch(Data(), Augment(own=(function,)), 4)(batch, jax.random.key(0))
+    assert "\n" not in str(error.value)
+
+
+# ----------------------------------------------------------------------------------- data
+
+MINE = '''
+import numpy as np
+
+from jaxcnn import from_arrays, from_source
+from jaxcnn.config import Data, Experiment, Model, Schedule, Train
+
+
+def stripes(n, seed):
+    """Horizontal (0) or vertical (1) stripes in noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    images = rng.integers(0, 100, (n, 8, 8, 1), np.uint8)
+    images[labels == 0, ::2] += 100
+    images[labels == 1, :, ::2] += 100
+    return images, labels
+
+
+def load(data):
+    return from_arrays(stripes(256, 0), stripes(64, 1), classes=("horizontal", "vertical"))
+
+
+class Items:
+    def __init__(self, n, seed):
+        self.images, self.labels = stripes(n, seed)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        return {"image": self.images[i], "label": int(self.labels[i])}
+
+
+def lazy(data):
+    return from_source(Items(256, 0), Items(64, 1), data, ("horizontal", "vertical"))
+
+
+def config():
+    return Experiment(
+        name="stripes",
+        data=Data(load, batch_size=32),
+        model=Model("mlp", {"hidden": (8,)}),
+        schedule=Schedule(warmup_epochs=0),
+        train=Train(epochs=6),
+    )
+'''
+
+
+@pytest.fixture(scope="module")
+def striped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "mine.py").write_text(MINE)
+    (folder / "lazy.py").write_text(MINE.replace("Data(load,", "Data(lazy,"))
+    command(folder, "train", "mine.py", "--workdir", "run")
+    return folder
+
+
+def test_own_data_are_learned_and_known_again(striped, tmp_path):
+    assert summary(striped / "run")["test_top1"] > 0.95  # the stripes are plain to see
+    about = json.loads((striped / "run" / "dataset.json").read_text())
+    assert (about["name"], about["classes"]) == ("mine:load", ["horizontal", "vertical"])
+    said = command(striped, "eval", "run", code=2)
+    assert "data.name='mine:load': was brought by a user" in said
+    top1 = summary(striped / "run")["test_top1"]
+    assert f"top-1 {top1:.2%}" in command(striped, "eval", "run", "--from", "mine.py")
+    changed = MINE.replace("stripes(64, 1)", "stripes(64, 2)")
+    (tmp_path / "mine.py").write_text(changed)
+    said = command(tmp_path, "eval", str(striped / "run"), "--from", "mine.py", code=2)
+    assert "not the data that" in said
+    assert (
+        "vertical"
+        in command(striped, "report", "run", "--from", "mine.py")
+        + (striped / "report.html").read_text()
+    )
+
+
+@pytest.mark.parametrize("workers", [None, 0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_random_access_source_gives_the_same_examples(striped, tmp_path, workers):
+    streaming = () if workers is None else ("--data.streaming", "True")
+    how = (*streaming, *(("--data.workers", "1") if workers else ()))
+    command(striped, "train", "lazy.py", "--workdir", str(tmp_path / "lazy"), *how)
+    if workers is None:
+        for key in ("params_sha256", "state_sha256"):
+            assert summary(tmp_path / "lazy")[key] == summary(striped / "run")[key]
+    assert summary(tmp_path / "lazy")["test_top1"] > 0.95
+
+
+PIXELS, LABELS = np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1])
+NO_DATA = [
+    ((PIXELS[0], LABELS), r"train labels: must be of shape \(8,\)"),
+    ((PIXELS[0, 0], LABELS), r"train images: must be of shape \(n, h, w, c\) or \(n, h, w\)"),
+    ((PIXELS[:0], LABELS[:0]), "not empty"),
+    ((PIXELS, LABELS[:3]), r"train labels: must be of shape \(4,\), one for each image, .*\(3,\)"),
+    ((PIXELS, LABELS - 1), "train labels: must be whole numbers in .* hold -1"),
+    ((PIXELS, LABELS * 10**6), "train labels: must be whole numbers in .* hold 1000000"),
+    ((PIXELS, LABELS + 0.5), "train labels: must be whole numbers in .* hold 0.5"),
+    ((PIXELS, LABELS * np.nan), "train labels: must be whole numbers in .* hold nan"),
+    ((PIXELS, ["a", "b", "a", "b"]), "train labels: must be whole numbers"),
+    ((PIXELS.astype(int) + 256, LABELS), "whole numbers from 0 to 255 .* are int64 beyond that"),
+    ((PIXELS.astype(float) * np.nan, LABELS), "train images: must be finite numbers"),
+    ((PIXELS.astype(complex), LABELS), "are complex128"),
+    ((np.full((4, 8, 8), "x"), LABELS), "are <U1"),
+]
+
+
+@pytest.mark.parametrize(("train", "said"), NO_DATA)
+def test_arrays_that_are_no_dataset_are_said_in_one_line(train, said):
+    with pytest.raises(InputError, match=said) as error:
+        own.from_arrays(train, (PIXELS, LABELS))
+    assert "\n" not in str(error.value)
+
+
+def test_arrays_fit_together():
+    with pytest.raises(InputError, match=r"must be 8x8x1 uint8 .* are 8x8x3 uint8"):
+        own.from_arrays((PIXELS, LABELS), (PIXELS.repeat(3, axis=3), LABELS))
+    with pytest.raises(InputError, match="must name 3 classes, for labels up to 2"):
+        own.from_arrays((PIXELS, LABELS), (PIXELS, LABELS + 1), ("a", "b"))
+    assert own.from_arrays((PIXELS, LABELS), (PIXELS, LABELS)).classes == ("0", "1")
+
+
+def test_floating_point_images_are_seen_as_they_are():
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 1))
+    dataset = own.from_arrays((images, LABELS), (images, LABELS))
+    seen = make_prepare(Data(mean=(0.5,), std=(2.0,)))(jnp.asarray(dataset.train.images))
+    np.testing.assert_allclose(seen, (images - 0.5) / 2, atol=1e-6)
+
+
+class Broken:
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return None
+
+
+WRONG_LOADERS = [
+    (lambda data: 3, "must return a jaxcnn.data.Dataset, .* returned a int"),
+    (lambda data: 1 / 0, "ZeroDivisionError"),
+    (lambda data: own.from_source([], [], data), "train: must have a length above 0"),
+    (lambda data: own.from_source(Broken(), Broken(), data), "must be .image, label., .* NoneType"),
+    (
+        lambda data: own.from_source([(PIXELS[0] * 1.0, 0)], [(PIXELS[0], 0)], data),
+        r"its image must be \(h, w, c\) or \(h, w\) in uint8, is \(8, 8, 1\) in float64",
+    ),
+    (
+        lambda data: own.from_source([(PIXELS[0], -1)], [(PIXELS[0], 0)], data),
+        "its label must be a whole number >= 0, is -1",
+    ),
+    (
+        lambda data: own.from_source([(PIXELS[0], 0)], [(PIXELS[0, :4], 0)], data),
+        r"data\.image_size=None: must be a size, since images differ: 4x8x1, 8x8x1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("load", "said"), WRONG_LOADERS)
+def test_a_function_that_gives_no_dataset_is_said_in_one_line(load, said):
+    with pytest.raises(InputError, match=said) as error:
+        sources.load(Data(load, batch_size=1))
     assert "\n" not in str(error.value)

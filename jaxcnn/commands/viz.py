@@ -70,6 +70,7 @@ def _draw(
     from jaxcnn import models
     from jaxcnn.analysis import gradcam, plots, summary, visualize
     from jaxcnn.data import augment
+    from jaxcnn.data.images import as_pixels
 
     pixels, truth = _looked_at(network, image_files)
     truth = [plots.legible(name) for name in truth]
@@ -88,7 +89,7 @@ def _draw(
     folder = workdir / "viz"
     folder.mkdir(exist_ok=True)
     made = ["kernels.png"]
-    visualize.save_classic_kernels(pixels[0], folder / made[-1])
+    visualize.save_classic_kernels(as_pixels(pixels)[0], folder / made[-1])
     layers = summary.summarize(network.model, shape)
     first = visualize.first_filters(network.variables["params"], layers)
     if first is not None:
@@ -105,9 +106,9 @@ def _draw(
     heats = jax.jit(lambda images: gradcam.grad_cam(apply, images, chosen))(seen)
     classes = [plots.legible(network.classes[int(i)]) for i in logits.argmax(axis=-1)]
     captions = [f"{a}\nseen as {b}" for a, b in zip(truth, classes, strict=True)]
-    shown = np.asarray(augment.fit(jnp.asarray(pixels, jnp.float32), network.experiment.data))
+    shown = augment.fit(jnp.asarray(as_pixels(pixels), jnp.float32), network.experiment.data)
     visualize.save_heat(
-        shown.astype(np.uint8),
+        np.asarray(shown).astype(np.uint8),
         np.asarray(heats),
         captions,
         folder / made[-1],

@@ -86,10 +86,14 @@ SeedsMode = Literal["auto", "map", "unroll", "vmap", "devices", "alone"]
 class Data(Checked, section="data"):
     """Where the images come from and how they reach the network."""
 
-    name: Annotated[str, Accepts("'digits' or the name of a TFDS dataset", bool)] = "digits"
+    name: (
+        Annotated[str, Accepts("'digits' or the name of a TFDS dataset", bool)]
+        | Annotated[Brought, Accepts("a function that returns a dataset")]
+    ) = "digits"
     """The dataset: "digits" (built in), "shapes" (generated figures), "synthetic" (generated noise,
     to measure speed), "folder" (your own image files), or a TFDS dataset that was prepared as
-    array_record."""
+    array_record. In Python it may be a function of your own, which takes this section, or nothing,
+    and returns a dataset, as jaxcnn.from_arrays and jaxcnn.from_source do."""
     dir: Folder | None = None
     """The folder of prepared TFDS datasets (None: TFDS_DATA_DIR, or else TFDS's default); for
     "folder", the one that holds train/CLASS/... and test/CLASS/... (or val/CLASS/...)."""
@@ -134,7 +138,8 @@ class Data(Checked, section="data"):
     """How many image files may be unreadable; they are reported and left out."""
 
     def __post_init__(self) -> None:
-        """Checks the fields and their relations."""
+        """Takes up a function that was brought, and checks the fields and their relations."""
+        object.__setattr__(self, "name", bring(self.name))
         super().__post_init__()
         self.require(
             "read_size",

@@ -139,7 +139,7 @@ def describe(data: Data, dataset: sources.Dataset) -> dict[str, Any]:
     own = _digests(dataset)
     train = dataset.train.files_sha256() if dataset.streamed else None
     return {
-        "name": data.name,
+        "name": str(data.name),
         "classes": list(dataset.classes),
         "image_shape": list(dataset.image_shape),
         "train_examples": len(dataset.train),
@@ -272,7 +272,7 @@ def import_weights(
     with as_input_error():
         variables = models.load_torch_weights(built.model, path, input_shape=built.input_shape)
     state = built.start_from(variables, jnp.int32(experiment.train.seed))
-    about = {"name": experiment.data.name, "classes": classes, "image_shape": image_shape}
+    about = {"name": str(experiment.data.name), "classes": classes, "image_shape": image_shape}
     with as_not_written(out), contextlib.closing(run_folder.RunFolder(out)) as run:
         if run_folder.holds_checkpoints(out):
             raise InputError(f"--out {out}: holds a run or weights already; give another folder")

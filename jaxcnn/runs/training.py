@@ -349,7 +349,7 @@ class Training:
         summary = {
             "name": self.experiment.name,
             "model": str(self.experiment.model.name),
-            "dataset": self.experiment.data.name,
+            "dataset": str(self.experiment.data.name),
             "seed": self.experiment.train.seed,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(arrays.params)),
             "memory_bytes": memory,

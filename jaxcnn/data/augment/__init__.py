@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from jaxcnn.config import Augment, Data
 from jaxcnn.config.brought import Brought, require_given
@@ -33,9 +33,10 @@ from jaxcnn.errors import InputError, as_input_error
 
 
 def make_prepare(data: Data) -> Callable[..., jax.Array]:
-    """Makes ``prepare(images, key=None, augment=None)``, from uint8 to normalised float32 images.
+    """Makes ``prepare(images, key=None, augment=None)``, from stored to normalised float32 images.
 
-    ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``. With a key,
+    ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``; images that
+    are stored as floating-point numbers are not divided. With a key,
     the random changes of ``augment`` are applied: random (resized) crop, rotation and zoom,
     pad-and-crop, flip, RandAugment or TrivialAugment and colour jitter on the pixels, whose
     surroundings are black, then cutout and random erasing on the normalised image.
@@ -43,9 +44,11 @@ def make_prepare(data: Data) -> Callable[..., jax.Array]:
     mean, std = (jnp.array(v, jnp.float32).reshape(1, 1, 1, -1) for v in (data.mean, data.std))
 
     def prepare(
-        images: UInt8[Array, "n h w c"], key: Key | None = None, augment: Augment | None = None
+        images: UInt8[Array, "n h w c"] | Float32[Array, "n h w c"],
+        key: Key | None = None,
+        augment: Augment | None = None,
     ) -> Images:
-        x = images.astype(jnp.float32) / 255.0
+        x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images
         if key is None or augment is None:
             return (fit(x, data) - mean) / std
         x = fitted_or_cropped(x, jax.random.fold_in(key, 2), data, augment)
