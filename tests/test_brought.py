@@ -281,6 +281,33 @@ def test_parameters_are_those_that_the_module_gives_them():
     np.testing.assert_array_equal(ends["Dense_0"], logits)
 
 
+class Deep(nn.Module):
+    num_classes: int
+    widths: tuple[int, ...] = (4, 4)
+    act: object = nn.relu
+
+    @nn.compact
+    def __call__(self, x):
+        for width in self.widths:
+            x = self.act(nn.Dense(width)(x))
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+def test_of_a_module_that_was_made_the_fields_are_options():
+    model = Model(Deep(num_classes=3, widths=(2, 3), act=nn.gelu))
+    assert model.options == {"widths": (2, 3)}
+    assert to_dict(Experiment(model=model))["model"]["name"].endswith(":Deep")
+    x = jnp.ones((1, 4, 4, 1))
+    built, direct = build_model(model, 3, (4, 4, 1)), Deep(3, (2, 3), nn.gelu)
+    variables = built.init(jax.random.key(0), x, train=False)
+    jax.tree.map(np.testing.assert_array_equal, variables, direct.init(jax.random.key(0), x))
+    np.testing.assert_array_equal(
+        built.apply(variables, x, train=False), direct.apply(variables, x)
+    )
+    with pytest.raises(InputError, match="has num_classes=3, must be 10"):
+        build_model(model, 10, (4, 4, 1))
+
+
 def make(call, **fields):
     return type("Net", (nn.Module,), {"__call__": nn.compact(call), "__annotations__": fields})
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from jaxcnn.config.brought import Brought, bring
+from jaxcnn.config.brought import Brought, bring, bring_network
 from jaxcnn.config.checked import Accepts, Checked, annotations, require, shown
 from jaxcnn.errors import InputError
 
@@ -245,7 +245,10 @@ class Model(Checked, section="model"):
 
     def __post_init__(self) -> None:
         """Takes up a network that was brought, and checks the fields."""
-        object.__setattr__(self, "name", bring(self.name))
+        name, fields = bring_network(self.name)
+        object.__setattr__(self, "name", name)
+        if fields:
+            object.__setattr__(self, "options", {**fields, **self.options})
         super().__post_init__()
 
 

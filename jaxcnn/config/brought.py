@@ -6,6 +6,7 @@ has been given the object, or has one in an installed package that offers it as 
 the group ``jaxcnn.plugins``. No name imports anything by itself.
 """
 
+import dataclasses
 import functools
 import importlib.metadata
 import inspect
@@ -77,6 +78,39 @@ def bring(value: Any) -> Any:
     return know(value, name_of(value))
 
 
+def bring_network(value: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns the same for a network; of a Linen module its class, and its fields as options.
+
+    Fields that no config could hold stay with the class, and so does the number of classes, which
+    must be that of the data.
+    """
+    if isinstance(value, type) or not _is_linen(type(value)):
+        return bring(value), {}
+    options: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        given = getattr(value, field.name)
+        if field.init and field.name not in ("parent", "name") and given is not field.default:
+            plain = field.name != "num_classes" and _is_option(given)
+            (options if plain else fixed)[field.name] = given
+    make: Any = type(value)
+    make = functools.partial(make, **fixed) if fixed else make
+    return know(make, name_of(value)), options
+
+
+def _is_option(value: Any) -> bool:
+    """Returns whether a config can hold a value as an option."""
+    if isinstance(value, tuple):
+        return all(_is_option(part) and not isinstance(part, tuple) for part in value)
+    return isinstance(value, bool | int | float | str)
+
+
+def _is_linen(kind: type) -> bool:
+    """Returns whether a class is one of Linen modules, without importing Flax."""
+    names = ((base.__module__, base.__name__) for base in kind.__mro__[1:])
+    return ("flax.linen.module", "Module") in names
+
+
 def know(target: Any, name: str) -> Brought:
     """Makes an object known by a name, in place of another of this name, and returns both."""
     known = Brought(target, name)
@@ -95,10 +129,7 @@ def know_networks(module: Mapping[str, Any]) -> None:
         module: its names and values.
     """
     for value in list(module.values()):
-        if isinstance(value, type) and any(
-            (base.__module__, base.__name__) == ("flax.linen.module", "Module")
-            for base in value.__mro__[1:]
-        ):
+        if isinstance(value, type) and _is_linen(value):
             know(value, name_of(value))
 
 
