@@ -1,7 +1,47 @@
 """jaxcnn: a JAX functional research framework for convolutional networks.
 
-Importing this package imports nothing heavy; take what you need from ``jaxcnn.ops``,
-``jaxcnn.layers``, ``jaxcnn.models``, ``jaxcnn.train`` or ``jaxcnn.runs``.
+Importing this package imports nothing heavy: what it offers is imported when it is first used.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from jaxcnn.config import Augment as Augment
+    from jaxcnn.config import Comparison as Comparison
+    from jaxcnn.config import Data as Data
+    from jaxcnn.config import Experiment as Experiment
+    from jaxcnn.config import Model as Model
+    from jaxcnn.config import Optim as Optim
+    from jaxcnn.config import Schedule as Schedule
+    from jaxcnn.config import Train as Train
+    from jaxcnn.data.own import from_arrays as from_arrays
+    from jaxcnn.data.own import from_source as from_source
+    from jaxcnn.data.sources import Dataset as Dataset
+    from jaxcnn.errors import InputError as InputError
+    from jaxcnn.models import create_model as create_model
+    from jaxcnn.models import list_models as list_models
+
+_CONFIG = ("Augment", "Comparison", "Data", "Experiment", "Model", "Optim", "Schedule", "Train")
+_FOUND_IN = {
+    **dict.fromkeys(_CONFIG, "jaxcnn.config"),
+    "Dataset": "jaxcnn.data.sources",
+    "InputError": "jaxcnn.errors",
+    "create_model": "jaxcnn.models",
+    "from_arrays": "jaxcnn.data.own",
+    "from_source": "jaxcnn.data.own",
+    "list_models": "jaxcnn.models",
+}
+__all__ = sorted(_FOUND_IN)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FOUND_IN:
+        raise AttributeError(f"module 'jaxcnn' has no attribute {name!r}")
+    return getattr(importlib.import_module(_FOUND_IN[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_FOUND_IN]

@@ -100,6 +100,7 @@ def of_comparison(comparison: Comparison, workdir: Path, listener: Listener) -> 
 
 
 def _row(arm: Arm, result: compare.ArmResult, is_first: bool) -> list[str]:
+    assert result.layers is not None  # the networks are those of the zoo
     field = result.layers.receptive_field
     frozen = ", ".join(arm.experiment.optim.freeze)
     return [

@@ -44,7 +44,9 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     for arm, caption in (("learned", "Learned"), ("random_both", "As drawn")):
         run = arms.read(workdir / arm / "seed0")
         params = trained.restore(run.path).state.params
-        first = visualize.first_filters(params, run.layers())
+        layers = run.layers()
+        assert layers is not None
+        first = visualize.first_filters(params, layers)
         assert first is not None
         path = workdir / f"{arm}.png"
         visualize.save_filters(*first, path)

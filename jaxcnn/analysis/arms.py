@@ -42,9 +42,11 @@ class FinishedRun:
         """The seed of everything random in the run."""
         return self.experiment.train.seed
 
-    def layers(self) -> summary.Summary:
-        """Returns the network's layers with their costs."""
+    def layers(self) -> summary.Summary | None:
+        """Returns the network's layers; None if it was brought, and is not at hand."""
         config, classes = self.experiment, len(self.dataset.classes)
+        if isinstance(config.model.name, str) and ":" in config.model.name:
+            return None
         shape = augment.input_shape(config.data, config.augment, self.dataset.image_shape)
         name, options = config.model.name, {**config.model.options, "dtype": config.model.dtype}
         return _summarize(models.create_model(name, num_classes=classes, **options), shape)
@@ -77,8 +79,8 @@ class Arm:
         values = [getattr(run.records[-1], field) for run in self.runs]
         return [np.nan if value is None else float(value) for value in values]
 
-    def layers(self) -> summary.Summary:
-        """Returns the network's layers with their costs."""
+    def layers(self) -> summary.Summary | None:
+        """Returns the network's layers with their costs, as of a run."""
         return self.runs[0].layers()
 
 

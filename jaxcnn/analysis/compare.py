@@ -26,9 +26,9 @@ class ArmResult:
     Attributes:
         name: name of the arm.
         seeds: the seeds of its runs.
-        layers: its network, layer by layer.
+        layers: its network, layer by layer; None where it was brought and is not at hand.
         parameters: number of learned parameters.
-        macs: multiply-accumulates for one image.
+        macs: multiply-accumulates for one image; NaN where the layers are not known.
         seconds: training time, mean over seeds.
         images_per_sec: speed of training: median over epochs, then over seeds.
         memory_bytes: memory planned for the training program, the data included; None if unknown.
@@ -49,9 +49,9 @@ class ArmResult:
 
     name: str
     seeds: tuple[int, ...]
-    layers: summary.Summary
+    layers: summary.Summary | None
     parameters: int
-    macs: int
+    macs: float
     seconds: float
     images_per_sec: float
     memory_bytes: int | None
@@ -168,7 +168,7 @@ def _result(
         seeds=arm.seeds,
         layers=layers,
         parameters=arm.runs[0].summary.parameters,
-        macs=layers.macs,
+        macs=layers.macs if layers else math.nan,
         seconds=float(np.mean([run.summary.seconds for run in arm.runs])),
         images_per_sec=float(np.median([np.median(r) if r else np.nan for r in rates])),
         memory_bytes=max((m for m in memory if m), default=None),

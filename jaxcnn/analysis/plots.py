@@ -389,6 +389,8 @@ def costs(comparison: ComparisonResult) -> list[tuple[str, Points, list[str]]]:
         ("multiply-accumulates for one image", [float(result.macs) for result in results]),
         ("training time, s", [result.seconds for result in results]),
     ):
+        if not all(map(math.isfinite, values)):
+            continue
         front = pareto(values, [result.accuracy.mean for result in results])
         points = {r.name: (x, in_percent(r.accuracy)) for r, x in zip(results, values, strict=True)}
         found.append((label, points, [results[i].name for i in front]))

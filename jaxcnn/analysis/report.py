@@ -89,7 +89,7 @@ def page(
         whole_matrix=len(classes) <= WIDEST_CONFUSION,
         mistakes=[(n, _mistakes(found, classes, images)) for n, found in held.items() if images],
         pictures=[(arm.name, files) for arm in arms if (files := _pictures(arm))],
-        layers=[summary.cells(result.layers) for result in comparison.results],
+        layers=[result.layers and summary.cells(result.layers) for result in comparison.results],
         layer_headers=summary.HEADERS,
         differences=[
             [field, *map(_word, values)]

@@ -157,8 +157,8 @@ def endpoint_fields(
     """Returns the theoretical receptive field of every endpoint, as :class:`Row` has it of layers.
 
     Args:
-        module: a model; ``module(x, train=False, endpoints=True)`` gives its endpoints by name,
-            of which those that are not a single array are left out.
+        module: a model, whose endpoints are those of :func:`jaxcnn.models.with_endpoints`; those
+            that are not a single array are left out.
         input_shape: ``(h, w, c)``.
 
     >>> from jaxcnn.models import create_model
@@ -169,7 +169,7 @@ def endpoint_fields(
     variables, _ = _abstract_variables(module, image)
 
     def forward(variables: Any, image: jax.Array) -> Any:
-        return module.apply(variables, image, train=False, endpoints=True)[1]
+        return models.with_endpoints(module, variables, image)[1]
 
     with ops.force_impl("lax"):
         jaxpr, shapes = jax.make_jaxpr(forward, return_shape=True)(variables, image)

@@ -24,7 +24,7 @@ def cells(comparison: ComparisonResult) -> list[list[str]]:
             "" if i == 0 else formats.difference(result.difference),
             "" if i == 0 else formats.p_value(result.p_adjusted),
             f"{result.parameters:,}",
-            formats.si(result.macs),
+            formats.UNKNOWN if math.isnan(result.macs) else formats.si(int(result.macs)),
             formats.duration(result.seconds),
             formats.UNKNOWN if math.isnan(speed := result.images_per_sec) else f"{speed:,.0f}",
             _memory(result),

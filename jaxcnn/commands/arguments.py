@@ -4,7 +4,8 @@ A command is a frozen dataclass. Each of its fields is an option of the same nam
 docstring below the field as its help. A field that is itself a dataclass is a section, whose fields
 are options with a prefix, as ``--optim.peak-lr``. The metadata of a field may say otherwise:
 ``{"place": NAME}`` makes it a positional argument, which the help calls by this name, and
-``{"spread": True}`` gives the fields of a section no prefix.
+``{"spread": True}`` gives the fields of a section no prefix; ``{"name": NAME}`` gives the option
+another name, such as ``from``, which no field of Python can have.
 
 Own code, since libraries that make command lines of dataclasses print boxes where one line is
 wanted, and tell what was wrong in no other way.
@@ -37,6 +38,7 @@ from typing import (
 
 import docstring_parser
 
+from jaxcnn.config.brought import Brought
 from jaxcnn.errors import InputError
 
 MOST_USED = "The options that are changed most often"
@@ -232,6 +234,10 @@ def _arguments(
         none = NoneType in get_args(inner)
         # None is written last.
         bare = functools.reduce(operator.or_, get_args(inner)[:-1]) if none else inner
+        choices: tuple[str, ...] = ()
+        if Brought in get_args(bare):  # nobody types an object
+            choices = tuple(c for part in get_args(bare) for c in get_args(part))
+            bare = str
         origin, parts = get_origin(bare), get_args(bare)
         text, flags = helps.get(field.name, ""), [_flag(name)]
         if value is not MISSING and "by default" not in text.lower():
@@ -250,6 +256,8 @@ def _arguments(
         else:
             many = origin is tuple
             settings |= _reading(parts[0] if many else bare, none, shown=none and bool(section))
+            if choices:
+                settings["metavar"] = f"{{{','.join((*choices, METAVARS[str]))}}}"
             if many:
                 settings["nargs"] = "*" if parts[-1] is ... else len(parts)
             if "place" in field.metadata:
@@ -305,7 +313,7 @@ def _fields(kind: Any, default: Any, section: str) -> Iterator[tuple[Any, str, A
             value = field.default_factory()
         if default is not None and value is not MISSING:
             value = getattr(default, field.name)
-        name = "" if "spread" in field.metadata else field.name
+        name = "" if "spread" in field.metadata else field.metadata.get("name", field.name)
         yield field, ".".join(filter(None, [section, name])), kinds[field.name], value
 
 

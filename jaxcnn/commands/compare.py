@@ -22,6 +22,8 @@ class Command(arguments.Command):
     """A file that defines config() -> Comparison; the first arm is the baseline."""
     seeds: int | None = None
     """How many seeds each arm is trained with; by default as many as the file says."""
+    accept_changes: bool = False
+    """Goes on although the source of something that was brought has changed since a run began."""
     workdir: Path | None = None
     """The folder of the run folders ARM/seedN; by default runs/NAME, with the file's name."""
 
@@ -46,7 +48,9 @@ def run(command: Command) -> int:
     runs = plan.comparison(comparison, workdir)
     with display.display(each_run=True) as listener:
         modes = together.Modes(workdir / "together.json")
-        outcome = group.train(runs, listener, modes=modes, grouping="faster")
+        outcome = group.train(
+            runs, listener, modes=modes, grouping="faster", accept_changes=command.accept_changes
+        )
     if not outcome.results:
         raise InputError(f"comparison {file}: every run diverged; lower optim.peak_lr")
     problems = [f"{path}: {reason}" for path, reason in outcome.diverged.items()]

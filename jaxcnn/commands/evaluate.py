@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxcnn.commands import arguments
+from jaxcnn.commands.parsing import bring_from
 from jaxcnn.config import Views
 
 
@@ -22,6 +23,8 @@ class Command(arguments.Command):
     data_dir: str | None = None
     """The folder of the data, of prepared TFDS datasets or of image files; by default the same as
     in training."""
+    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
+    """Python files with the network, or whatever else was brought to the run."""
     tta: Views = "none"
     """Test-time augmentation: averages the probabilities of the image and its mirror image (flip),
     of the four corners and the centre (five_crop), or of those and their mirror images
@@ -30,6 +33,8 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Evaluates the run and returns the exit code."""
+    bring_from(command.source)
+
     from jaxcnn.runs import display, evaluation
     from jaxcnn.train.selection import PREFIX
 

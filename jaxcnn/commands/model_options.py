@@ -6,11 +6,15 @@ has fields with literal defaults, explained under ``Attributes:`` in its docstri
 """
 
 import ast
+import inspect
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import docstring_parser
+
+from jaxcnn.config.brought import Brought
 
 FOLDER = Path(__file__).parents[1] / "models"
 SET_ELSEWHERE = {"num_classes", "dtype"}  # by the data and by model.dtype
@@ -44,6 +48,20 @@ def option_docs(name: str) -> dict[str, tuple[Any, str]]:
             text = re.sub(r":\w+:`([^`]*)`|``", r"\1", texts.get(field, ""))  # marks of Sphinx
             options[field] = ast.literal_eval(literal), " ".join(text.split())
     return options
+
+
+def brought_docs(brought: Brought) -> dict[str, tuple[Any, str]]:
+    """Returns the same of a network that was brought, as far as its docstring explains it."""
+    texts = {doc.arg_name: doc.description or "" for doc in _documented(brought.target)}
+    return {
+        name: (parameter.default, " ".join(texts.get(name, "").split()))
+        for name, parameter in inspect.signature(brought.target).parameters.items()
+        if name not in SET_ELSEWHERE | {"parent", "name"}
+    }
+
+
+def _documented(target: Any) -> Sequence[docstring_parser.common.DocstringParam]:
+    return docstring_parser.parse(getattr(target, "__doc__", "") or "").params
 
 
 def _constructor(name: str) -> tuple[str, str]:

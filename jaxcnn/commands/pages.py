@@ -22,6 +22,7 @@ def write_page(
 
     from jaxcnn.analysis import report
     from jaxcnn.data import sources
+    from jaxcnn.data.images import as_pixels
     from jaxcnn.runs import trained
     from jaxcnn.train import files
 
@@ -38,6 +39,6 @@ def write_page(
     def images(those: Sequence[int]) -> "np.ndarray":
         assert dataset is not None
         found = dataset.test.read(np.array(those))["image"]
-        return np.asarray(dataset.rendered(jnp.asarray(found)))
+        return as_pixels(np.asarray(dataset.rendered(jnp.asarray(found))))
 
     files.write_text(out, report.page(title, arms, held, images if dataset else None, problems))

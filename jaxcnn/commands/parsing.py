@@ -1,16 +1,17 @@
-"""Experiment and comparison files: Python files that define ``config()``."""
+"""Python files that are given to be run: experiments, comparisons, and what ``--from`` names."""
 
 import contextlib
 import difflib
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jaxcnn.config import Comparison, Experiment
+from jaxcnn.config.brought import FILE_MODULE, know_networks
 from jaxcnn.errors import InputError
 
 T = TypeVar("T")
@@ -39,7 +40,31 @@ def load_comparison(path: Path) -> Comparison:
 
 def _load(path: Path, kind: type[T]) -> T:
     """Returns what the ``config()`` of a Python file returns."""
-    what = f"{kind.__name__.lower()} {path}"
+    found: T = _run(path, f"{kind.__name__.lower()} {path}", kind)
+    return found
+
+
+def bring_from(paths: Sequence[Path]) -> None:
+    """Runs Python files, so that the objects that they bring are known by their names.
+
+    These are the networks that they define or import, and whatever else the experiment holds that
+    their ``config()`` returns, where they have one.
+
+    Raises:
+        InputError: no such file, or one that fails.
+    """
+    for path in paths:
+        _run(path, f"--from {path}")
+
+
+def _run(path: Path, what: str, kind: type | None = None) -> Any:
+    """Runs a Python file, and returns what its ``config()`` returns.
+
+    Args:
+        path: the file.
+        what: what it is called in errors.
+        kind: what config() must return; None if there need not be one.
+    """
     if not path.exists():
         near = difflib.get_close_matches(
             path.stem, [p.stem for p in path.parent.glob("*.py")], n=1, cutoff=0.5
@@ -47,15 +72,20 @@ def _load(path: Path, kind: type[T]) -> T:
         hint = f"; did you mean {path.parent / near[0]}.py?" if near else ""
         raise InputError(f"{what}: no such file{hint}")
     if path.suffix != ".py" or not path.is_file() or path.stat().st_size > LARGEST:
-        raise InputError(f"{what}: must be a Python file that defines config()")
-    module = ModuleType("experiment")
-    module.__file__ = str(path)
+        must = "that defines config()" if kind else "that defines what was brought"
+        raise InputError(f"{what}: must be a Python file {must}")
+    module = ModuleType(f"{FILE_MODULE}{path.resolve()}")
+    module.__file__ = str(path.resolve())
+    sys.modules[module.__name__] = module  # where Python looks for the names of its classes
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.append(str(path.resolve().parent))  # its own modules, behind all others
     try:
         with _undone():
             code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
             exec(code, vars(module))
-            found = module.config()
-            fits = isinstance(found, kind)
+            know_networks(vars(module))
+            found = module.config() if kind or hasattr(module, "config") else None
+            fits = kind is None or isinstance(found, kind)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the file does, such as sys.exit
@@ -65,7 +95,7 @@ def _load(path: Path, kind: type[T]) -> T:
             found.close()  # else Python would warn that nobody awaited it
         hint = f"; use `jaxcnn compare {path}`" if isinstance(found, Comparison) else ""
         raise InputError(
-            f"{what}: config() must return a jaxcnn.config.{kind.__name__}, "
+            f"{what}: config() must return a jaxcnn.config.{kind and kind.__name__}, "
             f"returned {type(found).__name__}{hint}"
         )
     return found

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jaxcnn.commands import arguments
+from jaxcnn.commands.parsing import bring_from
 from jaxcnn.errors import InputError
 from jaxcnn.text import complain, printable
 
@@ -36,6 +37,8 @@ class Command(arguments.Command):
     """Prints a list of objects in JSON: file, and classes with class and probability."""
     csv: bool = False
     """Prints a table of comma-separated values: file, rank, class, probability."""
+    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
+    """Python files with the network, or whatever else was brought to the run."""
     resize: bool = False
     """No longer needed: every image is brought to the dataset's size anyway."""
 
@@ -47,6 +50,8 @@ def run(command: Command) -> int:
     if command.json and command.csv:
         raise InputError("--json: gives another output than --csv; leave one of them out")
     images = [path for given in command.images for path in _files(given)]
+    bring_from(command.source)
+
     from jaxcnn.runs import display, trained
 
     waiting = f"classifying {len(images):,} images"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxcnn.commands import arguments, pages
+from jaxcnn.commands.parsing import bring_from
 from jaxcnn.errors import InputError
 from jaxcnn.text import complain
 
@@ -19,6 +20,8 @@ class Command(arguments.Command):
     data_dir: str | None = None
     """The folder of the data, of prepared TFDS datasets or of image files; by default the same as
     in training."""
+    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
+    """Python files with the network, or whatever else was brought to the run."""
     title: str | None = None
     """The heading of the page; by default the names of the folders."""
 
@@ -32,6 +35,7 @@ def run(command: Command) -> int:
     from jaxcnn.analysis import arms
     from jaxcnn.runs import evaluation
 
+    bring_from(command.source)
     read, problems = arms.read_all(arms.find(paths))
     if not read:
         raise InputError(f"report: none of {len(problems)} runs can be reported; {problems[0]}")

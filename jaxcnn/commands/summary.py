@@ -1,9 +1,15 @@
 """``jaxcnn summary``: a model's layers, shapes, parameters and multiply-accumulates."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxcnn.commands import arguments
+from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.errors import as_input_error
+
+if TYPE_CHECKING:
+    import flax.linen as nn
 from jaxcnn.runs import display
 
 
@@ -12,11 +18,13 @@ class Command(arguments.Command):
     """Shows every layer's output shape, parameters, MACs and receptive field."""
 
     model: str = field(metadata={"place": "MODEL"})
-    """A name from `jaxcnn list`."""
+    """A name from `jaxcnn list`, or an experiment file, whose network is shown on its data."""
     input: tuple[int, int, int] | None = None
-    """Height, width and channels; by default those that the model was published for."""
+    """Height, width and channels; by default those that the model was published for, or those of
+    the experiment."""
     num_classes: int | None = None
-    """How many logits the model has; by default 1000, and 10 for images under 64x64."""
+    """How many logits the model has; by default 1000, and 10 for images under 64x64, or as many as
+    the experiment's data have classes."""
 
 
 def run(command: Command) -> int:
@@ -24,6 +32,10 @@ def run(command: Command) -> int:
     from jaxcnn import models
     from jaxcnn.analysis import summary
 
+    if command.model.endswith(".py"):
+        model, shape = _of_experiment(command)
+        display.console().print(summary.render(summary.summarize(model, shape)))
+        return 0
     with as_input_error():
         shape = command.input or models.standard_input(command.model)
         classes = command.num_classes
@@ -34,3 +46,20 @@ def run(command: Command) -> int:
         found = summary.summarize(model, shape)
     display.console().print(summary.render(found))
     return 0
+
+
+def _of_experiment(command: Command) -> "tuple[nn.Module, tuple[int, int, int]]":
+    """Returns the network of an experiment file, and the images that it sees."""
+    experiment = load_experiment(Path(command.model))
+
+    from jaxcnn import models
+    from jaxcnn.data import augment, sources
+
+    shape, classes = command.input, command.num_classes
+    if shape is None or classes is None:
+        dataset = sources.load(experiment.data)
+        shape = shape or augment.input_shape(
+            experiment.data, experiment.augment, dataset.image_shape
+        )
+        classes = classes or len(dataset.classes)
+    return models.build_model(experiment.model, classes, shape), shape

@@ -36,6 +36,8 @@ class Command(arguments.Command):
     select_on: Literal["auto", "test"] = "auto"
     """What the best trial is chosen by: the validation set (auto), or the test set, whose accuracy
     is then an optimistic estimate. Short for train.select_on."""
+    accept_changes: bool = False
+    """Goes on although the source of something that was brought has changed since a run began."""
     workdir: Path | None = None
     """The folder of the run folders; by default runs/sweep_NAME, with the file's name."""
 
@@ -61,7 +63,9 @@ def run(command: Command) -> int:
         runs = aside.put_aside(runs, listener, sweep=True)
         split = aside.common_split(runs)
         modes = together.Modes(workdir / "together.json")
-        outcome = group.train(runs, listener, modes=modes, skip_unfit=True)
+        outcome = group.train(
+            runs, listener, modes=modes, skip_unfit=True, accept_changes=command.accept_changes
+        )
     if len(outcome.refused) == len(runs):
         raise InputError(outcome.refused[runs[0].folder])
     rows: list[dict[str, Any]] = []

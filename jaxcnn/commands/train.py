@@ -8,9 +8,10 @@ from typing import Any, Self
 
 from jaxcnn.commands import arguments
 from jaxcnn.commands.arguments import Argument
-from jaxcnn.commands.model_options import option_docs
-from jaxcnn.commands.parsing import load_experiment
+from jaxcnn.commands.model_options import brought_docs, option_docs
+from jaxcnn.commands.parsing import bring_from, load_experiment
 from jaxcnn.config import Distributed, Experiment
+from jaxcnn.config.brought import Brought
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.text import complain
 
@@ -48,6 +49,10 @@ class Command(arguments.Command):
     init_from: str | None = None
     """A run or imported weights to start from, short for --model.init-from; by default what the
     experiment says."""
+    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
+    """Python files with what was brought to other runs: those to start from, or to learn from."""
+    accept_changes: bool = False
+    """Goes on although the source of something that was brought has changed since a run began."""
     profile: str | None = None
     """The steps that jax.profiler traces into the run folder, such as 10:20 for the steps 10 to
     19; by default none."""
@@ -63,13 +68,17 @@ class Command(arguments.Command):
         model = experiment.model
         if given.get("model.name", model.name) != model.name:  # the options are those of another
             experiment = replace(experiment, model=replace(model, options={}))
+        optim = experiment.optim
+        if given.get("optim.name", optim.name) != optim.name and optim.options:
+            name = "sgd"  # the name that is given comes later, with options of its own
+            experiment = replace(experiment, optim=replace(optim, name=name, options={}))
         return cls(given["file"], experiment=experiment)
 
     def more_help(self, given: Mapping[str, Any]) -> Sequence[Argument]:
         """Returns the options of the experiment's model."""
         name = given.get("model.name", self.experiment.model.name)
         with as_input_error():
-            known = option_docs(name)
+            known = brought_docs(name) if isinstance(name, Brought) else option_docs(name)
         about, rows = f'The options of {name}; a tuple is written "(8, 16)".', []
         for option, (default, text) in known.items():
             value = str(self.experiment.model.options.get(option, default))
@@ -82,6 +91,7 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Trains the experiment and returns the exit code."""
+    bring_from(command.source)
     profile, count, experiment = _steps(command.profile), command.seeds, command.experiment
     if count is not None and profile is not None:
         raise InputError(f"--profile {command.profile}: traces one run; leave --seeds out")
@@ -105,12 +115,20 @@ def run(command: Command) -> int:
                 experiment, usual, say if processes.is_first() else len, inside
             )
         if count is None:
-            result = group.train_one(experiment, workdir, listener, profile=profile)
+            result = group.train_one(
+                experiment,
+                workdir,
+                listener,
+                profile=profile,
+                accept_changes=command.accept_changes,
+            )
         else:
             files.check_writable(workdir / "seeds.json")
             runs = plan.seeds(experiment, workdir, count)
             modes = together.Modes(workdir / "together.json")
-            outcome = group.train(runs, listener, modes=modes, grouping="all")
+            outcome = group.train(
+                runs, listener, modes=modes, grouping="all", accept_changes=command.accept_changes
+            )
             result, diverged = plan.write_seeds(experiment.name, outcome, workdir), outcome.diverged
     if processes.is_first():
         display.show(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxcnn.commands import arguments
+from jaxcnn.commands.parsing import bring_from
 from jaxcnn.errors import InputError
 from jaxcnn.text import complain
 
@@ -34,6 +35,8 @@ class Command(arguments.Command):
     endpoint: str | None = None
     """The endpoint whose feature maps and Grad-CAM are drawn; by default the last of those with
     the smallest maps."""
+    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
+    """Python files with the network, or whatever else was brought to the run."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The latest checkpoint, or the one with the best accuracy on the validation set, or without
     one on the test set."""
@@ -44,6 +47,7 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Draws the pictures and returns the exit code."""
+    bring_from(command.source)
     from jaxcnn.analysis import arms
     from jaxcnn.runs import trained
 
@@ -65,15 +69,15 @@ def _draw(workdir: Path, network: "Trained", command: Command) -> list[str]:
     import jax.numpy as jnp
     import numpy as np
 
+    from jaxcnn import models
     from jaxcnn.analysis import gradcam, plots, summary, visualize
     from jaxcnn.data import augment
+    from jaxcnn.data.images import as_pixels
 
     endpoint = command.endpoint
     pixels, truth = _looked_at(network, command.image, command.data_dir)
     truth = [plots.legible(name) for name in truth]
-    apply: Any = functools.partial(
-        network.model.apply, network.variables, train=False, endpoints=True
-    )
+    apply: Any = functools.partial(models.with_endpoints, network.model, network.variables)
     shape = network.input_shape
     shapes = jax.eval_shape(apply, jax.ShapeDtypeStruct((1, *shape), jnp.float32))[1]
     spatial = [name for name, value in shapes.items() if getattr(value, "ndim", 0) == 4]
@@ -88,7 +92,7 @@ def _draw(workdir: Path, network: "Trained", command: Command) -> list[str]:
     folder = workdir / "viz"
     folder.mkdir(exist_ok=True)
     made = ["kernels.png"]
-    visualize.save_classic_kernels(pixels[0], folder / made[-1])
+    visualize.save_classic_kernels(as_pixels(pixels)[0], folder / made[-1])
     layers = summary.summarize(network.model, shape)
     first = visualize.first_filters(network.variables["params"], layers)
     if first is not None:
@@ -97,16 +101,17 @@ def _draw(workdir: Path, network: "Trained", command: Command) -> list[str]:
     if not spatial:
         return made
     chosen = endpoint or visualize.deepest({name: ends[name] for name in spatial})
-    made.append(f"features_{chosen}.png")
+    part = chosen.replace("/", "_")
+    made.append(f"features_{part}.png")
     title = f"{chosen} of {truth[0]}: {'x'.join(map(str, ends[chosen].shape[1:]))}"
     visualize.save_feature_maps(np.asarray(ends[chosen][0]), folder / made[-1], title)
-    made.append(f"gradcam_{chosen}.png")
+    made.append(f"gradcam_{part}.png")
     heats = jax.jit(lambda images: gradcam.grad_cam(apply, images, chosen))(seen)
     classes = [plots.legible(network.classes[int(i)]) for i in logits.argmax(axis=-1)]
     captions = [f"{a}\nseen as {b}" for a, b in zip(truth, classes, strict=True)]
-    shown = np.asarray(augment.fit(jnp.asarray(pixels, jnp.float32), network.experiment.data))
+    shown = augment.fit(jnp.asarray(as_pixels(pixels), jnp.float32), network.experiment.data)
     visualize.save_heat(
-        shown.astype(np.uint8),
+        np.asarray(shown).astype(np.uint8),
         np.asarray(heats),
         captions,
         folder / made[-1],

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
+from jaxcnn.config.brought import Brought, bring, bring_network
 from jaxcnn.config.checked import Accepts, Checked, annotations, require, shown
 from jaxcnn.errors import InputError
 
@@ -91,10 +92,14 @@ SeedsMode = Literal["auto", "map", "unroll", "vmap", "devices", "alone"]
 class Data(Checked, section="data"):
     """Where the images come from and how they reach the network."""
 
-    name: Annotated[str, Accepts("'digits' or the name of a TFDS dataset", bool)] = "digits"
+    name: (
+        Annotated[str, Accepts("'digits' or the name of a TFDS dataset", bool)]
+        | Annotated[Brought, Accepts("a function that returns a dataset")]
+    ) = "digits"
     """The dataset: "digits" (built in), "shapes" (generated figures), "synthetic" (generated noise,
     to measure speed), "folder" (your own image files), or a TFDS dataset that was prepared as
-    array_record."""
+    array_record. In Python it may be a function of your own, which takes this section, or nothing,
+    and returns a dataset, as jaxcnn.from_arrays and jaxcnn.from_source do."""
     dir: Folder | None = None
     """The folder of prepared TFDS datasets (None: TFDS_DATA_DIR, or else TFDS's default); for
     "folder", the one that holds train/CLASS/... and test/CLASS/... (or val/CLASS/...), or
@@ -151,7 +156,8 @@ class Data(Checked, section="data"):
     """How many image files may be unreadable; they are reported and left out."""
 
     def __post_init__(self) -> None:
-        """Checks the fields and their relations."""
+        """Takes up a function that was brought, and checks the fields and their relations."""
+        object.__setattr__(self, "name", bring(self.name))
         super().__post_init__()
         self.require(
             "read_size",
@@ -215,6 +221,14 @@ class Augment(Checked, section="augment"):
     """Smallest and largest share of the area that is erased."""
     erasing_aspect: AtLeastOne = 3.3
     """Largest ratio of the long to the short side of what is erased."""
+    own: Annotated[
+        tuple[str | Brought, ...],
+        Accepts("a tuple of functions (key, image, label) -> (image, label)"),
+    ] = ()
+    """Functions of your own, (key, image, label) -> (image, label), which are applied to each
+    image (h, w, c) as the network sees it, in this order, after all changes above and before
+    mixup and CutMix. They are part of the compiled step; labels are whole numbers. Only Python can
+    set them."""
     mixup: NotNegative = 0.0
     """Alpha of mixup, such as 0.2: images are averaged with weights drawn from Beta(alpha, alpha)
     (Zhang et al. 2018)."""
@@ -223,7 +237,9 @@ class Augment(Checked, section="augment"):
     the two at random."""
 
     def __post_init__(self) -> None:
-        """Checks the fields and their relations."""
+        """Takes up functions that were brought, and checks the fields and their relations."""
+        if isinstance(self.own, tuple | list):
+            object.__setattr__(self, "own", tuple(map(bring, self.own)))
         super().__post_init__()
         accepted = f"False with augment.rand_augment={self.rand_augment}"
         self.require("trivial_augment", not (self.trivial_augment and self.rand_augment), accepted)
@@ -233,8 +249,11 @@ class Augment(Checked, section="augment"):
 class Model(Checked, section="model"):
     """The network to train."""
 
-    name: Annotated[str, Accepts("a name of `jaxcnn list`")] = "lenet5"
-    """The network's name; `jaxcnn list` shows all."""
+    name: Annotated[
+        str | Brought, Accepts("a name of `jaxcnn list`, or a Linen module or its class")
+    ] = "lenet5"
+    """The network's name; `jaxcnn list` shows all. In Python also a network of your own: a Linen
+    module or its class, or a function of the options that returns a module."""
     options: Mapping[str, Option] = field(default_factory=dict)
     """Settings of the network that differ from its defaults, each as a name and a value: dropout
     0.2."""
@@ -244,16 +263,32 @@ class Model(Checked, section="model"):
     """The folder of a run, or of imported weights, to start from. The last layer starts afresh if
     the number of classes differs."""
 
+    def __post_init__(self) -> None:
+        """Takes up a network that was brought, and checks the fields."""
+        name, fields = bring_network(self.name)
+        object.__setattr__(self, "name", name)
+        if fields:
+            object.__setattr__(self, "options", {**fields, **self.options})
+        super().__post_init__()
+
 
 @dataclass(frozen=True)
 class Optim(Checked, section="optim"):
     """The optimizer. Weight decay and trust ratios leave out biases and normalisation."""
 
-    name: Literal["sgd", "adamw", "lamb", "lars", "lion", "muon"] = "sgd"
+    name: (
+        Literal["sgd", "adamw", "lamb", "lars", "lion", "muon"]
+        | Annotated[str, Accepts("'optax:NAME'", lambda name: ":" in name)]
+        | Annotated[Brought, Accepts("a function that returns an optax.GradientTransformation")]
+    ) = "sgd"
     """SGD with momentum, AdamW (Loshchilov & Hutter 2019), LAMB (You et al. 2020), LARS (You et al.
     2017), Lion (Chen et al. 2023), or Muon (Jordan 2024; Liu et al. 2025), which orthogonalises the
     updates of kernels as matrices (h * w * i, o) and scales them as AdamW's; biases, normalisation,
-    depthwise kernels and the last layer are left to Adam."""
+    depthwise kernels and the last layer are left to Adam. optax:NAME is any other that Optax has,
+    such as optax:adabelief or optax:contrib.prodigy; in Python it may be a function of your own."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Settings of an optimizer of Optax or of your own, each as a name and a value; the learning
+    rate and weight decay have fields for them."""
     peak_lr: Positive = 0.1
     """The largest learning rate that the schedule reaches."""
     momentum: ShareBelowOne = 0.9
@@ -288,13 +323,27 @@ class Optim(Checked, section="optim"):
     in evaluation (a linear probe)."""
 
     def __post_init__(self) -> None:
-        """Checks the fields and their relations."""
+        """Takes up an optimizer that was brought, and checks the fields and their relations."""
+        object.__setattr__(self, "name", bring(self.name))
         super().__post_init__()
+        if self.is_from_outside:
+            for name in ("momentum", "nesterov", "b1", "b2"):
+                default = type(self).__dataclass_fields__[name].default
+                accepted = f"{default} with optim.name={self.name!r}, which has optim.options"
+                self.require(name, getattr(self, name) == default, accepted)
+        else:
+            accepted = f"empty with optim.name={self.name!r}, whose settings are fields"
+            self.require("options", not self.options, accepted)
         if self.schedule_free:
             accepted = "'sgd' or 'adamw' with optim.schedule_free"
             self.require("name", self.name in ("sgd", "adamw"), accepted)
             beta = "momentum" if self.name == "sgd" else "b1"
             self.require(beta, getattr(self, beta) > 0, "above 0 with optim.schedule_free")
+
+    @property
+    def is_from_outside(self) -> bool:
+        """Whether the optimizer is one of Optax's by its name there, or was brought."""
+        return ":" in str(self.name)
 
 
 @dataclass(frozen=True)
@@ -413,7 +462,7 @@ class Experiment(Checked):
     data: Data = Data()
     augment: Augment = Augment()
     model: Model = field(default_factory=Model)
-    optim: Optim = Optim()
+    optim: Optim = field(default_factory=Optim)
     schedule: Schedule = Schedule()
     train: Train = Train()
     devices: Devices = Devices()
@@ -512,7 +561,42 @@ RESUME_MAY_CHANGE = frozenset(
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """Returns the experiment as plain dicts, tuples and scalars, ready for JSON."""
-    return dataclasses.asdict(experiment)
+    plain: dict[str, Any] = _plain(experiment)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Brought):
+        return value.name
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: _plain(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
+
+
+def brought_in(experiment: Experiment) -> dict[str, Brought]:
+    """Returns the objects that an experiment holds, by the fields that hold them.
+
+    >>> brought_in(Experiment())
+    {}
+    """
+
+    def of(value: Any, name: str) -> dict[str, Brought]:
+        if isinstance(value, Brought):
+            return {name: value}
+        inner: dict[str, Any] = {}
+        if dataclasses.is_dataclass(value):
+            inner = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        elif isinstance(value, tuple):
+            inner = {str(place): part for place, part in enumerate(value)}
+        found: dict[str, Brought] = {}
+        for key, part in inner.items():
+            found |= of(part, f"{name}.{key}" if name else key)
+        return found
+
+    return of(experiment, "")
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:

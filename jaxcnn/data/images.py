@@ -121,6 +121,15 @@ def fit_array(image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit) ->
     return _array(fitted(picture, image_shape[:2], fit))
 
 
+def as_pixels(images: np.ndarray) -> np.ndarray:
+    """Returns images ``(n, h, w, c)`` in uint8 to be shown; floating-point ones are stretched."""
+    if images.dtype == np.uint8:
+        return images
+    low = images.min(axis=(1, 2, 3), keepdims=True)
+    span = images.max(axis=(1, 2, 3), keepdims=True) - low
+    return (255 * (images - low) / np.where(span > 0, span, 1)).round().astype(np.uint8)
+
+
 def fitted(picture: "Picture", size: tuple[int, int], fit: Fit) -> "Picture":
     """Brings a picture to a height and width, bilinearly; one of that size stays as it is.
 

@@ -183,11 +183,12 @@ def find(
     given = config.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     folder = Path(given).expanduser()
     # NAME, or NAME/CONFIG as in emnist/letters
-    known = re.fullmatch(r"\w+(/[\w.+-]+)?", config.name) and ".." not in config.name
-    versions = prepared.versions(folder / config.name) if known else []
+    name = str(config.name)
+    known = re.fullmatch(r"\w+(/[\w.+-]+)?", name) and ".." not in name
+    versions = prepared.versions(folder / name) if known else []
     if not versions:
-        raise InputError(_not_prepared(config.name, folder, others))
-    where = f"data.name={config.name!r}: {printable(str(folder / config.name))}"
+        raise InputError(_not_prepared(name, folder, others))
+    where = f"data.name={config.name!r}: {printable(str(folder / name))}"
     try:
         found = prepared.read(versions[-1])
     except InputError as error:

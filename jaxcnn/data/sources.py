@@ -136,7 +136,13 @@ def load(config: Data) -> Dataset:
         InputError: the dataset is unknown, not prepared, not a set of equally sized images with
             one label each, or smaller than the config asks for.
     """
-    dataset = BUILT_IN[config.name](config) if config.name in BUILT_IN else _tfds(config)
+    if ":" in str(config.name):
+        from jaxcnn.data import own
+
+        dataset = own.load(config)
+    else:
+        name = str(config.name)
+        dataset = BUILT_IN[name](config) if name in BUILT_IN else _tfds(config)
     _check_names(dataset.classes, config)
     if config.train_limit is not None:
         if config.train_limit > len(dataset.train):

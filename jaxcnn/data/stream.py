@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.config.brought import FILE_MODULE
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
@@ -195,6 +196,11 @@ def _prefetched(reader: Any, start: int, workers: int | None) -> Any:
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     elements = grain.MapDataset.source(reader)[start:].to_iter_dataset(read)
     if workers:
+        import cloudpickle  # with which Grain hands the source to its processes
+
+        for name, module in list(sys.modules.items()):
+            if name.startswith(FILE_MODULE):  # which they could not import
+                cloudpickle.register_pickle_by_value(module)
         elements = elements.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
             worker_init_fn=_begin_worker,

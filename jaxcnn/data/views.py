@@ -6,15 +6,13 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Float32, UInt8
 
 from jaxcnn.config import Data, Views
 from jaxcnn.data import augment
 
 
-def make_views(
-    data: Data, views: Views
-) -> Callable[[UInt8[Array, "n h w c"]], Float[Array, "views n _ _ c"]]:
+def make_views(data: Data, views: Views) -> Callable[[jax.Array], Float[Array, "views n _ _ c"]]:
     """Makes ``prepare(images)``: uint8 to normalised float32 views of the size the network sees.
 
     ``"flip"`` is the image and its mirror image. ``"five_crop"`` is four corners and the centre of
@@ -23,7 +21,9 @@ def make_views(
     """
     prepare = augment.make_prepare(data)
 
-    def prepared(images: UInt8[Array, "n h w c"]) -> Float[Array, "views n _ _ c"]:
+    def prepared(
+        images: UInt8[Array, "n h w c"] | Float32[Array, "n h w c"],
+    ) -> Float[Array, "views n _ _ c"]:
         if views.endswith("crop"):
             _, h, w, _ = images.shape
             seen = augment.fitted_size(h, w, data)

@@ -9,11 +9,12 @@ with auxiliary heads. Every family but the small ones (``mlp``, ``lenet5``, ``co
 the backward pass instead of storing their activations.
 """
 
+import contextlib
 import difflib
 import fnmatch
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.config import MOST_CLASSES, Model
+from jaxcnn.config.brought import Brought, require_given
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.models import (
@@ -38,6 +40,7 @@ from jaxcnn.models import (
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v3,
+    own,
     preact_resnet,
     regnet,
     resnet,
@@ -65,6 +68,7 @@ __all__ = [
     "standard_classes",
     "standard_input",
     "standard_normalization",
+    "with_endpoints",
 ]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -223,11 +227,11 @@ def model_options(name: str) -> dict[str, Any]:
     }
 
 
-def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
+def create_model(name: str | Brought, *, num_classes: int, **options: Any) -> nn.Module:
     """Builds a model; its parameters come from ``model.init``.
 
     Args:
-        name: one of :func:`list_models`.
+        name: one of :func:`list_models`, or a network that was brought.
         num_classes: number of logits, at least 1.
         **options: fields of the model, see :func:`model_options`.
 
@@ -238,6 +242,9 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> nn.Module:
     >>> create_model("lenet5", num_classes=10).num_classes
     10
     """
+    if isinstance(name, Brought):
+        return own.build(name, options, num_classes, options.pop("dtype", "float32"))
+    require_given(name, "model.name")
     constructor = _constructor(name)
     if type(num_classes) is bool or not isinstance(num_classes, int | np.integer):
         raise ValueError(f"num_classes={shown(num_classes)} must be a whole number")
@@ -279,6 +286,14 @@ def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, in
             config.name, num_classes=num_classes, dtype=config.dtype, **config.options
         )
 
+    size = "x".join(map(str, input_shape))
+    what = f"model.name={config.name!r} on images of {size}"
+    if isinstance(model, own.Own):
+        assert isinstance(config.name, Brought)
+        with _one_line(what), nn.intercept_methods(_at_most(MOST_CALLS)):
+            own.require_trainable(model, config.name, input_shape)
+        return model
+
     def training_pass(images: jax.Array) -> Any:
         key = jax.random.key(0)
         variables = model.init(key, images, train=False)
@@ -287,11 +302,38 @@ def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, in
             variables, images, train=True, endpoints=True, mutable=mutable, rngs={"dropout": key}
         )
 
-    size = "x".join(map(str, input_shape))
-    what = f"model.name={config.name!r} on images of {size}"
     with as_input_error(what), nn.intercept_methods(_at_most(MOST_CALLS)):
         jax.eval_shape(training_pass, jax.ShapeDtypeStruct((2, *input_shape), jnp.float32))
     return model
+
+
+def with_endpoints(model: nn.Module, variables: Any, images: jax.Array) -> Any:
+    """Returns ``(logits, endpoints)`` of any network; where it names none, what its modules give.
+
+    Args:
+        model: the network.
+        variables: its variables.
+        images: ``(n, h, w, c)``.
+    """
+    logits, ends = model.apply(variables, images, train=False, endpoints=True)
+    if ends or not isinstance(model, own.Own):
+        return logits, ends
+    logits, kept = model.apply(
+        variables, images, train=False, capture_intermediates=True, mutable=["intermediates"]
+    )
+    return logits, own.captured(kept)
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Turns whatever a network that was brought raises into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise InputError(f"{what}: {type(error).__name__}: {first}") from error
 
 
 def _at_most(calls: int) -> Callable[..., Any]:

@@ -22,12 +22,12 @@ from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.runs import aside, together
 from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
-from jaxcnn.runs.program import Compiled, Program, program_key
+from jaxcnn.runs.program import Compiled, Program, ProgramKey, program_key
 from jaxcnn.runs.settled import settled
 from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Grouping, Modes
 from jaxcnn.runs.training import Evaluate, Run, Training, check_starts
-from jaxcnn.train import mesh, processes, run_folder
+from jaxcnn.train import brought, mesh, processes, run_folder
 from jaxcnn.train.metrics import Sums
 from jaxcnn.train.state import TrainState
 
@@ -61,13 +61,15 @@ def train_one(
     listener: Listener | None = None,
     *,
     profile: tuple[int, int] | None = None,
+    accept_changes: bool = False,
 ) -> dict[str, Any]:
     """Trains one run as :func:`train` does, and returns what summary.json holds.
 
     Raises:
         Diverged: the loss is no longer finite.
     """
-    outcome = train([Run(experiment, folder)], listener, profile=profile)
+    runs = [Run(experiment, folder)]
+    outcome = train(runs, listener, profile=profile, accept_changes=accept_changes)
     if outcome.diverged:
         raise Diverged(f"{folder}: {outcome.diverged[folder]}")
     return outcome.results[folder]
@@ -81,6 +83,7 @@ def train(
     grouping: Grouping = "many",
     skip_unfit: bool = False,
     profile: tuple[int, int] | None = None,
+    accept_changes: bool = False,
 ) -> Outcome:
     """Trains runs, or goes on with them, or reuses what their folders hold.
 
@@ -95,6 +98,7 @@ def train(
         grouping: which runs that share their program are computed together.
         skip_unfit: leaves out the runs that cannot be trained, which then are ``refused``.
         profile: the steps of a single run, from the first to before the second, that are traced.
+        accept_changes: goes on although what was brought has changed since a run began.
 
     Raises:
         InputError: a folder holds a run of another config, or there is a fault in an experiment
@@ -109,6 +113,7 @@ def train(
         runs = aside.put_aside(settled(runs, listener.message), listener)
         left = []
         for run in runs:
+            _check_brought(run, accept_changes, listener)
             result = run_folder.finished(run.folder, to_dict(run.experiment))
             if result is None:
                 run_folder.check_place(run.folder)  # before hours are spent on the runs before
@@ -130,6 +135,18 @@ def train(
         if session.many:
             stop.raise_if_asked()  # what the caller would do with all of them can wait
     return session.outcome
+
+
+def _check_brought(run: Run, accept_changes: bool, listener: Listener) -> None:
+    """Refuses a run with what was brought to it before, if that has changed, or tells of it."""
+    changed = brought.changes(run.folder, run.experiment)
+    if changed and not accept_changes:
+        raise InputError(
+            f"workdir {run.folder}: {'; '.join(changed)}; give another --workdir, or "
+            "--accept-changes to go on with it as it is now"
+        )
+    for line in changed:
+        listener.message(line)
 
 
 def _train_group(
@@ -279,7 +296,7 @@ class _Session:
         self.outcome = Outcome()
         self.load = functools.lru_cache(maxsize=2)(self._load)  # most runs share their data
         self._noted: set[str] = set()
-        self._programs: dict[tuple[str, SeedsMode], Program] = {}
+        self._programs: dict[tuple[ProgramKey, SeedsMode], Program] = {}
 
     def program(self, experiment: Experiment, mode: SeedsMode) -> Program:
         """Returns what experiments share that differ in no more than arguments of their program.

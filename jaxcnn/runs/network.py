@@ -86,6 +86,11 @@ def build(
     model = models.build_model(experiment.model, len(classes), shape)
     layout = optim.needed_layout(experiment.optim, model, shape)
     built = Network(experiment, model, tuple(classes), image_shape, shape, layout)
+    if experiment.optim.is_from_outside:
+        images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        init = functools.partial(model.init, train=False)
+        params = jax.eval_shape(init, jax.random.key(0), images)["params"]
+        optim.require_updates(experiment.optim, built.optimizer(), params)
     require_room(f"model.name={experiment.model.name!r}: its state", nbytes(built.shapes))
     return built
 

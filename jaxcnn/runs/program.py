@@ -14,7 +14,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, Sharding
 
-from jaxcnn.config import Data, Experiment, to_dict
+from jaxcnn.config import Data, Experiment, brought_in, to_dict
+from jaxcnn.config.brought import Brought
 from jaxcnn.config.checked import require
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
@@ -217,11 +218,14 @@ class Program:
         return {"first": first, **mesh.place_part(block, mesh.split(self.devices, axis=1))}
 
 
-def program_key(experiment: Experiment) -> str:
-    """Returns a text that is the same for experiments that share their program."""
+ProgramKey = tuple[str, tuple[Brought, ...]]
+
+
+def program_key(experiment: Experiment) -> ProgramKey:
+    """Returns what is the same for experiments that share their program."""
     config = to_dict(experiment)
     del config["name"], config["schedule"], config["optim"]["peak_lr"], config["train"]["seed"]
-    return json.dumps(config, sort_keys=True)
+    return json.dumps(config, sort_keys=True), tuple(brought_in(experiment).values())
 
 
 def _batch(

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import threading
 import time
 from types import FrameType
 from typing import Any
@@ -29,7 +30,9 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        """Takes the handlers over."""
+        """Takes the handlers over; in another thread than the main one no signal ever comes."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in NOTED:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._note) or signal.SIG_DFL

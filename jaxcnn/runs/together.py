@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.config import SeedsMode
 from jaxcnn.runs.network import require_planned
-from jaxcnn.runs.program import Compiled, Program, RatedChunk, States, program_key
+from jaxcnn.runs.program import Compiled, Program, ProgramKey, RatedChunk, States, program_key
 from jaxcnn.runs.training import Run
 from jaxcnn.train import files, mesh, processes, records, run_folder
 from jaxcnn.train.state import TrainState
@@ -86,7 +86,7 @@ def groups(
             in the mode ``"alone"``.
         policy: see :data:`Grouping`.
     """
-    alike: dict[tuple[str, SeedsMode, bool], list[Run]] = {}
+    alike: dict[tuple[ProgramKey, SeedsMode, bool], list[Run]] = {}
     for run, streamed in runs:
         mode, settled = _mode(run, streamed, modes, policy)
         alike.setdefault((program_key(run.experiment), mode, settled), []).append(run)

@@ -1,6 +1,7 @@
 """A trained network: opened from its folder, applied to images, handed on to another training."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,10 @@ from jaxcnn.data.images import read_image, stored_fit
 from jaxcnn.errors import InputError, as_input_error, as_not_written
 from jaxcnn.memory import require_memory
 from jaxcnn.runs import network
-from jaxcnn.train import files, identity, mesh, records, run_folder
+from jaxcnn.train import brought, files, identity, mesh, records, run_folder
 from jaxcnn.train.state import TrainState, eval_variables, sha256
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
             "--out DIR` makes one of weights in safetensors"
         )
     experiment = run_folder.read_config(workdir)
+    for line in brought.changes(workdir, experiment):
+        log.warning("%s: %s", workdir, line)
     about = files.read(workdir / "dataset.json", records.Dataset)
     built = network.build(experiment, about.classes, about.image_shape)
     known = identity.read(workdir, to_dict(experiment))
@@ -147,7 +152,7 @@ def describe(data: Data, dataset: sources.Dataset) -> dict[str, Any]:
         files = [dataset.train.files_sha256(), own["test_files_sha256"]]
         files += [] if held is None else [held.files_sha256()]
     return {
-        "name": data.name,
+        "name": str(data.name),
         "classes": list(dataset.classes),
         "image_shape": list(dataset.image_shape),
         "train_examples": len(dataset.train),
@@ -313,7 +318,7 @@ def import_weights(
     with as_input_error():
         variables = models.load_torch_weights(built.model, path, input_shape=built.input_shape)
     state = built.start_from(variables, jnp.int32(experiment.train.seed))
-    about = {"name": experiment.data.name, "classes": classes, "image_shape": image_shape}
+    about = {"name": str(experiment.data.name), "classes": classes, "image_shape": image_shape}
     with as_not_written(out), contextlib.closing(run_folder.RunFolder(out)) as run:
         if run_folder.holds_checkpoints(out):
             raise InputError(f"--out {out}: holds a run or weights already; give another folder")

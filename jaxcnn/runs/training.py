@@ -18,7 +18,17 @@ from jaxcnn.errors import Diverged, InputError, as_not_written, as_warning
 from jaxcnn.runs.display import Listener, Progress, Record
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.trained import Trained, restore, transfer
-from jaxcnn.train import files, identity, mesh, metrics, processes, records, run_folder, selection
+from jaxcnn.train import (
+    brought,
+    files,
+    identity,
+    mesh,
+    metrics,
+    processes,
+    records,
+    run_folder,
+    selection,
+)
 from jaxcnn.train.state import TrainState, not_finite, sha256, variables_of, zero_sums
 
 Evaluate = Callable[[TrainState], metrics.Sums]
@@ -93,6 +103,7 @@ class Training:
         with as_not_written(run.folder):
             self._best_saved.drop_after(self.step)  # they will be made again
             opened.claim(to_dict(run.experiment), program.about, program.environment)
+            brought.keep(run.folder, run.experiment)
             # After config.json, without which files like this one are no run's.
             self._identity = self._identity.claimed(self.step)
             self._mark = self._identity.mark
@@ -369,8 +380,8 @@ class Training:
         arrays = mesh.whole(self.program.devices, self.state)
         summary = {
             "name": self.experiment.name,
-            "model": self.experiment.model.name,
-            "dataset": self.experiment.data.name,
+            "model": str(self.experiment.model.name),
+            "dataset": str(self.experiment.data.name),
             "seed": self.experiment.train.seed,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(arrays.params)),
             "memory_bytes": memory,

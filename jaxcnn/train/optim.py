@@ -1,5 +1,7 @@
 """Turns the config into Optax: the learning rate over time, the optimizer, what stays frozen."""
 
+import difflib
+import inspect
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +15,8 @@ import optax
 from optax import contrib
 
 from jaxcnn.config import Optim, Schedule
+from jaxcnn.config.brought import Brought, require_given
+from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError
 
 ONE_CYCLE_RISE = 25.0
@@ -170,6 +174,8 @@ def _rule(optim: Optim, lr: optax.Schedule, layout: Layout) -> optax.GradientTra
     no_momentum = optim.schedule_free  # its averaging takes the place of momentum
     decayed = optax.add_decayed_weights(decay, mask=is_kernel)
     b1 = 0.0 if no_momentum else optim.b1
+    if optim.is_from_outside:
+        return _of_optax(optim, lr)
     if optim.name == "sgd":
         momentum = None if no_momentum else optim.momentum
         return optax.chain(decayed, optax.sgd(lr, momentum, nesterov=optim.nesterov))
@@ -195,6 +201,95 @@ def _rule(optim: Optim, lr: optax.Schedule, layout: Layout) -> optax.GradientTra
             optax.scale_by_learning_rate(lr),
         )
     return optax.chain(_muon(optim, layout), decayed, optax.scale_by_learning_rate(lr))
+
+
+def _of_optax(optim: Optim, lr: optax.Schedule) -> optax.GradientTransformation:
+    """Makes an optimizer of Optax's, or one that was brought.
+
+    It is given the schedule where it takes a ``learning_rate``; else its updates are taken for a
+    direction, which is scaled by the negative learning rate. Where it takes ``weight_decay`` and
+    ``mask``, it decays kernels by itself; else the decay is added to the gradient, as with SGD.
+
+    Raises:
+        InputError: there is no such optimizer, it does not take the options, or what it makes is
+            no optax.GradientTransformation.
+    """
+    make = optim.name.target if isinstance(optim.name, Brought) else _exported(optim.name)
+    what = f"optim.name={optim.name!r}"
+    takes = inspect.signature(make).parameters
+    elsewhere = {"learning_rate": "optim.peak_lr", "weight_decay": "optim.weight_decay"}
+    for option, value in optim.options.items():
+        said = elsewhere.get(option)
+        if said or option not in takes:
+            known = ", ".join(name for name in takes if name not in elsewhere) or "none"
+            raise InputError(
+                f"optim.options.{option}={shown(value)}: "
+                + (f"is no option; {said} is the field for it" if said else f"must be of {known}")
+            )
+    given: dict[str, Any] = dict(optim.options)
+    decays = {"weight_decay", "mask"} <= takes.keys()
+    if "learning_rate" in takes:
+        given["learning_rate"] = lr
+    if decays:
+        given |= {"weight_decay": optim.weight_decay, "mask": is_kernel}
+    try:
+        rule = make(**given)
+    except Exception as error:  # whatever the user's code does
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(f"{what}: cannot be made ({reason})") from error
+    if not isinstance(rule, optax.GradientTransformation):
+        raise InputError(
+            f"{what}: must make an optax.GradientTransformation, made a {type(rule).__name__}"
+        )
+    parts = [rule] if "learning_rate" in takes else [rule, optax.scale_by_learning_rate(lr)]
+    if optim.weight_decay and not decays:
+        parts.insert(0, optax.add_decayed_weights(optim.weight_decay, mask=is_kernel))
+    return parts[0] if len(parts) == 1 else optax.chain(*parts)
+
+
+def _exported(name: str) -> Any:
+    """Returns the function of Optax that ``optax:NAME`` names."""
+    if not name.startswith("optax:"):
+        require_given(name, "optim.name")
+    *inner, function = name.removeprefix("optax:").split(".")
+    module = contrib if inner == ["contrib"] else optax
+    found = getattr(module, function, None)
+    if not callable(found) or isinstance(found, type):
+        near = difflib.get_close_matches(function, dir(module), n=1, cutoff=0.6)
+        hint = f"; did you mean {name.removesuffix(function)}{near[0]}?" if near else ""
+        raise InputError(f"optim.name={name!r}: Optax has no such optimizer{hint}")
+    return found
+
+
+def require_updates(optim: Optim, tx: optax.GradientTransformation, params: Any) -> None:
+    """Checks, by tracing it, that an optimizer can be run in a compiled loop and saved.
+
+    Args:
+        optim: the config that names it.
+        tx: the optimizer.
+        params: types and shapes of the parameters.
+
+    Raises:
+        InputError: its update needs more than gradients, state and parameters, does not have the
+            form of the parameters, or changes the form of the state.
+    """
+
+    def form(tree: Any) -> Any:
+        return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+
+    what = f"optim.name={optim.name!r}"
+    try:
+        state = jax.eval_shape(tx.init, params)
+        updates, after = jax.eval_shape(lambda p, s: tx.update(p, s, p), params, state)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's code does
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(f"{what}: cannot update the parameters ({reason})") from error
+    if form(updates) != form(params):
+        raise InputError(f"{what}: must return updates of the parameters' shapes and types")
+    if form(state) != form(after):
+        raise InputError(f"{what}: must return a state of the shapes and types that it was given")
 
 
 def _muon(optim: Optim, layout: Layout) -> optax.GradientTransformation:

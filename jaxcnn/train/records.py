@@ -62,6 +62,14 @@ class RunId(Struct, kw_only=True, frozen=True):
     unmarked_until: Annotated[int, Meta(ge=-1, le=EXACT, description="a whole number >= -1")]
 
 
+class Source(Struct, kw_only=True, frozen=True):
+    """A field of brought.json: see :mod:`jaxcnn.train.brought`."""
+
+    name: Text
+    file: Text | None = None
+    sha256: Text | None = None
+
+
 class Environment(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """env.json: all beside the config that can change the last bits."""
 

@@ -8,6 +8,8 @@ Where several processes train together, the first one reads and writes here for 
 | dataset.json    | class names, image shape, sizes and digest of the data          |
 | env.json        | versions, devices and cores at the newest start                 |
 | run.json        | the random id of the run, which its checkpoints hold too        |
+| brought.json    | names and digests of objects that were brought; their sources   |
+|                 | lie in ``brought/``, to be read                                 |
 | metrics.jsonl   | one object per evaluation; where lines were damaged, a run that |
 |                 | goes on leaves the whole file behind as metrics.jsonl.damaged   |
 | summary.json    | the result; written when the run is finished                    |
@@ -47,12 +49,13 @@ log = logging.getLogger(__name__)
 
 FILES = (
     *("config.json", "dataset.json", "env.json", "run.json", "metrics.jsonl", "summary.json"),
+    "brought.json",
     *("curves.png", "confusion.png"),
 )
 """What a run writes into its folder, beside the folders in :data:`FOLDERS`."""
 KINDS = ("latest", "best")
 """The folders of checkpoints."""
-FOLDERS = ("tb", "checkpoints", "checkpoints/latest", "checkpoints/best")
+FOLDERS = ("tb", "brought", "checkpoints", "checkpoints/latest", "checkpoints/best")
 
 
 def check_place(path: Path) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from jaxcnn.config import Augment, Data
+from jaxcnn.config.brought import Brought, require_given
 from jaxcnn.data.augment.annotations import Array, Images, Key
 from jaxcnn.data.augment.colour import color_jitter
 from jaxcnn.data.augment.erase import cutout, random_erasing
@@ -32,9 +33,10 @@ from jaxcnn.errors import InputError, as_input_error
 
 
 def make_prepare(data: Data) -> Callable[..., jax.Array]:
-    """Makes ``prepare(images, key=None, augment=None)``, from uint8 to normalised float32 images.
+    """Makes ``prepare(images, key=None, augment=None)``, from stored to normalised float32 images.
 
-    ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``. With a key,
+    ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``; images that
+    are stored as floating-point numbers are not divided. With a key,
     the random changes of ``augment`` are applied: random (resized) crop, rotation and zoom,
     pad-and-crop, flip, RandAugment or TrivialAugment and colour jitter on the pixels, whose
     surroundings are black, then cutout and random erasing on the normalised image.
@@ -42,9 +44,11 @@ def make_prepare(data: Data) -> Callable[..., jax.Array]:
     mean, std = (jnp.array(v, jnp.float32).reshape(1, 1, 1, -1) for v in (data.mean, data.std))
 
     def prepare(
-        images: UInt8[Array, "n h w c"], key: Key | None = None, augment: Augment | None = None
+        images: UInt8[Array, "n h w c"] | Float32[Array, "n h w c"],
+        key: Key | None = None,
+        augment: Augment | None = None,
     ) -> Images:
-        x = images.astype(jnp.float32) / 255.0
+        x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images
         if key is None or augment is None:
             return (fit(x, data) - mean) / std
         x = fitted_or_cropped(x, jax.random.fold_in(key, 2), data, augment)
@@ -71,13 +75,20 @@ def make_training_batch(
 ) -> Callable[[dict[str, jax.Array], Key], dict[str, jax.Array]]:
     """Makes ``prepare(batch, key)``, from stored images and labels to a training step's batch.
 
-    ``image`` is prepared as by :func:`make_prepare`; with mixup or CutMix it is mixed and
-    ``target`` (n, classes) holds the shares of the classes.
+    ``image`` is prepared as by :func:`make_prepare`, then changed by the functions of
+    ``augment.own``; with mixup or CutMix it is mixed and ``target`` (n, classes) holds the shares
+    of the classes.
+
+    Raises:
+        InputError: while it is traced, if one of those functions was not given again, fails, or
+            changes the shape or type of an image or a label.
     """
     prepare = make_prepare(data)
 
     def prepared(batch: dict[str, jax.Array], key: Key) -> dict[str, jax.Array]:
         batch = {**batch, "image": prepare(batch["image"], key, augment)}
+        for place, function in enumerate(augment.own):
+            batch |= _applied(function, batch, jax.random.fold_in(key, 100 + place))
         if augment.mixup or augment.cutmix:
             shares = jax.nn.one_hot(batch["label"], classes)
             batch["image"], batch["target"] = mix(
@@ -86,6 +97,31 @@ def make_training_batch(
         return batch
 
     return prepared
+
+
+def _applied(
+    function: Brought | str, batch: dict[str, jax.Array], key: Key
+) -> dict[str, jax.Array]:
+    """Applies a function that was brought to each image and label of a batch."""
+    require_given(function, "augment.own")
+    assert isinstance(function, Brought)
+    images, labels = batch["image"], batch["label"]
+    keys = jax.random.split(key, len(images))
+    what = f"augment.own={function.name!r}"
+    try:
+        found = jax.vmap(function.target)(keys, images, labels)
+        image, label = found
+    except Exception as error:  # whatever the user's code does
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(f"{what}: {reason}") from error
+    for name, was, now in (("image", images, image), ("label", labels, label)):
+        form, wanted = ((a.shape[1:], str(a.dtype)) for a in (now, was))
+        if form != wanted:
+            raise InputError(
+                f"{what}: must return {name} of shape {wanted[0]} and type {wanted[1]}, returned "
+                f"{form[0]} and {form[1]}"
+            )
+    return {"image": image, "label": label}
 
 
 def input_shape(

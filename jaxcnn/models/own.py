@@ -1,0 +1,186 @@
+"""Networks that users bring: any Linen module, called as the networks of this package are."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn.config.brought import Brought
+from jaxcnn.config.checked import shown
+from jaxcnn.errors import InputError
+
+CALLED_WITH = ("train", "deterministic", "endpoints")
+"""Arguments beside the images that a module may take."""
+
+
+class Own(nn.Module):
+    """A network that was brought, with the arguments that the networks of this package take.
+
+    Its variables have the names that the brought module gives them: this one adds no scope.
+
+    Attributes:
+        make: makes the module from the options and, where it takes it, ``num_classes``.
+        options: names and values of the options.
+        num_classes: number of logits.
+        aux_weight: weight of each auxiliary loss, where the module has auxiliary heads.
+    """
+
+    make: Callable[..., nn.Module]
+    options: tuple[tuple[str, Any], ...]
+    num_classes: int
+    aux_weight: float = 1.0
+
+    def setup(self) -> None:
+        """Makes the module."""
+        self.network = _made(self.make, dict(self.options), self.num_classes)
+        nn.share_scope(self, self.network)
+
+    def __call__(self, images: jax.Array, *, train: bool = False, endpoints: bool = False) -> Any:
+        """Returns logits and, if asked for, the endpoints that the module itself returns."""
+        takes = _parameters(type(self.network).__call__)
+        given = dict(zip(CALLED_WITH, (train, not train, endpoints), strict=True))
+        found = self.network(images, **{k: v for k, v in given.items() if k in takes})
+        return (found, {}) if endpoints and "endpoints" not in takes else found
+
+
+def build(
+    brought: Brought, options: Mapping[str, Any], num_classes: int, dtype: str = "float32"
+) -> Own:
+    """Builds a network that was brought.
+
+    Args:
+        brought: a class of Linen modules, or a function of the options that returns a module.
+        options: what it is given.
+        num_classes: number of logits, which it is given where it takes it.
+        dtype: type of the arithmetic, which it is given where it takes it.
+
+    Raises:
+        InputError: an unknown or missing option, what is made is no Linen module, or it cannot
+            compute in another type than its own.
+    """
+    known = parameters(brought)
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"model.options.{option}={shown(options[option])}: {brought.title} has no such "
+                f"option; it takes {', '.join(sorted(known)) or 'none'}"
+            )
+    given = dict(options)
+    if "dtype" in _parameters(brought.target):
+        given["dtype"] = dtype
+    elif dtype != "float32":
+        raise InputError(
+            f"model.dtype={dtype!r}: {brought.title} has no field dtype, so it must be 'float32'"
+        )
+    fixed = getattr(brought.target, "keywords", {}).get("num_classes", num_classes)
+    if fixed != num_classes:
+        raise InputError(
+            f"model.name={brought.name!r}: has num_classes={fixed}, must be {num_classes}, as many "
+            "as the data have"
+        )
+    try:
+        network = _made(brought.target, given, num_classes)
+        weight = getattr(network, "aux_weight", 1.0)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's code does
+        what = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(f"model.name={brought.name!r}: cannot be made ({what})") from error
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            f"model.name={brought.name!r}: must make a flax.linen.Module, "
+            f"made a {type(network).__name__}"
+        )
+    others = list(inspect.signature(network.__call__).parameters.values())[1:]
+    for other in others:
+        positional = other.kind not in (other.VAR_POSITIONAL, other.VAR_KEYWORD)
+        if positional and other.default is other.empty and other.name not in CALLED_WITH:
+            raise InputError(
+                f"model.name={brought.name!r}: is called with images and, where it takes it, "
+                f"train; {brought.title} also wants {other.name}"
+            )
+    return Own(brought.target, tuple(sorted(given.items())), num_classes, weight)
+
+
+def parameters(brought: Brought) -> dict[str, Any]:
+    """Returns the options that a brought network takes, with their defaults, `...` for none."""
+    return {
+        name: ... if parameter.default is parameter.empty else parameter.default
+        for name, parameter in _parameters(brought.target).items()
+        if name not in {"num_classes", "dtype", "parent", "name"}
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+
+
+def require_trainable(model: Own, brought: Brought, input_shape: tuple[int, int, int]) -> None:
+    """Checks that a brought network can be trained and saved, by tracing it; computes nothing.
+
+    Raises:
+        InputError: it has no parameters or some that are not learned in float32, its outputs are
+            no logits, or a pass of training changes the form of its other variables.
+    """
+    what = f"model.name={brought.name!r}"
+
+    def traced() -> tuple[Any, Any, Any]:
+        def run(x: jax.Array) -> tuple[Any, Any, Any]:
+            key = jax.random.key(0)
+            before = model.init(key, x[:1], train=False)
+            mutable = [name for name in before if name != "params"]
+            logits, after = model.apply(
+                before, x, train=True, mutable=mutable, rngs={"dropout": key}
+            )
+            return before, logits, after
+
+        return jax.eval_shape(run, jax.ShapeDtypeStruct((2, *input_shape), jnp.float32))
+
+    before, logits, after = traced()
+    if not jax.tree.leaves(before.get("params")):
+        raise InputError(f"{what}: has no parameters, so there is nothing to train")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(before["params"]):
+        if leaf.dtype != jnp.float32:
+            raise InputError(
+                f"{what}: its parameter {jax.tree_util.keystr(path, simple=True, separator='/')} "
+                f"is of type {leaf.dtype}, must be float32"
+            )
+    shape, kind = getattr(logits, "shape", None), getattr(logits, "dtype", "")
+    if shape != (2, model.num_classes) or not jnp.issubdtype(kind, jnp.floating):
+        found = type(logits).__name__ if shape is None else f"{kind} of shape {shape}"
+        raise InputError(
+            f"{what}: must return logits of shape (n, {model.num_classes}), returns {found} "
+            "for 2 images"
+        )
+    state = {name: part for name, part in before.items() if name != "params"}
+    form, form_after = (jax.tree.map(lambda a: (a.shape, a.dtype), dict(x)) for x in (state, after))
+    if form != form_after:
+        raise InputError(
+            f"{what}: a pass of training changes names, shapes or types of its variables in "
+            f"{', '.join(sorted({*state} | {*after}))}, which then cannot be saved"
+        )
+
+
+def captured(variables: Any) -> dict[str, jax.Array]:
+    """Names what ``capture_intermediates`` has kept, as ``Block_0`` or ``Block_0/Conv_0``.
+
+    These are the outputs of the modules that the network itself calls or, where none of them is a
+    feature map, of all below; of a module that is called several times, the last.
+    """
+    found: dict[str, jax.Array] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables.get("intermediates", {})):
+        *modules, method, _ = (getattr(key, "key", getattr(key, "idx", "")) for key in path)
+        if modules and method == "__call__" and isinstance(leaf, jax.Array):
+            found["/".join(map(str, modules))] = leaf
+    own = {name: leaf for name, leaf in found.items() if "/" not in name}
+    return own if any(leaf.ndim == 4 for leaf in own.values()) else found
+
+
+def _made(make: Callable[..., Any], options: dict[str, Any], num_classes: int) -> Any:
+    if "num_classes" in _parameters(make):
+        options = {**options, "num_classes": num_classes}
+    return make(**options)
+
+
+def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function).parameters
