@@ -1,5 +1,6 @@
 """``jaxcnn train``: trains an experiment, or goes on where an earlier call ended."""
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -108,12 +109,11 @@ def run(command: Command) -> int:
     with display.display() as listener, processes.ending_together():
         workdir = command.workdir
         if workdir is None:
-            seed, say = f"seed{experiment.train.seed}", listener.message
+            seed, heard = f"seed{experiment.train.seed}", processes.is_first()
             name, inside = (seed, "") if count is None else ("seeds", seed)
             usual = Path("runs") / f"{experiment.name}-{name}"
-            workdir = settled.vacant(
-                experiment, usual, say if processes.is_first() else len, inside
-            )
+            told = listener if heard else display.Listener()
+            workdir = settled.vacant(experiment, usual, told.message, inside)
         if count is None:
             result = group.train_one(
                 experiment,
@@ -143,7 +143,9 @@ def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
     from jaxcnn.runs import display
     from jaxcnn.train import files, records
 
-    classes = files.read(workdir / "dataset.json", records.Dataset).classes
+    classes: Sequence[str] = ()
+    with contextlib.suppress(InputError):  # a finished run needs no dataset.json
+        classes = files.read(workdir / "dataset.json", records.Dataset).classes
     return (
         f"{display.reached(summary, len(classes))} after {summary['epochs']} epochs "
         f"in {summary['seconds']:.1f} s\n"
