@@ -27,6 +27,7 @@ from types import NoneType, UnionType
 from typing import (
     Any,
     ClassVar,
+    Literal,
     NamedTuple,
     Self,
     TypeVar,
@@ -227,17 +228,14 @@ def _arguments(
     docs = docstring_parser.parse_from_object(kind).params
     helps = {doc.arg_name: " ".join((doc.description or "").split()) for doc in docs}
     about = (kind.__doc__ or "").partition("\n\n")[0]
-    for field, name, inner, value in _fields(kind, default, section):
+    for field, name, said, value in _fields(kind, default, section):
+        inner = _typed(said)
         if dataclasses.is_dataclass(inner):
             yield from _arguments(inner, value, words, name)
             continue
         none = NoneType in get_args(inner)
         # None is written last.
         bare = functools.reduce(operator.or_, get_args(inner)[:-1]) if none else inner
-        choices: tuple[str, ...] = ()
-        if Brought in get_args(bare):  # nobody types an object
-            choices = tuple(c for part in get_args(bare) for c in get_args(part))
-            bare = str
         origin, parts = get_origin(bare), get_args(bare)
         text, flags = helps.get(field.name, ""), [_flag(name)]
         if value is not MISSING and "by default" not in text.lower():
@@ -256,14 +254,21 @@ def _arguments(
         else:
             many = origin is tuple
             settings |= _reading(parts[0] if many else bare, none, shown=none and bool(section))
-            if choices:
-                settings["metavar"] = f"{{{','.join((*choices, METAVARS[str]))}}}"
             if many:
                 settings["nargs"] = "*" if parts[-1] is ... else len(parts)
             if "place" in field.metadata:
                 metavar = field.metadata["place"] + " ..." * many
                 flags, settings = [], settings | {"metavar": metavar, "nargs": "*" if many else "?"}
         yield Argument(name, value is MISSING, flags, settings, about)
+
+
+def _typed(kind: Any) -> Any:
+    """Returns a type without the objects that only Python can hand over."""
+    if get_origin(kind) in (Union, UnionType):
+        return functools.reduce(operator.or_, (k for k in get_args(kind) if k is not Brought))
+    if get_origin(kind) is tuple:
+        return tuple[tuple(part if part is ... else _typed(part) for part in get_args(kind))]
+    return kind
 
 
 def _reading(kind: Any, none: bool, shown: bool) -> dict[str, Any]:
@@ -287,15 +292,17 @@ def _reading(kind: Any, none: bool, shown: bool) -> dict[str, Any]:
             said += " or None" if none else ""
             raise argparse.ArgumentTypeError(f"must be {said}, got {text!r}") from None
 
-    words = [*(known or [METAVARS[kind] for kind in kinds]), *(["None"] if shown else [])]
+    named = [word for kind in kinds for word in get_args(kind) or [METAVARS[kind]]]
+    words = [*(known or named), *(["None"] if shown else [])]
     return {"type": read, "metavar": f"{{{','.join(words)}}}" if known else "|".join(words)}
 
 
 def _first(kinds: Sequence[Any], text: str) -> Any:
     """Returns a word as a value of the first type that takes it."""
     for kind in kinds[:-1]:
-        with contextlib.suppress(ValueError):
-            return kind(text)
+        if get_origin(kind) is not Literal:  # its words are texts, which come last
+            with contextlib.suppress(ValueError):
+                return kind(text)
     return kinds[-1](text)
 
 

@@ -222,7 +222,7 @@ class Augment(Checked, section="augment"):
     erasing_aspect: AtLeastOne = 3.3
     """Largest ratio of the long to the short side of what is erased."""
     own: Annotated[
-        tuple[str | Brought, ...],
+        tuple[Annotated[str, Accepts("", lambda name: ":" in name)] | Brought, ...],
         Accepts("a tuple of functions (key, image, label) -> (image, label)"),
     ] = ()
     """Functions of your own, (key, image, label) -> (image, label), which are applied to each
