@@ -280,7 +280,6 @@ CHOICES = [
     (Data, "fit", ("pad", "resize", "crop")),
     (Data, "channels", (1, 3)),
     (Model, "dtype", ("float32", "bfloat16")),
-    (Optim, "name", ("sgd", "adamw", "lamb", "lars", "lion", "muon")),
     (Schedule, "name", ("constant", "cosine", "polynomial", "step", "one_cycle")),
     (Train, "select_on", ("auto", "test")),
     (Train, "seeds_mode", ("auto", "map", "unroll", "vmap", "devices", "alone")),
@@ -300,7 +299,15 @@ def test_every_choice_is_accepted_and_a_foreign_one_is_told_them_all(kind, field
 
 def test_no_choice_is_missing_above():
     literal = {key for key, text in SOURCE.items() if "Literal" in text or text == "SeedsMode"}
-    assert literal == {(kind.__name__, field) for kind, field, _ in CHOICES}
+    assert literal - {("Optim", "name")} == {(kind.__name__, field) for kind, field, _ in CHOICES}
+
+
+@pytest.mark.parametrize("foreign", ["", "Adam", "SGD", None])
+def test_an_optimizer_is_a_choice_or_comes_from_outside(foreign):
+    assert refused(Optim, "name", foreign) == (
+        "'sgd', 'adamw', 'lamb', 'lars', 'lion', 'muon', 'optax:NAME' or a function that returns "
+        "an optax.GradientTransformation"
+    )
 
 
 WHOLE, COUNT = "a whole number in [0, 2**31)", "a positive whole number below 2**31"
@@ -488,7 +495,9 @@ def test_nested_values_become_flat():
     names = config.flat(config.to_dict(experiment))
     own = {written(kind, field) for kind, field in FIELDS if kind is not Distributed}
     sections = {name for name in vars(experiment) if name != "name"}
-    assert names.keys() == own - sections - {"model.options"} | {"model.options.hidden"}
+    assert names.keys() == own - sections - {"model.options", "optim.options"} | {
+        "model.options.hidden"
+    }
     assert names["model.options.hidden"] == (8,)
     assert config.flat({"a": {}, "b": {"c": {}, "d": [1]}}) == {"b.d": [1]}
     assert names.keys() >= config.RESUME_MAY_CHANGE

@@ -198,7 +198,7 @@ def _given(kind: type[C], args: Sequence[str], prog: str, whole: bool = True) ->
     flags = [word.partition("=")[0] for word in words if re.match("--?[A-Za-z]", word)]
     for word in [*(flag for flag in flags if flag not in known), *left]:
         near = [flag for flag in known if re.search(rf"[.-]{re.escape(word.lstrip('-'))}$", flag)]
-        near = [*sorted(near, key=len), *difflib.get_close_matches(word, known, n=1)]
+        near = [*sorted(near, key=len), *_alike(word, known)]
         hint = f". Perhaps you meant: {', '.join(dict.fromkeys(near))}" if near else ""
         option = word[:1] == "-" and word not in args[end:]
         wrong = f"unknown option {word}{hint}" if option else f"nothing takes {word!r}"
@@ -209,6 +209,12 @@ def _given(kind: type[C], args: Sequence[str], prog: str, whole: bool = True) ->
             text = settings["help"].split(";")[0].rstrip(".")
             raise InputError(f"{prog}: give {label}, {text[:1].lower()}{text[1:]}")
     return given
+
+
+def _alike(word: str, flags: Sequence[str]) -> list[str]:
+    """Returns the flag whose name is most like that of a word, if one is."""
+    names = {flag.lstrip("-"): flag for flag in flags}
+    return [names[name] for name in difflib.get_close_matches(word.lstrip("-"), names, n=1)]
 
 
 def _said(error: argparse.ArgumentError, arguments: Sequence[Argument]) -> str:
@@ -267,7 +273,8 @@ def _typed(kind: Any) -> Any:
     if get_origin(kind) in (Union, UnionType):
         return functools.reduce(operator.or_, (k for k in get_args(kind) if k is not Brought))
     if get_origin(kind) is tuple:
-        return tuple[tuple(part if part is ... else _typed(part) for part in get_args(kind))]
+        parts = tuple(part if part is ... else _typed(part) for part in get_args(kind))
+        return tuple.__class_getitem__(parts)
     return kind
 
 
@@ -292,8 +299,8 @@ def _reading(kind: Any, none: bool, shown: bool) -> dict[str, Any]:
             said += " or None" if none else ""
             raise argparse.ArgumentTypeError(f"must be {said}, got {text!r}") from None
 
-    named = [word for kind in kinds for word in get_args(kind) or [METAVARS[kind]]]
-    words = [*(known or named), *(["None"] if shown else [])]
+    named = known or [word for part in kinds for word in get_args(part) or [METAVARS[part]]]
+    words = [*named, *(["None"] if shown else [])]
     return {"type": read, "metavar": f"{{{','.join(words)}}}" if known else "|".join(words)}
 
 

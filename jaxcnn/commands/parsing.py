@@ -84,6 +84,8 @@ def _run(path: Path, what: str, kind: type | None = None) -> Any:
             code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
             exec(code, vars(module))
             know_networks(vars(module))
+            if kind and not hasattr(module, "config"):
+                raise InputError(f"must define config() -> {kind.__name__}")
             found = module.config() if kind or hasattr(module, "config") else None
             fits = kind is None or isinstance(found, kind)
     except KeyboardInterrupt:

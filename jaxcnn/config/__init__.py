@@ -238,7 +238,7 @@ class Augment(Checked, section="augment"):
 
     def __post_init__(self) -> None:
         """Takes up functions that were brought, and checks the fields and their relations."""
-        if isinstance(self.own, tuple | list):
+        if isinstance(self.own, tuple):
             object.__setattr__(self, "own", tuple(map(bring, self.own)))
         super().__post_init__()
         accepted = f"False with augment.rand_augment={self.rand_augment}"

@@ -230,8 +230,10 @@ def _to_stream(dataset: Dataset, config: Data) -> Dataset:
     """Reads the first images of every split, before a run begins that could read none.
 
     Raises:
-        InputError: more images than the config tolerates cannot be read, or all of a split.
+        InputError: more images than the config tolerates cannot be read, or all of a split, or a
+            batch does not fit into memory.
     """
+    _check_batch(dataset, config)
     for name, source in [("training", dataset.train), *dataset.held_out.items()]:
         bad: list[int] = []
         for at in range(len(source)):

@@ -266,7 +266,10 @@ def test_faults_of_the_folder_are_named(root, break_it, changes, named):
     assert "\n" not in str(error.value)
 
 
-WANTED = "must hold the folders train and test (or val), with a folder for each class"
+WANTED = (
+    "must hold the folders train and test (or val), with a folder for each class, or at least two "
+    "such folders alone"
+)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +281,7 @@ WANTED = "must hold the folders train and test (or val), with a folder for each 
         ("train/class2", "is not the folder meant, perhaps {root} is"),
         ("above", "is not the folder meant, perhaps {above}/{root.name} is"),
         ("half", "has train alone"),
-        ("flat", "has the folders a, b2, b10 instead"),
-        ("many", "has the folders 0, 1, 2, 3, 4 and 3 others instead"),
+        ("one", "has the folders a instead"),
         ("empty", ""),
     ],
 )
@@ -287,8 +289,7 @@ def test_a_folder_that_is_not_the_one_meant_is_told_from_others(
     root, tmp_path_factory, given, said
 ):
     other = tmp_path_factory.mktemp("other")
-    classes = ("half/train", "flat/b10", "flat/a", "flat/b2", "empty")
-    for name in (*classes, *(f"many/{i}" for i in range(8))):
+    for name in ("half/train", "one/a", "empty"):
         (other / name).mkdir(parents=True)
     (other / "above").mkdir()
     (other / "above" / root.name).symlink_to(root)

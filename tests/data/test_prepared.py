@@ -186,7 +186,8 @@ def test_no_module_that_a_set_names_is_imported(tmp_path, canary, place, name):
 def test_a_name_is_no_path_and_no_namespace(tmp_path, canary, name):
     prepare(tmp_path / "inside")
     prepare(tmp_path)
-    with pytest.raises(InputError, match="unknown dataset") as error:
+    said = "was brought by a user" if ":" in name else "unknown dataset"
+    with pytest.raises(InputError, match=said) as error:
         sources.load(data(tmp_path / "inside", name))
     assert "\n" not in str(error.value)
     assert not canary.exists()

@@ -3,6 +3,7 @@ import logging
 import os
 import shutil
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -180,14 +181,25 @@ def test_a_manifest_with_a_line_of_no_file_is_malformed(tmp_path, line):
     assert checkpoint.damage(tmp_path / "1") == f"its {MANIFEST} is malformed"
 
 
-def test_a_fault_leaves_loggers_and_hooks_as_they_were(tmp_path):
+def test_a_fault_leaves_loggers_as_they_were_and_passes_on_what_others_cannot_raise(
+    tmp_path, monkeypatch
+):
+    """TensorStore's threads, which may tell of it later, are not heard."""
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
     save(tmp_path, 1)
     sealed(tmp_path / "1", "state/manifest.ocdbt", b"")
-    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    logger = logging.getLogger("absl")
     level = logger.level
-    with pytest.raises(InputError):
-        restore(tmp_path)
-    assert (logger.level, sys.unraisablehook) == (level, hook)
+    for _ in range(2):
+        with pytest.raises(InputError):
+            restore(tmp_path)
+        assert logger.level == level
+    assert sys.unraisablehook.printed == said.append  # there is one hook more, and not two
+    faults = [RuntimeError("Event loop is closed"), RuntimeError("another")]
+    for fault in faults:
+        sys.unraisablehook(SimpleNamespace(exc_value=fault, object=None))
+    assert [unraisable.exc_value for unraisable in said] == faults[1:]
 
 
 def emptied(path):
