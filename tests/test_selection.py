@@ -232,6 +232,27 @@ def test_seeds_in_one_program_hold_out_the_same_examples(held, tmp_path):
     assert found["val_top1"]["values"] == [first["val_top1"], second["val_top1"]]
 
 
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("--data.validation", "300"), "data.validation=300: must leave some of the 300 examples"),
+        (("--data.validation", "0.001"), "data.validation=0.001: must leave every class examples"),
+        (("--data.validation", "1e9"), "data.validation=1000000000.0: must be a positive whole"),
+        (("--data.validation", "test"), "data.validation='test': must be a share in (0, 1), a num"),
+        (("--data.validation", "270"), "data.batch_size=32: must be at most the 30 training exam"),
+        (("--data.test-share", "0.1"), "data.test_share=0.1: must be None without data.name='fol"),
+        (("--data.validation", "9", "--train.select-on", "test"), "train.select_on='test': must"),
+    ],
+)
+def test_what_cannot_be_held_out_costs_one_line_and_no_folder(tmp_path, capsys, args, named):
+    file, workdir = file_of(BASE, tmp_path), tmp_path / "a"
+    assert cli.main(["train", str(file), "--workdir", str(workdir), *args]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert named in err
+    assert not workdir.exists()
+
+
 # ------------------------------------------------------------------------ patience
 
 
