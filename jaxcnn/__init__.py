@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from jaxcnn.api import Run as Run
+    from jaxcnn.api import open as open  # noqa: A004  (one opens a run)
     from jaxcnn.config import Augment as Augment
     from jaxcnn.config import Comparison as Comparison
     from jaxcnn.config import Data as Data
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _CONFIG = ("Augment", "Comparison", "Data", "Experiment", "Model", "Optim", "Schedule", "Train")
 _FOUND_IN = {
     **dict.fromkeys(_CONFIG, "jaxcnn.config"),
+    **dict.fromkeys(("Run", "open"), "jaxcnn.api"),
     "Dataset": "jaxcnn.data.sources",
     "InputError": "jaxcnn.errors",
     "create_model": "jaxcnn.models",

@@ -25,6 +25,7 @@ from jaxcnn.train.selection import PREFIX, score
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+    from matplotlib.figure import Figure
 
 COLOURS = (
     *("#2563eb", "#d9480f", "#2b8a3e", "#9c36b5"),
@@ -309,13 +310,16 @@ def intervals(found: Mapping[str, Interval], label: str) -> "Markup":
 # -------------------------------------------------------------------------------------- PNG files
 
 
-def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+def save_curves(records: Sequence[Mapping[str, Any]], path: Path | None, title: str) -> "Figure":
     """Draws a run's loss and error rate over epochs: in training, and on what is held out.
 
     Args:
         records: lines of metrics.jsonl.
-        path: PNG file.
+        path: PNG file that is written, if any.
         title: title of the figure.
+
+    Returns:
+        The figure.
     """
     shown = (
         ("loss", "cross-entropy (nats)", float),
@@ -332,6 +336,8 @@ def save_curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) ->
             }
             _lines(axes, series, "epoch", label, False, True, ("--", "-"))
             axes.legend()
+    drawn: "Figure" = figure
+    return drawn
 
 
 def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, title: str) -> None:

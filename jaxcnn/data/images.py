@@ -121,6 +121,36 @@ def fit_array(image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit) ->
     return _array(fitted(picture, image_shape[:2], fit))
 
 
+def as_stored(images: np.ndarray, image_shape: tuple[int, int, int], config: Data) -> np.ndarray:
+    """Brings an array of images to the form in which a dataset's images are stored.
+
+    Args:
+        images: ``(n, h, w, c)``, ``(h, w, c)`` or, of one channel, ``(n, h, w)`` or ``(h, w)``;
+            uint8, or floating-point numbers of the dataset's own size.
+        image_shape: height, width and channels of the dataset's images.
+        config: how they are brought to one size.
+
+    Raises:
+        InputError: an array of another form.
+    """
+    height, width, channels = image_shape
+    if channels == 1 and images.ndim in (2, 3) and images.shape[-1:] != (1,):
+        images = images[..., None]
+    if images.ndim == 3:
+        images = images[None]
+    fits = images.ndim == 4 and images.shape[-1] == channels and 0 not in images.shape[1:]
+    sized = fits and images.shape[1:3] == (height, width)
+    if fits and images.dtype == np.uint8 and not sized:
+        fit = stored_fit(config, image_shape)
+        return np.stack([fit_array(image, image_shape, fit) for image in images])
+    if not sized or not (images.dtype == np.uint8 or np.issubdtype(images.dtype, np.floating)):
+        raise InputError(
+            f"images: must be (n, {height}, {width}, {channels}) in uint8 or floating point, or of "
+            f"another size in uint8, are {images.shape} in {images.dtype}"
+        )
+    return images if images.dtype == np.uint8 else images.astype(np.float32)
+
+
 def as_pixels(images: np.ndarray) -> np.ndarray:
     """Returns images ``(n, h, w, c)`` in uint8 to be shown; floating-point ones are stretched."""
     if images.dtype == np.uint8:

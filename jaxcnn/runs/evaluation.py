@@ -112,12 +112,22 @@ def evaluate(
     Raises:
         InputError: there is no such run, checkpoint or split, or the data are not at hand.
     """
-    trained = restore(workdir, checkpoint)
+    return evaluate_trained(restore(workdir, checkpoint), checkpoint, data_dir, tta, split)
+
+
+def evaluate_trained(
+    trained: Trained,
+    checkpoint: str = "latest",
+    data_dir: str | None = None,
+    tta: Views = "none",
+    split: sources.HeldOut = "test",
+) -> dict[str, Any]:
+    """Evaluates a network that was restored from a checkpoint, as :func:`evaluate` does."""
     prepare = None if tta == "none" else views.make_views(trained.experiment.data, tta)
     dataset = trained.dataset(data_dir)
     if split not in dataset.held_out:
         raise InputError(
-            f"--split {split}: {workdir} held out no examples for validation "
+            f"--split {split}: {trained.folder} held out no examples for validation "
             "(config.json: data.validation is None)"
         )
     run = compile_evaluate(trained, dataset, trained.state, prepare, split=split)

@@ -68,12 +68,16 @@ class Trained(network.Network):
         return read_dataset(self.folder, replace(data, dir=data_dir or data.dir))
 
 
-def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
+def restore(
+    workdir: Path, checkpoint: str = "latest", experiment: Experiment | None = None
+) -> Trained:
     """Restores a trained network from a run folder, and changes nothing in it.
 
     Args:
         workdir: the run folder.
         checkpoint: ``"latest"`` or ``"best"``.
+        experiment: what its config.json holds, with the objects that were brought; by default
+            these are the ones that are known by their names.
 
     Raises:
         InputError: not a run folder, or no whole checkpoint in it.
@@ -83,7 +87,7 @@ def restore(workdir: Path, checkpoint: str = "latest") -> Trained:
             f"{workdir}: is a file, must be a run folder; `jaxcnn import {workdir} --model NAME "
             "--out DIR` makes one of weights in safetensors"
         )
-    experiment = run_folder.read_config(workdir)
+    experiment = experiment or run_folder.read_config(workdir)
     for line in brought.changes(workdir, experiment):
         log.warning("%s: %s", workdir, line)
     about = files.read(workdir / "dataset.json", records.Dataset)
@@ -267,29 +271,54 @@ def predict(
         InputError: a file that is no image; before any is classified.
     """
     trained = restore(workdir, checkpoint)
-    number, classes = len(images), len(trained.classes)
+    classes = len(trained.classes)
     require("top_k", top_k, 1 <= top_k <= classes, f"a whole number in [1, {classes}]")
-    size = min(BATCH, number)
-    padded = -(-number // max(size, 1)) * size
-    require_memory(f"{number:,} images to classify", padded * math.prod(trained.image_shape))
-    stored = np.zeros((padded, *trained.image_shape), np.uint8)
+    found = []
+    for path, p in zip(images, probabilities(trained, read_all(trained, images)), strict=True):
+        best = np.argsort(-p, kind="stable")[:top_k]
+        labels = tuple(trained.classes[i] for i in best)
+        found.append(Prediction(path, labels, tuple(p[best].tolist())))
+    return found
+
+
+def read_all(trained: Trained, images: Sequence[Path]) -> np.ndarray:
+    """Reads image files as the dataset's images are stored, ``(n, h, w, c)`` uint8.
+
+    Raises:
+        InputError: a file that is no image, or too many for the memory.
+    """
+    number, shape = len(images), trained.image_shape
+    require_memory(f"{number:,} images to classify", number * math.prod(shape))
+    stored = np.zeros((number, *shape), np.uint8)
     with ThreadPoolExecutor() as pool:  # the decoders let other threads run
         for i, image in enumerate(pool.map(trained.read, images)):
             stored[i] = image
+    return stored
+
+
+def probabilities(trained: Trained, stored: np.ndarray) -> np.ndarray:
+    """Returns the probability of each class for some images.
+
+    Args:
+        trained: the network.
+        stored: ``(n, h, w, c)``, as the dataset's images are stored.
+
+    Returns:
+        ``(n, classes)`` float32.
+    """
 
     @jax.jit
-    def probabilities(variables: Any, images: jax.Array) -> jax.Array:
+    def answer(variables: Any, images: jax.Array) -> jax.Array:
         logits: Any = trained.model.apply(variables, trained.prepare(images), train=False)
         return jax.nn.softmax(logits.astype(jnp.float32))
 
-    found = []
-    for first in range(0, number, BATCH):
-        batch = np.asarray(probabilities(trained.variables, stored[first : first + size]))
-        for path, p in zip(images[first : first + size], batch, strict=False):  # some are filled up
-            best = np.argsort(-p, kind="stable")[:top_k]
-            labels = tuple(trained.classes[i] for i in best)
-            found.append(Prediction(path, labels, tuple(p[best].tolist())))
-    return found
+    size, found = min(BATCH, len(stored)), [np.zeros((0, len(trained.classes)), np.float32)]
+    for first in range(0, len(stored), BATCH):
+        batch = stored[first : first + size]
+        more = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
+        filled = np.concatenate([batch, more])
+        found.append(np.asarray(answer(trained.variables, filled))[: len(batch)])
+    return np.concatenate(found)
 
 
 def import_weights(

@@ -1,0 +1,297 @@
+"""What notebooks and other programs call: trains, opens a run, and asks it."""
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+
+from jaxcnn import models
+from jaxcnn.analysis import plots
+from jaxcnn.analysis import summary as layers
+from jaxcnn.analysis.visualize import first_filters
+from jaxcnn.config import Data, Experiment, Model, Optim, Views
+from jaxcnn.config.brought import bring, know
+from jaxcnn.config.checked import shown
+from jaxcnn.data import own
+from jaxcnn.data.held_out import hold_out
+from jaxcnn.data.images import as_stored
+from jaxcnn.data.sources import HeldOut
+from jaxcnn.errors import InputError
+from jaxcnn.runs import display, evaluation, group, trained
+from jaxcnn.train import files, records, run_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PathLike = str | Path
+Network = str | nn.Module | type[nn.Module]
+TEST_SHARE = 0.2
+"""The share of arrays that is held out for testing where no test arrays are given."""
+
+
+class Run:
+    """A run that was trained, whose folder holds all that is known of it.
+
+    Args:
+        folder: the run folder.
+        experiment: what was trained.
+    """
+
+    def __init__(self, folder: Path, experiment: Experiment) -> None:
+        self.folder, self.experiment = folder, experiment
+        self._restored: dict[str, trained.Trained] = {}
+
+    def __repr__(self) -> str:
+        top1 = self.result.get("test_top1")
+        done = "unfinished" if top1 is None else f"test top-1 {top1:.2%}"
+        return f"<jaxcnn run of {self.experiment.name} in {self.folder}: {done}>"
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What summary.json holds: the last evaluation, times, digests; empty if unfinished."""
+        file = self.folder / "summary.json"
+        if not file.exists():
+            return {}
+        found: dict[str, Any] = msgspec.to_builtins(files.read(file, records.Summary))
+        return found
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What each evaluation has found, the oldest first: the lines of metrics.jsonl."""
+        return run_folder.read_metrics(self.folder)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels."""
+        return files.read(self.folder / "dataset.json", records.Dataset).classes
+
+    def plot(self) -> "Figure":
+        """Draws loss and error over the epochs, and returns the Matplotlib figure."""
+        return plots.save_curves(self.history, None, self.experiment.name)
+
+    def evaluate(
+        self, split: HeldOut = "test", *, checkpoint: str = "latest", tta: Views = "none"
+    ) -> dict[str, Any]:
+        """Evaluates the network on its test set, as ``jaxcnn eval`` does.
+
+        Args:
+            split: ``"test"``, or ``"validation"`` where examples were held out for it.
+            checkpoint: ``"latest"`` or ``"best"``.
+            tta: the views of each image over which the probabilities are averaged.
+        """
+        network = self._network(checkpoint)
+        return evaluation.evaluate_trained(network, checkpoint, tta=tta, split=split)
+
+    def predict(self, images: Any, *, checkpoint: str = "latest") -> np.ndarray:
+        """Returns the probability of every class for some images.
+
+        Args:
+            images: an image file, a list of image files, or an array ``(n, h, w, c)``,
+                ``(h, w, c)`` or, of one channel, ``(h, w)``, whose pixels are as the network was
+                trained on; an image of another size than those is brought to it.
+            checkpoint: ``"latest"`` or ``"best"``.
+
+        Returns:
+            ``(n, classes)`` float32, in the order of :attr:`classes`; n is 1 for one image.
+        """
+        network = self._network(checkpoint)
+        return trained.probabilities(network, _stored(network, images))
+
+    def features(self, images: Any, name: str, *, checkpoint: str = "latest") -> np.ndarray:
+        """Returns feature maps of some images.
+
+        Args:
+            images: as :meth:`predict` takes them.
+            name: an endpoint of the network, such as ``"stage3"``; of a network that names none,
+                one of its modules, such as ``"Conv_0"``.
+            checkpoint: ``"latest"`` or ``"best"``.
+
+        Raises:
+            InputError: the network has no feature maps of this name.
+        """
+        network = self._network(checkpoint)
+        prepared = network.prepare(jnp.asarray(_stored(network, images)))
+        _, ends = models.with_endpoints(network.model, network.variables, prepared)
+        maps = {key: value for key, value in ends.items() if hasattr(value, "shape")}
+        if name not in maps:
+            known = ", ".join(maps) or "none"
+            raise InputError(f"name={name!r}: must be a name of feature maps: {known}")
+        return np.asarray(maps[name])
+
+    def filters(self, *, checkpoint: str = "latest") -> np.ndarray:
+        """Returns the kernels ``(kh, kw, in, out)`` of the convolution that sees the image.
+
+        Raises:
+            InputError: the network has no convolution.
+        """
+        found = first_filters(self._network(checkpoint).variables["params"], self.summary())
+        if found is None:
+            raise InputError(f"model.name={self.experiment.model.name!r}: has no convolution")
+        return found[1]
+
+    def summary(self) -> layers.Summary:
+        """Returns the network's layers, with shapes, parameters, costs and receptive fields."""
+        network = self._network("latest")
+        return layers.summarize(network.model, network.input_shape)
+
+    def _network(self, checkpoint: str) -> trained.Trained:
+        if checkpoint not in self._restored:
+            self._restored[checkpoint] = trained.restore(self.folder, checkpoint, self.experiment)
+        return self._restored[checkpoint]
+
+
+def train(
+    experiment: Experiment | None = None,
+    *,
+    model: Network | Model | None = None,
+    data: Any = None,
+    test: own.Arrays | None = None,
+    classes: Sequence[str] | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    workdir: PathLike | None = None,
+    quiet: bool = False,
+    accept_changes: bool = False,
+    **sections: Any,
+) -> Run:
+    """Trains a network, or goes on where an earlier call in its folder ended.
+
+    Args:
+        experiment: what is trained; by default the defaults of every field.
+        model: the network, in place of the experiment's: a Linen module, its class, or a name of
+            :func:`jaxcnn.list_models`.
+        data: the data, in place of the experiment's: training images and labels ``(x, y)`` as
+            :func:`jaxcnn.from_arrays` takes them, the name of a dataset, a function that returns
+            one, or :class:`jaxcnn.Data`.
+        test: test images and labels, where ``data`` are arrays; by default a fifth of those, drawn
+            for each class alike.
+        classes: the names of the classes, where ``data`` are arrays.
+        epochs: the field ``train.epochs``.
+        seed: the field ``train.seed``.
+        workdir: the run folder; by default a new temporary one.
+        quiet: prints nothing.
+        accept_changes: goes on although the source of what was brought has changed.
+        **sections: other parts of the experiment in place of its own, by the names of its fields:
+            ``augment``, ``optim``, ``schedule``, ``train``, ``devices``, ``name``.
+
+    Returns:
+        The run, finished.
+
+    Raises:
+        InputError: a fault in what was given, said in one line before anything is compiled.
+        Diverged: the loss is no longer finite.
+
+    >>> run = train(model="mlp", data="digits", epochs=1, quiet=True)
+    >>> len(run.history), run.predict(np.zeros((2, 8, 8, 1), np.uint8)).shape
+    (1, (2, 10))
+    """
+    known = ("name", "augment", "optim", "schedule", "train", "devices")
+    for name, value in sections.items():
+        if name not in known:
+            raise InputError(f"{name}={shown(value)}: must be one of {', '.join(known)}")
+    made = replace(experiment or Experiment(), **sections)
+    if model is not None:
+        made = replace(made, model=_model(model))
+    arrays = isinstance(data, tuple | list)
+    if not arrays and (test is not None or classes is not None):
+        raise InputError("test, classes: must be left out unless data are arrays (x, y)")
+    say = contextlib.nullcontext(group.Listener()) if quiet else display.display()
+    with say as listener:
+        if arrays:
+            made = replace(made, data=_of_arrays(made.data, data, test, classes, listener))
+        elif data is not None:
+            given = data if isinstance(data, Data) else replace(made.data, name=data)
+            made = replace(made, data=given)
+        if epochs is not None:
+            made = replace(made, train=replace(made.train, epochs=epochs))
+        if seed is not None:
+            made = replace(made, train=replace(made.train, seed=seed))
+        folder = Path(workdir) if workdir is not None else Path(tempfile.mkdtemp(prefix="jaxcnn-"))
+        group.train_one(made, folder, listener, accept_changes=accept_changes)
+    run = Run(folder, _with_objects(run_folder.read_config(folder), made))
+    if not quiet:
+        tested = display.reached(run.result, len(run.classes))
+        print(f"{tested} after {run.result['epochs']} epochs in {run.result['seconds']:.1f} s")
+    return run
+
+
+def open(  # noqa: A001  (as jaxcnn.open)
+    folder: PathLike, *, model: Network | None = None, data: Any = None, optim: Any = None
+) -> Run:
+    """Opens the folder of a run.
+
+    Args:
+        folder: the run folder.
+        model: the network, where it was brought to the run and is not known by its name here.
+        data: the function that returns the data, likewise, or their arrays ``(x, y), (xt, yt)``.
+        optim: the function that makes the optimizer, likewise.
+
+    Raises:
+        InputError: it is no run folder, or what was given is no object.
+    """
+    folder = Path(folder)
+    experiment = run_folder.read_config(folder)
+    if isinstance(data, tuple | list):
+        dataset = own.from_arrays(*data)
+        data = lambda: dataset  # noqa: E731
+    for section, value in (("model", model), ("data", data), ("optim", optim)):
+        if value is None:
+            continue
+        held = getattr(experiment, section)
+        made = _model(value).name if section == "model" else bring(value)
+        if isinstance(made, str) or not hasattr(made, "target"):
+            raise InputError(f"{section}={shown(value)}: must be the object that was brought")
+        name = know(made.target, str(held.name))
+        experiment = replace(experiment, **{section: replace(held, name=name)})
+    return Run(folder, experiment)
+
+
+def _model(network: Any) -> Model:
+    return network if isinstance(network, Model) else Model(network)
+
+
+def _of_arrays(
+    before: Data,
+    data: Any,
+    test: own.Arrays | None,
+    classes: Sequence[str] | None,
+    listener: display.Listener,
+) -> Data:
+    """Returns the config of data that are arrays, of which a part is held out if none is given."""
+    if len(data) != 2:
+        raise InputError(f"data: must be images and labels (x, y), has {len(data)} parts")
+    if test is None:
+        whole = own.from_arrays(data, data, classes)
+        labels, names = whole.train.read_labels(), whole.classes
+        kept, held = hold_out(labels, TEST_SHARE, before.seed, "test", names)
+        dataset = replace(whole, train=whole.train.take(kept), test=whole.test.take(held))
+        listener.message(f"{len(held):,} of {len(whole.train):,} examples are held out for testing")
+    else:
+        dataset = own.from_arrays(data, test, classes)
+    name = know(lambda: dataset, own.name_of_arrays(dataset))
+    return replace(before, name=name, batch_size=min(before.batch_size, len(dataset.train)))
+
+
+def _with_objects(recorded: Experiment, made: Experiment) -> Experiment:
+    """Returns an experiment as it was recorded, with the objects of the one that it was made of."""
+    model = replace(recorded.model, name=made.model.name)
+    data = replace(recorded.data, name=made.data.name)
+    optim: Optim = replace(recorded.optim, name=made.optim.name)
+    augment = replace(recorded.augment, own=made.augment.own)
+    return replace(recorded, model=model, data=data, optim=optim, augment=augment)
+
+
+def _stored(network: trained.Trained, images: Any) -> np.ndarray:
+    """Returns images that are given in any form as the dataset's images are stored."""
+    if isinstance(images, str | Path):
+        images = [images]
+    if isinstance(images, list | tuple) and images and isinstance(images[0], str | Path):
+        return trained.read_all(network, [Path(image) for image in images])
+    return as_stored(np.asarray(images), network.image_shape, network.experiment.data)
