@@ -28,8 +28,8 @@ from jaxcnn import models
 from jaxcnn.config import Data
 from jaxcnn.data import augment, pipeline, shapes, sources
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
-from jaxcnn.train import step
-from jaxcnn.train.state import init_state, stream
+from jaxcnn.learning import step
+from jaxcnn.learning.state import init_state, stream
 
 
 def write_pictures(root: Path, side: int, number: int, suffix: str) -> None:

@@ -22,9 +22,9 @@ from benchmarks import timing
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import SeedsMode
 from jaxcnn.data import sources
+from jaxcnn.learning import mesh
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.together import make_together
-from jaxcnn.train import mesh
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "lenet5_digits.py"
 

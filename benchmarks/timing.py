@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn.train.run_folder import environment
+from jaxcnn.learning.run_folder import environment
 
 RESULTS = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
 """The folder for results: the one that the variable OUT names, or ``benchmarks/results``."""

@@ -21,9 +21,9 @@ from jax import lax
 
 from benchmarks import timing
 from jaxcnn import models
-from jaxcnn.train import step
-from jaxcnn.train.loss import cross_entropy
-from jaxcnn.train.state import init_state
+from jaxcnn.learning import step
+from jaxcnn.learning.loss import cross_entropy
+from jaxcnn.learning.state import init_state
 
 CALLS = {"lenet5": (64, 20), "resnet20": (16, 10), "mobilenet_v2": (4, 4)}
 """Networks whose chunk is compared with calls: images in a batch, and steps in a chunk."""

@@ -10,7 +10,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from jaxcnn.api import Run as Run
-    from jaxcnn.api import open as open  # noqa: A004  (one opens a run)
+    from jaxcnn.api import open as open  # noqa: A004  (it opens a run)
+    from jaxcnn.api import train as train
     from jaxcnn.config import Augment as Augment
     from jaxcnn.config import Comparison as Comparison
     from jaxcnn.config import Data as Data
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _CONFIG = ("Augment", "Comparison", "Data", "Experiment", "Model", "Optim", "Schedule", "Train")
 _FOUND_IN = {
     **dict.fromkeys(_CONFIG, "jaxcnn.config"),
-    **dict.fromkeys(("Run", "open"), "jaxcnn.api"),
+    **dict.fromkeys(("Run", "open", "train"), "jaxcnn.api"),
     "Dataset": "jaxcnn.data.sources",
     "InputError": "jaxcnn.errors",
     "create_model": "jaxcnn.models",

@@ -24,8 +24,8 @@ from jaxcnn.data.held_out import hold_out
 from jaxcnn.data.images import as_stored
 from jaxcnn.data.sources import HeldOut
 from jaxcnn.errors import InputError
+from jaxcnn.learning import files, records, run_folder
 from jaxcnn.runs import display, evaluation, group, trained
-from jaxcnn.train import files, records, run_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

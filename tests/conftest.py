@@ -22,7 +22,8 @@ from jaxtyping import install_import_hook
 
 # Every jaxtyping annotation of these packages is enforced while the tests run.
 install_import_hook(
-    ["jaxcnn.ops", "jaxcnn.data", "jaxcnn.train.loss", "jaxcnn.train.metrics"], "beartype.beartype"
+    ["jaxcnn.ops", "jaxcnn.data", "jaxcnn.learning.loss", "jaxcnn.learning.metrics"],
+    "beartype.beartype",
 )
 jax.config.update("jax_numpy_rank_promotion", "raise")
 os.environ.setdefault("MPLBACKEND", "Agg")

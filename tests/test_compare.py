@@ -18,8 +18,8 @@ from PIL import Image
 from jaxcnn import cli
 from jaxcnn.analysis import arms, compare
 from jaxcnn.commands.parsing import load_comparison
+from jaxcnn.learning import run_folder as folder
 from jaxcnn.runs import evaluation, network, training
-from jaxcnn.train import run_folder as folder
 
 FILE = """
 from jaxcnn.config import *

@@ -9,8 +9,8 @@ import pytest
 
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.data import records, sources
+from jaxcnn.learning import mesh
 from jaxcnn.runs.program import Program
-from jaxcnn.train import mesh
 
 FILES = sorted(
     path

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
-from jaxcnn.train import run_folder as folder
-from jaxcnn.train.checkpoint import MANIFEST
+from jaxcnn.learning import run_folder as folder
+from jaxcnn.learning.checkpoint import MANIFEST
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ from jaxcnn import cli
 from jaxcnn.analysis import report
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
 from jaxcnn.data import sources
+from jaxcnn.learning import mesh
 from jaxcnn.runs import evaluation, group, trained
 from jaxcnn.runs.program import Program, _batch
-from jaxcnn.train import mesh
 
 SIZES = [(31, 57), (64, 20), (28, 28), (90, 33), (25, 41), (200, 61)]
 WAYS = {

@@ -13,9 +13,9 @@ import pytest
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import Distributed
 from jaxcnn.errors import InputError
+from jaxcnn.learning import run_folder as folder
+from jaxcnn.learning.processes import in_cluster
 from jaxcnn.runs import group
-from jaxcnn.train import run_folder as folder
-from jaxcnn.train.processes import in_cluster
 
 EXPERIMENT = """
 from jaxcnn.config import *

@@ -17,13 +17,13 @@ from jaxcnn.analysis import plots
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.data import feed, sources
 from jaxcnn.errors import Diverged, InputError, Stopped
+from jaxcnn.learning import files, metrics
+from jaxcnn.learning import run_folder as folder
+from jaxcnn.learning import step as train_step
+from jaxcnn.learning.checkpoint import Checkpoints
 from jaxcnn.runs import display, group, plan, together
 from jaxcnn.runs.evaluation import compile_evaluate, evaluate
 from jaxcnn.runs.trained import predict, restore
-from jaxcnn.train import files, metrics
-from jaxcnn.train import run_folder as folder
-from jaxcnn.train import step as train_step
-from jaxcnn.train.checkpoint import Checkpoints
 
 # Dropout, augmentation and batch statistics: all that a resumed run could get wrong.
 SMALL = Experiment(

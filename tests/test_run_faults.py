@@ -19,13 +19,13 @@ from jaxcnn.analysis import plots
 from jaxcnn.cli import _verdict
 from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.errors import InputError, NotWritten, as_not_written
+from jaxcnn.learning import checkpoint, files, run_folder, tensorboard
+from jaxcnn.learning.checkpoint import MANIFEST, Checkpoints
+from jaxcnn.learning.state import variables_of
 from jaxcnn.runs import group, trained
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.stop import NOTED, StopRequest
 from jaxcnn.runs.trained import restore
-from jaxcnn.train import checkpoint, files, run_folder, tensorboard
-from jaxcnn.train.checkpoint import MANIFEST, Checkpoints
-from jaxcnn.train.state import variables_of
 
 TINY = Experiment(
     name="tiny",

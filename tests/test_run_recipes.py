@@ -11,12 +11,12 @@ import pytest
 
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
 from jaxcnn.errors import InputError, Stopped
+from jaxcnn.learning import optim
+from jaxcnn.learning import run_folder as folder
+from jaxcnn.learning.state import sha256, state_from
 from jaxcnn.runs import display, group, program
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.trained import restore
-from jaxcnn.train import optim
-from jaxcnn.train import run_folder as folder
-from jaxcnn.train.state import sha256, state_from
 
 DATA = Data("digits", train_limit=256, batch_size=64, eval_batch_size=180, mean=(0.3,), std=(0.4,))
 MLP = Experiment(

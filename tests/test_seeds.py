@@ -13,9 +13,9 @@ from jaxcnn import cli
 from jaxcnn.commands.train import _of_seeds
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.errors import InputError, Stopped
+from jaxcnn.learning import run_folder as folder
 from jaxcnn.runs import display, group, plan, together
 from jaxcnn.runs.evaluation import evaluate
-from jaxcnn.train import run_folder as folder
 
 SMALL = Experiment(
     name="small",

@@ -11,11 +11,11 @@ from jaxcnn.analysis import arms, compare, plots, tables
 from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import InputError, Stopped
+from jaxcnn.learning import run_folder
 from jaxcnn.runs import aside, display, group, plan, together
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.trained import describe
 from jaxcnn.runs.training import Run
-from jaxcnn.train import run_folder
 
 BASE = Experiment(
     name="base",

@@ -12,10 +12,10 @@ from jaxcnn import memory
 from jaxcnn.config import Data, Experiment, Model, Train
 from jaxcnn.data import sources
 from jaxcnn.errors import InputError
+from jaxcnn.learning import mesh, processes
 from jaxcnn.runs import network
 from jaxcnn.runs import program as program_of_runs
 from jaxcnn.runs.program import Program
-from jaxcnn.train import mesh, processes
 
 SMALL = Experiment(model=Model("mlp", {"hidden": (8,)}))
 

@@ -24,9 +24,9 @@ from experiments.textbook import (
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.config import Comparison
 from jaxcnn.data import sources
+from jaxcnn.learning import run_folder as folder
 from jaxcnn.runs import network, trained
 from jaxcnn.runs.display import Listener
-from jaxcnn.train import run_folder as folder
 from tests.test_compare import browse, needs_browser
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "textbook"

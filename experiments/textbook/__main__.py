@@ -15,9 +15,9 @@ from typing import Any
 from experiments.textbook.part import Measure, Part, of_comparison, title_and_claim
 from jaxcnn import cli
 from jaxcnn.analysis import report
+from jaxcnn.learning import files
 from jaxcnn.runs import display
 from jaxcnn.runs.display import Listener
-from jaxcnn.train import files
 
 PARTS = (
     "counts",

@@ -13,8 +13,8 @@ from jaxcnn.analysis import summary
 from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, flat, to_dict
 from jaxcnn.data import augment
 from jaxcnn.errors import InputError, as_input_error
-from jaxcnn.train import files, run_folder
-from jaxcnn.train.records import Environment, Evaluation, RunDataset, Summary
+from jaxcnn.learning import files, run_folder
+from jaxcnn.learning.records import Environment, Evaluation, RunDataset, Summary
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ import optax
 from jaxcnn import models
 from jaxcnn.analysis import summary
 from jaxcnn.errors import InputError
+from jaxcnn.learning import files
+from jaxcnn.learning.state import state_from
+from jaxcnn.learning.step import make_train_step, planned_bytes
 from jaxcnn.memory import available
-from jaxcnn.train import files
-from jaxcnn.train.state import state_from
-from jaxcnn.train.step import make_train_step, planned_bytes
 
 T = TypeVar("T")
 Work = Literal["infer", "train"]

@@ -12,8 +12,8 @@ from jaxcnn.analysis import statistics, summary
 from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.statistics import Interval, Paired
 from jaxcnn.data.sources import HeldOut
-from jaxcnn.train.records import RunDataset
-from jaxcnn.train.selection import chosen_on_test
+from jaxcnn.learning.records import RunDataset
+from jaxcnn.learning.selection import chosen_on_test
 
 Predictions = Mapping[Path, Mapping[str, np.ndarray]]
 """What :func:`jaxcnn.runs.evaluation.predict_test_set` gives, by run folder."""

@@ -19,9 +19,9 @@ import numpy as np
 from jaxcnn.analysis.compare import ComparisonResult, pareto
 from jaxcnn.analysis.formats import si
 from jaxcnn.analysis.statistics import Interval
+from jaxcnn.learning import files
+from jaxcnn.learning.selection import PREFIX, score
 from jaxcnn.text import printable
-from jaxcnn.train import files
-from jaxcnn.train.selection import PREFIX, score
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -412,7 +412,7 @@ def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str, split:
     """Draws the trials of a sweep in parallel coordinates: an axis for each field, a line for each.
 
     Args:
-        rows: ``values`` by field, and what :func:`~jaxcnn.train.selection.score` is made of.
+        rows: ``values`` by field, and what :func:`~jaxcnn.learning.selection.score` is made of.
         path: PNG file.
         title: title of the figure.
         split: the split that trials are chosen by.

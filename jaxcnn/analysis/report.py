@@ -20,8 +20,8 @@ from jaxcnn.analysis.arms import Arm, FinishedRun
 from jaxcnn.analysis.compare import Predictions
 from jaxcnn.config import flat, to_dict
 from jaxcnn.errors import InputError
+from jaxcnn.learning import files
 from jaxcnn.text import printable
-from jaxcnn.train import files
 
 if TYPE_CHECKING:
     import jinja2

@@ -7,6 +7,7 @@ has no receptive fields, counts FLOPs by compiling, and knows no operation witho
 """
 
 import dataclasses
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -71,6 +72,15 @@ class Summary:
     macs: int
     activations: int
     receptive_field: tuple[int, ...] | None
+
+    def __repr__(self) -> str:
+        """Returns the table of the layers, as ``jaxcnn summary`` prints it."""
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=160, markup=False, emoji=False)
+        with console.capture() as printed:
+            console.print(render(self))
+        return printed.get()
 
 
 def summarize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jaxcnn.analysis import formats
 from jaxcnn.analysis.compare import ArmResult, ComparisonResult
-from jaxcnn.train.selection import OPTIMISTIC
+from jaxcnn.learning.selection import OPTIMISTIC
 
 if TYPE_CHECKING:
     from rich.table import Table

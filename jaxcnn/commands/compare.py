@@ -36,7 +36,7 @@ def run(command: Command) -> int:
     if seeds is not None:
         comparison = dataclasses.replace(comparison, seeds=seeds)
 
-    from jaxcnn.train import files
+    from jaxcnn.learning import files
 
     made = ("report.html", "comparison.json", "comparison.png")
     files.check_writable(*(workdir / name for name in made))

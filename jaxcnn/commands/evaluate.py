@@ -35,8 +35,8 @@ def run(command: Command) -> int:
     """Evaluates the run and returns the exit code."""
     bring_from(command.source)
 
+    from jaxcnn.learning.selection import PREFIX
     from jaxcnn.runs import display, evaluation
-    from jaxcnn.train.selection import PREFIX
 
     tta, split = command.tta, command.split
     with display.display() as listener, listener.waiting(f"evaluating {command.run}", said=False):

@@ -23,8 +23,8 @@ def write_page(
     from jaxcnn.analysis import report
     from jaxcnn.data import sources
     from jaxcnn.data.images import as_pixels
+    from jaxcnn.learning import files
     from jaxcnn.runs import trained
-    from jaxcnn.train import files
 
     problems = list(problems)
     try:

@@ -28,7 +28,7 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Writes the page and returns the exit code."""
-    from jaxcnn.train import files
+    from jaxcnn.learning import files
 
     paths, out = command.runs, files.destination(command.out, "--out", "<!DOCTYPE html>")
 

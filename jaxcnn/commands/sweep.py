@@ -50,10 +50,10 @@ def run(command: Command) -> int:
         base = replace(base, train=replace(base.train, select_on="test"))
     count, ranges = _count(command.random)
 
+    from jaxcnn.learning import files
+    from jaxcnn.learning.selection import PREFIX, score
     from jaxcnn.runs import aside, display, group, search, together
     from jaxcnn.runs.training import Run
-    from jaxcnn.train import files
-    from jaxcnn.train.selection import PREFIX, score
 
     files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
     trials = search.trials(base, command.grid, ranges, count, command.seed)
@@ -107,7 +107,7 @@ def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:
 
 
 def _best(row: Mapping[str, Any], split: str) -> str:
-    from jaxcnn.train.selection import OPTIMISTIC
+    from jaxcnn.learning.selection import OPTIMISTIC
 
     found = f"best: {row['trial']}, test top-1 {row['test_top1']:.2%}"
     return f"{found}, {OPTIMISTIC if split == 'test' else 'chosen on the validation set'}"

@@ -100,9 +100,9 @@ def run(command: Command) -> int:
         model = replace(experiment.model, init_from=command.init_from)
         experiment = replace(experiment, model=model)
 
+    from jaxcnn.learning import files, processes
+    from jaxcnn.learning.selection import OPTIMISTIC
     from jaxcnn.runs import display, group, plan, settled, together
-    from jaxcnn.train import files, processes
-    from jaxcnn.train.selection import OPTIMISTIC
 
     processes.start(command.distributed)
     diverged: Mapping[Path, str] = {}
@@ -140,8 +140,8 @@ def run(command: Command) -> int:
 
 
 def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
+    from jaxcnn.learning import files, records
     from jaxcnn.runs import display
-    from jaxcnn.train import files, records
 
     classes: Sequence[str] = ()
     with contextlib.suppress(InputError):  # a finished run needs no dataset.json
@@ -156,7 +156,7 @@ def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
 
 def _of_best(summary: Mapping[str, Any]) -> str:
     """Returns the line on the best checkpoint, and by which examples it was chosen."""
-    from jaxcnn.train.selection import OPTIMISTIC
+    from jaxcnn.learning.selection import OPTIMISTIC
 
     found = f"best epoch {summary['best_epoch']}: "
     if "best_val_top1" not in summary:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from jaxcnn.config import Experiment
 from jaxcnn.data.sources import HeldOut
 from jaxcnn.errors import InputError
+from jaxcnn.learning import processes, run_folder
+from jaxcnn.learning.selection import OPTIMISTIC
 from jaxcnn.runs.display import Listener
 from jaxcnn.runs.training import Run
-from jaxcnn.train import processes, run_folder
-from jaxcnn.train.selection import OPTIMISTIC
 
 SHARE = 0.1
 """The share of the training examples that is put aside where the experiment does not say."""

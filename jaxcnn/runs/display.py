@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxcnn.analysis import formats
+from jaxcnn.learning.selection import PREFIX
 from jaxcnn.text import printable
-from jaxcnn.train.selection import PREFIX
 
 Record = dict[str, Any]
 """A line of metrics.jsonl: what an evaluation found, with how far and how fast the run is."""

@@ -20,12 +20,12 @@ from jaxcnn.data import augment, pipeline, sources, views
 from jaxcnn.data.feed import open_stream
 from jaxcnn.data.stream import Stream
 from jaxcnn.errors import InputError
+from jaxcnn.learning import files, mesh, metrics, step
+from jaxcnn.learning.records import RunDataset, Summary
+from jaxcnn.learning.selection import PREFIX, chosen_on_test
+from jaxcnn.learning.state import TrainState
 from jaxcnn.runs.network import Network, require_planned
 from jaxcnn.runs.trained import Trained, restore
-from jaxcnn.train import files, mesh, metrics, step
-from jaxcnn.train.records import RunDataset, Summary
-from jaxcnn.train.selection import PREFIX, chosen_on_test
-from jaxcnn.train.state import TrainState
 
 
 def compile_evaluate(

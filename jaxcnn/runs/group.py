@@ -19,6 +19,9 @@ import numpy as np
 from jaxcnn.config import Data, Experiment, SeedsMode, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
+from jaxcnn.learning import brought, mesh, processes, run_folder
+from jaxcnn.learning.metrics import Sums
+from jaxcnn.learning.state import TrainState
 from jaxcnn.runs import aside, together
 from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
@@ -27,9 +30,6 @@ from jaxcnn.runs.settled import settled
 from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Grouping, Modes
 from jaxcnn.runs.training import Evaluate, Run, Training, check_starts
-from jaxcnn.train import brought, mesh, processes, run_folder
-from jaxcnn.train.metrics import Sums
-from jaxcnn.train.state import TrainState
 
 SECONDS_PER_CHUNK = 0.5
 """A chunk returns to the host about this often, or when its epoch ends: for the display, and to

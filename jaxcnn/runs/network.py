@@ -16,10 +16,10 @@ from jaxcnn.config import Data, Experiment
 from jaxcnn.config.checked import require
 from jaxcnn.data import augment
 from jaxcnn.errors import InputError
+from jaxcnn.learning import optim
+from jaxcnn.learning.state import TrainState, init_state, state_from
+from jaxcnn.learning.step import planned_bytes
 from jaxcnn.memory import gigabytes, require_memory
-from jaxcnn.train import optim
-from jaxcnn.train.state import TrainState, init_state, state_from
-from jaxcnn.train.step import planned_bytes
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 from jaxcnn.analysis.statistics import ANYWHERE, NOT_NEGATIVE, SHARE, mean_interval
 from jaxcnn.config import MOST_SEEDS, Comparison, Experiment
 from jaxcnn.errors import InputError
+from jaxcnn.learning import files, processes
 from jaxcnn.runs.group import Outcome
 from jaxcnn.runs.training import Run
-from jaxcnn.train import files, processes
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:

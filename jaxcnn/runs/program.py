@@ -20,10 +20,10 @@ from jaxcnn.config.checked import require
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
 from jaxcnn.errors import InputError
+from jaxcnn.learning import mesh, optim, processes, run_folder, step
+from jaxcnn.learning.state import TrainState, sha256, stream
 from jaxcnn.runs import network
 from jaxcnn.runs.trained import Trained, describe, restore
-from jaxcnn.train import mesh, optim, processes, run_folder, step
-from jaxcnn.train.state import TrainState, sha256, stream
 
 States = tuple[TrainState, ...]
 """One state for each run that is computed together with others; a run alone has one."""

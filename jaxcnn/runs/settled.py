@@ -13,9 +13,9 @@ from pathlib import Path
 from jaxcnn.config import Data, Experiment, to_dict, with_warmup_cut
 from jaxcnn.data import image_folder
 from jaxcnn.errors import InputError
+from jaxcnn.learning import processes, run_folder
 from jaxcnn.runs.aside import put_aside
 from jaxcnn.runs.training import Run
-from jaxcnn.train import processes, run_folder
 
 Say = Callable[[str], object]
 

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 from jaxcnn.errors import Stopped
-from jaxcnn.train import processes
+from jaxcnn.learning import processes
 
 NOTED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SECONDS_OF_ONE_PRESS = 0.5

@@ -17,12 +17,12 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.config import SeedsMode
+from jaxcnn.learning import files, mesh, processes, records, run_folder
+from jaxcnn.learning.state import TrainState
+from jaxcnn.learning.step import planned_bytes
 from jaxcnn.runs.network import require_planned
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, RatedChunk, States, program_key
 from jaxcnn.runs.training import Run
-from jaxcnn.train import files, mesh, processes, records, run_folder
-from jaxcnn.train.state import TrainState
-from jaxcnn.train.step import planned_bytes
 
 Grouping = Literal["all", "many", "faster"]
 """Which runs that share a program are computed together: all of them, however few or many; up to

@@ -1,9 +1,10 @@
 """A trained network: opened from its folder, applied to images, handed on to another training."""
 
 import contextlib
+import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +20,10 @@ from jaxcnn.config.checked import require
 from jaxcnn.data import sources
 from jaxcnn.data.images import read_image, stored_fit
 from jaxcnn.errors import InputError, as_input_error, as_not_written
+from jaxcnn.learning import brought, files, identity, mesh, records, run_folder
+from jaxcnn.learning.state import TrainState, eval_variables, sha256
 from jaxcnn.memory import require_memory
 from jaxcnn.runs import network
-from jaxcnn.train import brought, files, identity, mesh, records, run_folder
-from jaxcnn.train.state import TrainState, eval_variables, sha256
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,16 @@ class Trained(network.Network):
     def variables(self) -> dict[str, Any]:
         """What the network is run with: the averages, where the training kept some."""
         return eval_variables(self.state)
+
+    @functools.cached_property
+    def answer(self) -> Callable[[Any, Any], jax.Array]:
+        """Variables and stored images to the probabilities of the classes, compiled once."""
+
+        def answer(variables: Any, images: jax.Array) -> jax.Array:
+            logits: Any = self.model.apply(variables, self.prepare(images), train=False)
+            return jax.nn.softmax(logits.astype(jnp.float32))
+
+        return jax.jit(answer)
 
     def read(self, path: Path) -> np.ndarray:
         """Reads an image file as the dataset's images are stored, which :attr:`prepare` takes.
@@ -306,18 +317,12 @@ def probabilities(trained: Trained, stored: np.ndarray) -> np.ndarray:
     Returns:
         ``(n, classes)`` float32.
     """
-
-    @jax.jit
-    def answer(variables: Any, images: jax.Array) -> jax.Array:
-        logits: Any = trained.model.apply(variables, trained.prepare(images), train=False)
-        return jax.nn.softmax(logits.astype(jnp.float32))
-
     size, found = min(BATCH, len(stored)), [np.zeros((0, len(trained.classes)), np.float32)]
     for first in range(0, len(stored), BATCH):
         batch = stored[first : first + size]
         more = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
         filled = np.concatenate([batch, more])
-        found.append(np.asarray(answer(trained.variables, filled))[: len(batch)])
+        found.append(np.asarray(trained.answer(trained.variables, filled))[: len(batch)])
     return np.concatenate(found)
 
 

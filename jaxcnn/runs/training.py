@@ -15,10 +15,7 @@ from jaxcnn.analysis import plots
 from jaxcnn.config import Experiment, differences, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, as_not_written, as_warning
-from jaxcnn.runs.display import Listener, Progress, Record
-from jaxcnn.runs.program import Program
-from jaxcnn.runs.trained import Trained, restore, transfer
-from jaxcnn.train import (
+from jaxcnn.learning import (
     brought,
     files,
     identity,
@@ -29,7 +26,10 @@ from jaxcnn.train import (
     run_folder,
     selection,
 )
-from jaxcnn.train.state import TrainState, not_finite, sha256, variables_of, zero_sums
+from jaxcnn.learning.state import TrainState, not_finite, sha256, variables_of, zero_sums
+from jaxcnn.runs.display import Listener, Progress, Record
+from jaxcnn.runs.program import Program
+from jaxcnn.runs.trained import Trained, restore, transfer
 
 Evaluate = Callable[[TrainState], metrics.Sums]
 
@@ -66,7 +66,7 @@ class Training:
         step: steps done.
         rates: the learning rate of every step.
         seconds: time spent in training steps, of earlier calls too.
-        best: the record with the highest :func:`~jaxcnn.train.selection.score`.
+        best: the record with the highest :func:`~jaxcnn.learning.selection.score`.
         active: whether it is still trained: it has neither ended nor diverged.
     """
 

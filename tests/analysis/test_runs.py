@@ -15,12 +15,12 @@ from jaxcnn.analysis import arms, compare, report, tables
 from jaxcnn.config import Data, Experiment, Model, Schedule, Train, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import InputError
+from jaxcnn.learning import files
+from jaxcnn.learning import run_folder as folder
+from jaxcnn.learning.state import init_state
 from jaxcnn.runs import evaluation, network
 from jaxcnn.runs.search import override
 from jaxcnn.runs.trained import Trained, describe
-from jaxcnn.train import files
-from jaxcnn.train import run_folder as folder
-from jaxcnn.train.state import init_state
 
 BASE = Experiment(
     name="base",

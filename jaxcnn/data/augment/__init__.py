@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float32, UInt8
 
 from jaxcnn.config import Augment, Data
@@ -41,7 +42,7 @@ def make_prepare(data: Data) -> Callable[..., jax.Array]:
     pad-and-crop, flip, RandAugment or TrivialAugment and colour jitter on the pixels, whose
     surroundings are black, then cutout and random erasing on the normalised image.
     """
-    mean, std = (jnp.array(v, jnp.float32).reshape(1, 1, 1, -1) for v in (data.mean, data.std))
+    mean, std = (np.array(v, np.float32).reshape(1, 1, 1, -1) for v in (data.mean, data.std))
 
     def prepare(
         images: UInt8[Array, "n h w c"] | Float32[Array, "n h w c"],

@@ -20,7 +20,7 @@ from jaxcnn.runs import display, group, network
 from jaxcnn.config import Augment, Data, Devices, Experiment, Model, Optim, Schedule, Train
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.data import sources
-from jaxcnn.train import mesh
+from jaxcnn.learning import mesh
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.trained import restore
 

@@ -12,8 +12,8 @@ from jaxcnn import cli
 from jaxcnn.analysis import arms, plots, report
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.errors import InputError
+from jaxcnn.learning import files, records, run_folder
 from jaxcnn.runs import evaluation, group, together
-from jaxcnn.train import files, records, run_folder
 
 FILE = """
 from jaxcnn.config import *

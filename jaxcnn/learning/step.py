@@ -12,10 +12,10 @@ import optax
 from jax import lax
 
 from jaxcnn.config import Optim, Train
-from jaxcnn.train import metrics
-from jaxcnn.train.loss import cross_entropy, distillation
-from jaxcnn.train.optim import path_name
-from jaxcnn.train.state import TrainState, eval_variables, stream
+from jaxcnn.learning import metrics
+from jaxcnn.learning.loss import cross_entropy, distillation
+from jaxcnn.learning.optim import path_name
+from jaxcnn.learning.state import TrainState, eval_variables, stream
 
 Batch = dict[str, jax.Array]
 """A batch as the network takes it: ``image`` (n, h, w, c) and ``label`` (n,). In evaluation also

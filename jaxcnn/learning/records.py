@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, to_builtins
 
-from jaxcnn.train.selection import score
+from jaxcnn.learning.selection import score
 
 MAX = sys.float_info.max
 EXACT = 2**53
@@ -56,14 +56,14 @@ class RunDataset(Dataset, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class RunId(Struct, kw_only=True, frozen=True):
-    """run.json: see :mod:`jaxcnn.train.identity`."""
+    """run.json: see :mod:`jaxcnn.learning.identity`."""
 
     run: Text
     unmarked_until: Annotated[int, Meta(ge=-1, le=EXACT, description="a whole number >= -1")]
 
 
 class Source(Struct, kw_only=True, frozen=True):
-    """A field of brought.json: see :mod:`jaxcnn.train.brought`."""
+    """A field of brought.json: see :mod:`jaxcnn.learning.brought`."""
 
     name: Text
     file: Text | None = None
@@ -107,7 +107,7 @@ class Measured(Struct, kw_only=True, frozen=True, omit_defaults=True):
 
     @property
     def chosen_by(self) -> float:
-        """What it is chosen by, see :func:`~jaxcnn.train.selection.score`."""
+        """What it is chosen by, see :func:`~jaxcnn.learning.selection.score`."""
         return score(to_builtins(self))
 
 

@@ -13,11 +13,11 @@ from sklearn import metrics as sk
 from jaxcnn import models
 from jaxcnn.config import Optim, Schedule
 from jaxcnn.errors import Stopped
+from jaxcnn.learning import loss, metrics, optim, state
+from jaxcnn.learning.loss import cross_entropy
+from jaxcnn.learning.state import init_state, sha256, stream
 from jaxcnn.runs import stop as stopping
 from jaxcnn.runs.stop import StopRequest
-from jaxcnn.train import loss, metrics, optim, state
-from jaxcnn.train.loss import cross_entropy
-from jaxcnn.train.state import init_state, sha256, stream
 
 RNG = np.random.default_rng(0)
 LOGITS = jnp.asarray(RNG.normal(size=(200, 7)), jnp.float32)

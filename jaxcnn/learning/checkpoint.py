@@ -36,8 +36,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxcnn.errors import InputError
-from jaxcnn.train import processes
-from jaxcnn.train.files import write_text
+from jaxcnn.learning import processes
+from jaxcnn.learning.files import write_text
 
 log = logging.getLogger(__name__)
 

@@ -40,10 +40,10 @@ import msgspec
 
 from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, from_dict, to_dict
 from jaxcnn.errors import FULL, InputError
-from jaxcnn.train import files, processes
-from jaxcnn.train.checkpoint import Checkpoints, steps_in
-from jaxcnn.train.records import Evaluation, RunDataset, Summary
-from jaxcnn.train.tensorboard import Events
+from jaxcnn.learning import files, processes
+from jaxcnn.learning.checkpoint import Checkpoints, steps_in
+from jaxcnn.learning.records import Evaluation, RunDataset, Summary
+from jaxcnn.learning.tensorboard import Events
 
 log = logging.getLogger(__name__)
 

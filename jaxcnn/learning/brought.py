@@ -14,8 +14,8 @@ from typing import Any
 from jaxcnn.config import Experiment, brought_in
 from jaxcnn.config.brought import Brought, source_of
 from jaxcnn.errors import InputError
-from jaxcnn.train import files, processes
-from jaxcnn.train.records import Source
+from jaxcnn.learning import files, processes
+from jaxcnn.learning.records import Source
 
 
 def keep(folder: Path, experiment: Experiment) -> None:

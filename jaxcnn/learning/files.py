@@ -35,7 +35,7 @@ def read(path: Path, kind: type[T]) -> T:
 
     Args:
         path: the file.
-        kind: a struct of :mod:`jaxcnn.train.records`, or another type that msgspec knows.
+        kind: a struct of :mod:`jaxcnn.learning.records`, or another type that msgspec knows.
 
     Raises:
         InputError: the file is missing, is no JSON, lacks a field, or a field holds what its type

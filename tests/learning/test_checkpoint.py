@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import InputError
-from jaxcnn.train import checkpoint
-from jaxcnn.train.checkpoint import MANIFEST, Checkpoints
-from jaxcnn.train.state import sha256
+from jaxcnn.learning import checkpoint
+from jaxcnn.learning.checkpoint import MANIFEST, Checkpoints
+from jaxcnn.learning.state import sha256
 
 
 def state_at(step):

@@ -11,9 +11,9 @@ import pytest
 from jaxcnn import models
 from jaxcnn.config import Optim, Schedule
 from jaxcnn.errors import InputError
-from jaxcnn.train import optim
-from jaxcnn.train.optim import Layout
-from jaxcnn.train.state import eval_variables, state_from
+from jaxcnn.learning import optim
+from jaxcnn.learning.optim import Layout
+from jaxcnn.learning.state import eval_variables, state_from
 
 RNG = np.random.default_rng(0)
 LR, STEPS = 0.1, 4

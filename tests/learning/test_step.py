@@ -6,9 +6,9 @@ import pytest
 
 from jaxcnn import models
 from jaxcnn.config import Optim, Train
-from jaxcnn.train import metrics, optim, step
-from jaxcnn.train.loss import cross_entropy
-from jaxcnn.train.state import init_state, sha256
+from jaxcnn.learning import metrics, optim, step
+from jaxcnn.learning.loss import cross_entropy
+from jaxcnn.learning.state import init_state, sha256
 
 N, CLASSES = 24, 5
 RNG = np.random.default_rng(0)

@@ -16,10 +16,10 @@ import msgspec
 
 from jaxcnn.config import RESUME_MAY_CHANGE, differences, to_dict
 from jaxcnn.errors import InputError
-from jaxcnn.train import files, processes, run_folder
-from jaxcnn.train.checkpoint import Checkpoints
-from jaxcnn.train.records import RunId
-from jaxcnn.train.state import TrainState
+from jaxcnn.learning import files, processes, run_folder
+from jaxcnn.learning.checkpoint import Checkpoints
+from jaxcnn.learning.records import RunId
+from jaxcnn.learning.state import TrainState
 
 
 @dataclass(frozen=True)

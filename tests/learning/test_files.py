@@ -12,8 +12,8 @@ from jaxcnn import cli
 from jaxcnn.analysis import arms, bench
 from jaxcnn.config import Data, Experiment, to_dict
 from jaxcnn.errors import InputError
-from jaxcnn.train import files, run_folder
-from jaxcnn.train.records import Together
+from jaxcnn.learning import files, run_folder
+from jaxcnn.learning.records import Together
 
 
 def fifo(path):

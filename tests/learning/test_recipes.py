@@ -14,10 +14,10 @@ from jaxcnn import models
 from jaxcnn.analysis import plots
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
 from jaxcnn.errors import Stopped
+from jaxcnn.learning import optim, step
+from jaxcnn.learning.loss import distillation
+from jaxcnn.learning.state import eval_variables, init_state, sha256
 from jaxcnn.runs import display, group
-from jaxcnn.train import optim, step
-from jaxcnn.train.loss import distillation
-from jaxcnn.train.state import eval_variables, init_state, sha256
 
 N, CLASSES, LR = 24, 5, 0.1
 RNG = np.random.default_rng(0)
