@@ -23,6 +23,7 @@ from jaxcnn.errors import FULL, Diverged, InputError, NotWritten, Stopped
 USAGE = f"""\
 jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
 
+  jaxcnn new FILE.py                writes an experiment with a network to start from
   jaxcnn train EXPERIMENT.py [--workdir DIR] [--optim.peak-lr 0.05 ...]
                                     trains, or goes on where a run ended
   jaxcnn eval RUN                   accuracy of a trained run on its test set
@@ -43,6 +44,7 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
 """
 
 COMMANDS = {
+    "new": "new",
     "train": "train",
     "eval": "evaluate",
     "predict": "predict",
