@@ -684,3 +684,22 @@ def test_a_function_that_gives_no_dataset_is_said_in_one_line(load, said):
     with pytest.raises(InputError, match=said) as error:
         sources.load(Data(load, batch_size=1))
     assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------------- a file to start from
+
+
+def test_a_new_experiment_runs_as_it_is(tmp_path):
+    assert "jaxcnn train mine.py" in command(tmp_path, "new", "mine.py")
+    out = command(tmp_path, "train", "mine.py", "--train.epochs", "1")
+    assert "runs/mine-seed0: summary.json" in out
+    assert "Channels of the first convolution" in command(tmp_path, "train", "mine.py", "--help")
+    before = (tmp_path / "mine.py").read_text()
+    for name, said in (
+        ("mine.py", "is there already"),
+        ("nowhere/new.py", "there is no folder nowhere"),
+        ("new.txt", "must be a name such as my_experiment.py"),
+        ("my-new.py", "must be a name such as my_experiment.py"),
+    ):
+        assert said in command(tmp_path, "new", name, code=2)
+    assert (tmp_path / "mine.py").read_text() == before
