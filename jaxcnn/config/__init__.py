@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from jaxcnn.config.brought import Brought, bring, bring_network
+from jaxcnn.config.brought import Brought, Handed, bring, bring_network
 from jaxcnn.config.checked import Accepts, Checked, annotations, require, shown
 from jaxcnn.errors import InputError
 
@@ -94,7 +94,7 @@ class Data(Checked, section="data"):
 
     name: (
         Annotated[str, Accepts("'digits' or the name of a TFDS dataset", bool)]
-        | Annotated[Brought, Accepts("a function that returns a dataset")]
+        | Annotated[Handed, Accepts("a function that returns a dataset")]
     ) = "digits"
     """The dataset: "digits" (built in), "shapes" (generated figures), "synthetic" (generated noise,
     to measure speed), "folder" (your own image files), or a TFDS dataset that was prepared as
@@ -222,7 +222,7 @@ class Augment(Checked, section="augment"):
     erasing_aspect: AtLeastOne = 3.3
     """Largest ratio of the long to the short side of what is erased."""
     own: Annotated[
-        tuple[Annotated[str, Accepts("", lambda name: ":" in name)] | Brought, ...],
+        tuple[Annotated[str, Accepts("", lambda name: ":" in name)] | Handed, ...],
         Accepts("a tuple of functions (key, image, label) -> (image, label)"),
     ] = ()
     """Functions of your own, (key, image, label) -> (image, label), which are applied to each
@@ -250,7 +250,7 @@ class Model(Checked, section="model"):
     """The network to train."""
 
     name: Annotated[
-        str | Brought, Accepts("a name of `jaxcnn list`, or a Linen module or its class")
+        str | Handed, Accepts("a name of `jaxcnn list`, or a Linen module or its class")
     ] = "lenet5"
     """The network's name; `jaxcnn list` shows all. In Python also a network of your own: a Linen
     module or its class, or a function of the options that returns a module."""
@@ -279,7 +279,7 @@ class Optim(Checked, section="optim"):
     name: (
         Literal["sgd", "adamw", "lamb", "lars", "lion", "muon"]
         | Annotated[str, Accepts("'optax:NAME'", lambda name: ":" in name)]
-        | Annotated[Brought, Accepts("a function that returns an optax.GradientTransformation")]
+        | Annotated[Handed, Accepts("a function that returns an optax.GradientTransformation")]
     ) = "sgd"
     """SGD with momentum, AdamW (Loshchilov & Hutter 2019), LAMB (You et al. 2020), LARS (You et al.
     2017), Lion (Chen et al. 2023), or Muon (Jordan 2024; Liu et al. 2025), which orthogonalises the

@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxcnn.errors import InputError
 
@@ -56,6 +56,12 @@ class Brought:
         """The last part of the name, for people."""
         return self.name.rpartition(":")[2].rpartition(".")[2]
 
+
+if TYPE_CHECKING:
+    Handed = Any
+else:
+    Handed = Brought
+"""An object in a config: any may be handed over, which :func:`bring` makes a :class:`Brought`."""
 
 _known: dict[str, Brought] = {}
 
