@@ -98,7 +98,9 @@ class Data(Checked, section="data"):
     ) = "digits"
     """The dataset: "digits" (built in), "shapes" (generated figures), "synthetic" (generated noise,
     to measure speed), "folder" (your own image files), or a TFDS dataset that was prepared as
-    array_record. In Python it may be a function of your own, which takes this section, or nothing,
+    array_record; or npz:PATH (arrays x_train, y_train, x_test, y_test of NumPy), csv:PATH (a table
+    with the columns file, label and perhaps split) or hf:PATH (Hugging Face's datasets on disk).
+    In Python it may be a function of your own, which takes this section, or nothing,
     and returns a dataset, as jaxcnn.from_arrays and jaxcnn.from_source do."""
     dir: Folder | None = None
     """The folder of prepared TFDS datasets (None: TFDS_DATA_DIR, or else TFDS's default); for
@@ -164,8 +166,9 @@ class Data(Checked, section="data"):
             self.read_size is None or (self.image_size is not None and self.fit != "pad"),
             "None without data.image_size and data.fit='resize' or 'crop'",
         )
-        split_here = self.test_share is None or self.name == "folder"
-        self.require("test_share", split_here, "None without data.name='folder'")
+        split_here = self.name == "folder" or ":" in str(self.name)
+        accepted = "None without data.name='folder', 'npz:...', 'csv:...' or 'hf:...'"
+        self.require("test_share", self.test_share is None or split_here, accepted)
 
 
 @dataclass(frozen=True)

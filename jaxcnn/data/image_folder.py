@@ -129,7 +129,7 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...], Files | None]:
     classes = _classes(config, splits)
     skipped: Counter[str] = Counter()
     listed = [_listed(split, classes, skipped) for split in splits]
-    shape, fit = _shape(config, splits, listed)
+    shape, fit = shape_of(config, splits, listed)
     train, *others = (
         Files(root, *found, shape, fit) for root, found in zip(splits, listed, strict=True)
     )
@@ -260,7 +260,7 @@ def _classes(config: Data, splits: Sequence[Path]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _shape(
+def shape_of(
     config: Data, splits: Sequence[Path], listed: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[tuple[int, int, int], Fit]:
     """Returns the shape that files are read with, and how they are brought to it."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,17 +58,17 @@ def from_arrays(train: Arrays, test: Arrays, classes: Sequence[str] | None = Non
         InputError: an array has another form or length, labels are not whole numbers in the range
             of the classes, or images hold NaN or infinity.
     """
-    splits = [_split(*pair, name) for name, pair in (("train", train), ("test", test))]
+    splits = [split(*pair, name) for name, pair in (("train", train), ("test", test))]
     first, second = splits
     if first.image_shape != second.image_shape or first.images.dtype != second.images.dtype:
         forms = [f"{'x'.join(map(str, s.image_shape))} {s.images.dtype}" for s in splits]
         raise InputError(f"test images: must be {forms[0]} as the training images, are {forms[1]}")
     number = 1 + max(int(split.labels.max(initial=0)) for split in splits)
-    names = _names(classes, number)
+    names = names_of(classes, number)
     return Dataset(first, second, names)
 
 
-def _split(images: Any, labels: Any, name: str) -> Split:
+def split(images: Any, labels: Any, name: str) -> Split:
     """Returns a split of the arrays that a user gives, checked."""
     pixels, numbers = np.asarray(images), np.asarray(labels)
     if pixels.ndim == 3:
@@ -114,7 +114,7 @@ def _is_label(numbers: np.ndarray) -> np.ndarray:
     return found
 
 
-def _names(classes: Sequence[str] | None, number: int) -> tuple[str, ...]:
+def names_of(classes: Sequence[str] | None, number: int) -> tuple[str, ...]:
     """Returns the names of at least so many classes."""
     if classes is None:
         return tuple(map(str, range(max(number, 2))))
@@ -182,6 +182,11 @@ class Items:
         """Reads the labels of all examples, with their images."""
         return self.read(np.arange(len(self)))["label"]
 
+    def largest_label(self) -> int:
+        """Returns the largest label of the first examples."""
+        places = self.index[:LOOKED_AT].tolist()
+        return max(_pair(self.items, place)[1] for place in places)
+
     def fault(self, index: int) -> str:
         """Says in one line why an example cannot be read, and names it."""
         place = int(self.index[index])
@@ -202,6 +207,9 @@ class Items:
     def _example(self, place: int) -> tuple[np.ndarray, int]:
         pixels, label = _pair(self.items, place)
         if pixels.shape != self.shape:
+            if self.config.image_size is None:
+                size = "x".join(map(str, pixels.shape))
+                raise InputError(f"its image is {size}; data.image_size brings all to one size")
             pixels = fit_array(pixels, self.shape, stored_fit(self.config, self.shape))
         return pixels, label
 
@@ -216,20 +224,29 @@ def from_source(
         test: the examples to test on.
         config: what the function that loads the data was given.
         classes: the names of the classes; by default the numbers up to the largest label of the
-            first thousand examples.
+            first hundred examples.
 
     Raises:
         InputError: the first examples cannot be read or are no images with labels, or their sizes
             differ and the config does not say to which one they are brought.
     """
-    shapes, most = set(), 0
-    for name, items in (("train", train), ("test", test)):
-        if not hasattr(items, "__len__") or not len(items):
+    splits = items({"train": train, "test": test}, config)
+    most = max(split.largest_label() for split in splits.values())
+    return Dataset(splits["train"], splits["test"], names_of(classes, most + 1))
+
+
+def items(splits: Mapping[str, Any], config: Data) -> dict[str, Items]:
+    """Makes splits of random-access sources, whose images are of one size or brought to one.
+
+    Raises:
+        InputError: as :func:`from_source` does.
+    """
+    shapes = set()
+    for name, source in splits.items():
+        if not hasattr(source, "__len__") or not len(source):
             raise InputError(f"{name}: must have a length above 0")
-        for place in range(min(len(items), LOOKED_AT)):
-            pixels, label = _pair(items, place, name)
-            shapes.add(pixels.shape)
-            most = max(most, label)
+        for place in range(min(len(source), LOOKED_AT)):
+            shapes.add(_pair(source, place, name)[0].shape)
     channels = {shape[2] for shape in shapes}
     side = config.read_size or config.image_size
     if len(channels) > 1 or (len(shapes) > 1 and side is None):
@@ -237,10 +254,12 @@ def from_source(
         raise InputError(
             f"data.image_size={config.image_size}: must be a size, since images differ: {listed}"
         )
-    shape = shapes.pop() if len(shapes) == 1 else (side, side, channels.pop())
-    names = _names(classes, most + 1)
-    splits = [Items(items, config, np.arange(len(items)), shape) for items in (train, test)]
-    return Dataset(splits[0], splits[1], names)
+    height, width, depth = shapes.pop() if len(shapes) == 1 else (side, side, channels.pop())
+    shape = int(height or 0), int(width or 0), int(depth)
+    return {
+        name: Items(source, config, np.arange(len(source)), shape)
+        for name, source in splits.items()
+    }
 
 
 LOOKED_AT = 100

@@ -137,9 +137,11 @@ def load(config: Data) -> Dataset:
             one label each, or smaller than the config asks for.
     """
     if ":" in str(config.name):
-        from jaxcnn.data import own
+        from jaxcnn.data import own, schemes
 
-        dataset = own.load(config)
+        scheme = str(config.name).partition(":")[0]
+        brought = scheme not in schemes.SCHEMES or not isinstance(config.name, str)
+        dataset = own.load(config) if brought else schemes.load(config)
     else:
         name = str(config.name)
         dataset = BUILT_IN[name](config) if name in BUILT_IN else _tfds(config)

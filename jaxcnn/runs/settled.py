@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jaxcnn.config import Data, Experiment, to_dict, with_warmup_cut
 from jaxcnn.data import image_folder
+from jaxcnn.data.schemes import SCHEMES
 from jaxcnn.errors import InputError
 from jaxcnn.learning import processes, run_folder
 from jaxcnn.runs.aside import put_aside
@@ -61,6 +62,13 @@ def _settled(run: Run, made: dict[str, Data]) -> tuple[Experiment, list[str]]:
             f"schedule.warmup_epochs={asked:g}: longer than train.epochs={epochs}, cut to {taken:g}"
         )
     data = experiment.data
+    address = str(data.name).partition(":")
+    if (
+        data.dir is None
+        and address[0] in SCHEMES
+        and not Path(address[2]).expanduser().is_absolute()
+    ):
+        data = replace(data, dir=".")
     if data.dir is not None and "://" not in data.dir:  # the address of a bucket is absolute
         data = replace(data, dir=str(Path(data.dir).expanduser().absolute()))
     data, said = _with_normalization(experiment, data, before, made)

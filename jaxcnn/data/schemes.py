@@ -1,0 +1,203 @@
+"""Data by address: ``npz:PATH`` of NumPy, ``csv:PATH`` of files and labels, ``hf:PATH``.
+
+The last is what Hugging Face's datasets saved. A relative PATH begins at ``data.dir``, or in the
+current folder.
+"""
+
+import csv
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.config import Data
+from jaxcnn.data import image_folder, own
+from jaxcnn.data.held_out import hold_out, require_named
+from jaxcnn.data.image_folder import Files, natural
+from jaxcnn.data.source import Source
+from jaxcnn.data.sources import Dataset
+from jaxcnn.errors import InputError
+from jaxcnn.memory import require_memory
+from jaxcnn.text import printable
+
+SPLITS = {"train": "train", "test": "test", "val": "validation", "validation": "validation"}
+"""What files and columns call splits, and what they are called here."""
+
+
+def load(config: Data) -> Dataset:
+    """Reads the dataset at an address.
+
+    Raises:
+        InputError: there is no such file, or it holds no images with labels.
+    """
+    scheme, _, rest = str(config.name).partition(":")
+    path = Path(config.dir or ".").expanduser() / Path(rest).expanduser()
+    if not rest or not path.exists():
+        raise InputError(f"data.name={config.name!r}: {printable(str(path))} does not exist")
+    return SCHEMES[scheme](path, config)
+
+
+def _divided(splits: Mapping[str, Any], classes: Sequence[str], config: Data) -> Dataset:
+    """Makes a dataset of named splits; where there is no test split, of a share of the examples."""
+    what = f"data.name={config.name!r}"
+    if "train" not in splits:
+        raise InputError(f"{what}: needs a split train, has {', '.join(splits) or 'none'}")
+    held = "test" if "test" in splits else "validation" if "validation" in splits else None
+    validation = None
+    if isinstance(config.validation, str):
+        require_named(config.validation, sorted({*splits} - {"train", held}), config)
+        validation = splits[config.validation]
+    names, train = tuple(classes), splits["train"]
+    if held is not None:
+        if config.test_share is not None:
+            raise InputError(
+                f"data.test_share={config.test_share}: must be None with a {held} split"
+            )
+        return Dataset(train, splits[held], names, validation=validation)
+    share = image_folder.TEST_SHARE if config.test_share is None else config.test_share
+    kept, out = hold_out(train.read_labels(), share, config.seed, "data.test_share", names)
+    note = (
+        f"{what} has no test split: of its examples, {len(kept):,} train and {len(out):,} test "
+        f"(data.test_share={share:g}, data.seed={config.seed})"
+    )
+    return Dataset(train.take(kept), train.take(out), names, validation=validation, note=note)
+
+
+def _npz(path: Path, config: Data) -> Dataset:
+    """Reads arrays ``x_train`` and ``y_train`` (or ``train_images`` and ``train_labels``), ..."""
+    what = f"data.name={config.name!r}"
+    try:
+        with zipfile.ZipFile(path) as packed:
+            size = sum(part.file_size for part in packed.infolist())
+        require_memory(f"{what}: its arrays", size)
+        with np.load(path, allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+    except InputError:
+        raise
+    except Exception as error:  # whatever NumPy stumbles upon in a damaged file
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{what}: cannot be read as arrays without pickle ({reason})") from error
+    splits: dict[str, Source] = {}
+    most = 0
+    for called, name in SPLITS.items():
+        for images, labels in (
+            (f"x_{called}", f"y_{called}"),
+            (f"{called}_images", f"{called}_labels"),
+        ):
+            if images in arrays and labels in arrays:
+                numbers = arrays[labels]
+                if numbers.ndim == 2 and numbers.shape[1] == 1:
+                    numbers = numbers[:, 0]
+                splits[name] = own.split(arrays[images], numbers, f"{what}: {name}")
+                most = max(most, int(splits[name].read_labels().max()))
+    if not splits:
+        raise InputError(
+            f"{what}: needs arrays x_train and y_train, or train_images and train_labels; has "
+            f"{printable(', '.join(arrays), longest=200) or 'none'}"
+        )
+    shapes = {source.image_shape for source in splits.values()}
+    if len(shapes) > 1:
+        raise InputError(f"{what}: images of all splits must be of one shape, are of {shapes}")
+    classes = [str(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
+    return _divided(splits, own.names_of(classes, most + 1), config)
+
+
+def _csv(path: Path, config: Data) -> Dataset:
+    """Reads a table with the columns ``file``, ``label`` and perhaps ``split``."""
+    what = f"data.name={config.name!r}"
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            missing = {"file", "label"} - {*(reader.fieldnames or ())}
+            if missing:
+                raise InputError(f"{what}: needs the columns file and label, lacks {min(missing)}")
+            rows = [
+                (row["file"] or "", row["label"] or "", row.get("split") or "train")
+                for row in reader
+            ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{what}: cannot be read as a table in UTF-8 ({error})") from error
+    if not rows:
+        raise InputError(f"{what}: has no rows below the header")
+    root = path.parent
+    for number, (file_name, label, split) in enumerate(rows, start=2):
+        if not file_name or Path(file_name).is_absolute() or ".." in Path(file_name).parts:
+            raise InputError(
+                f"{what}: line {number}: file={file_name!r} must be a path below "
+                f"{printable(str(root))}"
+            )
+        if not label or split not in SPLITS:
+            wrong, accepted = ("label", "not empty") if not label else ("split", ", ".join(SPLITS))
+            raise InputError(f"{what}: line {number}: {wrong} must be {accepted}")
+    classes = sorted({label for _, label, _ in rows}, key=natural)
+    places = {name: place for place, name in enumerate(classes)}
+    names = np.array([os.fsencode(name) for name, _, _ in rows], dtype=bytes)
+    labels = np.array([places[label] for _, label, _ in rows], np.int32)
+    shape, fit = image_folder.shape_of(config, [root], [(names, labels)])
+    whole = Files(root, names, labels, shape, fit)
+    used = np.array([SPLITS[split] for _, _, split in rows])
+    return _divided({name: whole.take(used == name) for name in {*used.tolist()}}, classes, config)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of Hugging Face's table as images and labels."""
+
+    table: Any
+    image: str
+    label: str
+    mode: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
+        row = self.table[place]
+        return np.asarray(row[self.image].convert(self.mode)), int(row[self.label])
+
+
+def _hf(path: Path, config: Data) -> Dataset:
+    """Reads what ``save_to_disk`` wrote, Parquet files named by their splits, or an imagefolder."""
+    what = f"data.name={config.name!r}"
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(f"{what}: needs `pip install 'jaxcnn[hf]'` (datasets)") from error
+    try:
+        if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+            found = datasets.load_from_disk(str(path))
+        elif parquet := sorted(path.rglob("*.parquet")):
+            by_split: dict[str, list[str]] = {}
+            for file in parquet:
+                called = file.name.partition("-")[0].removesuffix(".parquet")
+                by_split.setdefault(called, []).append(str(file))
+            found = datasets.load_dataset("parquet", data_files=by_split)
+        else:
+            found = datasets.load_dataset("imagefolder", data_dir=str(path))
+    except Exception as error:  # whatever the library stumbles upon
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(f"{what}: cannot be read by Hugging Face's datasets ({reason})") from error
+    tables = dict(found) if isinstance(found, Mapping) else {"train": found}
+    features = next(iter(tables.values())).features
+    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    labels = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
+    if len(images) != 1 or len(labels) != 1:
+        raise InputError(
+            f"{what}: must have one column of images and one of ClassLabel, has "
+            f"{', '.join(f'{name}: {type(kind).__name__}' for name, kind in features.items())}"
+        )
+    mode = "L" if config.channels == 1 else "RGB"
+    rows = {
+        SPLITS[name]: _Rows(table, images[0], labels[0], mode)
+        for name, table in tables.items()
+        if name in SPLITS
+    }
+    return _divided(own.items(rows, config), features[labels[0]].names, config)
+
+
+SCHEMES: dict[str, Callable[[Path, Data], Dataset]] = {"npz": _npz, "csv": _csv, "hf": _hf}
+"""What begins an address, and what reads it."""
