@@ -112,6 +112,7 @@ def test_a_run_is_opened_with_what_was_brought_to_it(run):
         jaxcnn.open(run.folder / "nowhere")
 
 
+@pytest.mark.slow
 def test_a_call_goes_on_where_one_before_ended(tmp_path):
     given = {"model": TinyNet, "data": (X, Y), "test": (XT, YT), "quiet": True}
     same = {"schedule": jaxcnn.Schedule("constant", warmup_epochs=0), **given}
@@ -136,6 +137,7 @@ def test_without_test_arrays_a_fifth_is_held_out_and_said(capsys):
         evaluation.evaluate(small.folder)
 
 
+@pytest.mark.slow
 def test_it_trains_in_any_thread():
     found = []
     thread = threading.Thread(

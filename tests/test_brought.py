@@ -229,6 +229,7 @@ def test_a_changed_source_is_refused_on_resume_and_said_on_evaluation(tmp_path, 
     assert "has changed" not in command(tmp_path, "eval", "run", "--from", "tiny.py")
 
 
+@pytest.mark.slow
 def test_its_options_are_swept_summarised_and_explained(trained):
     out = command(
         trained,
@@ -247,6 +248,7 @@ def test_its_options_are_swept_summarised_and_explained(trained):
     assert "Channels of the first convolution" in command(trained, "train", "tiny.py", "--help")
 
 
+@pytest.mark.slow
 def test_it_is_compared_with_the_zoo(trained):
     (trained / "against.py").write_text(
         "from dataclasses import replace\n\nimport tiny\n\nfrom jaxcnn.config import *\n\n\n"
@@ -689,6 +691,7 @@ def test_a_function_that_gives_no_dataset_is_said_in_one_line(load, said):
 # ------------------------------------------------------------------------- a file to start from
 
 
+@pytest.mark.slow
 def test_a_new_experiment_runs_as_it_is(tmp_path):
     assert "jaxcnn train mine.py" in command(tmp_path, "new", "mine.py")
     out = command(tmp_path, "train", "mine.py", "--train.epochs", "1")

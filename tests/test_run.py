@@ -187,6 +187,7 @@ def test_mixed_images_are_learnt_and_resumed_to_the_same_bits(tmp_path, monkeypa
     assert (100,) in seen  # labels in evaluation
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_made_longer(tmp_path):
     """With a constant rate the longer run is the one that was long from the start."""
     flat = replace(SMALL, schedule=Schedule("constant", warmup_epochs=1))
@@ -299,6 +300,7 @@ def test_made_shorter_the_summary_belongs_to_the_last_step(tmp_path):
     assert evaluate(tmp_path / "a")["test_loss"] == short["test_loss"]
 
 
+@pytest.mark.slow
 def test_made_shorter_and_killed_before_its_summary_a_run_ends_and_keeps_its_best(
     tmp_path, monkeypatch
 ):

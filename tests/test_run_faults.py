@@ -532,7 +532,7 @@ def test_a_run_of_few_records_ends(own):
 @pytest.mark.parametrize(
     ("numbers", "code"),
     [
-        ([signal.SIGHUP], 129),
+        pytest.param([signal.SIGHUP], 129, marks=pytest.mark.slow),
         pytest.param([signal.SIGINT], 130, marks=pytest.mark.slow),
         ([signal.SIGINT, signal.SIGINT], 130),
         pytest.param([signal.SIGHUP, signal.SIGTERM], 129, marks=pytest.mark.slow),

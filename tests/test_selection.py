@@ -208,6 +208,7 @@ def test_other_examples_held_out_are_other_data(held):
         group.train_one(more, folder)
 
 
+@pytest.mark.slow
 def test_streamed_validation_gives_the_figures_of_memory(tmp_path):
     data = replace(HELD.data, streaming=True, workers=0)
     summary = group.train_one(replace(HELD, data=data), tmp_path / "a")

@@ -211,6 +211,7 @@ class Ear(display.Listener):
             signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_parts_are_small_and_what_began_alone_stays_so(tmp_path, monkeypatch):
     """Five trials in parts of at most three: one of three, one of two; one has begun alone."""
     monkeypatch.setattr(together, "AT_MOST", 3)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jaxcnn.commands import arguments
 from jaxcnn.errors import InputError
+from jaxcnn.text import printable
 
 TEMPLATE = Path(__file__).with_name("template.py.txt")
 
@@ -21,7 +22,8 @@ def run(command: Command) -> int:
     """Writes the file and returns the exit code."""
     file = command.file
     if file.suffix != ".py" or not file.stem.isidentifier():
-        raise InputError(f"{file}: must be a name such as my_experiment.py")
+        shown = printable(str(file), longest=100)
+        raise InputError(f"{shown}: must be a name such as my_experiment.py")
     try:
         with file.open("x", encoding="utf-8") as new:
             new.write(TEMPLATE.read_text(encoding="utf-8").replace("NAME", file.stem))

@@ -12,6 +12,7 @@ from tests.badinput.values import NO_PATH, WORDS
 from tests.badinput.world import IMPORT
 
 CALLS = {
+    "new": ("new", "mine.py"),
     "train": ("train", "experiment.py"),
     "eval": ("eval", "run"),
     "predict": ("predict", "run", "image.png"),
@@ -40,14 +41,14 @@ def options() -> Iterator[Case]:
             if field.name == "distributed":
                 names = ["distributed.coordinator", "distributed.processes", "distributed.process"]
             else:
-                names = [field.name]
+                names = [field.metadata.get("name", field.name)]
             for option in names:
                 for wrong, word in WORDS.items():
                     if "Path" in str(field.type) and wrong in NO_PATH:
                         continue
                     added = [word] if "place" in field.metadata else [_flag(option), word]
                     yield Case(f"{name} {option} {wrong}", (*call, *added))
-            yield Case(f"{name} {field.name} without a value", (*call, _flag(field.name)))
+            yield Case(f"{name} {names[0]} without a value", (*call, _flag(names[0])))
         for position in range(1, len(call)):
             for wrong, word in WORDS.items():
                 argv = (*call[:position], word, *call[position + 1 :])
