@@ -22,7 +22,7 @@ from jaxcnn.config.checked import shown
 from jaxcnn.data import own
 from jaxcnn.data.held_out import hold_out
 from jaxcnn.data.images import as_stored
-from jaxcnn.data.sources import HeldOut
+from jaxcnn.data.sources import Dataset, HeldOut
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, records, run_folder
 from jaxcnn.runs import display, evaluation, group, trained
@@ -142,6 +142,8 @@ class Run:
         return layers.summarize(network.model, network.input_shape)
 
     def _network(self, checkpoint: str) -> trained.Trained:
+        if checkpoint not in ("latest", "best"):
+            raise InputError(f"checkpoint={checkpoint!r}: must be 'latest' or 'best'")
         if checkpoint not in self._restored:
             self._restored[checkpoint] = trained.restore(self.folder, checkpoint, self.experiment)
         return self._restored[checkpoint]
@@ -223,14 +225,20 @@ def train(
 
 
 def open(  # noqa: A001  (as jaxcnn.open)
-    folder: PathLike, *, model: Network | None = None, data: Any = None, optim: Any = None
+    folder: PathLike,
+    *,
+    model: Network | None = None,
+    data: Any = None,
+    test: own.Arrays | None = None,
+    optim: Any = None,
 ) -> Run:
     """Opens the folder of a run.
 
     Args:
         folder: the run folder.
         model: the network, where it was brought to the run and is not known by its name here.
-        data: the function that returns the data, likewise, or their arrays ``(x, y), (xt, yt)``.
+        data: the function that returns the data, likewise, or their arrays, as for :func:`train`.
+        test: test images and labels, as for :func:`train`.
         optim: the function that makes the optimizer, likewise.
 
     Raises:
@@ -239,7 +247,7 @@ def open(  # noqa: A001  (as jaxcnn.open)
     folder = Path(folder)
     experiment = run_folder.read_config(folder)
     if isinstance(data, tuple | list):
-        dataset = own.from_arrays(*data)
+        dataset = _dataset(data, test, None, experiment.data.seed)
         data = lambda: dataset  # noqa: E731
     for section, value in (("model", model), ("data", data), ("optim", optim)):
         if value is None:
@@ -265,18 +273,25 @@ def _of_arrays(
     listener: display.Listener,
 ) -> Data:
     """Returns the config of data that are arrays, of which a part is held out if none is given."""
+    dataset = _dataset(data, test, classes, before.seed)
+    if test is None:
+        held, number = len(dataset.test), len(dataset.train) + len(dataset.test)
+        listener.message(f"{held:,} of {number:,} examples are held out for testing")
+    name = know(lambda: dataset, own.name_of_arrays(dataset), has_source=False)
+    return replace(before, name=name, batch_size=min(before.batch_size, len(dataset.train)))
+
+
+def _dataset(
+    data: Any, test: own.Arrays | None, classes: Sequence[str] | None, seed: int
+) -> Dataset:
+    """Returns a dataset of arrays; without test arrays, a share of each class is held out."""
     if len(data) != 2:
         raise InputError(f"data: must be images and labels (x, y), has {len(data)} parts")
-    if test is None:
-        whole = own.from_arrays(data, data, classes)
-        labels, names = whole.train.read_labels(), whole.classes
-        kept, held = hold_out(labels, TEST_SHARE, before.seed, "test", names)
-        dataset = replace(whole, train=whole.train.take(kept), test=whole.test.take(held))
-        listener.message(f"{len(held):,} of {len(whole.train):,} examples are held out for testing")
-    else:
-        dataset = own.from_arrays(data, test, classes)
-    name = know(lambda: dataset, own.name_of_arrays(dataset))
-    return replace(before, name=name, batch_size=min(before.batch_size, len(dataset.train)))
+    if test is not None:
+        return own.from_arrays(data, test, classes)
+    whole = own.from_arrays(data, data, classes)
+    kept, held = hold_out(whole.train.read_labels(), TEST_SHARE, seed, "test", whole.classes)
+    return replace(whole, train=whole.train.take(kept), test=whole.test.take(held))
 
 
 def _with_objects(recorded: Experiment, made: Experiment) -> Experiment:
@@ -294,4 +309,8 @@ def _stored(network: trained.Trained, images: Any) -> np.ndarray:
         images = [images]
     if isinstance(images, list | tuple) and images and isinstance(images[0], str | Path):
         return trained.read_all(network, [Path(image) for image in images])
-    return as_stored(np.asarray(images), network.image_shape, network.experiment.data)
+    try:
+        pixels = np.asarray(images)
+    except ValueError as error:  # lists of different lengths
+        raise InputError(f"images: must be files or an array ({error})") from error
+    return as_stored(pixels, network.image_shape, network.experiment.data)

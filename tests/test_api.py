@@ -92,13 +92,17 @@ def test_images_may_come_in_any_form(run, tmp_path):
     ):
         with pytest.raises(jaxcnn.InputError, match=r"images: must be \(n, 8, 8, 1\)"):
             run.predict(wrong)
+    with pytest.raises(jaxcnn.InputError, match="checkpoint='bst': must be 'latest' or 'best'"):
+        run.predict(XT, checkpoint="bst")
+    with pytest.raises(jaxcnn.InputError, match="images: must be files or an array"):
+        run.predict([[1, 2], [3]])
     with pytest.raises(jaxcnn.InputError, match=r"name='stage9': .*: Conv_0, "):
         run.features(XT[:1], "stage9")
 
 
 def test_a_run_is_opened_with_what_was_brought_to_it(run):
     brought._known.clear()
-    again = jaxcnn.open(str(run.folder), model=TinyNet, data=((X, Y), (XT, YT)))
+    again = jaxcnn.open(str(run.folder), model=TinyNet, data=(X, Y), test=(XT, YT))
     np.testing.assert_array_equal(again.predict(XT), run.predict(XT))
     assert again.evaluate() == run.evaluate()
     brought._known.clear()
@@ -159,6 +163,7 @@ WRONG = [
     ({"data": (X, Y), "model": 3}, "model.name=3: must be a name of `jaxcnn list`"),
     ({"data": (X, Y), "epochs": 0}, "train.epochs=0"),
     ({"data": "nothing"}, "unknown dataset"),
+    ({"data": X}, "data.name=array"),
 ]
 
 

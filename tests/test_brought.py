@@ -1,12 +1,14 @@
 """What users bring: from a file and nothing else to a trained, resumed, compared, explained run."""
 
 import contextlib
+import functools
 import io
 import json
 import os
 import re
 import shutil
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ import pytest
 from jaxcnn import cli, models
 from jaxcnn.config import (
     Augment,
+    Comparison,
     Data,
     Experiment,
     Model,
@@ -106,7 +109,7 @@ def test_an_own_network_is_recorded_by_name_and_copied_to_be_read(trained):
     assert json.loads((run / "config.json").read_text())["model"]["name"] == "tiny:TinyNet"
     known = json.loads((run / "brought.json").read_text())["model.name"]
     assert (known["name"], known["file"]) == ("tiny:TinyNet", "tiny.py")
-    assert (run / "brought" / "tiny.py.txt").read_text() == TINY
+    assert (run / "brought" / f"tiny.py.{known['sha256'][:8]}.txt").read_text() == TINY
 
 
 def test_it_is_evaluated_predicted_with_shown_and_reported(trained):
@@ -129,7 +132,7 @@ def test_without_its_file_one_line_says_how_to_give_it_and_the_report_shows_the_
     said = command(trained, "eval", "runs/tiny-seed0", code=2)
     assert said.splitlines() == [
         "jaxcnn: error: model.name='tiny:TinyNet': was brought by a user, and is known here by "
-        "name alone; give it again: --from tiny.py, or in Python as an argument"
+        "name alone; give it again: --from tiny.py, or in Python"
     ]
     (trained / "runs" / "tiny-seed0" / "predictions.npz").unlink(missing_ok=True)
     said = command(trained, "report", "runs/tiny-seed0", "--out", "alone.html", code=2)
@@ -181,6 +184,10 @@ def test_the_same_network_from_a_file_and_from_a_package_gives_the_same_hash(
     )
     with monkeypatch.context() as patch:
         patch.syspath_prepend(package)
+        # A package that is not installed offers nothing, such as one beside an experiment.
+        command(tmp_path, "train", "packaged.py", "--workdir", "other", "--train.epochs", "1")
+        assert "was brought" in command(tmp_path, "eval", "other", code=2)
+        patch.setattr(site, "getsitepackages", lambda: [str(package)])
         command(tmp_path, "train", "packaged.py", "--workdir", "run")
         assert "top-1" in command(tmp_path, "eval", "run")  # nothing has to be given
     for key in ("params_sha256", "state_sha256"):
@@ -213,20 +220,30 @@ def test_a_changed_source_is_refused_on_resume_and_said_on_evaluation(tmp_path, 
     (tmp_path / "tiny.py").write_text(TINY)
     command(tmp_path, "train", "tiny.py", "--workdir", "run")
     # What config() says is compared by itself; comments and docstrings are for people.
-    (tmp_path / "tiny.py").write_text(
-        TINY.replace("epochs=2", "epochs=3").replace("two conv", "2 conv")
-    )
+    longer = TINY.replace("epochs=2", "epochs=3").replace("two conv", "2 conv")
+    (tmp_path / "tiny.py").write_text(longer)
     assert "going on from step" in command(tmp_path, "train", "tiny.py", "--workdir", "run")
     changed = TINY.replace("epochs=2", "epochs=4").replace("nn.relu(nn", "nn.gelu(nn")
     (tmp_path / "tiny.py").write_text(changed)
     said = command(tmp_path, "train", "tiny.py", "--workdir", "run", code=2)
-    assert "TinyNet has changed since the run began: 'x = nn.relu(" in said
+    assert "TinyNet: tiny.py has changed since the run began, 'x = nn.relu(" in said
     assert "--accept-changes" in said
     command(tmp_path, "eval", "run", "--from", "tiny.py")
-    assert "run: TinyNet has changed" in caplog.text
+    assert "run: TinyNet: tiny.py has changed" in caplog.text
     said = command(tmp_path, "train", "tiny.py", "--workdir", "run", "--accept-changes")
-    assert "TinyNet has changed" in said
-    assert "has changed" not in command(tmp_path, "eval", "run", "--from", "tiny.py")
+    assert "TinyNet: tiny.py has changed" in said
+    caplog.clear()
+    command(tmp_path, "eval", "run", "--from", "tiny.py")
+    assert "has changed" not in caplog.text
+    # What it learned with before is kept.
+    known = json.loads((tmp_path / "run" / "brought.json").read_text())["model.name"]
+    (before,) = known["before"]
+    assert before["until_step"] == 12
+    copies = {path.name: path.read_text() for path in (tmp_path / "run" / "brought").iterdir()}
+    assert copies[f"tiny.py.{before['sha256'][:8]}.txt"] == TINY.replace(
+        "epochs=2", "epochs=3"
+    ).replace("two conv", "2 conv")
+    assert copies[f"tiny.py.{known['sha256'][:8]}.txt"] == changed
 
 
 @pytest.mark.slow
@@ -298,7 +315,7 @@ class Deep(nn.Module):
 def test_of_a_module_that_was_made_the_fields_are_options():
     model = Model(Deep(num_classes=3, widths=(2, 3), act=nn.gelu))
     assert model.options == {"widths": (2, 3)}
-    assert to_dict(Experiment(model=model))["model"]["name"].endswith(":Deep")
+    assert to_dict(Experiment(model=model))["model"]["name"].endswith(":Deep(act=gelu)")
     x = jnp.ones((1, 4, 4, 1))
     built, direct = build_model(model, 3, (4, 4, 1)), Deep(3, (2, 3), nn.gelu)
     variables = built.init(jax.random.key(0), x, train=False)
@@ -308,6 +325,34 @@ def test_of_a_module_that_was_made_the_fields_are_options():
     )
     with pytest.raises(InputError, match="has num_classes=3, must be 10"):
         build_model(model, 10, (4, 4, 1))
+
+
+def test_of_a_partial_the_arguments_are_options_or_stand_in_the_name():
+    model = Model(functools.partial(Deep, widths=(2,), act=nn.gelu))
+    assert (model.options, str(model.name)) == (
+        {"widths": (2,)},
+        f"{__name__}:Deep(act={nn.gelu.__qualname__})",
+    )
+    assert model.name != Model(functools.partial(Deep, act=nn.tanh)).name
+    named = Augment(own=(Shift(0.1),)).own[0]
+    assert named.name.endswith(":Shift(by=0.1)")
+
+
+class Shift:
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, key, image, label):
+        return image + self.by, label
+
+
+def test_two_objects_of_one_name_are_refused():
+    one, other = (Experiment(name=n, model=Model(lambda **options: Plain())) for n in "ab")
+    with pytest.raises(
+        InputError, match=r"model\.name='.*<lambda>': must be the name of one object"
+    ):
+        Comparison((one, other))
+    Comparison((one, replace(other, model=one.model)))
 
 
 def make(call, **fields):
@@ -342,6 +387,10 @@ def grows(self, x):
     return nn.Dense(10)(x.mean((1, 2)))
 
 
+def named_otherwise(self, x, training=False):
+    return nn.Dense(10)(x.mean((1, 2)))
+
+
 def breaks(self, x):
     raise KeyError("whatever\nit says")
 
@@ -365,6 +414,7 @@ FAULTS = [
     (make(whole), {}, r"must return logits .* returns int32"),
     (make(wants_more), {}, "also wants mask"),
     (make(grows), {}, "changes names, shapes or types of its variables in state"),
+    (make(named_otherwise), {}, "is told by train .or deterministic. whether it is trained"),
     (make(breaks), {}, r"on images of 8x8x1: KeyError: 'whatever"),
     (make(draws), {}, "noise"),
     (make(half), {}, "Dense_0/bias is of type bfloat16, must be float32"),
@@ -460,6 +510,7 @@ def counting(learning_rate):
 WRONG = [
     ({"name": "optax:adabelif"}, r"Optax has no such optimizer; did you mean optax:adabelief\?"),
     ({"name": "optax:os.system"}, "Optax has no such optimizer"),
+    ({"name": "optax:foo.bar.adam"}, "Optax has no such optimizer"),
     ({"name": "optax:adam", "options": {"b3": 1}}, r"optim\.options\.b3=1: must be of b1, b2"),
     (
         {"name": "optax:adamw", "options": {"weight_decay": 0.1}},
@@ -661,7 +712,20 @@ class Broken:
         return None
 
 
+SIXES = sources.Split(PIXELS, LABELS.astype(np.int32) + 5)
 WRONG_LOADERS = [
+    (
+        lambda data: sources.Dataset(
+            *[sources.Split(PIXELS, LABELS.astype(np.int32) + 5)] * 2, ("a", "b")
+        ),
+        "train labels must be below 2, the number of classes, hold 6",
+    ),
+    (
+        lambda data: own.from_source(
+            [(PIXELS[0], i // 60) for i in range(180)], [(PIXELS[0], 0)], data, ("a", "b")
+        ),
+        "its label is 2, must be below 2, the classes",
+    ),
     (lambda data: 3, "must return a jaxcnn.data.Dataset, .* returned a int"),
     (lambda data: 1 / 0, "ZeroDivisionError"),
     (lambda data: own.from_source([], [], data), "train: must have a length above 0"),

@@ -49,7 +49,7 @@ def run(command: Command) -> int:
         complain("--resize is no longer needed: every image is brought to the dataset's size")
     if command.json and command.csv:
         raise InputError("--json: gives another output than --csv; leave one of them out")
-    images = [path for given in command.images for path in _files(given)]
+    images = list(dict.fromkeys(path for given in command.images for path in _files(given)))
     bring_from(command.source)
 
     from jaxcnn.runs import display, trained
@@ -76,7 +76,16 @@ def _files(given: Path) -> list[Path]:
     matches = sorted(found, key=image_folder.natural)
     if not matches:
         raise InputError(f"{printable(str(given))}: no file has a name of this pattern")
-    return [path for match in matches for path in _files(Path(match))]
+    paths = [Path(match) for match in matches]
+    shown = [
+        path for path in paths if path.is_dir() or path.suffix.lower() in image_folder.SUFFIXES
+    ]
+    if len(shown) < len(paths):
+        others = len(paths) - len(shown)
+        complain(
+            f"{printable(str(given))}: {others:,} files are left out, no images by their names"
+        )
+    return [path for one in shown for path in _files(one)]
 
 
 def _show(found: Sequence["Prediction"]) -> None:

@@ -12,7 +12,7 @@ and fields are the texts of ``jaxcnn train --help``.
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -473,6 +473,7 @@ class Experiment(Checked):
     def __post_init__(self) -> None:
         """Checks the fields, and the relations between sections."""
         super().__post_init__()
+        _require_one_name_each([self])
         data, augment = self.data, self.augment
         self.require(
             "train.accumulate",
@@ -525,6 +526,7 @@ class Comparison(Checked):
     def __post_init__(self) -> None:
         """Checks the fields, and that the arms can be told apart and compared."""
         super().__post_init__()
+        _require_one_name_each(self.arms)
         names = [arm.name for arm in self.arms]
         require("arms", names, len(names) >= 2, "two experiments or more")
         require("arms", names, len(set(names)) == len(names), "of different names")
@@ -534,6 +536,16 @@ class Comparison(Checked):
                 accepted = f"{wanted[name]!r}, as in the first arm: all are tested on it"
                 full = f"arms[{arm.name!r}].data.{name}"
                 require(full, value, value == wanted[name], accepted)
+
+
+def _require_one_name_each(experiments: Sequence[Experiment]) -> None:
+    """Checks that objects that were brought can be told apart by their names."""
+    known: dict[str, Brought] = {}
+    for experiment in experiments:
+        for place, brought in brought_in(experiment).items():
+            other = known.setdefault(brought.name, brought)
+            accepted = "the name of one object; two are called so, such as two lambdas: name them"
+            require(place, brought.name, other.target is brought.target, accepted)
 
 
 def _tested_on(data: Data) -> dict[str, object]:

@@ -8,9 +8,12 @@ the group ``jaxcnn.plugins``. No name imports anything by itself.
 
 import dataclasses
 import functools
+import hashlib
 import importlib.metadata
 import inspect
+import site
 import sys
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +31,13 @@ class Brought:
 
     Attributes:
         name: ``module:attribute``, such as ``tiny:TinyNet``; a file's module is called as the file.
+            What is bound to the object and no option stands behind it, as ``(act=gelu)``.
         target: the object.
+        has_source: whether its source is part of what is brought; of arrays it is not.
     """
 
-    def __init__(self, target: Any, name: str) -> None:
-        self.target, self.name = target, name
+    def __init__(self, target: Any, name: str, has_source: bool = True) -> None:
+        self.target, self.name, self.has_source = target, name, has_source
 
     def __repr__(self) -> str:
         return repr(self.name)
@@ -54,7 +59,13 @@ class Brought:
     @property
     def title(self) -> str:
         """The last part of the name, for people."""
-        return self.name.rpartition(":")[2].rpartition(".")[2]
+        base, bracket, bound = self.name.partition(":")[2].partition("(")
+        return base.rpartition(".")[2] + bracket + bound
+
+
+def titled(name: str | Brought) -> str:
+    """Returns a name for people: of what was brought, the last part."""
+    return name.title if isinstance(name, Brought) else name
 
 
 if TYPE_CHECKING:
@@ -90,18 +101,23 @@ def bring_network(value: Any) -> tuple[Any, dict[str, Any]]:
     Fields that no config could hold stay with the class, and so does the number of classes, which
     must be that of the data.
     """
-    if isinstance(value, type) or not _is_linen(type(value)):
+    if isinstance(value, functools.partial) and not value.args:
+        make, given = value.func, dict(value.keywords)
+    elif not isinstance(value, type) and _is_linen(type(value)):
+        make, given = type(value), _fields(value)
+    else:
         return bring(value), {}
-    options: dict[str, Any] = {}
-    fixed: dict[str, Any] = {}
-    for field in dataclasses.fields(value):
-        given = getattr(value, field.name)
-        if field.init and field.name not in ("parent", "name") and given is not field.default:
-            plain = field.name != "num_classes" and _is_option(given)
-            (options if plain else fixed)[field.name] = given
-    make: Any = type(value)
-    make = functools.partial(make, **fixed) if fixed else make
-    return know(make, name_of(value)), options
+    options = {k: v for k, v in given.items() if k != "num_classes" and _is_option(v)}
+    fixed = {k: v for k, v in given.items() if k not in options}
+    target = functools.partial(make, **fixed) if fixed else make
+    return know(target, name_of(target)), options
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Returns the fields of a Linen module that differ from their defaults."""
+    known = (f for f in dataclasses.fields(value) if f.init and f.name not in ("parent", "name"))
+    given = {field.name: (getattr(value, field.name), field.default) for field in known}
+    return {name: held for name, (held, default) in given.items() if held is not default}
 
 
 def _is_option(value: Any) -> bool:
@@ -117,9 +133,9 @@ def _is_linen(kind: type) -> bool:
     return ("flax.linen.module", "Module") in names
 
 
-def know(target: Any, name: str) -> Brought:
+def know(target: Any, name: str, has_source: bool = True) -> Brought:
     """Makes an object known by a name, in place of another of this name, and returns both."""
-    known = Brought(target, name)
+    known = Brought(target, name, has_source)
     if _known.get(name) != known:
         _known[name] = known
     return _known[name]
@@ -145,11 +161,31 @@ def name_of(target: Any) -> str:
     >>> name_of(Brought)
     'jaxcnn.config.brought:Brought'
     """
-    target = _definition(target)
-    module = str(target.__module__)
+    made_by, bound = _definition(target), _bound(target)
+    module = str(made_by.__module__)
     if module.startswith(FILE_MODULE):
         module = Path(module).stem
-    return f"{module}:{target.__qualname__}"
+    listed = ", ".join(f"{name}={_word(value)}" for name, value in bound.items())
+    return f"{module}:{made_by.__qualname__}" + (f"({listed})" if listed else "")
+
+
+def _bound(target: Any) -> dict[str, Any]:
+    """Returns what an object holds beside its definition: arguments of a partial, or attributes."""
+    if isinstance(target, functools.partial):
+        places = {str(place): value for place, value in enumerate(target.args)}
+        given = {**places, **_bound(target.func), **target.keywords}
+        return {name: value for name, value in given.items() if name != "num_classes"}
+    if hasattr(target, "__qualname__") or not hasattr(target, "__dict__"):
+        return {}
+    return {name: value for name, value in vars(target).items() if not name.startswith("_")}
+
+
+def _word(value: Any) -> str:
+    """Returns a value in a word that is the same in every process."""
+    if _is_option(value):
+        text = repr(value)
+        return text if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:12]
+    return str(getattr(value, "__qualname__", type(value).__qualname__))
 
 
 def _definition(target: Any) -> Any:
@@ -164,7 +200,7 @@ def _find(name: str) -> Brought | None:
     """Finds the object of a name, if it is at hand; imports nothing but what is offered."""
     if name not in _known:
         for offer in importlib.metadata.entry_points(group=PLUGINS):
-            if offer.value == name:
+            if offer.value == name and _is_installed(offer.dist):
                 try:
                     know(offer.load(), name)
                 except Exception as error:
@@ -175,14 +211,28 @@ def _find(name: str) -> Brought | None:
     return _known.get(name)
 
 
+def _is_installed(package: Any) -> bool:
+    """Returns whether a package lies where packages are installed.
+
+    Python finds others too, in the current folder or beside an experiment: those of a run folder
+    that somebody else made must not be imported.
+    """
+    places = {*site.getsitepackages(), site.getusersitepackages()}
+    places |= {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}
+    found = package is not None and Path(str(package.locate_file(""))).resolve()
+    return found in {Path(place).resolve() for place in places}
+
+
 def source_of(target: Any) -> tuple[str, str] | None:
     """Returns the file that defines an object, and its text; in a notebook, the object's own text.
 
     Returns:
-        None where Python does not know it, as in an interactive session.
+        None where Python does not know it, as in an interactive session, or Flax made it.
     """
     target = _definition(target)
     module = sys.modules.get(target.__module__)
+    if target.__module__.partition(".")[0] in ("flax", "jax", "optax"):
+        return None
     file = getattr(module, "__file__", None)
     try:
         if file is not None and Path(file).suffix == ".py":
@@ -204,7 +254,9 @@ def require_given(name: object, field: str) -> None:
     """
     if isinstance(name, str) and ":" in name:
         file = name.partition(":")[0].rpartition(".")[2]
+        handed = file in ("__main__", "arrays") or "<" in name
+        how = "in Python, as to jaxcnn.open" if handed else f"--from {file}.py, or in Python"
         raise InputError(
             f"{field}={name!r}: was brought by a user, and is known here by name alone; give it "
-            f"again: --from {file}.py, or in Python as an argument"
+            f"again: {how}"
         )

@@ -83,7 +83,7 @@ def shown(value: object) -> str:
     >>> shown("x" * 10**6)[:9], len(shown("x" * 10**6)), shown([[]] * 1000)
     ("'xxxxxxxx", 120, '[[], [], [], [], [], [], [], [], [], [], [], [], ...]')
     """
-    return _SHORT.repr(value)
+    return " ".join(_SHORT.repr(value).splitlines())
 
 
 class _Short(reprlib.Repr):

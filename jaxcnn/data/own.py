@@ -147,12 +147,14 @@ class Items:
         config: how images are brought to one size.
         index: the places of the examples in the source.
         shape: the shape of the images.
+        classes: the number of classes, where that is known.
     """
 
     items: Any
     config: Data
     index: np.ndarray
     shape: tuple[int, int, int]
+    classes: int | None = None
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -182,11 +184,6 @@ class Items:
         """Reads the labels of all examples, with their images."""
         return self.read(np.arange(len(self)))["label"]
 
-    def largest_label(self) -> int:
-        """Returns the largest label of the first examples."""
-        places = self.index[:LOOKED_AT].tolist()
-        return max(_pair(self.items, place)[1] for place in places)
-
     def fault(self, index: int) -> str:
         """Says in one line why an example cannot be read, and names it."""
         place = int(self.index[index])
@@ -206,6 +203,8 @@ class Items:
 
     def _example(self, place: int) -> tuple[np.ndarray, int]:
         pixels, label = _pair(self.items, place)
+        if self.classes is not None and label >= self.classes:
+            raise InputError(f"its label is {label}, must be below {self.classes}, the classes")
         if pixels.shape != self.shape:
             if self.config.image_size is None:
                 size = "x".join(map(str, pixels.shape))
@@ -223,16 +222,20 @@ def from_source(
         train: the examples to learn from: see :class:`Items`.
         test: the examples to test on.
         config: what the function that loads the data was given.
-        classes: the names of the classes; by default the numbers up to the largest label of the
-            first hundred examples.
+        classes: the names of the classes; by default the numbers up to the largest label, for
+            which all examples are read.
 
     Raises:
         InputError: the first examples cannot be read or are no images with labels, or their sizes
             differ and the config does not say to which one they are brought.
     """
     splits = items({"train": train, "test": test}, config)
-    most = max(split.largest_label() for split in splits.values())
-    return Dataset(splits["train"], splits["test"], names_of(classes, most + 1))
+    most = -1
+    if classes is None:
+        most = max(int(split.read_labels().max()) for split in splits.values())
+    names = names_of(classes, most + 1)
+    first, second = (replace(split, classes=len(names)) for split in splits.values())
+    return Dataset(first, second, names)
 
 
 def items(splits: Mapping[str, Any], config: Data) -> dict[str, Items]:

@@ -8,7 +8,7 @@ import csv
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,10 @@ def _hf(path: Path, config: Data) -> Dataset:
         for name, table in tables.items()
         if name in SPLITS
     }
-    return _divided(own.items(rows, config), features[labels[0]].names, config)
+    names = features[labels[0]].names
+    splits = own.items(rows, config)
+    known = {name: replace(split, classes=len(names)) for name, split in splits.items()}
+    return _divided(known, names, config)
 
 
 SCHEMES: dict[str, Callable[[Path, Data], Dataset]] = {"npz": _npz, "csv": _csv, "hf": _hf}

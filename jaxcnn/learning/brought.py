@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from jaxcnn.config import Experiment, brought_in
 from jaxcnn.config.brought import Brought, source_of
 from jaxcnn.errors import InputError
@@ -18,34 +20,63 @@ from jaxcnn.learning import files, processes
 from jaxcnn.learning.records import Source
 
 
-def keep(folder: Path, experiment: Experiment) -> None:
-    """Writes brought.json and the copies, where anything was brought."""
+def keep(folder: Path, experiment: Experiment, step: int) -> None:
+    """Writes brought.json and copies of the sources, where anything was brought.
+
+    What a run learned with before stays: its copy, and in brought.json up to which step.
+
+    Args:
+        folder: the run folder.
+        experiment: what is trained.
+        step: the step at which the run begins or goes on.
+    """
     objects = brought_in(experiment)
     if objects:
-        processes.on_first(lambda: _keep(folder, objects))
+        processes.on_first(lambda: _keep(folder, objects, step))
 
 
-def _keep(folder: Path, objects: Mapping[str, Brought]) -> None:
-    known: dict[str, Any] = {}
-    (folder / "brought").mkdir(exist_ok=True)
+def _keep(folder: Path, objects: Mapping[str, Brought], step: int) -> None:
+    place = folder / "brought"
+    if place.is_symlink():
+        raise InputError(f"workdir {place}: cannot be written (must be a folder, and no link)")
+    place.mkdir(exist_ok=True)
+    former, known = _read(folder), {}
     for field, brought in objects.items():
-        name, text = source_of(brought.target) or (None, "")
-        digest = hashlib.sha256(text.encode()).hexdigest() if name else None
-        known[field] = {"name": brought.name, "file": name, "sha256": digest}
-        if name:
-            files.write_text(_copy(folder, name), text)
+        name, text, digest = _source(brought)
+        record: dict[str, Any] = {"name": brought.name, "file": name, "sha256": digest}
+        old = former.get(field)
+        if old is not None:
+            before = msgspec.to_builtins(old.before)
+            if _changes(folder, {field: brought}):
+                before = [*before, {"sha256": old.sha256, "until_step": step}]
+            record["before"] = before
+        known[field] = record
+        if name and digest:
+            files.write_text(_copy(folder, name, digest), text)
     files.write_json(folder / "brought.json", known)
 
 
-def _copy(folder: Path, file: str) -> Path:
-    return folder / "brought" / f"{Path(file).name}.txt"  # which nothing imports or runs
+def _read(folder: Path) -> dict[str, Source]:
+    file = folder / "brought.json"
+    return files.read(file, dict[str, Source]) if file.exists() else {}
+
+
+def _source(brought: Brought) -> tuple[str | None, str, str | None]:
+    """Returns file name, text and digest of an object's source, where that is known."""
+    name, text = (brought.has_source and source_of(brought.target)) or (None, "")
+    return name, text, hashlib.sha256(text.encode()).hexdigest() if name else None
+
+
+def _copy(folder: Path, file: str, digest: str) -> Path:
+    """Returns where a copy lies: under a name that nothing imports or runs, one for each source."""
+    return folder / "brought" / f"{Path(file).name}.{digest[:8]}.txt"
 
 
 def changes(folder: Path, experiment: Experiment) -> list[str]:
-    """Returns a line on each object whose source is another than when the run began.
+    """Returns a line on each source that is another than when the run began.
 
     What ``config()`` does in an experiment file, comments and docstrings do not count: the config
-    is compared by itself.
+    is compared by itself. They do where an object was made in it, such as a lambda.
 
     Raises:
         InputError: brought.json is damaged.
@@ -56,33 +87,35 @@ def changes(folder: Path, experiment: Experiment) -> list[str]:
 
 
 def _changes(folder: Path, objects: Mapping[str, Brought]) -> list[str]:
-    file = folder / "brought.json"
-    if not file.exists():
-        return []
-    known, lines = files.read(file, dict[str, Source]), []
+    known, changed = _read(folder), dict[str, list[str]]()
     for field, brought in objects.items():
         before = known.get(field)
-        if before is None or before.file is None or before.sha256 is None:
+        name, now, digest = _source(brought)
+        if before is None or before.file is None or before.sha256 in (None, digest):
             continue
-        name, now = source_of(brought.target) or (None, "")
-        if hashlib.sha256(now.encode()).hexdigest() == before.sha256:
-            continue
+        assert before.sha256 is not None
+        line = f"{before.file} has changed since the run began"
         try:
-            then = files.read_bytes(_copy(folder, before.file), follow=False).decode()
+            copy = _copy(folder, before.file, before.sha256)
+            then = files.read_bytes(copy, follow=False).decode()
         except (InputError, UnicodeDecodeError):
-            then = None
-        if then is None or name is None:
-            lines.append(f"{brought.title} has changed since the run began: {before.file}")
-        elif (was := _meaning(then)) != (is_now := _meaning(now)):
-            lines.append(f"{brought.title} has changed since the run began: {_first(was, is_now)}")
-    return lines
+            then = ""
+        if then and name:
+            whole = "<" in brought.name
+            was, is_now = _meaning(then, whole), _meaning(now, whole)
+            if was == is_now:
+                continue
+            line += f", {_first(was, is_now)}"
+        changed.setdefault(line, []).append(brought.title)
+    return [f"{', '.join(titles)}: {line}" for line, titles in changed.items()]
 
 
-def _meaning(source: str) -> str:
-    """Returns what a source file says but for comments, docstrings and its ``config()``."""
+def _meaning(source: str, whole: bool) -> str:
+    """Returns what a source says but for comments, docstrings and, unless whole, ``config()``."""
     try:
         tree = ast.parse(source)
-        tree.body = [part for part in tree.body if getattr(part, "name", None) != "config"]
+        if not whole:
+            tree.body = [part for part in tree.body if getattr(part, "name", None) != "config"]
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             match body:

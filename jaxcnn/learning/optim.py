@@ -251,8 +251,8 @@ def _exported(name: str) -> Any:
     """Returns the function of Optax that ``optax:NAME`` names."""
     if not name.startswith("optax:"):
         require_given(name, "optim.name")
-    *inner, function = name.removeprefix("optax:").split(".")
-    module = contrib if inner == ["contrib"] else optax
+    inner, _, function = name.removeprefix("optax:").rpartition(".")
+    module = {"": optax, "contrib": contrib}.get(inner)
     found = getattr(module, function, None)
     if not callable(found) or isinstance(found, type):
         near = difflib.get_close_matches(function, dir(module), n=1, cutoff=0.6)

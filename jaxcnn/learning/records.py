@@ -68,6 +68,14 @@ class Source(Struct, kw_only=True, frozen=True):
     name: Text
     file: Text | None = None
     sha256: Text | None = None
+    before: tuple["FormerSource", ...] = ()
+
+
+class FormerSource(Struct, kw_only=True, frozen=True):
+    """What a run learned with up to a step, before a change of the source was accepted."""
+
+    sha256: Text
+    until_step: Natural
 
 
 class Environment(Struct, kw_only=True, frozen=True, omit_defaults=True):

@@ -42,7 +42,10 @@ class Own(nn.Module):
         """Returns logits and, if asked for, the endpoints that the module itself returns."""
         takes = _parameters(type(self.network).__call__)
         given = dict(zip(CALLED_WITH, (train, not train, endpoints), strict=True))
-        found = self.network(images, **{k: v for k, v in given.items() if k in takes})
+        taken = {k: v for k, v in given.items() if k in takes}
+        if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+            taken["train"] = train
+        found = self.network(images, **taken)
         return (found, {}) if endpoints and "endpoints" not in takes else found
 
 
@@ -97,6 +100,11 @@ def build(
     others = list(inspect.signature(network.__call__).parameters.values())[1:]
     for other in others:
         positional = other.kind not in (other.VAR_POSITIONAL, other.VAR_KEYWORD)
+        if other.name in ("training", "is_training"):
+            raise InputError(
+                f"model.name={brought.name!r}: {brought.title} is told by train (or deterministic) "
+                f"whether it is trained; call {other.name} so"
+            )
         if positional and other.default is other.empty and other.name not in CALLED_WITH:
             raise InputError(
                 f"model.name={brought.name!r}: is called with images and, where it takes it, "

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from jaxcnn.config import Data, Experiment, SeedsMode, to_dict
+from jaxcnn.config.brought import titled
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.learning import brought, mesh, processes, run_folder
@@ -113,8 +114,8 @@ def train(
         runs = aside.put_aside(settled(runs, listener.message), listener)
         left = []
         for run in runs:
-            _check_brought(run, accept_changes, listener)
             result = run_folder.finished(run.folder, to_dict(run.experiment))
+            _check_brought(run, accept_changes or result is not None, listener)
             if result is None:
                 run_folder.check_place(run.folder)  # before hours are spent on the runs before
                 left.append(run)
@@ -164,9 +165,8 @@ def _train_group(
     room = max(1, STATES_BYTES // size)
     session.listener.heading(program.title())
     height, width, _ = program.network.input_shape
-    compiling = (
-        f"compiling {runs[0].experiment.model.name} for {height}x{width}, this can take a minute"
-    )
+    name = titled(runs[0].experiment.model.name)
+    compiling = f"compiling {name} for {height}x{width}, this can take a minute"
     for first in range(0, len(runs), room):
         if first:
             session.stop.raise_if_asked()

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh, Sharding
 
 from jaxcnn.config import Data, Experiment, brought_in, to_dict
-from jaxcnn.config.brought import Brought
+from jaxcnn.config.brought import Brought, titled
 from jaxcnn.config.checked import require
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
@@ -153,7 +153,7 @@ class Program:
         config, dataset = self.experiment, self.dataset
         held = "" if dataset.validation is None else f", {len(dataset.validation):,} validation"
         return (
-            f"{config.name}: {config.model.name} on {config.data.name}, "
+            f"{config.name}: {titled(config.model.name)} on {titled(config.data.name)}, "
             f"{len(dataset.train):,} train{held} and {len(dataset.test):,} test images, "
             f"{config.train.epochs} epochs of {self.steps_per_epoch} steps"
         )

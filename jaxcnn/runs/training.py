@@ -103,7 +103,7 @@ class Training:
         with as_not_written(run.folder):
             self._best_saved.drop_after(self.step)  # they will be made again
             opened.claim(to_dict(run.experiment), program.about, program.environment)
-            brought.keep(run.folder, run.experiment)
+            brought.keep(run.folder, run.experiment, self.step)
             # After config.json, without which files like this one are no run's.
             self._identity = self._identity.claimed(self.step)
             self._mark = self._identity.mark
