@@ -40,6 +40,13 @@ def load(config: Data) -> Dataset:
             f"{what}: must return a jaxcnn.data.Dataset, as from_arrays and from_source do, "
             f"returned a {type(found).__name__}"
         )
+    for name, source in [("train", found.train), *found.held_out.items()]:
+        largest = int(source.labels.max(initial=0)) if isinstance(source, Split) else 0
+        if largest >= len(found.classes):
+            raise InputError(
+                f"{what}: {name} labels must be below {len(found.classes)}, the number of classes, "
+                f"hold {largest}"
+            )
     return found
 
 

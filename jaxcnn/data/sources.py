@@ -160,13 +160,6 @@ def load(config: Data) -> Dataset:
         size = _number(dataset) * math.prod(dataset.image_shape)
         streamed = dataset.render is None and size > STREAMED_BYTES
     dataset = _to_stream(dataset, config) if streamed else _in_memory(dataset, config)
-    for name, source in [("train", dataset.train), *dataset.held_out.items()]:
-        largest = int(source.labels.max(initial=0)) if isinstance(source, Split) else 0
-        if largest >= len(dataset.classes):
-            raise InputError(
-                f"data.name={config.name!r}: {name} labels must be below "
-                f"{len(dataset.classes)}, the number of classes, hold {largest}"
-            )
     if isinstance(config.validation, int | float):
         whole, names = dataset.train, dataset.classes
         labels, seed = whole.read_labels(), config.seed
