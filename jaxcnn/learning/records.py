@@ -68,7 +68,7 @@ class Source(Struct, kw_only=True, frozen=True):
     name: Text
     file: Text | None = None
     sha256: Text | None = None
-    before: tuple["FormerSource", ...] = ()
+    before: Annotated[tuple["FormerSource", ...], Meta(description="a list of former sources")] = ()
 
 
 class FormerSource(Struct, kw_only=True, frozen=True):
