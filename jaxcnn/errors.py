@@ -70,3 +70,20 @@ def as_input_error(what: str = "") -> Iterator[None]:
     except (ValueError, TypeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(": ".join(filter(None, [what, reason]))) from error
+
+
+@contextlib.contextmanager
+def as_one_line(what: str, form: str = "{}") -> Iterator[None]:
+    """Turns whatever code that is not this package's raises into one line.
+
+    Args:
+        what: names what was called.
+        form: says around the type and the first line of the error what went wrong.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0]
+        raise InputError(f"{what}: {form.format(reason)}") from error

@@ -13,7 +13,7 @@ from jaxcnn.config.brought import Brought, require_given
 from jaxcnn.config.checked import shown
 from jaxcnn.data.images import fit_array, stored_fit
 from jaxcnn.data.sources import Dataset, Split
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, as_one_line
 
 Arrays = tuple[Any, Any]
 """Images ``(n, h, w, c)`` or ``(n, h, w)``, and ``n`` labels."""
@@ -28,13 +28,8 @@ def load(config: Data) -> Dataset:
     require_given(config.name, "data.name")
     assert isinstance(config.name, Brought)
     make, what = config.name.target, f"data.name={config.name!r}"
-    try:
+    with as_one_line(what):
         found = make(config) if inspect.signature(make).parameters else make()
-    except InputError:
-        raise
-    except Exception as error:  # whatever the user's code does
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"{what}: {reason}") from error
     if not isinstance(found, Dataset):
         raise InputError(
             f"{what}: must return a jaxcnn.data.Dataset, as from_arrays and from_source do, "

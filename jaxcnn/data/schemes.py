@@ -20,7 +20,7 @@ from jaxcnn.data.held_out import hold_out, require_named
 from jaxcnn.data.image_folder import Files, natural
 from jaxcnn.data.source import Source
 from jaxcnn.data.sources import Dataset
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.memory import require_memory
 from jaxcnn.text import printable
 
@@ -167,7 +167,7 @@ def _hf(path: Path, config: Data) -> Dataset:
         import datasets
     except ImportError as error:
         raise InputError(f"{what}: needs `pip install 'jaxcnn[hf]'` (datasets)") from error
-    try:
+    with as_one_line(what, "cannot be read by Hugging Face's datasets ({})"):
         if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
             found = datasets.load_from_disk(str(path))
         elif parquet := sorted(path.rglob("*.parquet")):
@@ -178,9 +178,6 @@ def _hf(path: Path, config: Data) -> Dataset:
             found = datasets.load_dataset("parquet", data_files=by_split)
         else:
             found = datasets.load_dataset("imagefolder", data_dir=str(path))
-    except Exception as error:  # whatever the library stumbles upon
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"{what}: cannot be read by Hugging Face's datasets ({reason})") from error
     tables = dict(found) if isinstance(found, Mapping) else {"train": found}
     features = next(iter(tables.values())).features
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]

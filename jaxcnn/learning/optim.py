@@ -17,7 +17,7 @@ from optax import contrib
 from jaxcnn.config import Optim, Schedule
 from jaxcnn.config.brought import Brought, require_given
 from jaxcnn.config.checked import shown
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, as_one_line
 
 ONE_CYCLE_RISE = 25.0
 """A one-cycle schedule starts at this fraction of its peak (Smith & Topin 2019)."""
@@ -232,11 +232,8 @@ def _of_optax(optim: Optim, lr: optax.Schedule) -> optax.GradientTransformation:
         given["learning_rate"] = lr
     if decays:
         given |= {"weight_decay": optim.weight_decay, "mask": is_kernel}
-    try:
+    with as_one_line(what, "cannot be made ({})"):
         rule = make(**given)
-    except Exception as error:  # whatever the user's code does
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"{what}: cannot be made ({reason})") from error
     if not isinstance(rule, optax.GradientTransformation):
         raise InputError(
             f"{what}: must make an optax.GradientTransformation, made a {type(rule).__name__}"
@@ -278,14 +275,9 @@ def require_updates(optim: Optim, tx: optax.GradientTransformation, params: Any)
         return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
 
     what = f"optim.name={optim.name!r}"
-    try:
+    with as_one_line(what, "cannot update the parameters ({})"):
         state = jax.eval_shape(tx.init, params)
         updates, after = jax.eval_shape(lambda p, s: tx.update(p, s, p), params, state)
-    except InputError:
-        raise
-    except Exception as error:  # whatever the user's code does
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"{what}: cannot update the parameters ({reason})") from error
     if form(updates) != form(params):
         raise InputError(f"{what}: must return updates of the parameters' shapes and types")
     if form(state) != form(after):

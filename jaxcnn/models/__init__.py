@@ -9,12 +9,11 @@ with auxiliary heads. Every family but the small ones (``mlp``, ``lenet5``, ``co
 the backward pass instead of storing their activations.
 """
 
-import contextlib
 import difflib
 import fnmatch
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -25,7 +24,7 @@ import numpy as np
 from jaxcnn.config import MOST_CLASSES, Model
 from jaxcnn.config.brought import Brought, require_given
 from jaxcnn.config.checked import shown
-from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.errors import InputError, as_input_error, as_one_line
 from jaxcnn.models import (
     alexnet,
     convnet,
@@ -290,7 +289,7 @@ def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, in
     what = f"model.name={config.name!r} on images of {size}"
     if isinstance(model, own.Own):
         assert isinstance(config.name, Brought)
-        with _one_line(what), nn.intercept_methods(_at_most(MOST_CALLS)):
+        with as_one_line(what), nn.intercept_methods(_at_most(MOST_CALLS)):
             own.require_trainable(model, config.name, input_shape)
         return model
 
@@ -322,18 +321,6 @@ def with_endpoints(model: nn.Module, variables: Any, images: jax.Array) -> Any:
         variables, images, train=False, capture_intermediates=True, mutable=["intermediates"]
     )
     return logits, own.captured(kept)
-
-
-@contextlib.contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    """Turns whatever a network that was brought raises into one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        raise InputError(f"{what}: {type(error).__name__}: {first}") from error
 
 
 def _at_most(calls: int) -> Callable[..., Any]:

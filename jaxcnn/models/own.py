@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxcnn.config.brought import Brought
 from jaxcnn.config.checked import shown
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, as_one_line
 
 CALLED_WITH = ("train", "deterministic", "endpoints")
 """Arguments beside the images that a module may take."""
@@ -84,14 +84,9 @@ def build(
             f"model.name={brought.name!r}: has num_classes={fixed}, must be {num_classes}, as many "
             "as the data have"
         )
-    try:
+    with as_one_line(f"model.name={brought.name!r}", "cannot be made ({})"):
         network = _made(brought.target, given, num_classes)
         weight = getattr(network, "aux_weight", 1.0)
-    except InputError:
-        raise
-    except Exception as error:  # whatever the user's code does
-        what = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"model.name={brought.name!r}: cannot be made ({what})") from error
     if not isinstance(network, nn.Module):
         raise InputError(
             f"model.name={brought.name!r}: must make a flax.linen.Module, "

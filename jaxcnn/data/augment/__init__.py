@@ -30,7 +30,7 @@ from jaxcnn.data.augment.geometry import (
 from jaxcnn.data.augment.mix import mix
 from jaxcnn.data.augment.policies import rand_augment, trivial_augment
 from jaxcnn.data.images import CROP_RATIO, scaled_size
-from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.errors import InputError, as_input_error, as_one_line
 
 
 def make_prepare(data: Data) -> Callable[..., jax.Array]:
@@ -109,12 +109,8 @@ def _applied(
     images, labels = batch["image"], batch["label"]
     keys = jax.random.split(key, len(images))
     what = f"augment.own={function.name!r}"
-    try:
-        found = jax.vmap(function.target)(keys, images, labels)
-        image, label = found
-    except Exception as error:  # whatever the user's code does
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"{what}: {reason}") from error
+    with as_one_line(what):
+        image, label = jax.vmap(function.target)(keys, images, labels)
     for name, was, now in (("image", images, image), ("label", labels, label)):
         form, wanted = ((a.shape[1:], str(a.dtype)) for a in (now, was))
         if form != wanted:
