@@ -289,9 +289,11 @@ def _dataset(
         raise InputError(f"data: must be images and labels (x, y), has {len(data)} parts")
     if test is not None:
         return own.from_arrays(data, test, classes)
-    whole = own.from_arrays(data, data, classes)
-    kept, held = hold_out(whole.train.read_labels(), TEST_SHARE, seed, "test", whole.classes)
-    return replace(whole, train=whole.train.take(kept), test=whole.test.take(held))
+    images, labels = data
+    whole = own.split(images, labels, "train")
+    names = own.names_of(classes, int(whole.labels.max()) + 1)
+    kept, held = hold_out(whole.labels, TEST_SHARE, seed, "test", names)
+    return Dataset(whole.take(kept), whole.take(held), names)
 
 
 def _with_objects(recorded: Experiment, made: Experiment) -> Experiment:

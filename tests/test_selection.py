@@ -1,7 +1,6 @@
 """By which examples epochs and trials are chosen, and that every output says so."""
 
 import json
-import signal
 from dataclasses import replace
 
 import pytest
@@ -12,10 +11,11 @@ from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train, to_di
 from jaxcnn.data import sources
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.learning import run_folder
-from jaxcnn.runs import aside, display, group, plan, together
+from jaxcnn.runs import aside, group, plan, together
 from jaxcnn.runs.evaluation import evaluate
 from jaxcnn.runs.trained import describe
 from jaxcnn.runs.training import Run
+from tests.test_sweep import Ear
 
 BASE = Experiment(
     name="base",
@@ -33,21 +33,6 @@ DIGESTS = ("params_sha256", "state_sha256")
 def _pictures_are_not_drawn(monkeypatch):
     for name in ("save_curves", "save_confusion", "save_sweep"):
         monkeypatch.setattr(plots, name, lambda *args: None)
-
-
-class Ear(display.Listener):
-    """Keeps the messages; raises SIGTERM when it hears the record of that number."""
-
-    def __init__(self, stop_at=None):
-        self.stop_at, self.said, self.records = stop_at, [], 0
-
-    def message(self, text):
-        self.said.append(text)
-
-    def record(self, record):
-        self.records += 1
-        if self.records == self.stop_at:
-            signal.raise_signal(signal.SIGTERM)
 
 
 def with_train(experiment, **changes):
