@@ -291,13 +291,20 @@ class _OfOthers:
             self.printed(unraisable)
 
 
+def _is_not_abandoned(record: logging.LogRecord) -> bool:
+    """Returns whether a line of asyncio's tells of anything but a task that Orbax left behind."""
+    line = record.getMessage()
+    return not ("never retrieved" in line and "orbax" in line)
+
+
 @contextlib.contextmanager
 def _one_error(path: Path) -> Iterator[None]:
     """Turns all that Orbax logs, prints and raises at one fault into one error.
 
     A fault of the disk becomes an OSError. Reads and writes that are still on their way would tell
     of it again and again: they are waited for, and what they leave is collected, in silence.
-    TensorStore's own threads, for which nobody can wait, are not heard from then on either.
+    TensorStore's own threads and Orbax's abandoned tasks, for which nobody can wait, are not heard
+    from then on either.
     """
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     levels, printed = [logger.level for logger in loggers], sys.unraisablehook
@@ -319,6 +326,7 @@ def _one_error(path: Path) -> Iterator[None]:
         traceback.clear_frames(error.__traceback__)
     finally:
         if fault is not None:
+            logging.getLogger("asyncio").addFilter(_is_not_abandoned)
             gc.collect()
         else:
             sys.unraisablehook = printed

@@ -182,9 +182,9 @@ def test_a_manifest_with_a_line_of_no_file_is_malformed(tmp_path, line):
 
 
 def test_a_fault_leaves_loggers_as_they_were_and_passes_on_what_others_cannot_raise(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, caplog
 ):
-    """TensorStore's threads, which may tell of it later, are not heard."""
+    """TensorStore's threads and Orbax's tasks, which may tell of it later, are not heard."""
     said = []
     monkeypatch.setattr(sys, "unraisablehook", said.append)
     save(tmp_path, 1)
@@ -200,6 +200,11 @@ def test_a_fault_leaves_loggers_as_they_were_and_passes_on_what_others_cannot_ra
     for fault in faults:
         sys.unraisablehook(SimpleNamespace(exc_value=fault, object=None))
     assert [unraisable.exc_value for unraisable in said] == faults[1:]
+    for path in ("site-packages/orbax/checkpoint", "my_own"):
+        logging.getLogger("asyncio").error(
+            "Task exception was never retrieved\nfuture: %s", f"<Task coro=<write()> at {path}.py:1>"
+        )
+    assert ["my_own" in line for line in caplog.messages] == [True]
 
 
 def emptied(path):
