@@ -33,7 +33,7 @@ def row(of: Sequence[arms.FinishedRun]) -> Row:
         "name": first.experiment.name,
         "epochs": first.summary.epochs,
         "seeds": [run.seed for run in of],
-        "test_top1": [run.summary.test_top1 for run in of],
+        "test_top1": [run.summary.value("test_top1") for run in of],
         "parameters": first.summary.parameters,
         "seconds": sum(run.summary.seconds for run in of),
         "params_sha256": [run.summary.params_sha256 for run in of],

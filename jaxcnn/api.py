@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import msgspec
 import numpy as np
 
 from jaxcnn import models
 from jaxcnn.analysis import plots
 from jaxcnn.analysis import summary as layers
 from jaxcnn.analysis.visualize import first_filters
-from jaxcnn.config import Data, Experiment, Model, Optim, Views
+from jaxcnn.config import Data, Experiment, Model, Optim, Task, Views
 from jaxcnn.config.brought import bring, know
 from jaxcnn.config.checked import shown
 from jaxcnn.data import own
@@ -26,6 +25,7 @@ from jaxcnn.data.sources import Dataset, HeldOut
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, records, run_folder
 from jaxcnn.runs import display, evaluation, group, trained
+from jaxcnn.tasks import Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,18 +49,17 @@ class Run:
         self._restored: dict[str, trained.Trained] = {}
 
     def __repr__(self) -> str:
-        top1 = self.result.get("test_top1")
-        done = "unfinished" if top1 is None else f"test top-1 {top1:.2%}"
+        metric, result = self.metrics[0], self.result
+        reached = result.get(f"test_{metric.name}")
+        done = "unfinished" if reached is None else f"test {metric.title} {metric.shown(reached)}"
         return f"<jaxcnn run of {self.experiment.name} in {self.folder}: {done}>"
 
     @property
     def result(self) -> dict[str, Any]:
         """What summary.json holds: the last evaluation, times, digests; empty if unfinished."""
-        file = self.folder / "summary.json"
-        if not file.exists():
+        if not (self.folder / "summary.json").exists():
             return {}
-        found: dict[str, Any] = msgspec.to_builtins(files.read(file, records.Summary))
-        return found
+        return records.plain(run_folder.read_summary(self.folder))
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -72,9 +71,14 @@ class Run:
         """The names of the classes, in the order of the labels."""
         return files.read(self.folder / "dataset.json", records.Dataset).classes
 
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What the run is judged by, beside the loss; it is chosen by the first."""
+        return run_folder.judged(self.folder).metrics
+
     def plot(self) -> "Figure":
         """Draws loss and error over the epochs, and returns the Matplotlib figure."""
-        return plots.save_curves(self.history, None, self.experiment.name)
+        return plots.save_curves(self.history, None, self.experiment.name, self.metrics)
 
     def evaluate(
         self, split: HeldOut = "test", *, checkpoint: str = "latest", tta: Views = "none"
@@ -90,7 +94,7 @@ class Run:
         return evaluation.evaluate_trained(network, checkpoint, tta=tta, split=split)
 
     def predict(self, images: Any, *, checkpoint: str = "latest") -> np.ndarray:
-        """Returns the probability of every class for some images.
+        """Returns the network's predictions for some images.
 
         Args:
             images: an image file, a list of image files, or an array ``(n, h, w, c)``,
@@ -99,10 +103,13 @@ class Run:
             checkpoint: ``"latest"`` or ``"best"``.
 
         Returns:
-            ``(n, classes)`` float32, in the order of :attr:`classes`; n is 1 for one image.
+            What the task predicts; n is 1 for one image. Of classification and multilabel it is
+            the probability of every class, ``(n, classes)``, in the order of :attr:`classes`; of
+            regression the numbers, ``(n, k)``; of segmentation the class of each pixel,
+            ``(n, h, w)``.
         """
         network = self._network(checkpoint)
-        return trained.probabilities(network, _stored(network, images))
+        return trained.asked(network, _stored(network, images))[0]
 
     def features(self, images: Any, name: str, *, checkpoint: str = "latest") -> np.ndarray:
         """Returns feature maps of some images.
@@ -153,6 +160,7 @@ def train(
     experiment: Experiment | None = None,
     *,
     model: Network | Model | None = None,
+    task: Any = None,
     data: Any = None,
     test: own.Arrays | None = None,
     classes: Sequence[str] | None = None,
@@ -169,6 +177,8 @@ def train(
         experiment: what is trained; by default the defaults of every field.
         model: the network, in place of the experiment's: a Linen module, its class, or a name of
             :func:`jaxcnn.list_models`.
+        task: what is learned, in place of the experiment's: a name such as ``"regression"``, a
+            class derived from :class:`jaxcnn.BaseTask`, or :class:`jaxcnn.Task`.
         data: the data, in place of the experiment's: training images and labels ``(x, y)`` as
             :func:`jaxcnn.from_arrays` takes them, the name of a dataset, a function that returns
             one, or :class:`jaxcnn.Data`.
@@ -201,6 +211,8 @@ def train(
     made = replace(experiment or Experiment(), **sections)
     if model is not None:
         made = replace(made, model=_model(model))
+    if task is not None:
+        made = replace(made, task=task if isinstance(task, Task) else Task(task))
     arrays = isinstance(data, tuple | list)
     if not arrays and (test is not None or classes is not None):
         raise InputError("test, classes: must be left out unless data are arrays (x, y)")
@@ -219,7 +231,7 @@ def train(
         group.train_one(made, folder, listener, accept_changes=accept_changes)
     run = Run(folder, _with_objects(run_folder.read_config(folder), made))
     if not quiet:
-        tested = display.reached(run.result, len(run.classes))
+        tested = display.reached(run.result, run.metrics)
         print(f"{tested} after {run.result['epochs']} epochs in {run.result['seconds']:.1f} s")
     return run
 
@@ -231,6 +243,7 @@ def open(  # noqa: A001  (as jaxcnn.open)
     data: Any = None,
     test: own.Arrays | None = None,
     optim: Any = None,
+    task: Any = None,
 ) -> Run:
     """Opens the folder of a run.
 
@@ -240,6 +253,7 @@ def open(  # noqa: A001  (as jaxcnn.open)
         data: the function that returns the data, likewise, or their arrays, as for :func:`train`.
         test: test images and labels, as for :func:`train`.
         optim: the function that makes the optimizer, likewise.
+        task: the class of the task, likewise.
 
     Raises:
         InputError: it is no run folder, or what was given is no object.
@@ -249,7 +263,7 @@ def open(  # noqa: A001  (as jaxcnn.open)
     if isinstance(data, tuple | list):
         dataset = _dataset(data, test, None, experiment.data.seed)
         data = lambda: dataset  # noqa: E731
-    for section, value in (("model", model), ("data", data), ("optim", optim)):
+    for section, value in (("model", model), ("data", data), ("optim", optim), ("task", task)):
         if value is None:
             continue
         held = getattr(experiment, section)
@@ -302,7 +316,8 @@ def _with_objects(recorded: Experiment, made: Experiment) -> Experiment:
     data = replace(recorded.data, name=made.data.name)
     optim: Optim = replace(recorded.optim, name=made.optim.name)
     augment = replace(recorded.augment, own=made.augment.own)
-    return replace(recorded, model=model, data=data, optim=optim, augment=augment)
+    task = replace(recorded.task, name=made.task.name)
+    return replace(recorded, model=model, data=data, optim=optim, augment=augment, task=task)
 
 
 def _stored(network: trained.Trained, images: Any) -> np.ndarray:

@@ -22,8 +22,7 @@ from jaxtyping import install_import_hook
 
 # Every jaxtyping annotation of these packages is enforced while the tests run.
 install_import_hook(
-    ["jaxcnn.ops", "jaxcnn.data", "jaxcnn.learning.loss", "jaxcnn.learning.metrics"],
-    "beartype.beartype",
+    ["jaxcnn.ops", "jaxcnn.data", "jaxcnn.tasks.losses", "jaxcnn.tasks.sums"], "beartype.beartype"
 )
 jax.config.update("jax_numpy_rank_promotion", "raise")
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -162,7 +162,7 @@ def test_images_are_classified_in_batches_by_one_program(trained, tmp_path, monk
     assert [one.path for one in found] == paths
     for one, other in zip(found, alone, strict=True):
         assert one.labels == other.labels
-        np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
+        np.testing.assert_allclose(one.answers, other.answers, rtol=1e-5)
     assert trained_runs.predict(trained, []) == []
 
 

@@ -14,6 +14,8 @@ from rich.console import Console
 
 from jaxcnn.analysis import tables
 from jaxcnn.runs import display
+from jaxcnn.tasks import Classification
+from jaxcnn.tasks.classification import TOP1, TOP5
 
 FOUND = {"test_loss": 0.43781, "test_top1": 0.525, "test_top5": 0.9, "seconds": 12.34}
 RECORD = {"epoch": 3, "step": 66, "train_loss": 2.035, "train_top1": 1.0, "images_per_sec": 3254.4}
@@ -32,7 +34,9 @@ TRAIN, TEST = "train loss 2.0350 top-1 100.00%", "test loss 0.4378 top-1  52.50%
     ],
 )
 def test_a_record_leaves_out_what_a_terminal_has_no_room_for(capsys, width, words):
-    display.Lines(width=width).record(RECORD | FOUND)
+    lines = display.Lines(width=width)
+    lines.metrics = (TOP1, TOP5)
+    lines.record(RECORD | FOUND)
     assert capsys.readouterr().out == "  ".join(words) + "\n"
 
 
@@ -41,9 +45,9 @@ def test_many_runs_have_a_line_each_with_the_time_that_is_left(capsys):
     lines.heading("run 3 of 12")
     with lines.waiting("compiling"):
         lines.record(RECORD | FOUND)
-    lines.ended(display.Ended("lenet5/seed0", FOUND, 3, 12, 75.0))
+    lines.ended(display.Ended("lenet5/seed0", FOUND, 3, 12, 75.0, (TOP1, TOP5)))
     lines.ended(display.Ended("diverged", None, 4, 12, 60.0))
-    lines.ended(display.Ended("lenet5/seed1", FOUND, 12, 12, 0.0))
+    lines.ended(display.Ended("lenet5/seed1", FOUND, 12, 12, 0.0, (TOP1, TOP5)))
     assert capsys.readouterr().out.splitlines() == [
         "run  3 of 12: lenet5/seed0: test top-1 52.50%, loss 0.4378, 12.3 s; 1 min 15 s left",
         "run 12 of 12: lenet5/seed1: test top-1 52.50%, loss 0.4378, 12.3 s",
@@ -51,8 +55,10 @@ def test_many_runs_have_a_line_each_with_the_time_that_is_left(capsys):
 
 
 def test_the_top_5_are_told_only_of_more_than_five_classes():
-    assert display.reached(FOUND, 6) == "test top-1 52.50%, top-5 90.00%, loss 0.4378"
-    assert display.reached(FOUND, 5) == "test top-1 52.50%, loss 0.4378"
+    assert Classification().metrics_of("abcdef") == (TOP1, TOP5)
+    assert Classification().metrics_of("abcde") == (TOP1,)
+    assert display.reached(FOUND, (TOP1, TOP5)) == "test top-1 52.50%, top-5 90.00%, loss 0.4378"
+    assert display.reached(FOUND, (TOP1,)) == "test top-1 52.50%, loss 0.4378"
 
 
 TITLES = ("arm", "test top-1", "against mlp", "parameters", "MACs", "images/s", "memory")
@@ -86,13 +92,15 @@ def test_tables_fit_the_terminal(width, broken, left_out):
 PROGRAM = """
 from jaxcnn import text
 from jaxcnn.runs import display
+from jaxcnn.tasks.classification import TOP1
 record = {record}
 with text.shown(), display.display(each_run={each_run}) as listener:
+    listener.metrics = (TOP1,)
     with listener.waiting("compiling lenet5 for 32x32, this can take a minute"):
         listener.message("one " + "word " * 30)
-    listener.progress(display.Progress(5, 10, 1, 0.5, 0.25, 3254.0))
+    listener.progress(display.Progress(5, 10, 1, {{"loss": 0.5, "top1": 0.25}}, 3254.0))
     listener.record(record)
-    listener.ended(display.Ended("a", record, 1, 2, 75.0))
+    listener.ended(display.Ended("a", record, 1, 2, 75.0, (TOP1,)))
 """
 
 

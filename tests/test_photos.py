@@ -83,15 +83,15 @@ def test_predict_answers_as_the_evaluation_does(run):
     expected = probabilities(network, inputs)
     found = trained.predict(folder, paths)
     assert [p.label for p in found] == [network.classes[i] for i in expected.argmax(axis=1)]
-    np.testing.assert_allclose([p.probability for p in found], expected.max(axis=1), rtol=1e-5)
+    np.testing.assert_allclose([p.answers[0] for p in found], expected.max(axis=1), rtol=1e-5)
     kept = evaluation.predict_test_set(folder)  # for reports and comparisons
     assert [network.classes[i] for i in kept["predicted"]] == [p.label for p in found]
-    np.testing.assert_allclose(kept["probability"], [p.probability for p in found], rtol=1e-5)
+    np.testing.assert_allclose(kept["probability"], [p.answers[0] for p in found], rtol=1e-5)
     right = [p.label == path.parent.name for p, path in zip(found, paths, strict=True)]
     assert evaluation.evaluate(folder)["test_top1"] == np.mean(right)
     # The network tells light from dark, so that equal answers are no accident.
     assert np.mean(right) > 0.7
-    assert len({round(p.probability, 4) for p in found}) > len(paths) // 2
+    assert len({round(p.answers[0], 4) for p in found}) > len(paths) // 2
 
 
 def test_the_dataset_holds_what_is_read_of_each_file(run):

@@ -17,13 +17,13 @@ from jaxcnn.analysis import plots
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.data import feed, sources
 from jaxcnn.errors import Diverged, InputError, Stopped
-from jaxcnn.learning import files, metrics
+from jaxcnn.learning import files, selection
 from jaxcnn.learning import run_folder as folder
-from jaxcnn.learning import step as train_step
 from jaxcnn.learning.checkpoint import Checkpoints
 from jaxcnn.runs import display, group, plan, together
 from jaxcnn.runs.evaluation import compile_evaluate, evaluate
 from jaxcnn.runs.trained import predict, restore
+from jaxcnn.tasks import classification
 
 # Dropout, augmentation and batch statistics: all that a resumed run could get wrong.
 SMALL = Experiment(
@@ -170,9 +170,9 @@ def test_stopping_after_any_chunk_changes_nothing(finished, tmp_path, number, st
 
 @pytest.mark.slow
 def test_mixed_images_are_learnt_and_resumed_to_the_same_bits(tmp_path, monkeypatch):
-    real, seen = train_step.cross_entropy, []
+    real, seen = classification.cross_entropy, []
     monkeypatch.setattr(
-        train_step,
+        classification,
         "cross_entropy",
         lambda logits, y, *a: seen.append(y.shape) or real(logits, y, *a),
     )
@@ -456,7 +456,7 @@ def test_predictions_are_those_of_the_test_set(finished, tmp_path):
     found = predict(workdir, paths)
     right = [p.label == str(y) for p, y in zip(found, test.labels, strict=False)]
     assert np.mean(right) == pytest.approx(summary["test_top1"], abs=0.1)
-    assert all(0.1 <= p.probability <= 1 for p in found)
+    assert all(0.1 <= p.answers[0] <= 1 for p in found)
 
 
 EXPERIMENT_FILE = f"""
@@ -550,7 +550,7 @@ def test_a_stream_holds_the_examples_of_the_set_in_memory(tmp_path):
     group.train_one(replace(held, train=Train(epochs=1)), tmp_path / "held")
     restored = restore(tmp_path / "held")
     streamed = compile_evaluate(restored, sources.load(STREAMED.data), restored.state)
-    sums = metrics.means(jax.device_get(streamed(restored.state)), "test")
+    sums = selection.of_split(restored.task, jax.device_get(streamed(restored.state)), "test")
     result = evaluate(tmp_path / "held")
     assert {name: result[name] for name in sums} == pytest.approx(sums, rel=1e-6)
 

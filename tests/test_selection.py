@@ -127,7 +127,7 @@ def test_records_are_of_the_validation_set_and_the_summary_of_both(held):
     about = json.loads((folder / "dataset.json").read_text())
     sizes = [about[f"{split}_examples"] for split in ("train", "validation", "test")]
     assert sizes == [240, 60, 360]
-    assert arms.read(folder).summary.test_top1 == summary["test_top1"]
+    assert arms.read(folder).summary.value("test_top1") == summary["test_top1"]
 
 
 def test_each_split_can_be_evaluated(held, capsys):

@@ -17,6 +17,7 @@ from jaxcnn.config import Comparison
 from jaxcnn.errors import InputError
 from jaxcnn.runs import display, group, plan, together
 from jaxcnn.runs.display import Listener
+from jaxcnn.tasks.classification import TOP1
 
 Measure = Callable[[Path, Listener, bool], "Part"]
 """Folder of the runs, who hears of them, and whether it is to be quick, to a part."""
@@ -69,21 +70,21 @@ def of_comparison(comparison: Comparison, workdir: Path, listener: Listener) -> 
     runs = [run for arm in compared for run in arm.runs]
     found = compare.compare(compared, {})
     results, first = found.results, found.results[0]
-    best = max(results, key=lambda result: result.accuracy.mean)
+    best = max(results, key=lambda result: result.reached.mean)
     clear = [r.name for r in results[1:] if r.p_adjusted < 0.05]
     tested = (
         f"; from {first.name} differs with p < 0.05: {', '.join(clear) or 'none'}"
         if found.test != "none"
         else ""
     )
-    percent = {result.name: plots.in_percent(result.accuracy) for result in results}
+    percent = {result.name: formats.in_unit(TOP1, result.reached) for result in results}
     figures = [("Test top-1 with its 95 % interval", plots.intervals(percent, "test top-1, %"))]
     if len({r.macs for r in results}) > 1:
         (label, points, front), _ = plots.costs(found)
         drawing = plots.scatter(points, front, label, "top-1, %")
         figures.append(("Against cost, with the Pareto front", drawing))
     return Part(
-        found=f"highest is {best.name} with {formats.percent(best.accuracy)}{tested}.",
+        found=f"highest is {best.name} with {formats.interval(TOP1, best.reached)}{tested}.",
         headers=[
             *("network", "test top-1", f"against {first.name}", "p", "parameters", "MACs"),
             *("receptive field", "train time", "layers"),
@@ -105,8 +106,8 @@ def _row(arm: Arm, result: compare.ArmResult, is_first: bool) -> list[str]:
     frozen = ", ".join(arm.experiment.optim.freeze)
     return [
         result.name,
-        formats.percent(result.accuracy),
-        "" if is_first else formats.difference(result.difference),
+        formats.interval(TOP1, result.reached),
+        "" if is_first else formats.difference(TOP1, result.difference),
         "" if is_first else formats.p_value(result.p_adjusted),
         f"{result.parameters:,}",
         formats.si(result.macs),

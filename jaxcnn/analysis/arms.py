@@ -14,7 +14,9 @@ from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, flat, to_d
 from jaxcnn.data import augment
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.learning import files, run_folder
-from jaxcnn.learning.records import Environment, Evaluation, RunDataset, Summary
+from jaxcnn.learning.records import Environment, Evaluation, RunDataset, Summary, plain
+from jaxcnn.learning.selection import score
+from jaxcnn.tasks import Metric
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class FinishedRun:
         environment: contents of env.json.
         records: the lines of metrics.jsonl.
         summary: contents of summary.json.
+        metrics: what it is judged by.
     """
 
     path: Path
@@ -36,6 +39,7 @@ class FinishedRun:
     environment: Environment
     records: tuple[Evaluation, ...]
     summary: Summary
+    metrics: tuple[Metric, ...]
 
     @property
     def seed(self) -> int:
@@ -70,13 +74,18 @@ class Arm:
         return self.runs[0].experiment
 
     @property
+    def metric(self) -> Metric:
+        """What the runs are chosen and compared by."""
+        return self.runs[0].metrics[0]
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds of the runs."""
         return tuple(run.seed for run in self.runs)
 
     def last(self, field: str) -> list[float]:
         """Returns a field of every run's last record; NaN where it is missing."""
-        values = [getattr(run.records[-1], field) for run in self.runs]
+        values = [run.records[-1].value(field) for run in self.runs]
         return [np.nan if value is None else float(value) for value in values]
 
     def layers(self) -> summary.Summary | None:
@@ -111,14 +120,15 @@ def read(path: Path) -> FinishedRun:
     experiment = run_folder.read_config(path)
     if not (path / "summary.json").exists():
         raise InputError(f"{path}: is not finished; `jaxcnn train` goes on with it")
-    result = files.read(path / "summary.json", Summary)
+    result, metrics = run_folder.read_summary(path), run_folder.judged(path).metrics
     if result.seed != experiment.train.seed:
         raise InputError(
             f"{path / 'summary.json'}: seed={result.seed}: must be {experiment.train.seed}, as in "
             "config.json"
         )
     records = run_folder.evaluations(path)
-    if not records or records[-1].chosen_by != result.chosen_by:
+    ends = [score(plain(one), metrics[0]) for one in (*records[-1:], result)]
+    if len({*ends}) != 1 or not records:
         raise InputError(f"{path / 'metrics.jsonl'}: does not end in the result of summary.json")
     run = FinishedRun(
         path,
@@ -127,6 +137,7 @@ def read(path: Path) -> FinishedRun:
         files.read(path / "env.json", Environment),
         tuple(records),
         result,
+        metrics,
     )
     with as_input_error(str(path / "config.json")):
         run.layers()
@@ -199,6 +210,11 @@ def _check_same_test(runs: Sequence[FinishedRun]) -> None:
     for run in runs:
         form, in_memory = run.dataset.test_form, run.dataset.files_sha256 is None
         alike = next(other for other in runs if other.dataset.test_form == form)
+        if run.metrics != runs[0].metrics:
+            judged = [", ".join(m.title for m in one.metrics) for one in (run, runs[0])]
+            raise InputError(
+                f"{run.path}: is judged by {judged[0]}, but {runs[0].path} by {judged[1]}"
+            )
         checks = [(runs[0], name) for name in ("name", "classes", "test_examples")]
         checks.append((alike, "test_sha256"))
         if run.dataset.test_files_sha256 is not None:

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from jaxcnn.analysis import statistics, summary
-from jaxcnn.analysis.arms import Arm
+from jaxcnn.analysis.arms import Arm, FinishedRun
 from jaxcnn.analysis.statistics import Interval, Paired
 from jaxcnn.data.sources import HeldOut
 from jaxcnn.learning.records import RunDataset
 from jaxcnn.learning.selection import chosen_on_test
+from jaxcnn.tasks import Metric
 
 Predictions = Mapping[Path, Mapping[str, np.ndarray]]
 """What :func:`jaxcnn.runs.evaluation.predict_test_set` gives, by run folder."""
@@ -33,12 +35,12 @@ class ArmResult:
         images_per_sec: speed of training: median over epochs, then over seeds.
         memory_bytes: memory planned for the training program, the data included; None if unknown.
         runs_together: how many runs that program trains.
-        top1: test accuracies, one for each seed.
-        validation_top1: the same on the validation set; empty without one.
-        chosen_on_test: whether patience or a sweep chose by the test accuracy, which is then an
-            optimistic estimate.
-        accuracy: their mean and 95 % interval; over seeds, or for a single run Wilson's over test
-            images.
+        tested: what the metric is on the test set, one for each seed.
+        validated: the same on the validation set; empty without one.
+        chosen_on_test: whether patience or a sweep chose by the test set, whose figures are then
+            optimistic estimates.
+        reached: the mean of ``tested`` and its 95 % interval: over seeds, or for a single run
+            Wilson's over test images, if the metric counts them.
         difference: difference from the first arm over the seeds that both have; None for the
             first arm, and where no seed is common.
         p_adjusted: p-value of the difference after Holm's correction; NaN where nothing was
@@ -56,10 +58,10 @@ class ArmResult:
     images_per_sec: float
     memory_bytes: int | None
     runs_together: int
-    top1: tuple[float, ...]
-    validation_top1: tuple[float, ...]
+    tested: tuple[float, ...]
+    validated: tuple[float, ...]
     chosen_on_test: bool
-    accuracy: Interval
+    reached: Interval
     difference: Paired | None
     p_adjusted: float
     class_errors: tuple[float, ...]
@@ -72,6 +74,7 @@ class ComparisonResult:
     Attributes:
         dataset: name of the dataset.
         classes: names of the classes.
+        metric: what is compared.
         test_examples: number of test images.
         test: the test that gave the p-values: ``"paired t"`` over seeds, ``"McNemar"`` over test
             images, or ``"none"``. McNemar's needs a baseline of a single run and Student's one of
@@ -81,6 +84,7 @@ class ComparisonResult:
 
     dataset: str
     classes: tuple[str, ...]
+    metric: Metric
     test_examples: int
     test: str
     results: tuple[ArmResult, ...]
@@ -88,13 +92,17 @@ class ComparisonResult:
     @property
     def chosen_by(self) -> HeldOut:
         """The split by which the best arm is chosen: the validation set, where all have one."""
-        return "validation" if all(r.validation_top1 for r in self.results) else "test"
+        return "validation" if all(r.validated for r in self.results) else "test"
 
     @property
     def best(self) -> ArmResult:
-        """The arm with the highest mean accuracy on that split."""
-        field = {"validation": "validation_top1", "test": "top1"}[self.chosen_by]
-        return max(self.results, key=lambda result: float(np.mean(getattr(result, field))))
+        """The arm whose mean on that split is the best."""
+        field = {"validation": "validated", "test": "tested"}[self.chosen_by]
+
+        def score(result: ArmResult) -> float:
+            return self.metric.score(float(np.mean(getattr(result, field))))
+
+        return max(self.results, key=score)
 
 
 def compare(arms: Sequence[Arm], predictions: Predictions) -> ComparisonResult:
@@ -119,6 +127,7 @@ def compare(arms: Sequence[Arm], predictions: Predictions) -> ComparisonResult:
     return ComparisonResult(
         dataset=about.name,
         classes=about.classes,
+        metric=arms[0].metric,
         test_examples=about.test_examples,
         test=next((test for d, test in tested if d and not math.isnan(d.p_value)), "none"),
         results=results,
@@ -134,16 +143,23 @@ def _difference(
     common = sorted(ours.keys() & theirs.keys())
     if not common:
         return None, "paired t"
+    low, high = arm.metric.bounds
     found = statistics.paired_difference(
-        [ours[seed].summary.test_top1 for seed in common],
-        [theirs[seed].summary.test_top1 for seed in common],
-        within=statistics.SHARES_APART,
+        [_tested(ours[seed]) for seed in common],
+        [_tested(theirs[seed]) for seed in common],
+        within=(low - high, high - low),
     )
     a, b = (predictions.get(runs[common[0]].path) for runs in (ours, theirs))
     if len(arm.runs) == len(baseline.runs) == 1 and a is not None and b is not None:
         right, baseline_right = (x["predicted"] == x["label"] for x in (a, b))
         return found._replace(p_value=statistics.mcnemar(right, baseline_right)), "McNemar"
     return found, "paired t"
+
+
+def _tested(run: FinishedRun) -> float:
+    value = run.summary.value(f"test_{run.metrics[0].name}")
+    assert value is not None
+    return value
 
 
 def _result(
@@ -154,8 +170,8 @@ def _result(
     about: RunDataset,
 ) -> ArmResult:
     layers = arm.layers()
-    top1 = tuple(run.summary.test_top1 for run in arm.runs)
-    held_out = [run.summary.val_top1 for run in arm.runs]
+    tested, metric = tuple(map(_tested, arm.runs)), arm.metric
+    validated = [run.summary.value(f"val_{metric.name}") for run in arm.runs]
     images = about.test_examples
     rates = [
         [r.images_per_sec for r in run.records if r.images_per_sec is not None] for run in arm.runs
@@ -173,13 +189,13 @@ def _result(
         images_per_sec=float(np.median([np.median(r) if r else np.nan for r in rates])),
         memory_bytes=max((m for m in memory if m), default=None),
         runs_together=max(run.summary.runs_together or 1 for run in arm.runs),
-        top1=top1,
-        validation_top1=tuple(share for share in held_out if share is not None),
+        tested=tested,
+        validated=tuple(value for value in validated if value is not None),
         chosen_on_test=chosen_on_test(arm.experiment),
-        accuracy=(
-            statistics.mean_interval(top1, within=statistics.SHARE)
-            if len(top1) > 1
-            else statistics.wilson_interval(round(top1[0] * images), images)
+        reached=(
+            statistics.wilson_interval(round(tested[0] * images), images)
+            if len(tested) == 1 and metric.of_examples
+            else statistics.mean_interval(tested, within=metric.bounds)
         ),
         difference=difference,
         p_adjusted=p_adjusted,
@@ -208,7 +224,8 @@ def to_json(comparison: ComparisonResult) -> dict[str, Any]:
         {name: value for name, value in vars(result).items() if name != "layers"}
         for result in comparison.results
     ]
-    return _plain(vars(comparison) | {"results": results})
+    metric = msgspec.to_builtins(comparison.metric)
+    return _plain(vars(comparison) | {"metric": metric, "results": results})
 
 
 def _plain(value: Any) -> Any:
@@ -221,14 +238,14 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def pareto(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
+def pareto(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
     """Returns the indices of the points that no other beats in both, from cheap to costly.
 
     >>> pareto([1.0, 2.0, 3.0], [0.8, 0.7, 0.9])
     [0, 2]
     """
     front: list[int] = []
-    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -accuracies[i])):
-        if not front or accuracies[i] > accuracies[front[-1]]:
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -scores[i])):
+        if not front or scores[i] > scores[front[-1]]:
             front.append(i)
     return front

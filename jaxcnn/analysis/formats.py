@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 from jaxcnn.analysis.statistics import Interval, Paired
+from jaxcnn.tasks import Metric
 
 UNKNOWN = "–"
 
@@ -31,28 +32,56 @@ def sizes(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def percent(value: Interval) -> str:
-    """Returns a mean and its bounds in percent.
+def value(metric: Metric, number: float) -> str:
+    """Returns what a metric has been found to be; a share in percent.
 
-    >>> percent(Interval(0.912, 0.908, 0.916))
+    >>> value(Metric("top1", "top-1", low=0, high=1), 0.912), value(Metric("mae", "MAE"), 0.912)
+    ('91.20 %', '0.912')
+    """
+    return f"{100 * number:.2f} %" if metric.is_share else f"{number:.4g}"
+
+
+def interval(metric: Metric, found: Interval) -> str:
+    """Returns a mean and its bounds; of a share in percent.
+
+    >>> interval(Metric("top1", "top-1", low=0, high=1), Interval(0.912, 0.908, 0.916))
     '91.20 % [90.80, 91.60]'
     """
-    mean = f"{100 * value.mean:.2f} %"
-    if math.isnan(value.low):
+    mean = value(metric, found.mean)
+    if math.isnan(found.low):
         return mean
-    return f"{mean} [{100 * value.low:.2f}, {100 * min(value.high, 1):.2f}]"
+    low, high = in_unit(metric, found)[1:]
+    form = ".2f" if metric.is_share else ".4g"
+    return f"{mean} [{low:{form}}, {high:{form}}]"
 
 
-def difference(value: Paired | None) -> str:
-    """Returns a difference and its bounds in percentage points.
+def difference(metric: Metric, found: Paired | None) -> str:
+    """Returns a difference and its bounds; of shares in percentage points.
 
-    >>> difference(Paired(0.0667, -0.0039, 0.1373, 0.16))
+    >>> difference(Metric("top1", "", low=0, high=1), Paired(0.0667, -0.0039, 0.1373, 0.16))
     '+6.67 [-0.39, +13.73]'
     """
-    if value is None:
+    if found is None:
         return UNKNOWN
-    bounds = "" if math.isnan(value.low) else f" [{100 * value.low:+.2f}, {100 * value.high:+.2f}]"
-    return f"{100 * value.mean:+.2f}{bounds}"
+    factor, form = (100, "+.2f") if metric.is_share else (1, "+.4g")
+    mean, low, high = (factor * number for number in (found.mean, found.low, found.high))
+    return f"{mean:{form}}" + ("" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]")
+
+
+def in_unit(metric: Metric, found: Interval) -> Interval:
+    """Returns a mean and its bounds as charts show them: of a share in percent, at most 100."""
+    if not metric.is_share:
+        return found
+    return Interval(*(100 * min(bound, 1) for bound in found))
+
+
+def titled(metric: Metric, split: str = "") -> str:
+    """Returns the title of an axis.
+
+    >>> titled(Metric("top1", "top-1", low=0, high=1), "test"), titled(Metric("mae", "MAE"))
+    ('test top-1, %', 'MAE')
+    """
+    return f"{split} {metric.title}".lstrip() + (", %" if metric.is_share else "")
 
 
 def p_value(p: float) -> str:

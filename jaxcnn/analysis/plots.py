@@ -10,17 +10,20 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxcnn.analysis import formats
 from jaxcnn.analysis.compare import ComparisonResult, pareto
 from jaxcnn.analysis.formats import si
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.learning import files
 from jaxcnn.learning.selection import PREFIX, score
+from jaxcnn.tasks import LOSS, Metric
+from jaxcnn.tasks.classification import TOP1
 from jaxcnn.text import printable
 
 if TYPE_CHECKING:
@@ -310,31 +313,53 @@ def intervals(found: Mapping[str, Interval], label: str) -> "Markup":
 # -------------------------------------------------------------------------------------- PNG files
 
 
-def save_curves(records: Sequence[Mapping[str, Any]], path: Path | None, title: str) -> "Figure":
-    """Draws a run's loss and error rate over epochs: in training, and on what is held out.
+def curve(metric: Metric, split: str = "") -> tuple[str, Callable[[float], float], bool]:
+    """Returns how a metric is drawn over time: label, what is drawn of it, and if logarithmically.
+
+    Of a share of errors and of the loss the logarithm is drawn, as both fall towards 0.
+    """
+    if metric == LOSS:
+        return f"{split} loss".lstrip(), float, True
+    if metric.error:
+        return f"{split} {metric.error}, %".lstrip(), lambda value: 100 * (1 - value), True
+    return (
+        formats.titled(metric, split),
+        lambda value: value * (100 if metric.is_share else 1),
+        False,
+    )
+
+
+def save_curves(
+    records: Sequence[Mapping[str, Any]],
+    path: Path | None,
+    title: str,
+    metrics: Sequence[Metric] = (TOP1,),
+) -> "Figure":
+    """Draws a run's loss and first metric over epochs: in training, and on what is held out.
 
     Args:
         records: lines of metrics.jsonl.
         path: PNG file that is written, if any.
         title: title of the figure.
+        metrics: what the run is judged by.
 
     Returns:
         The figure.
     """
-    shown = (
-        ("loss", "cross-entropy (nats)", float),
-        ("top1", "top-1 error (%)", lambda value: 100 * (1 - value)),
-    )
-    with canvas(9, 3.6, path) as figure:
+    shown = list(dict.fromkeys((LOSS, metrics[0])))
+    with canvas(4.5 * len(shown), 3.6, path) as figure:
         figure.suptitle(legible(title, 101))
-        for axes, (field, label, of) in zip(figure.subplots(1, 2), shown, strict=True):
+        for axes, metric in zip(
+            figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True
+        ):
+            label, of, logarithmic = curve(metric)
             # Training figures are missing where metrics.jsonl was lost and its last line made anew.
             series = {
                 split: {r["epoch"]: [of(r[name])] for r in records if name in r}
-                for split, name in ((s, f"{prefix}_{field}") for s, prefix in PREFIX.items())
-                if split == "train" or any(name in r for r in records)
+                for split, name in ((s, f"{prefix}_{metric.name}") for s, prefix in PREFIX.items())
+                if any(name in r for r in records)
             }
-            _lines(axes, series, "epoch", label, False, True, ("--", "-"))
+            _lines(axes, series, "epoch", label, False, logarithmic, ("--", "-"))
             axes.legend()
     drawn: "Figure" = figure
     return drawn
@@ -372,7 +397,7 @@ def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, ti
 
 
 def save_comparison(comparison: ComparisonResult, path: Path) -> None:
-    """Draws the accuracy of every arm against its cost, with 95 % intervals and Pareto fronts.
+    """Draws what every arm reached against its cost, with 95 % intervals and Pareto fronts.
 
     Args:
         comparison: at least one arm.
@@ -382,14 +407,15 @@ def save_comparison(comparison: ComparisonResult, path: Path) -> None:
         for axes, (label, points, front) in zip(
             figure.subplots(1, 2), costs(comparison), strict=True
         ):
-            _scatter(axes, points, front, label, "test top-1, %")
-        title = "test top-1 against cost, 95 % intervals and Pareto front (dotted)"
+            _scatter(axes, points, front, label, formats.titled(comparison.metric, "test"))
+        reached = f"test {comparison.metric.title}"
+        title = f"{reached} against cost, 95 % intervals and Pareto front (dotted)"
         figure.suptitle(f"{legible(comparison.dataset)}: {title}")
 
 
 def costs(comparison: ComparisonResult) -> list[tuple[str, Points, list[str]]]:
-    """Returns for each kind of cost its name, the arms' accuracies in percent, and the front."""
-    results = comparison.results
+    """Returns for each kind of cost its name, what the arms reached, and the front."""
+    results, metric = comparison.results, comparison.metric
     found: list[tuple[str, Points, list[str]]] = []
     for label, values in (
         ("multiply-accumulates for one image", [float(result.macs) for result in results]),
@@ -397,18 +423,18 @@ def costs(comparison: ComparisonResult) -> list[tuple[str, Points, list[str]]]:
     ):
         if not all(map(math.isfinite, values)):
             continue
-        front = pareto(values, [result.accuracy.mean for result in results])
-        points = {r.name: (x, in_percent(r.accuracy)) for r, x in zip(results, values, strict=True)}
+        front = pareto(values, [metric.score(result.reached.mean) for result in results])
+        points = {
+            r.name: (x, formats.in_unit(metric, r.reached))
+            for r, x in zip(results, values, strict=True)
+        }
         found.append((label, points, [results[i].name for i in front]))
     return found
 
 
-def in_percent(accuracy: Interval) -> Interval:
-    """Returns an accuracy in percent; no bound is above 100."""
-    return Interval(*(100 * min(bound, 1) for bound in accuracy))
-
-
-def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str, split: str) -> None:
+def save_sweep(
+    rows: Sequence[Mapping[str, Any]], path: Path, title: str, split: str, metric: Metric = TOP1
+) -> None:
     """Draws the trials of a sweep in parallel coordinates: an axis for each field, a line for each.
 
     Args:
@@ -416,6 +442,7 @@ def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str, split:
         path: PNG file.
         title: title of the figure.
         split: the split that trials are chosen by.
+        metric: what they are chosen by.
     """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
@@ -423,17 +450,19 @@ def save_sweep(rows: Sequence[Mapping[str, Any]], path: Path, title: str, split:
 
     fields = list(rows[0]["values"])
     columns = [_coordinate([row["values"][field] for row in rows]) for field in fields]
-    top1: list[Any] = [100 * score(row) for row in rows]
-    label = f"{split} top-1 (%)"
-    columns.append(_coordinate(top1))
+    scores: list[Any] = [score(row, metric) for row in rows]
+    factor = 100 if metric.is_share else 1
+    reached: list[Any] = [factor * metric.score(found) for found in scores]  # as it was found
+    label = formats.titled(metric, split)
+    columns.append(_coordinate(reached))
     names = [*fields, label]
-    colour = ScalarMappable(Normalize(min(top1), max(top1)), colormaps["viridis"])
+    colour = ScalarMappable(Normalize(min(scores), max(scores)), colormaps["viridis"])
     with canvas(max(2.4 * len(names), 6) + 1, 4.2, path) as figure:
         axes = figure.subplots()
         # The best trials lie on top.
-        for i in sorted(range(len(rows)), key=lambda i: top1[i]):
+        for i in sorted(range(len(rows)), key=lambda i: scores[i]):
             heights = [where[i] for where, _ in columns]
-            axes.plot(range(len(names)), heights, color=colour.to_rgba(top1[i]), alpha=0.85)
+            axes.plot(range(len(names)), heights, color=colour.to_rgba(scores[i]), alpha=0.85)
         for place, (_, ticks) in enumerate(columns):
             axes.axvline(place, color=FAINT, linewidth=1)
             for height, text in ticks:

@@ -21,6 +21,8 @@ from jaxcnn.analysis.compare import Predictions
 from jaxcnn.config import flat, to_dict
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files
+from jaxcnn.learning.records import plain
+from jaxcnn.tasks import LOSS
 from jaxcnn.text import printable
 
 if TYPE_CHECKING:
@@ -77,11 +79,12 @@ def page(
         names=[arm.name for arm in arms],
         runs=len(runs),
         results=(tables.headers(comparison), tables.cells(comparison)),
+        best=formats.interval(comparison.metric, comparison.best.reached),
         explanation=tables.explanation(comparison),
         curves=_curves(arms),
         several_seeds=any(len(arm.runs) > 1 for arm in arms),
         costs=[
-            (front, plots.scatter(points, front, label, "test top-1, %"))
+            (front, plots.scatter(points, front, label, formats.titled(comparison.metric, "test")))
             for label, points, front in plots.costs(comparison)
         ],
         class_errors=tables.class_errors(comparison) if held else None,
@@ -136,7 +139,6 @@ def _templates(folder: Path | None = None) -> "jinja2.Environment":
     )
     found.policies["json.dumps_kwargs"] = {"allow_nan": False}
     found.globals["colours"] = len(plots.COLOURS)
-    found.filters["percent"] = formats.percent
     found.filters["count"] = "{:,}".format
     found.filters["picture"] = picture
     found.filters["png"] = _png
@@ -156,8 +158,8 @@ def _data(arms: Sequence[Arm]) -> list[dict[str, Any]]:
             "arm": arm.name,
             "config": to_dict(run.experiment),
             "environment": msgspec.to_builtins(run.environment),
-            "records": msgspec.to_builtins(run.records),
-            "summary": msgspec.to_builtins(run.summary),
+            "records": [*map(plain, run.records)],
+            "summary": plain(run.summary),
         }
         for arm in arms
         for run in arm.runs
@@ -165,27 +167,23 @@ def _data(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 
 def _curves(arms: Sequence[Arm]) -> list[tuple[str, Markup]]:
-    shown = (
-        ("val_top1", "validation error, %", lambda value: 100 * (1 - value)),
-        ("val_loss", "validation loss, nats", float),
-        ("test_top1", "test error, %", lambda value: 100 * (1 - value)),
-        ("test_loss", "test loss, nats", float),
-        ("train_top1", "training error, %", lambda value: 100 * (1 - value)),
-        ("train_loss", "training loss, nats", float),
-    )
-    drawn = [({a.name: _curve(a, field, of) for a in arms}, label) for field, label, of in shown]
-    return [
-        (label.capitalize(), plots.lines(curves, "epoch", label, log_y=True))
-        for curves, label in drawn
-        if any(curves.values())
-    ]
+    found, kinds = [], list(dict.fromkeys((arms[0].metric, LOSS)))
+    splits = {"validation": "val", "test": "test", "training": "train"}
+    for split, prefix in splits.items():
+        for metric in kinds:
+            label, of, logarithmic = plots.curve(metric, split)
+            curves = {arm.name: _curve(arm, f"{prefix}_{metric.name}", of) for arm in arms}
+            if any(curves.values()):
+                chart = plots.lines(curves, "epoch", label, log_y=logarithmic)
+                found.append((label[:1].upper() + label[1:], chart))
+    return found
 
 
 def _curve(arm: Arm, field: str, of: Callable[[float], float]) -> plots.Series:
     by_epoch: dict[float, list[float]] = {}
     for run in arm.runs:
         for record in run.records:
-            value = getattr(record, field)
+            value = record.value(field)
             if value is not None:
                 by_epoch.setdefault(record.epoch, []).append(of(value))
     return dict(sorted(by_epoch.items()))

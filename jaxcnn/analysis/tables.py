@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jaxcnn.analysis import formats
 from jaxcnn.analysis.compare import ArmResult, ComparisonResult
 from jaxcnn.learning.selection import OPTIMISTIC
+from jaxcnn.tasks import Metric
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,9 +20,9 @@ def cells(comparison: ComparisonResult) -> list[list[str]]:
     return [
         [
             result.name,
-            *([_mean(result.validation_top1)] if validation else []),
-            formats.percent(result.accuracy),
-            "" if i == 0 else formats.difference(result.difference),
+            *([_mean(comparison.metric, result.validated)] if validation else []),
+            formats.interval(comparison.metric, result.reached),
+            "" if i == 0 else formats.difference(comparison.metric, result.difference),
             "" if i == 0 else formats.p_value(result.p_adjusted),
             f"{result.parameters:,}",
             formats.UNKNOWN if math.isnan(result.macs) else formats.si(int(result.macs)),
@@ -42,19 +43,20 @@ def _memory(result: ArmResult) -> str:
 
 
 def _has_validation(comparison: ComparisonResult) -> bool:
-    return any(result.validation_top1 for result in comparison.results)
+    return any(result.validated for result in comparison.results)
 
 
-def _mean(shares: Sequence[float]) -> str:
-    return f"{100 * sum(shares) / len(shares):.2f} %" if shares else formats.UNKNOWN
+def _mean(metric: Metric, found: Sequence[float]) -> str:
+    return formats.value(metric, sum(found) / len(found)) if found else formats.UNKNOWN
 
 
 def headers(comparison: ComparisonResult) -> list[str]:
     """Returns the headers of :func:`cells`."""
-    validation = ["validation top-1"] if _has_validation(comparison) else []
+    title = comparison.metric.title
+    validation = [f"validation {title}"] if _has_validation(comparison) else []
     against = f"against {comparison.results[0].name}"
     return [
-        *("arm", *validation, "test top-1", against, "p", "parameters"),
+        *("arm", *validation, f"test {title}", against, "p", "parameters"),
         *("MACs", "train time", "images/s", "memory"),
     ]
 
@@ -62,7 +64,9 @@ def headers(comparison: ComparisonResult) -> list[str]:
 def explanation(comparison: ComparisonResult) -> str:
     """Explains intervals, p-values and choices of a comparison in a few sentences."""
     seeds = sorted({len(result.seeds) for result in comparison.results})
-    if seeds == [1]:
+    if seeds == [1] and not comparison.metric.of_examples:
+        interval = "Single runs, which say nothing of the chance of training"
+    elif seeds == [1]:
         interval = (
             f"Single runs: intervals are Wilson's over the {comparison.test_examples:,} test "
             "images and say nothing of the chance of training"
@@ -70,7 +74,7 @@ def explanation(comparison: ComparisonResult) -> str:
     else:
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         interval = f"Means over {count} seeds with Student's 95 % interval"
-        if seeds[0] == 1:
+        if seeds[0] == 1 and comparison.metric.of_examples:
             interval += "; that of a single run is Wilson's over test images"
     test = {
         "paired t": "p: Student's paired test over common seeds",
@@ -85,14 +89,14 @@ def explanation(comparison: ComparisonResult) -> str:
 def _choices(comparison: ComparisonResult) -> list[str]:
     """Says by which examples was chosen: a sentence for each split that has chosen."""
     chosen = [result.name for result in comparison.results if result.chosen_on_test]
-    held_out = [result.name for result in comparison.results if result.validation_top1]
+    held_out = [result.name for result in comparison.results if result.validated]
     everywhere = len(held_out) == len(comparison.results)
     of = "" if everywhere else f" of {', '.join(held_out)}"
     said = []
     if held_out:
         said.append(f"The test set{of} was read once, at the end; the validation set chose before")
     if chosen:
-        said.append(f"Test top-1 of {', '.join(chosen)} was {OPTIMISTIC}")
+        said.append(f"Test {comparison.metric.title} of {', '.join(chosen)} was {OPTIMISTIC}")
     return said
 
 

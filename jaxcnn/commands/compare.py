@@ -56,12 +56,14 @@ def run(command: Command) -> int:
     problems = [f"{path}: {reason}" for path, reason in outcome.diverged.items()]
     done = [arms.read(run.folder) for run in runs if run.folder in outcome.results]
     compared = arms.group(done)
-    held = {run.path: evaluation.predict_test_set(run.path) for run in done}
+    answers = {run.path: evaluation.predict_test_set(run.path) for run in done}
+    held = {path: found for path, found in answers.items() if found is not None}
     found = comparing.compare(compared, held)
     files.write_json(workdir / "comparison.json", comparing.to_json(found))
     screen = display.console()
     screen.print(tables.render(found, screen.width))
-    screen.print(tables.render_errors(found))
+    if held:
+        screen.print(tables.render_errors(found))
     picture = workdir / "comparison.png"
     with as_warning(f"{picture}: could not be drawn"):
         plots.save_comparison(found, picture)

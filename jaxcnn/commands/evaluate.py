@@ -1,4 +1,4 @@
-"""``jaxcnn eval``: accuracy of a trained run on its test set, or on its validation set."""
+"""``jaxcnn eval``: what a trained run reaches on its test set, or on its validation set."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ def run(command: Command) -> int:
     """Evaluates the run and returns the exit code."""
     bring_from(command.source)
 
+    from jaxcnn.learning import run_folder
     from jaxcnn.learning.selection import PREFIX
     from jaxcnn.runs import display, evaluation
 
@@ -43,7 +44,7 @@ def run(command: Command) -> int:
         result = evaluation.evaluate(command.run, command.checkpoint, command.data_dir, tta, split)
     display.show(
         f"{command.run} step {result['step']}: "
-        f"{display.reached(result, result['classes'], split)} "
+        f"{display.reached(result, run_folder.judged(command.run).metrics, split)} "
         f"on {result[f'{PREFIX[split]}_examples']:,} images"
         + (f", test-time augmentation {tta}" if tta != "none" else "")
         + (", chosen on it: an optimistic estimate" if result["optimistic"] else "")

@@ -27,13 +27,14 @@ def write_page(
     from jaxcnn.runs import trained
 
     problems = list(problems)
+    dataset: sources.Dataset | None = None
     try:
         shown = arms[0].runs[0]
         data = shown.experiment.data
         data = dataclasses.replace(data, dir=data_dir or data.dir)
-        dataset: sources.Dataset | None = trained.read_dataset(shown.path, data)
+        if held:
+            dataset = trained.read_dataset(shown.path, data)
     except InputError as error:
-        dataset = None
         problems.append(f"images of the worst mistakes ({error})")
 
     def images(those: Sequence[int]) -> "np.ndarray":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command(arguments.Command):
-    """Classifies image files: prints file, class and probability, one line for each.
+    """Asks a trained run about image files: prints file, class and probability, one line for each.
 
     All files are read before the first is classified; one that is no image ends the command.
     """
@@ -31,12 +31,17 @@ class Command(arguments.Command):
     checkpoint: Literal["latest", "best"] = "latest"
     """The latest checkpoint, or the one with the best accuracy on the validation set, or without
     one on the test set."""
-    top_k: int = 1
-    """How many of the most probable classes are printed for each image."""
+    top_k: int | None = None
+    """How many of the most probable classes are printed for each image; by default one or, of
+    multilabel, all that are more probable than not."""
+    out: Path | None = None
+    """The folder into which label maps are written as PNG files, whose pixels are the numbers of
+    the classes; only of segmentation."""
     json: bool = False
-    """Prints a list of objects in JSON: file, and classes with class and probability."""
+    """Prints a list of objects in JSON: file, and classes with class and probability (or, of other
+    tasks, value)."""
     csv: bool = False
-    """Prints a table of comma-separated values: file, rank, class, probability."""
+    """Prints a table of comma-separated values: file, rank, class, probability (or value)."""
     source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
     """Python files with the network, or whatever else was brought to the run."""
     resize: bool = False
@@ -59,6 +64,8 @@ def run(command: Command) -> int:
         found = trained.predict(
             command.run, images, checkpoint=command.checkpoint, top_k=command.top_k
         )
+    if command.out is not None:
+        _write_maps(found, command.out)
     show = _show_json if command.json else _show_csv if command.csv else _show
     show(found)
     return 0
@@ -90,8 +97,10 @@ def _files(given: Path) -> list[Path]:
 
 def _show(found: Sequence["Prediction"]) -> None:
     for one in found:
-        pairs = zip(one.labels, one.probabilities, strict=True)
-        print(printable(f"{one.path}: {', '.join(f'{label} {p:.4f}' for label, p in pairs)}"))
+        form = "#.6g" if one.called == "value" else ".4f"
+        pairs = zip(one.labels, one.answers, strict=True)
+        said = ", ".join(f"{label} {number:{form}}" for label, number in pairs) or "none"
+        print(printable(f"{one.path}: {said}"))
 
 
 def _show_json(found: Sequence["Prediction"]) -> None:
@@ -99,8 +108,8 @@ def _show_json(found: Sequence["Prediction"]) -> None:
 
     rows = []
     for one in found:
-        pairs = zip(one.labels, one.probabilities, strict=True)
-        classes = [{"class": label, "probability": p} for label, p in pairs]
+        pairs = zip(one.labels, one.answers, strict=True)
+        classes = [{"class": label, one.called: number} for label, number in pairs]
         rows.append(json.dumps({"file": str(one.path), "classes": classes}))
     print("[" + ",\n".join(rows) + "]")
 
@@ -109,7 +118,36 @@ def _show_csv(found: Sequence["Prediction"]) -> None:
     import csv
 
     table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(("file", "rank", "class", "probability"))
+    table.writerow(("file", "rank", "class", found[0].called if found else "value"))
     for one in found:
-        for i, (label, p) in enumerate(zip(one.labels, one.probabilities, strict=True), start=1):
+        for i, (label, p) in enumerate(zip(one.labels, one.answers, strict=True), start=1):
             table.writerow((one.path, i, label, f"{p:.6g}"))
+
+
+def _write_maps(found: Sequence["Prediction"], out: Path) -> None:
+    """Writes the label maps of images, each under the name of its image.
+
+    Raises:
+        InputError: the task gives no label maps, they do not fit into a byte, or two images have
+            one name.
+    """
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    from jaxcnn.learning import files
+
+    stems = [one.path.stem for one in found]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise InputError(f"--out {out}: two of the images are called {printable(twice)}")
+    if any(one.whole.ndim != 2 or one.whole.max(initial=0) > 255 for one in found):
+        raise InputError(
+            f"--out {out}: must be left out, since the run gives no label maps of bytes"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for stem, one in zip(stems, found, strict=True):
+        png = io.BytesIO()
+        Image.fromarray(one.whole.astype(np.uint8)).save(png, "PNG")
+        files.write_bytes(out / f"{stem}.png", png.getvalue())

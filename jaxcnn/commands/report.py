@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jaxcnn.commands import arguments, pages
 from jaxcnn.commands.parsing import bring_from
@@ -42,10 +43,11 @@ def run(command: Command) -> int:
     for problem in problems:
         complain(f"left out: {problem}")
     reported = arms.group(read)
-    held = {}
+    held: dict[Path, Any] = {}
     for run in read:
         try:
-            held[run.path] = evaluation.predict_test_set(run.path, command.data_dir)
+            answers = evaluation.predict_test_set(run.path, command.data_dir)
+            held |= {} if answers is None else {run.path: answers}
         except InputError as error:
             problems.append(f"predictions of {run.path} ({error})")
             complain(f"left out: {problems[-1]}")

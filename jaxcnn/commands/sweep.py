@@ -4,12 +4,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.errors import InputError, as_warning
 from jaxcnn.text import complain
+
+if TYPE_CHECKING:
+    from jaxcnn.tasks import Metric
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,11 @@ def run(command: Command) -> int:
         base = replace(base, train=replace(base.train, select_on="test"))
     count, ranges = _count(command.random)
 
-    from jaxcnn.learning import files
-    from jaxcnn.learning.selection import PREFIX, score
+    from jaxcnn.learning import files, run_folder
+    from jaxcnn.learning.selection import score
     from jaxcnn.runs import aside, display, group, search, together
     from jaxcnn.runs.training import Run
+    from jaxcnn.tasks import LOSS
 
     files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
     trials = search.trials(base, command.grid, ranges, count, command.seed)
@@ -69,6 +73,7 @@ def run(command: Command) -> int:
     if len(outcome.refused) == len(runs):
         raise InputError(outcome.refused[runs[0].folder])
     rows: list[dict[str, Any]] = []
+    metrics: Sequence["Metric"] = (LOSS,)
     for trial, run in zip(trials, runs, strict=True):
         row: dict[str, Any] = {"trial": trial.name, "values": dict(trial.values)}
         if run.folder in outcome.refused:
@@ -76,22 +81,25 @@ def run(command: Command) -> int:
         elif run.folder in outcome.diverged:
             row["diverged"] = outcome.diverged[run.folder]
         else:
-            kept = ("val_top1", "val_loss", "test_top1", "test_loss", "seconds", "parameters")
-            found = outcome.results[run.folder]
+            found, metrics = outcome.results[run.folder], run_folder.judged(run.folder).metrics
+            names = dict.fromkeys((metrics[0].name, "loss"))
+            kept = [f"{prefix}_{name}" for prefix in ("val", "test") for name in names]
+            kept += ["seconds", "parameters"]
             row |= {name: found[name] for name in kept if name in found}
         rows.append(row)
-    rows.sort(key=score, reverse=True)
-    chosen = {"experiment": base.name, "selected_on": split}
+    metric = metrics[0]
+    rows.sort(key=lambda row: score(row, metric), reverse=True)
+    chosen = {"experiment": base.name, "selected_on": split, "selected_by": metric.name}
     files.write_json(workdir / "sweep.json", {**chosen, "trials": rows})
-    _show(base.name, rows, split, PREFIX[split])
-    done = [row for row in rows if "test_top1" in row]
+    _show(base.name, rows, split, metric)
+    done = [row for row in rows if "test_loss" in row]
     if done:
-        print(_best(done[0], split))
+        print(_best(done[0], split, metric))
         from jaxcnn.analysis import plots
 
         picture = workdir / "sweep.png"
         with as_warning(f"{picture}: could not be drawn"):
-            plots.save_sweep(done, picture, base.name, split)
+            plots.save_sweep(done, picture, base.name, split, metric)
     print(f"{workdir}: sweep.json, sweep.png")
     for path, reason in (outcome.refused | outcome.diverged).items():
         complain(f"{path}: {reason}")
@@ -106,30 +114,32 @@ def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:
     return int(random[0]), random[1:]
 
 
-def _best(row: Mapping[str, Any], split: str) -> str:
+def _best(row: Mapping[str, Any], split: str, metric: "Metric") -> str:
     from jaxcnn.learning.selection import OPTIMISTIC
 
-    found = f"best: {row['trial']}, test top-1 {row['test_top1']:.2%}"
+    reached = metric.shown(row[f"test_{metric.name}"])
+    found = f"best: {row['trial']}, test {metric.title} {reached}"
     return f"{found}, {OPTIMISTIC if split == 'test' else 'chosen on the validation set'}"
 
 
-def _show(name: str, rows: Sequence[Mapping[str, Any]], split: str, prefix: str) -> None:
+def _show(name: str, rows: Sequence[Mapping[str, Any]], split: str, metric: "Metric") -> None:
     from jaxcnn.analysis import tables
+    from jaxcnn.learning.selection import PREFIX
     from jaxcnn.runs import display
+    from jaxcnn.tasks import LOSS
+
+    shown_metrics, prefix = list(dict.fromkeys((metric, LOSS))), PREFIX[split]
 
     fields = list(rows[0]["values"])
     shown = []
     for row in rows:
-        if "test_top1" in row:
-            figures = [
-                f"{row[f'{prefix}_top1']:.2%}",
-                f"{row[f'{prefix}_loss']:.4f}",
-                f"{row['seconds']:.1f} s",
-            ]
+        if "test_loss" in row:
+            figures = [m.shown(row[f"{prefix}_{m.name}"]) for m in shown_metrics]
+            figures.append(f"{row['seconds']:.1f} s")
         else:
-            figures = ["refused" if "refused" in row else "diverged", "", ""]
+            figures = ["refused" if "refused" in row else "diverged", *[""] * len(shown_metrics)]
         shown.append([row["trial"], *(str(row["values"][f]) for f in fields), *figures])
-    titles = ("folder", *fields, f"{split} top-1", f"{split} loss", "train time")
+    titles = ("folder", *fields, *(f"{split} {m.title}" for m in shown_metrics), "train time")
     screen = display.console()
     title = f"{name}: {len(rows)} trials"
     screen.print(tables.laid_out(titles, shown, screen.width, title=title, caption=""))

@@ -1,11 +1,10 @@
 """``jaxcnn train``: trains an experiment, or goes on where an earlier call ended."""
 
-import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from jaxcnn.commands import arguments
 from jaxcnn.commands.arguments import Argument
@@ -15,6 +14,9 @@ from jaxcnn.config import Distributed, Experiment
 from jaxcnn.config.brought import Brought
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.text import complain
+
+if TYPE_CHECKING:
+    from jaxcnn.tasks import Metric
 
 
 @dataclass(frozen=True)
@@ -140,47 +142,53 @@ def run(command: Command) -> int:
 
 
 def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
-    from jaxcnn.learning import files, records
+    from jaxcnn.learning import run_folder
     from jaxcnn.runs import display
 
-    classes: Sequence[str] = ()
-    with contextlib.suppress(InputError):  # a finished run needs no dataset.json
-        classes = files.read(workdir / "dataset.json", records.Dataset).classes
+    metrics = run_folder.judged(workdir).metrics
+    files = ("summary.json", "metrics.jsonl", "curves.png", "confusion.png")
+    written = ", ".join(name for name in files if (workdir / name).exists())
     return (
-        f"{display.reached(summary, len(classes))} after {summary['epochs']} epochs "
+        f"{display.reached(summary, metrics)} after {summary['epochs']} epochs "
         f"in {summary['seconds']:.1f} s\n"
-        f"{_of_best(summary)}\n"
-        f"{workdir}: summary.json, metrics.jsonl, curves.png, confusion.png"
+        f"{_of_best(summary, metrics[0])}\n"
+        f"{workdir}: {written}"
     )
 
 
-def _of_best(summary: Mapping[str, Any]) -> str:
+def _of_best(summary: Mapping[str, Any], metric: "Metric") -> str:
     """Returns the line on the best checkpoint, and by which examples it was chosen."""
     from jaxcnn.learning.selection import OPTIMISTIC
 
     found = f"best epoch {summary['best_epoch']}: "
-    if "best_val_top1" not in summary:
-        return f"{found}test top-1 {summary['best_test_top1']:.2%}, {OPTIMISTIC}"
-    test = summary.get("best_test_top1")
-    known = "" if test is None else f", test top-1 {test:.2%}"
-    return f"{found}validation top-1 {summary['best_val_top1']:.2%}{known}"
+    name, title = metric.name, metric.title
+    test, validation = (summary.get(f"best_{prefix}_{name}") for prefix in ("test", "val"))
+    known = "" if test is None else f"test {title} {metric.shown(test)}"
+    if validation is None:
+        return f"{found}{known}, {OPTIMISTIC}"
+    return f"{found}validation {title} {metric.shown(validation)}{', ' * bool(known)}{known}"
 
 
 def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
     """Returns the lines on all seeds: mean and, of several, standard deviation and interval."""
-    lines = []
-    for name, key, form in (
-        ("validation top-1", "val_top1", ".2%"),
-        ("test top-1", "test_top1", ".2%"),
-        ("test loss", "test_loss", ".4f"),
+    from jaxcnn.learning import run_folder
+    from jaxcnn.tasks import LOSS
+
+    lines, seeds = [], result["seeds"]
+    metric = run_folder.judged(workdir / f"seed{seeds[0]}").metrics[0] if seeds else LOSS
+    for split, prefix, kind in (
+        ("validation", "val", metric),
+        ("test", "test", metric),
+        ("test", "test", LOSS),
     ):
-        found = result.get(key)
+        found = result.get(f"{prefix}_{kind.name}")
         if found is not None:
-            line = f"{name} {found['mean']:{form}}"
+            line = f"{split} {kind.title} {kind.shown(found['mean'])}"
             if found["std"] is not None:
-                line += f", standard deviation {found['std']:{form}}"
+                line += f", standard deviation {kind.shown(found['std'])}"
             if found["low"] is not None:  # seeds that are all equal have no interval
-                line += f", 95 % interval {found['low']:{form}} to {found['high']:{form}}"
+                low, high = kind.shown(found["low"]), kind.shown(found["high"])
+                line += f", 95 % interval {low} to {high}"
             lines.append(f"{line} ({len(found['values'])} seeds)")
     return "\n".join([*lines, f"{workdir}: seeds.json, and a run folder for each seed"])
 

@@ -276,6 +276,27 @@ class Model(Checked, section="model"):
 
 
 @dataclass(frozen=True)
+class Task(Checked, section="task"):
+    """What is learned, and how it is judged."""
+
+    name: (
+        Literal["classification", "multilabel", "regression", "segmentation"]
+        | Annotated[str, Accepts("", lambda name: ":" in name)]
+        | Annotated[Handed, Accepts("a class derived from jaxcnn.BaseTask")]
+    ) = "classification"
+    """The task: one class for each image (top-1), any number of labels (multilabel, mean average
+    precision), numbers (regression, R2), or a class for each pixel (segmentation, mean IoU). In
+    Python also a class of your own, derived from jaxcnn.BaseTask."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Settings of the task that differ from its defaults, each as a name and a value."""
+
+    def __post_init__(self) -> None:
+        """Takes up a task that was brought, and checks the fields."""
+        object.__setattr__(self, "name", bring(self.name))
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
 class Optim(Checked, section="optim"):
     """The optimizer. Weight decay and trust ratios leave out biases and normalisation."""
 
@@ -389,7 +410,8 @@ class Train(Checked, section="train"):
     seed: Seed = 0
     """Seed of initialisation, example order, augmentation and dropout."""
     label_smoothing: ShareBelowOne = 0.0
-    """Share of each target that is spread evenly over all classes (Szegedy et al. 2016)."""
+    """Share of each target that is spread evenly over all classes (Szegedy et al. 2016). Regression
+    has none."""
     accumulate: Count = 1
     """Computes each batch in this many parts, to save memory. The gradient is that of the whole
     batch; batch statistics are those of each part."""
@@ -405,8 +427,9 @@ class Train(Checked, section="train"):
     """Divides the logits in the teacher's part of the loss, which is then multiplied by the square
     of this number."""
     patience: Count | None = None
-    """Stops after this many epochs without a better top-1 on the validation set. Without
-    data.validation, a tenth of the training examples is put aside for it; see select_on."""
+    """Stops after this many epochs without a better result on the validation set, by the task's
+    first metric. Without data.validation, a tenth of the training examples is put aside for it; see
+    select_on."""
     select_on: Literal["auto", "test"] = "auto"
     """What best checkpoints, patience and sweeps choose by: the validation set (auto), for which
     patience and sweeps put a tenth of the training examples aside where there is none; or the
@@ -465,6 +488,7 @@ class Experiment(Checked):
     data: Data = Data()
     augment: Augment = Augment()
     model: Model = field(default_factory=Model)
+    task: Task = field(default_factory=Task)
     optim: Optim = field(default_factory=Optim)
     schedule: Schedule = Schedule()
     train: Train = Train()

@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 import msgspec
 
 from jaxcnn.errors import InputError
+from jaxcnn.learning.records import Measured, gathered
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def read(path: Path, kind: type[T]) -> T:
     return _record(read_bytes(path), kind, str(path))
 
 
-def read_lines(path: Path, kind: type[T]) -> Iterator[tuple[bytes, T | InputError]]:
+def read_lines(path: Path, kind: type[T]) -> Iterator[tuple[int, bytes, T | InputError]]:
     """Reads a file with a JSON value on each line.
 
     A last line without an end was cut short by a kill; if it cannot be read, it is left out.
@@ -54,7 +55,7 @@ def read_lines(path: Path, kind: type[T]) -> Iterator[tuple[bytes, T | InputErro
         kind: the type of each line's record, as in :func:`read`.
 
     Yields:
-        Each line, and its record or what is wrong with it.
+        Each line's number and bytes, and its record or what is wrong with it.
 
     Raises:
         InputError: the file cannot be read at all.
@@ -62,10 +63,10 @@ def read_lines(path: Path, kind: type[T]) -> Iterator[tuple[bytes, T | InputErro
     *whole, last = read_bytes(path).split(b"\n")
     for number, line in enumerate([*whole, last], start=1):
         try:
-            yield line, _record(line, kind, f"{path}: line {number}")
+            yield number, line, _record(line, kind, f"{path}: line {number}")
         except InputError as error:
             if number <= len(whole):
-                yield line, error
+                yield number, line, error
 
 
 def read_bytes(path: Path, *, follow: bool = True) -> bytes:
@@ -103,6 +104,8 @@ def _record(content: bytes, kind: type[T], where: str) -> T:
         value = json.loads(content.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is damaged: cannot be read as JSON ({error})") from error
+    if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Measured):
+        value = gathered(value, kind)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -4,12 +4,15 @@ A description says in words what a field accepts. Folders of older versions lack
 have a default; fields of newer versions are passed over.
 """
 
+import re
+import reprlib
 import sys
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, to_builtins
 
-from jaxcnn.learning.selection import score
+from jaxcnn.tasks import Metric
 
 MAX = sys.float_info.max
 EXACT = 2**53
@@ -19,7 +22,6 @@ Count = Annotated[int, Meta(ge=1, le=EXACT, description="a positive whole number
 Natural = Annotated[int, Meta(ge=0, le=EXACT, description="a whole number >= 0")]
 Number = Annotated[float, Meta(ge=-MAX, le=MAX, description="a finite number")]
 NotNegative = Annotated[float, Meta(ge=0, le=MAX, description="a finite number >= 0")]
-Share = Annotated[float, Meta(ge=0, le=1, description="in [0, 1]")]
 Truth = Annotated[bool, Meta(description="true or false")]
 Text = Annotated[str, Meta(description="a text")]
 Texts = Annotated[tuple[str, ...], Meta(description="a list of texts")]
@@ -98,25 +100,23 @@ class Measured(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """What an evaluation has found, and what the training since the one before has.
 
     A run that holds examples out for validation evaluates these; else it evaluates the test set.
+    ``metrics`` are those of the task, under the names that they have in the file: ``test_top1``.
     """
 
     step: Natural
     seconds: NotNegative
     val_loss: Number | None = None
-    val_top1: Share | None = None
-    val_top5: Share | None = None
     train_loss: Number | None = None
-    train_top1: Share | None = None
-    train_top5: Share | None = None
     grad_norm: NotNegative | None = None
     images_per_sec: NotNegative | None = None
     step_time: NotNegative | None = None
     data_wait: NotNegative | None = None
+    metrics: Annotated[dict[str, Any], Meta(description="numbers by the names of metrics")] = {}
 
-    @property
-    def chosen_by(self) -> float:
-        """What it is chosen by, see :func:`~jaxcnn.learning.selection.score`."""
-        return score(to_builtins(self))
+    def value(self, name: str) -> float | None:
+        """Returns the loss or a metric, such as ``test_top1``; None where it is not there."""
+        found = self.metrics.get(name, getattr(self, name, None))
+        return None if found is None else float(found)
 
 
 class Evaluation(Measured, kw_only=True, frozen=True, omit_defaults=True):
@@ -125,22 +125,17 @@ class Evaluation(Measured, kw_only=True, frozen=True, omit_defaults=True):
     epoch: Natural
     lr: Number | None = None
     test_loss: Number | None = None
-    test_top1: Share | None = None
-    test_top5: Share | None = None
 
     def __post_init__(self) -> None:
         """Checks that something was evaluated."""
-        for name in ("loss", "top1", "top5"):
-            if getattr(self, f"test_{name}") is None and getattr(self, f"val_{name}") is None:
-                raise ValueError(f"missing required field `test_{name}`")
+        if self.test_loss is None and self.val_loss is None:
+            raise ValueError("missing required field `test_loss`")
 
 
 class Summary(Measured, kw_only=True, frozen=True, omit_defaults=True):
     """summary.json: the last evaluation, and what else is known of a finished run."""
 
     test_loss: Number
-    test_top1: Share
-    test_top5: Share
     seed: Natural
     epochs: Natural
     parameters: Natural
@@ -151,11 +146,69 @@ class Summary(Measured, kw_only=True, frozen=True, omit_defaults=True):
     memory_bytes: Natural | None = None
     runs_together: Count | None = None
     selected_on: Selected | None = None
-    best_val_top1: Share | None = None
-    best_test_top1: Share | None = None
     best_epoch: Natural | None = None
     stopped_early: Truth | None = None
     state_sha256: Text | None = None
+
+
+class Judged(Struct, kw_only=True, frozen=True):
+    """task.json: how a task other than classification judges a run.
+
+    Attributes:
+        name: the task's name.
+        metrics: its metrics, as :func:`jaxcnn.tasks.judged_by` gives them.
+        fitted: what :meth:`jaxcnn.tasks.BaseTask.fit` found in the training labels.
+    """
+
+    name: Text
+    metrics: Annotated[
+        tuple[Metric, ...], Meta(min_length=1, description="a list of metrics, at least one")
+    ]
+    fitted: Annotated[
+        dict[str, float | tuple[float, ...]], Meta(description="numbers by the names of fields")
+    ] = {}
+
+
+METRIC = re.compile(r"(best_)?(train|val|test)_[A-Za-z]\w*")
+"""The names of metrics in a file."""
+
+
+def gathered(values: Mapping[str, Any], kind: type[Struct]) -> dict[str, Any]:
+    """Returns what a file holds with the task's metrics in a place of their own.
+
+    Args:
+        values: the content of a file, or of one of its lines.
+        kind: the record that it is of.
+    """
+    fields = {*kind.__struct_fields__}
+    own = {k: v for k, v in values.items() if k not in fields and METRIC.fullmatch(k)}
+    rest = {k: v for k, v in values.items() if k not in own and k != "metrics"}
+    return {**rest, "metrics": own}
+
+
+def plain(record: Measured) -> dict[str, Any]:
+    """Returns a record as it stands in its file."""
+    found: dict[str, Any] = to_builtins(record)
+    metrics = found.pop("metrics", {})
+    return {**found, **metrics}
+
+
+def fault(record: Measured, metrics: Sequence[Metric]) -> str | None:
+    """Says what is wrong with the metrics of a record, by what judges its run; None if nothing is.
+
+    Each must be in its bounds, and the one that is chosen by must be there.
+    """
+    known = {metric.name: metric for metric in metrics}
+    for name, value in record.metrics.items():
+        metric = known.get(name.removeprefix("best_").partition("_")[2], Metric("", ""))
+        low, high = metric.bounds
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not max(low, -MAX) <= value <= min(high, MAX):
+            return f"{name}={reprlib.repr(value)}: must be {metric.accepted}"
+    first = metrics[0].name
+    if record.value(f"val_{first}") is None and record.value(f"test_{first}") is None:
+        return f"lacks test_{first}"
+    return None
 
 
 class Together(Struct, kw_only=True, frozen=True):

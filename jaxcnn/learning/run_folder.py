@@ -8,6 +8,7 @@ Where several processes train together, the first one reads and writes here for 
 | dataset.json    | class names, image shape, sizes and digest of the data          |
 | env.json        | versions, devices and cores at the newest start                 |
 | run.json        | the random id of the run, which its checkpoints hold too        |
+| task.json       | how the run is judged, if by another task than classification   |
 | brought.json    | names and digests of objects that were brought; their sources   |
 |                 | lie in ``brought/``, to be read                                 |
 | metrics.jsonl   | one object per evaluation; where lines were damaged, a run that |
@@ -42,14 +43,15 @@ from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, from_dict,
 from jaxcnn.errors import FULL, InputError
 from jaxcnn.learning import files, processes
 from jaxcnn.learning.checkpoint import Checkpoints, steps_in
-from jaxcnn.learning.records import Evaluation, RunDataset, Summary
+from jaxcnn.learning.records import Dataset, Evaluation, Judged, RunDataset, Summary, fault, plain
 from jaxcnn.learning.tensorboard import Events
+from jaxcnn.tasks import Classification, judged_by
 
 log = logging.getLogger(__name__)
 
 FILES = (
     *("config.json", "dataset.json", "env.json", "run.json", "metrics.jsonl", "summary.json"),
-    "brought.json",
+    *("brought.json", "task.json"),
     *("curves.png", "confusion.png"),
 )
 """What a run writes into its folder, beside the folders in :data:`FOLDERS`."""
@@ -120,13 +122,19 @@ class RunFolder:
             raise InputError(f"workdir {path}: cannot be written ({error.strerror})") from error
 
     def claim(
-        self, config: Mapping[str, Any], dataset: Mapping[str, Any], env: Mapping[str, Any]
+        self,
+        config: Mapping[str, Any],
+        dataset: Mapping[str, Any],
+        env: Mapping[str, Any],
+        task: Mapping[str, Any] | None = None,
     ) -> None:
-        """Makes the folder this run's: writes config.json, dataset.json and env.json."""
+        """Makes the folder this run's: writes config.json, dataset.json, env.json and task.json."""
 
         def write() -> None:
             (self.path / "summary.json").unlink(missing_ok=True)  # it no longer holds
             files.write_json(self.path / "config.json", config)
+            if task is not None:
+                files.write_json(self.path / "task.json", task)
             files.write_json(self.path / "dataset.json", dataset)
             files.write_json(self.path / "env.json", env)
 
@@ -274,12 +282,41 @@ def holds_checkpoints(path: Path) -> bool:
 
 
 def _finished(path: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    summary = files.read(path / "summary.json", Summary)
+    summary = read_summary(path)
     if summary.epochs != config["train"]["epochs"]:
         same_patience = read_config(path).train.patience == config["train"]["patience"]
         if not (summary.stopped_early and same_patience):
             return None
-    return msgspec.to_builtins(summary)
+    return plain(summary)
+
+
+def judged(path: Path) -> Judged:
+    """Reads how a run is judged.
+
+    Raises:
+        InputError: task.json, or dataset.json in its place, is damaged.
+    """
+    file = path / "task.json"
+    if file.exists():
+        return files.read(file, Judged)
+    classes: tuple[str, ...] = ()
+    with contextlib.suppress(InputError):  # a finished run needs no dataset.json
+        classes = files.read(path / "dataset.json", Dataset).classes
+    return Judged(name="classification", metrics=judged_by(Classification(), classes))
+
+
+def read_summary(path: Path) -> Summary:
+    """Reads summary.json.
+
+    Raises:
+        InputError: it is missing or damaged; the message names the field.
+    """
+    file = path / "summary.json"
+    found = files.read(file, Summary)
+    wrong = fault(found, judged(path).metrics)
+    if wrong:
+        raise InputError(f"{file} is damaged: {wrong}")
+    return found
 
 
 class MetricsLog:
@@ -298,7 +335,7 @@ class MetricsLog:
         self._events = Events(path / "tb", step) if processes.is_first() else None
 
     def _begin(self, step: int) -> None:
-        lines, faults = _evaluations(self._path)
+        lines, faults = _evaluations(self._path.parent)
         if faults:
             aside = self._path.with_name(f"{self._path.name}.damaged")
             files.append_bytes(aside, files.read_bytes(self._path))
@@ -338,7 +375,7 @@ def checkpoints(path: Path, kind: str, *, read_only: bool = False) -> Checkpoint
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads the records of metrics.jsonl that can be read, as a run needs them to go on."""
-    return processes.on_first(lambda: msgspec.to_builtins(evaluations(path, damaged_too=True)))
+    return processes.on_first(lambda: [*map(plain, evaluations(path, damaged_too=True))])
 
 
 def evaluations(path: Path, *, damaged_too: bool = False) -> list[Evaluation]:
@@ -351,18 +388,24 @@ def evaluations(path: Path, *, damaged_too: bool = False) -> list[Evaluation]:
     Raises:
         InputError: a line cannot be read; the message says which.
     """
-    lines, faults = _evaluations(path / "metrics.jsonl")
+    lines, faults = _evaluations(path)
     if faults and not damaged_too:
         raise faults[0]
     return [record for _, record in lines.values()]
 
 
-def _evaluations(file: Path) -> tuple[dict[int, tuple[bytes, Evaluation]], list[InputError]]:
+def _evaluations(path: Path) -> tuple[dict[int, tuple[bytes, Evaluation]], list[InputError]]:
     """Returns lines and records by rising steps, and what is wrong with other lines."""
+    file = path / "metrics.jsonl"
+    if not file.exists():
+        return {}, []
+    metrics = judged(path).metrics
     found, faults = {}, []
-    for line, record in files.read_lines(file, Evaluation) if file.exists() else ():
+    for number, line, record in files.read_lines(file, Evaluation):
         if isinstance(record, InputError):
             faults.append(record)
+        elif wrong := fault(record, metrics):
+            faults.append(InputError(f"{file}: line {number} is damaged: {wrong}"))
         else:
             found[record.step] = line, record
     return dict(sorted(found.items())), faults

@@ -1,9 +1,11 @@
 """By which examples epochs and trials are chosen, and what that means for their accuracy."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from jaxcnn.config import Experiment
+from jaxcnn.tasks import BaseTask, Metric
 
 OPTIMISTIC = "chosen on the test set: an optimistic estimate"
 """What is said of a test accuracy that is the best of several."""
@@ -12,15 +14,32 @@ PREFIX = {"train": "train", "validation": "val", "test": "test"}
 """With what the names of a split's metrics begin."""
 
 
-def score(record: Mapping[str, Any]) -> float:
-    """Returns what is chosen by: the higher, the better; -1 of a record without any evaluation.
+def score(record: Mapping[str, Any], metric: Metric) -> float:
+    """Returns what is chosen by: the higher, the better; -inf of a record without any evaluation.
 
-    That is top-1 on the validation set, and where there is none on the test set.
+    That is the metric on the validation set, and where there is none on the test set.
 
-    >>> score({"val_top1": 0.5, "test_top1": 0.75}), score({"test_top1": 0.75}), score({})
-    (0.5, 0.75, -1.0)
+    >>> top1 = Metric("top1", "top-1")
+    >>> score({"val_top1": 0.5, "test_top1": 0.75}, top1), score({"test_top1": 0.75}, top1)
+    (0.5, 0.75)
+    >>> score({"test_mae": 2.0}, Metric("mae", "MAE", higher_is_better=False))
+    -2.0
     """
-    return float(record.get("val_top1", record.get("test_top1", -1.0)))
+    found = record.get(f"val_{metric.name}", record.get(f"test_{metric.name}"))
+    return -math.inf if found is None else metric.score(found)
+
+
+def of_split(task: BaseTask, sums: Mapping[str, Any], split: str) -> dict[str, float]:
+    """Returns loss and metrics as a record names them, from sums; empty without examples.
+
+    Args:
+        task: what judges.
+        sums: of the task, on the host.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+    """
+    if not int(sums["count"]):
+        return {}
+    return {f"{PREFIX[split]}_{name}": value for name, value in task.means(sums).items()}
 
 
 def chosen_on_test(experiment: Experiment) -> bool:

@@ -11,6 +11,8 @@ import numpy as np
 import optax
 from optax import contrib
 
+from jaxcnn.tasks import BaseTask, Classification
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -38,15 +40,10 @@ class TrainState:
     ema: Any = None
 
 
-def zero_sums() -> dict[str, jax.Array]:
-    """Returns the metrics of no steps."""
-    return {
-        "count": jnp.int32(0),
-        "loss": jnp.float32(0),
-        "top1": jnp.int32(0),
-        "grad_norm": jnp.float32(0),
-        "bad_step": jnp.int32(-1),
-    }
+def zero_sums(task: BaseTask | None = None) -> dict[str, jax.Array]:
+    """Returns the metrics of no steps: of the task, by default classification, and of each step."""
+    own = (task or Classification()).zero_sums()
+    return {**own, "grad_norm": jnp.float32(0), "bad_step": jnp.int32(-1)}
 
 
 def stream(seed: jax.Array, name: str) -> jax.Array:
@@ -66,6 +63,7 @@ def init_state(
     image_shape: tuple[int, int, int],
     *,
     ema: bool = False,
+    task: BaseTask | None = None,
 ) -> TrainState:
     """Returns the state before the first step, a pure function of the seed.
 
@@ -75,14 +73,20 @@ def init_state(
         seed: an int32 scalar.
         image_shape: height, width and channels that the network sees.
         ema: whether the state keeps a moving average.
+        task: what is learned; by default classification.
     """
     images = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init(stream(seed, "init"), images, train=False)
-    return state_from(variables, tx, seed, ema=ema)
+    return state_from(variables, tx, seed, ema=ema, task=task)
 
 
 def state_from(
-    variables: Any, tx: optax.GradientTransformation, seed: jax.Array, *, ema: bool = False
+    variables: Any,
+    tx: optax.GradientTransformation,
+    seed: jax.Array,
+    *,
+    ema: bool = False,
+    task: BaseTask | None = None,
 ) -> TrainState:
     """Returns the state before the first step from given variables."""
     params = variables["params"]
@@ -92,7 +96,7 @@ def state_from(
         params=params,
         model_state={k: v for k, v in variables.items() if k != "params"},
         opt_state=tx.init(params),
-        sums=zero_sums(),
+        sums=zero_sums(task),
         ema=jax.tree.map(jnp.copy, dict(variables)) if ema else None,
     )
 

@@ -12,15 +12,15 @@ import optax
 from jax import lax
 
 from jaxcnn.config import Optim, Train
-from jaxcnn.learning import metrics
-from jaxcnn.learning.loss import cross_entropy, distillation
 from jaxcnn.learning.optim import path_name
 from jaxcnn.learning.state import TrainState, eval_variables, stream
+from jaxcnn.tasks import BaseTask, Classification
+from jaxcnn.tasks.interface import Sums
+from jaxcnn.tasks.sums import add
 
 Batch = dict[str, jax.Array]
-"""A batch as the network takes it: ``image`` (n, h, w, c) and ``label`` (n,). In evaluation also
-``mask`` (n,); in training, where images are mixed, ``target`` (n, classes), the probabilities to
-learn, and, where another network teaches, ``teacher`` (n, classes), its logits."""
+"""A batch as the network takes it: see :data:`jaxcnn.tasks.Batch`. In training also, where another
+network teaches, ``teacher`` (n, classes), its outputs."""
 
 
 def make_train_step(
@@ -30,24 +30,26 @@ def make_train_step(
     optim: Optim | None = None,
     frozen: Container[str] = frozenset(),
     gather: Callable[[Any], Any] = lambda params: params,
+    task: BaseTask | None = None,
 ) -> Callable[[TrainState, Batch], TrainState]:
     """Makes ``step(state, batch) -> state``: forward, backward, update, averages, metrics.
 
-    The loss is the mean cross-entropy against ``target`` or else ``label``, mixed with the loss of
-    distillation where there is a ``teacher``; where the network has auxiliary heads
-    (``endpoints["aux_logits"]``), their cross-entropy is added, times the network's ``aux_weight``.
+    The loss is the mean of the task's loss of each example, mixed with the loss of distillation
+    where there is a ``teacher``; where the network has auxiliary heads
+    (``endpoints["aux_logits"]``), their loss is added, times the network's ``aux_weight``.
 
     Args:
         model: the network.
         tx: the optimizer.
-        train: sets label smoothing, accumulation, moving average and distillation; by default
-            there are none.
+        train: sets accumulation, moving average and distillation; by default there are none.
         optim: sets ``sam_rho`` and ``head_only``; everything else of it is in ``tx``.
         frozen: the names of the parameters that have no gradient.
         gather: a function that collects parameters that lie in parts on several devices.
+        task: what is learned; by default classification, with the label smoothing of ``train``.
     """
     train, optim = train or Train(), optim or Optim()
-    loss_of = _make_loss(model, train, optim.head_only, frozen, gather)
+    task = task or Classification(train.label_smoothing)
+    loss_of = _make_loss(model, task, train, optim.head_only, frozen, gather)
     gradient = _make_gradient(loss_of, train.accumulate)
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
@@ -69,7 +71,7 @@ def make_train_step(
             model_state=model_state,
             opt_state=opt_state,
             sums={
-                **metrics.add({k: state.sums[k] for k in sums}, sums),
+                **add({k: state.sums[k] for k in sums}, sums),
                 "grad_norm": state.sums["grad_norm"] + norm,
                 "bad_step": jnp.where((known < 0) & bad, state.step, known),
             },
@@ -81,6 +83,7 @@ def make_train_step(
 
 def _make_loss(
     model: nn.Module,
+    task: BaseTask,
     train: Train,
     head_only: bool,
     frozen: Container[str],
@@ -93,8 +96,8 @@ def _make_loss(
 
     def loss_of(
         params: Any, model_state: Any, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, tuple[Any, metrics.Sums]]:
-        (logits, ends), model_state = model.apply(
+    ) -> tuple[jax.Array, tuple[Any, Sums]]:
+        (outputs, ends), model_state = model.apply(
             {"params": gather(_without_gradient(params, frozen)), **model_state},
             batch["image"],
             train=not head_only,
@@ -102,21 +105,14 @@ def _make_loss(
             mutable=list(model_state),
             rngs={"dropout": key},
         )
-        target = batch.get("target", batch["label"])
-        losses = cross_entropy(logits, target, train.label_smoothing)
+        losses = task.loss(outputs, batch)
         total = losses
         if "teacher" in batch:
-            taught = distillation(logits, batch["teacher"], train.distill_temperature)
+            taught = task.distillation(outputs, batch["teacher"], train.distill_temperature)
             total = (1 - train.distill_weight) * losses + train.distill_weight * taught
         for aux in jax.tree.leaves(ends.get("aux_logits", ())):
-            total = total + model.aux_weight * cross_entropy(aux, target, train.label_smoothing)
-        right = metrics.rank_of_label(logits, batch["label"]) < 1
-        sums = {
-            "count": jnp.int32(losses.size),
-            "loss": losses.sum(),
-            "top1": right.sum(dtype=jnp.int32),
-        }
-        return total.mean(), (model_state, sums)
+            total = total + model.aux_weight * task.loss(aux, batch)
+        return total.mean(), (model_state, task.training_sums(outputs, batch, losses))
 
     return loss_of
 
@@ -133,7 +129,7 @@ def _make_gradient(loss_of: Callable[..., Any], accumulate: int) -> Callable[...
 
     def gradient(
         params: Any, model_state: Any, batch: Batch, key: jax.Array
-    ) -> tuple[Any, jax.Array, Any, metrics.Sums]:
+    ) -> tuple[Any, jax.Array, Any, Sums]:
         def part(model_state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
             value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
             (loss, (model_state, sums)), grads = value_and_grad(params, model_state, batch, key)
@@ -211,34 +207,37 @@ def make_train_chunk(
     return chunk
 
 
-def make_eval_step(model: nn.Module) -> Callable[[TrainState, Batch], metrics.Sums]:
+def make_eval_step(
+    model: nn.Module, task: BaseTask | None = None
+) -> Callable[[TrainState, Batch], Sums]:
     """Makes ``step(state, batch) -> sums`` over the examples whose mask is True.
 
-    Where ``image`` is ``(views, n, h, w, c)``, the probabilities of the classes are the mean of
-    those of the views.
-    """
+    Where ``image`` is ``(views, n, h, w, c)``, the outputs are the average of those of the views.
 
-    def eval_step(state: TrainState, batch: Batch) -> metrics.Sums:
+    Args:
+        model: the network.
+        task: what says how it is judged; by default classification.
+    """
+    judge = task or Classification()
+
+    def eval_step(state: TrainState, batch: Batch) -> Sums:
         variables = eval_variables(state)
 
-        def logits_of(images: jax.Array) -> Any:
+        def outputs_of(images: jax.Array) -> Any:
             return model.apply(variables, images, train=False)
 
         if batch["image"].ndim == 4:
-            logits = logits_of(batch["image"])
+            outputs = outputs_of(batch["image"])
         else:
-            log_p = jax.nn.log_softmax(lax.map(logits_of, batch["image"]).astype(jnp.float32))
-            logits = jax.nn.logsumexp(log_p, axis=0) - jnp.log(len(log_p))
-        losses = cross_entropy(logits, batch["label"])
-        return metrics.classification_sums(logits, batch["label"], losses, batch["mask"])
+            outputs = judge.average(lax.map(outputs_of, batch["image"]))
+        return judge.sums(outputs, batch)
 
     return eval_step
 
 
 def make_evaluate(
-    eval_step: Callable[[TrainState, Batch], metrics.Sums],
-    prepare: Callable[[jax.Array], jax.Array],
-) -> Callable[[TrainState, Batch], metrics.Sums]:
+    eval_step: Callable[[TrainState, Batch], Sums], prepare: Callable[[jax.Array], jax.Array]
+) -> Callable[[TrainState, Batch], Sums]:
     """Makes ``evaluate(state, batches) -> sums`` over all batches, in one program.
 
     Args:
@@ -246,13 +245,13 @@ def make_evaluate(
         prepare: a function from stored images to network input.
     """
 
-    def evaluate(state: TrainState, batches: Batch) -> metrics.Sums:
-        def one(batch: Batch) -> metrics.Sums:
+    def evaluate(state: TrainState, batches: Batch) -> Sums:
+        def one(batch: Batch) -> Sums:
             return eval_step(state, {**batch, "image": prepare(batch["image"])})
 
         shapes = jax.eval_shape(one, jax.tree.map(lambda a: a[0], batches))
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        sums, _ = lax.scan(lambda sums, batch: (metrics.add(sums, one(batch)), None), zero, batches)
+        sums, _ = lax.scan(lambda sums, batch: (add(sums, one(batch)), None), zero, batches)
         return sums
 
     return evaluate

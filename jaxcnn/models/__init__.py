@@ -261,7 +261,12 @@ def create_model(name: str | Brought, *, num_classes: int, **options: Any) -> nn
     return constructor(num_classes=num_classes, **options)
 
 
-def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
+def build_model(
+    config: Model,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    output_shape: tuple[int, ...] | None = None,
+) -> nn.Module:
     """Builds the network that a config names, and checks that it can be trained on these images.
 
     The check traces a training pass and computes nothing.
@@ -270,9 +275,12 @@ def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, in
         config: name, options and dtype of the network.
         num_classes: number of logits.
         input_shape: height, width and channels of the images that the network will see.
+        output_shape: the shape that its output for one image must have; by default it may be any,
+            but of a network that was brought ``(num_classes,)``.
 
     Raises:
-        InputError: an unknown model or option, or images that the network cannot take.
+        InputError: an unknown model or option, images that the network cannot take, or outputs of
+            another shape.
 
     >>> build_model(Model("lenet5"), 10, (32, 32, 1)).num_classes
     10
@@ -290,7 +298,7 @@ def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, in
     if isinstance(model, own.Own):
         assert isinstance(config.name, Brought)
         with as_one_line(what), nn.intercept_methods(_at_most(MOST_CALLS)):
-            own.require_trainable(model, config.name, input_shape)
+            own.require_trainable(model, config.name, input_shape, output_shape)
         return model
 
     def training_pass(images: jax.Array) -> Any:
@@ -302,7 +310,13 @@ def build_model(config: Model, num_classes: int, input_shape: tuple[int, int, in
         )
 
     with as_input_error(what), nn.intercept_methods(_at_most(MOST_CALLS)):
-        jax.eval_shape(training_pass, jax.ShapeDtypeStruct((2, *input_shape), jnp.float32))
+        images = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
+        (outputs, _), _ = jax.eval_shape(training_pass, images)
+    if output_shape is not None and outputs.shape[1:] != output_shape:
+        raise InputError(
+            f"{what}: returns outputs of shape {('n', *outputs.shape[1:])}, must be "
+            f"{('n', *output_shape)} for the task".replace("'n'", "n")
+        )
     return model
 
 

@@ -118,12 +118,18 @@ def parameters(brought: Brought) -> dict[str, Any]:
     }
 
 
-def require_trainable(model: Own, brought: Brought, input_shape: tuple[int, int, int]) -> None:
+def require_trainable(
+    model: Own,
+    brought: Brought,
+    input_shape: tuple[int, int, int],
+    output_shape: tuple[int, ...] | None = None,
+) -> None:
     """Checks that a brought network can be trained and saved, by tracing it; computes nothing.
 
     Raises:
         InputError: it has no parameters or some that are not learned in float32, its outputs are
-            no logits, or a pass of training changes the form of its other variables.
+            of another shape than ``output_shape`` (by default one number for each class), or a
+            pass of training changes the form of its other variables.
     """
     what = f"model.name={brought.name!r}"
 
@@ -149,11 +155,12 @@ def require_trainable(model: Own, brought: Brought, input_shape: tuple[int, int,
                 f"is of type {leaf.dtype}, must be float32"
             )
     shape, kind = getattr(logits, "shape", None), getattr(logits, "dtype", "")
-    if shape != (2, model.num_classes) or not jnp.issubdtype(kind, jnp.floating):
+    wanted = (model.num_classes,) if output_shape is None else output_shape
+    if shape != (2, *wanted) or not jnp.issubdtype(kind, jnp.floating):
         found = type(logits).__name__ if shape is None else f"{kind} of shape {shape}"
+        form = ", ".join(map(str, ("n", *wanted)))
         raise InputError(
-            f"{what}: must return logits of shape (n, {model.num_classes}), returns {found} "
-            "for 2 images"
+            f"{what}: must return outputs of shape ({form}), returns {found} for 2 images"
         )
     state = {name: part for name, part in before.items() if name != "params"}
     form, form_after = (jax.tree.map(lambda a: (a.shape, a.dtype), dict(x)) for x in (state, after))

@@ -2,27 +2,28 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jaxcnn.analysis import formats
 from jaxcnn.learning.selection import PREFIX
+from jaxcnn.tasks import LOSS, Metric
 from jaxcnn.text import printable
 
+Metrics = Sequence[Metric]
 Record = dict[str, Any]
 """A line of metrics.jsonl: what an evaluation found, with how far and how fast the run is."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, with loss (nats), top-1 and speed of training since the last record."""
+    """How far a run is, with loss, metrics and speed of training since the last record."""
 
     step: int
     total_steps: int
     epoch: int
-    train_loss: float
-    train_top1: float
+    train: Mapping[str, float]
     images_per_sec: float
 
 
@@ -36,6 +37,7 @@ class Ended:
         done: how many have ended.
         runs: how many there are.
         seconds_left: about how long the others will take.
+        metrics: what it is judged by.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Ended:
     done: int
     runs: int
     seconds_left: float
+    metrics: Metrics = ()
 
     def __str__(self) -> str:
         """Names the run and its result in a line."""
@@ -50,8 +53,7 @@ class Ended:
         found = self.result
         if found is None:
             return line
-        figures = f"top-1 {found['test_top1']:.2%}, loss {found['test_loss']:.4f}"
-        return f"{line}: test {figures}, {found['seconds']:.1f} s"
+        return f"{line}: {reached(found, self.metrics[:1])}, {found['seconds']:.1f} s"
 
     @property
     def left(self) -> str:
@@ -60,7 +62,13 @@ class Ended:
 
 
 class Listener:
-    """Hears what a training has to say; this one shows nothing."""
+    """Hears what a training has to say; this one shows nothing.
+
+    Attributes:
+        metrics: what the runs are judged by of which it hears; set before it hears of any.
+    """
+
+    metrics: Metrics = ()
 
     def message(self, text: str) -> None:
         """Hears a line about what happens."""
@@ -123,8 +131,13 @@ class Lines(Listener):
         words["step"] = f"step {record['step']:6d}"
         for split, prefix in PREFIX.items():
             if f"{prefix}_loss" in record:  # a record that was lost and made anew has less
-                loss, top1 = record[f"{prefix}_loss"], record[f"{prefix}_top1"]
-                words[split] = f"{split} loss {loss:.4f} top-1 {top1:7.2%}"
+                figures = {
+                    m: record[f"{prefix}_{m.name}"]
+                    for m in self.metrics[:1]
+                    if f"{prefix}_{m.name}" in record and m != LOSS
+                }
+                shown = "".join(f" {m.title} {m.shown(v):>7}" for m, v in figures.items())
+                words[split] = f"{split} loss {record[f'{prefix}_loss']:.4f}{shown}"
         if "images_per_sec" in record:
             words["speed"] = f"{record['images_per_sec']:9,.0f} images/s"
         for dispensable in ("speed", "step", "train"):
@@ -173,7 +186,7 @@ def display(each_run: bool = False) -> Iterator[Listener]:
         BarColumn(bar_width=None),
         TextColumn("{task.percentage:3.0f}%"),
         TextColumn("loss {task.fields[loss]:.4f}"),
-        TextColumn("top-1 {task.fields[top1]:.2%}"),
+        TextColumn("{task.fields[figure]}"),
         TextColumn("{task.fields[rate]:,.0f} images/s"),
         TimeRemainingColumn(),
         console=screen,
@@ -203,15 +216,16 @@ def display(each_run: bool = False) -> Iterator[Listener]:
         def progress(self, progress: Progress) -> None:
             if self.task is None:
                 self.task = bar.add_task(
-                    "", total=progress.total_steps, epoch=0, loss=0.0, top1=0.0, rate=0.0
+                    "", total=progress.total_steps, epoch=0, loss=0.0, figure="", rate=0.0
                 )
+            known = [m for m in self.metrics[:1] if m.name in progress.train and m != LOSS]
             bar.update(
                 self.task,
                 total=progress.total_steps,  # another run's, where several follow one another
                 completed=progress.step,
                 epoch=progress.epoch,
-                loss=progress.train_loss,
-                top1=progress.train_top1,
+                loss=progress.train["loss"],
+                figure=" ".join(f"{m.title} {m.shown(progress.train[m.name])}" for m in known),
                 rate=progress.images_per_sec,
             )
 
@@ -241,11 +255,16 @@ def show(text: str) -> None:
         print(text)
 
 
-def reached(result: Mapping[str, Any], classes: int, split: str = "test") -> str:
-    """Says what a network has reached on a split; all but few classes are among the top 5."""
-    top1, top5, loss = (result[f"{PREFIX[split]}_{name}"] for name in ("top1", "top5", "loss"))
-    of_five = f"top-5 {top5:.2%}, " if classes > 5 else ""
-    return f"{split} top-1 {top1:.2%}, {of_five}loss {loss:.4f}"
+def reached(result: Mapping[str, Any], metrics: Metrics, split: str = "test") -> str:
+    """Says what a network has reached on a split, by what it is judged by."""
+    prefix = PREFIX[split]
+    figures = [
+        f"{metric.title} {metric.shown(result[f'{prefix}_{metric.name}'])}"
+        for metric in metrics
+        if metric != LOSS
+    ]
+    loss = f"loss {result[f'{prefix}_loss']:.4f}"
+    return f"{split} {', '.join([*figures, loss])}"
 
 
 def console() -> Any:

@@ -10,7 +10,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, Sharding
@@ -20,12 +19,14 @@ from jaxcnn.data import augment, pipeline, sources, views
 from jaxcnn.data.feed import open_stream
 from jaxcnn.data.stream import Stream
 from jaxcnn.errors import InputError
-from jaxcnn.learning import files, mesh, metrics, step
-from jaxcnn.learning.records import RunDataset, Summary
-from jaxcnn.learning.selection import PREFIX, chosen_on_test
+from jaxcnn.learning import files, mesh, run_folder, step
+from jaxcnn.learning.records import RunDataset
+from jaxcnn.learning.selection import PREFIX, chosen_on_test, of_split
 from jaxcnn.learning.state import TrainState
 from jaxcnn.runs.network import Network, require_planned
 from jaxcnn.runs.trained import Trained, restore
+from jaxcnn.tasks import BaseTask, Sums
+from jaxcnn.tasks.sums import add
 
 
 def compile_evaluate(
@@ -35,7 +36,7 @@ def compile_evaluate(
     prepare: Callable[[jax.Array], jax.Array] | None = None,
     devices: Mesh | None = None,
     split: sources.HeldOut = "test",
-) -> Callable[[TrainState], metrics.Sums]:
+) -> Callable[[TrainState], Sums]:
     """Compiles the evaluation on a split, which is held on the devices or streamed.
 
     Args:
@@ -53,10 +54,11 @@ def compile_evaluate(
     fitted, data = prepare or network.prepare, network.experiment.data
     gather = mesh.make_gather(devices, state)
     for_one = step.make_evaluate(
-        step.make_eval_step(network.model), lambda images: fitted(dataset.rendered(images))
+        step.make_eval_step(network.model, network.task),
+        lambda images: fitted(dataset.rendered(images)),
     )
 
-    def evaluate(state: TrainState, batches: step.Batch) -> metrics.Sums:
+    def evaluate(state: TrainState, batches: step.Batch) -> Sums:
         return for_one(gather(state), batches)
 
     program = jax.jit(evaluate, out_shardings=mesh.replicated(devices))
@@ -73,16 +75,16 @@ def compile_evaluate(
 
 
 def _evaluate_stream(
-    program: Callable[[TrainState, step.Batch], metrics.Sums],
+    program: Callable[[TrainState, step.Batch], Sums],
     stream: Stream,
     where: Sharding,
     state: TrainState,
-) -> metrics.Sums:
-    sums: metrics.Sums = {}
+) -> Sums:
+    sums: Sums = {}
     for batch in stream.eval_batches():
         rows = {name: array[None] for name, array in batch.items()}
         found = program(state, mesh.place_part(rows, where))
-        sums = metrics.add(sums, found) if sums else found
+        sums = add(sums, found) if sums else found
     if not int(sums["count"]):
         raise InputError("data.name='folder': no held-out image can be read")
     return sums
@@ -105,9 +107,9 @@ def evaluate(
         split: which of them.
 
     Returns:
-        ``step``, ``test_loss``, ``test_top1``, ``test_top5``, ``test_examples``; of the validation
-        set they begin with ``val``. ``optimistic`` tells whether the checkpoint was chosen by
-        these examples; ``classes`` is the number of classes.
+        ``step``, ``test_loss``, the metrics of the task (``test_top1``), ``test_examples``; of the
+        validation set they begin with ``val``. ``optimistic`` tells whether the checkpoint was
+        chosen by these examples.
 
     Raises:
         InputError: there is no such run, checkpoint or split, or the data are not at hand.
@@ -131,13 +133,12 @@ def evaluate_trained(
             "(config.json: data.validation is None)"
         )
     run = compile_evaluate(trained, dataset, trained.state, prepare, split=split)
-    sums, prefix = jax.device_get(run(trained.state)), PREFIX[split]
+    sums = jax.device_get(run(trained.state))
     return {
         "step": trained.step,
-        **metrics.means(sums, prefix),
-        f"{prefix}_examples": int(sums["count"]),
+        **of_split(trained.task, sums, split),
+        f"{PREFIX[split]}_examples": int(sums["count"]),
         "optimistic": _chosen_by(trained.experiment, checkpoint, split),
-        "classes": len(trained.classes),
     }
 
 
@@ -160,7 +161,7 @@ MOST = 2**16
 """Bytes that predictions.npz may hold unpacked, beside 64 for every test image."""
 
 
-def predict_test_set(workdir: Path, data_dir: str | None = None) -> dict[str, np.ndarray]:
+def predict_test_set(workdir: Path, data_dir: str | None = None) -> dict[str, np.ndarray] | None:
     """Returns the predictions of a finished run's last parameters for its test set.
 
     They are kept in the run folder as predictions.npz, and made where they are not there yet.
@@ -172,17 +173,22 @@ def predict_test_set(workdir: Path, data_dir: str | None = None) -> dict[str, np
     Returns:
         For every test image that can be read, in the dataset's order: ``index``, its place in
         the test split (int64), ``label`` and ``predicted`` class (int32), ``probability`` of the
-        predicted class and ``label_probability`` of the label (float32).
+        predicted class and ``label_probability`` of the label (float32). None where the task does
+        not give each image one class.
 
     Raises:
         InputError: not a finished run, or its data are not at hand.
     """
-    digest = files.read(workdir / "summary.json", Summary).params_sha256
+    if not run_folder.judged(workdir).metrics[0].of_examples:
+        return None
+    digest = run_folder.read_summary(workdir).params_sha256
     about = files.read(workdir / "dataset.json", RunDataset)
     kept = _read(workdir / "predictions.npz", digest, about)
     if kept is not None:
         return kept
     trained = restore(workdir)
+    if type(trained.task).judged is BaseTask.judged:
+        return None
     found = _predict(trained, trained.dataset(data_dir))
     content = io.BytesIO()
     np.savez_compressed(content, params_sha256=digest, **found)  # type: ignore[arg-type]
@@ -193,7 +199,7 @@ def predict_test_set(workdir: Path, data_dir: str | None = None) -> dict[str, np
 
 
 def _predict(trained: Trained, dataset: sources.Dataset) -> dict[str, np.ndarray]:
-    program = _predictor(trained.model, trained.experiment.data, dataset.render)
+    program = _predictor(trained.model, trained.task, trained.experiment.data, dataset.render)
     experiment = trained.experiment
     if dataset.streamed:
         stream = open_stream(dataset, experiment.data, experiment.train.seed)
@@ -214,17 +220,16 @@ def _predict(trained: Trained, dataset: sources.Dataset) -> dict[str, np.ndarray
 
 @functools.lru_cache(maxsize=8)  # seeds of one arm share the program
 def _predictor(
-    model: nn.Module, data: Data, render: Callable[[jax.Array], jax.Array] | None
+    model: nn.Module, task: BaseTask, data: Data, render: Callable[..., Any] | None
 ) -> Callable[..., dict[str, jax.Array]]:
     prepare = augment.make_prepare(data)
 
     def one(variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         images = batch["image"] if render is None else render(batch["image"])
-        logits: Any = model.apply(variables, prepare(images), train=False)
-        p = jax.nn.softmax(logits.astype(jnp.float32))
-        own = jnp.take_along_axis(p, batch["label"][:, None], axis=1)[:, 0]
-        predicted = p.argmax(axis=-1).astype(jnp.int32)
-        return {"predicted": predicted, "probability": p.max(axis=-1), "label_probability": own}
+        outputs: Any = model.apply(variables, prepare(images), train=False)
+        judged = task.judged(outputs, batch["label"])
+        assert judged is not None
+        return judged
 
     return jax.jit(lambda variables, batches: lax.map(functools.partial(one, variables), batches))
 

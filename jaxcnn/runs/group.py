@@ -21,7 +21,6 @@ from jaxcnn.config.brought import titled
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.learning import brought, mesh, processes, run_folder
-from jaxcnn.learning.metrics import Sums
 from jaxcnn.learning.state import TrainState
 from jaxcnn.runs import aside, together
 from jaxcnn.runs.display import Ended, Listener
@@ -31,6 +30,7 @@ from jaxcnn.runs.settled import settled
 from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Grouping, Modes
 from jaxcnn.runs.training import Evaluate, Run, Training, check_starts
+from jaxcnn.tasks import Sums
 
 SECONDS_PER_CHUNK = 0.5
 """A chunk returns to the host about this often, or when its epoch ends: for the display, and to
@@ -163,6 +163,7 @@ def _train_group(
         )
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.network.shapes))
     room = max(1, STATES_BYTES // size)
+    session.listener.metrics = program.network.metrics
     session.listener.heading(program.title())
     height, width, _ = program.network.input_shape
     name = titled(runs[0].experiment.model.name)
@@ -341,7 +342,8 @@ class _Session:
             name = self.modes.name(folder) if self.modes else str(folder)
             done = len(found.results) + len(found.diverged) + len(found.refused)
             left = (time.monotonic() - self.began) / self.trained * (self.runs - done)
-            self.listener.ended(Ended(name, found.results.get(folder), done, self.runs, left))
+            result, metrics = found.results.get(folder), self.listener.metrics
+            self.listener.ended(Ended(name, result, done, self.runs, left, metrics))
 
 
 def _checked_groups(

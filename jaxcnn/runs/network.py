@@ -2,24 +2,26 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxcnn import models
+from jaxcnn import models, tasks
 from jaxcnn.config import Data, Experiment
 from jaxcnn.config.checked import require
 from jaxcnn.data import augment
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.learning import optim
-from jaxcnn.learning.state import TrainState, init_state, state_from
+from jaxcnn.learning.state import TrainState, init_state, state_from, variables_of
 from jaxcnn.learning.step import planned_bytes
 from jaxcnn.memory import gigabytes, require_memory
+from jaxcnn.tasks import BaseTask, Metric, judged_by
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Network:
     Attributes:
         experiment: what says how it is built and trained.
         model: the module.
-        classes: names of the classes, in the order of the logits.
+        task: what it learns, and how it is judged.
+        fitted: what the task has found in the training labels.
+        classes: names of the classes or, in general, of the network's outputs, in their order.
         image_shape: height, width and channels of the dataset's images, as they are stored.
         input_shape: the same of the images that the network sees.
         layout: what the optimizer has to know about the network.
@@ -37,6 +41,8 @@ class Network:
 
     experiment: Experiment
     model: nn.Module
+    task: BaseTask
+    fitted: Mapping[str, Any]
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     input_shape: tuple[int, int, int]
@@ -48,11 +54,17 @@ class Network:
 
     def init(self, seed: jax.Array) -> TrainState:
         """Returns the state before the first step, a pure function of the seed."""
-        return init_state(self.model, self.optimizer(), seed, self.input_shape, ema=self._ema)
+        shape, ema = self.input_shape, self._ema
+        return init_state(self.model, self.optimizer(), seed, shape, ema=ema, task=self.task)
 
     def start_from(self, variables: Any, seed: jax.Array) -> TrainState:
         """Returns the state before the first step from given variables."""
-        return state_from(variables, self.optimizer(), seed, ema=self._ema)
+        return state_from(variables, self.optimizer(), seed, ema=self._ema, task=self.task)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The figures that judge it; it is chosen by the first."""
+        return judged_by(self.task, self.classes)
 
     @property
     def _ema(self) -> bool:
@@ -70,22 +82,34 @@ class Network:
 
 
 def build(
-    experiment: Experiment, classes: Sequence[str], image_shape: tuple[int, int, int]
+    experiment: Experiment,
+    classes: Sequence[str],
+    image_shape: tuple[int, int, int],
+    fitted: Mapping[str, Any] | None = None,
 ) -> Network:
     """Builds the experiment's network and checks, without computing, that it takes the images.
 
+    Args:
+        experiment: what is trained.
+        classes: see :class:`Network`.
+        image_shape: likewise.
+        fitted: what the task has found in the training labels.
+
     Raises:
-        InputError: an unknown model or option, images that the network cannot take, or another
-            number of means than channels.
+        InputError: an unknown model or option, images that the network cannot take, outputs that
+            the task cannot, or another number of means than channels.
     """
+    task = tasks.build(experiment.task, experiment.train.label_smoothing, fitted)
     for name in ("mean", "std"):
         numbers, channels = getattr(experiment.data, name), image_shape[2]
         accepted = f"1 number, or one for each of the images' channels, which are {channels}"
         require(f"data.{name}", numbers, len(numbers) in (1, channels), accepted)
     shape = augment.input_shape(experiment.data, experiment.augment, image_shape)
-    model = models.build_model(experiment.model, len(classes), shape)
+    outputs = task.output_shape(classes, shape[:2])
+    model = models.build_model(experiment.model, len(classes), shape, outputs)
     layout = optim.needed_layout(experiment.optim, model, shape)
-    built = Network(experiment, model, tuple(classes), image_shape, shape, layout)
+    held = dict(fitted or {})
+    built = Network(experiment, model, task, held, tuple(classes), image_shape, shape, layout)
     if experiment.optim.is_from_outside:
         images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         init = functools.partial(model.init, train=False)
@@ -93,6 +117,46 @@ def build(
         optim.require_updates(experiment.optim, built.optimizer(), params)
     require_room(f"model.name={experiment.model.name!r}: its state", nbytes(built.shapes))
     return built
+
+
+def require_judging(network: Network, labels: jax.ShapeDtypeStruct) -> None:
+    """Checks what a task that was brought makes of two examples, without computing.
+
+    Args:
+        network: the network.
+        labels: the form of the labels of two examples.
+
+    Raises:
+        InputError: it fails, or does not give a number for each example.
+    """
+    what, task = f"task.name={str(network.experiment.task.name)!r}", network.task
+    images = jax.ShapeDtypeStruct((2, *network.input_shape), jnp.float32)
+    names = {metric.name for metric in task.metrics}
+
+    def judge(state: TrainState, images: jax.Array, labels: jax.Array) -> Any:
+        outputs: Any = network.model.apply(variables_of(state), images, train=False)
+        batch = {"image": images, "label": labels, "mask": jnp.ones(2, bool)}
+        return task.loss(outputs, batch), task.scores(outputs, batch), task.sums(outputs, batch)
+
+    with as_one_line(what):
+        loss, scores, sums = jax.eval_shape(judge, network.shapes, images, labels)
+    each = {"loss": loss, **scores}
+    for name, value in each.items():
+        shape, kind = getattr(value, "shape", None), getattr(value, "dtype", np.dtype(object))
+        if shape != (2,) or not jnp.issubdtype(kind, jnp.number):
+            given = type(value).__name__ if shape is None else f"{kind} of shape {shape}"
+            raise InputError(
+                f"{what}: {name} must be a number for each example, of shape (n,), is {given} for "
+                "2 examples"
+            )
+    with as_one_line(what):
+        known = task.means({k: np.ones(v.shape, v.dtype) for k, v in sums.items()})
+    lacks = ({"loss"} | names) - known.keys()
+    if lacks:
+        raise InputError(
+            f"{what}: must give scores, or sums and means, for its metric {min(lacks)}; gives "
+            f"{', '.join(known)}"
+        )
 
 
 def nbytes(shapes: Any) -> int:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jaxcnn.analysis.statistics import ANYWHERE, NOT_NEGATIVE, SHARE, mean_interval
+from jaxcnn.analysis.statistics import ANYWHERE, NOT_NEGATIVE, mean_interval
 from jaxcnn.config import MOST_SEEDS, Comparison, Experiment
 from jaxcnn.errors import InputError
-from jaxcnn.learning import files, processes
+from jaxcnn.learning import files, processes, run_folder
 from jaxcnn.runs.group import Outcome
 from jaxcnn.runs.training import Run
 
@@ -54,30 +54,26 @@ def comparison(arms: Comparison, workdir: Path) -> list[Run]:
 
 
 def write_seeds(name: str, outcome: Outcome, workdir: Path) -> dict[str, Any]:
-    """Writes seeds.json, and returns what it holds; without results where all seeds diverged."""
+    """Writes seeds.json, and returns what it holds; without results where all seeds diverged.
+
+    It tells the spread of the loss and of every metric, on each split.
+    """
     summaries = sorted(outcome.results.values(), key=lambda summary: summary["seed"])
     results: dict[str, Any] = {"name": name, "seeds": [summary["seed"] for summary in summaries]}
     if summaries:
         results["selected_on"] = summaries[0].get("selected_on", "test")  # the same for all
+        metrics = run_folder.judged(next(iter(outcome.results))).metrics
+        positive = all(summary["test_loss"] >= 0 for summary in summaries)
+        within = {"loss": NOT_NEGATIVE if positive else ANYWHERE}
+        within |= {metric.name: metric.bounds for metric in metrics}
         results |= {
-            key: spread([summary[key] for summary in summaries], within)
-            for key, within in SPREAD.items()
+            key: spread([summary[key] for summary in summaries], bounds)
+            for prefix in ("val", "test", "train")
+            for key, bounds in ((f"{prefix}_{name}", bounds) for name, bounds in within.items())
             if all(key in summary for summary in summaries)  # lost metrics have none of training
         }
     processes.on_first(lambda: files.write_json(workdir / "seeds.json", results))
     return results
-
-
-SPREAD = {
-    "val_top1": SHARE,
-    "val_loss": NOT_NEGATIVE,
-    "test_top1": SHARE,
-    "test_top5": SHARE,
-    "test_loss": NOT_NEGATIVE,
-    "train_top1": SHARE,
-    "train_loss": NOT_NEGATIVE,
-}
-"""What seeds.json tells the spread of, and where it lies."""
 
 
 def spread(values: Sequence[float], within: tuple[float, float] = ANYWHERE) -> Mapping[str, Any]:

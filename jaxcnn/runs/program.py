@@ -10,15 +10,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import optax
 from jax.sharding import Mesh, Sharding
 
+from jaxcnn import tasks
 from jaxcnn.config import Data, Experiment, brought_in, to_dict
 from jaxcnn.config.brought import Brought, titled
 from jaxcnn.config.checked import require
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
+from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 from jaxcnn.learning import mesh, optim, processes, run_folder, step
 from jaxcnn.learning.state import TrainState, sha256, stream
@@ -67,6 +70,7 @@ class Program:
         start_from: variables and seed to the same.
         chunk: the steps of one run, not compiled: see :data:`RatedChunk`.
         about: what dataset.json holds.
+        judged: what task.json holds; None of classification, which is understood without.
         environment: what env.json holds.
 
     Raises:
@@ -75,7 +79,7 @@ class Program:
 
     def __init__(self, experiment: Experiment, dataset: sources.Dataset, devices: Mesh) -> None:
         self.experiment, self.dataset, self.devices = experiment, dataset, devices
-        self.network = network.build(experiment, dataset.classes, dataset.image_shape)
+        self.network = _built(experiment, dataset)
         shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
             len(dataset.train), experiment.data.batch_size
         )
@@ -91,6 +95,7 @@ class Program:
         self.chunk = self._make_chunk(shuffle)
         # All processes train on the same data, all files of which may take long to read.
         self.about = processes.on_first(lambda: describe(experiment.data, dataset))
+        self.judged = _judged(self.network)
         if self.teacher is not None:
             self.about["teacher_sha256"] = sha256(self.teacher.variables)
         self.environment = {**run_folder.environment(), "mesh": dict(devices.shape)}
@@ -116,13 +121,15 @@ class Program:
         frozen = optim.frozen_paths(config.optim, net.layout)
         gather = mesh.make_gather(self.devices, net.shapes.params)
         batch_of = mesh.split_batches(
-            self.devices, functools.partial(_batch, config, self.dataset, shuffle, self.teacher)
+            self.devices, functools.partial(_batch, net, self.dataset, shuffle, self.teacher)
         )
 
         def chunk(state: TrainState, given: Any, rates: jax.Array, end: jax.Array) -> TrainState:
             rated = net.optimizer(lambda step: rates[step])
             run = step.make_train_chunk(
-                step.make_train_step(net.model, rated, config.train, config.optim, frozen, gather),
+                step.make_train_step(
+                    net.model, rated, config.train, config.optim, frozen, gather, net.task
+                ),
                 lambda seed, step: shuffle.order(stream(seed, "order"), step),
                 batch_of,
             )
@@ -228,8 +235,43 @@ def program_key(experiment: Experiment) -> ProgramKey:
     return json.dumps(config, sort_keys=True), tuple(brought_in(experiment).values())
 
 
+def _built(experiment: Experiment, dataset: sources.Dataset) -> network.Network:
+    """Builds the network for a dataset, whose labels must be such as its task learns."""
+    task = tasks.build(experiment.task, experiment.train.label_smoothing)
+    for split, source in [("train", dataset.train), *dataset.held_out.items()]:
+        task.check_labels(_labels(dataset, source), dataset.classes, split)
+    fitted = task.fit(dataset.train.read_labels)
+    built = network.build(experiment, dataset.classes, dataset.image_shape, fitted)
+    if isinstance(experiment.task.name, Brought):
+        label = _labels(dataset, dataset.train)[:1]
+        network.require_judging(built, jax.ShapeDtypeStruct((2, *label.shape[1:]), label.dtype))
+    return built
+
+
+def _judged(net: network.Network) -> dict[str, Any] | None:
+    """Returns what task.json holds; None of classification."""
+    name = str(net.experiment.task.name)
+    if name == "classification":
+        return None
+    metrics = [msgspec.to_builtins(metric) for metric in net.metrics]
+    return {"name": name, "metrics": metrics, "fitted": net.fitted}
+
+
+def _labels(dataset: sources.Dataset, source: Source) -> np.ndarray:
+    """Returns the labels of a split as the task gets them; of what is streamed, the first."""
+    if dataset.render is None:
+        return source.labels if isinstance(source, sources.Split) else _first(source)["label"]
+    drawn = jax.eval_shape(dataset.rendered, {k: jnp.asarray(v) for k, v in _first(source).items()})
+    return np.zeros(drawn["label"].shape, drawn["label"].dtype)
+
+
+def _first(source: Source) -> dict[str, np.ndarray]:
+    found = source.read(np.array([0]))
+    return {"image": found["image"], "label": found["label"]}
+
+
 def _batch(
-    experiment: Experiment,
+    net: network.Network,
     dataset: sources.Dataset,
     shuffle: pipeline.Shuffle | InBlocks,
     teacher: Trained | None,
@@ -239,6 +281,7 @@ def _batch(
     step: jax.Array,
 ) -> step.Batch:
     """Makes the batch of a step, prepared for the network."""
+    experiment = net.experiment
     batch = shuffle.batch(given["train"], order, step)
     key = jax.random.fold_in(stream(seed, "augment"), step)
     prepare = augment.make_training_batch(experiment.data, experiment.augment, len(dataset.classes))

@@ -48,12 +48,12 @@ class Trained(network.Network):
         return eval_variables(self.state)
 
     @functools.cached_property
-    def answer(self) -> Callable[[Any, Any], jax.Array]:
-        """Variables and stored images to the probabilities of the classes, compiled once."""
+    def answer(self) -> Callable[[Any, Any], tuple[jax.Array, jax.Array]]:
+        """Variables and stored images to predictions and answers of the task, compiled once."""
 
-        def answer(variables: Any, images: jax.Array) -> jax.Array:
-            logits: Any = self.model.apply(variables, self.prepare(images), train=False)
-            return jax.nn.softmax(logits.astype(jnp.float32))
+        def answer(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+            outputs: Any = self.model.apply(variables, self.prepare(images), train=False)
+            return self.task.predictions(outputs), self.task.answers(outputs)
 
         return jax.jit(answer)
 
@@ -102,7 +102,8 @@ def restore(
     for line in brought.changes(workdir, experiment):
         log.warning("%s: %s", workdir, line)
     about = files.read(workdir / "dataset.json", records.Dataset)
-    built = network.build(experiment, about.classes, about.image_shape)
+    judged = run_folder.judged(workdir)
+    built = network.build(experiment, about.classes, about.image_shape, judged.fitted)
     known = identity.read(workdir, to_dict(experiment))
     with contextlib.closing(run_folder.checkpoints(workdir, checkpoint, read_only=True)) as saved:
         restored = known.restore(saved, mesh.placed(mesh.one_device(), built.shapes))
@@ -237,27 +238,27 @@ def transfer(
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, the first of them the most probable.
+    """What a network answers to one image.
 
     Attributes:
         path: the image file.
-        labels: names of the classes.
-        probabilities: of each of them.
+        labels: names of the classes that are shown, the first of them the most probable; or of the
+            numbers, in their order.
+        answers: a number for each of them, such as its probability.
+        called: what such a number is called.
+        whole: what :meth:`jaxcnn.tasks.BaseTask.predictions` gives.
     """
 
     path: Path
     labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
+    answers: tuple[float, ...]
+    called: str
+    whole: np.ndarray
 
     @property
     def label(self) -> str:
-        """The most probable class."""
+        """The first of the names, such as the most probable class."""
         return self.labels[0]
-
-    @property
-    def probability(self) -> float:
-        """The probability of the most probable class."""
-        return self.probabilities[0]
 
 
 BATCH = 16
@@ -265,9 +266,9 @@ BATCH = 16
 
 
 def predict(
-    workdir: Path, images: Sequence[Path], *, checkpoint: str = "latest", top_k: int = 1
+    workdir: Path, images: Sequence[Path], *, checkpoint: str = "latest", top_k: int | None = None
 ) -> list[Prediction]:
-    """Classifies image files with a trained run.
+    """Asks a trained run for its answers to image files.
 
     A file becomes network input as the dataset's images do in training and evaluation; one of
     another size than theirs is brought to it (:func:`jaxcnn.data.images.stored_fit`).
@@ -276,19 +277,22 @@ def predict(
         workdir: the run folder.
         images: files that Pillow reads.
         checkpoint: ``"latest"`` or ``"best"``.
-        top_k: how many classes are returned for each image.
+        top_k: how many classes are returned for each image; None leaves it to the task.
 
     Raises:
         InputError: a file that is no image; before any is classified.
     """
     trained = restore(workdir, checkpoint)
     classes = len(trained.classes)
-    require("top_k", top_k, 1 <= top_k <= classes, f"a whole number in [1, {classes}]")
-    found = []
-    for path, p in zip(images, probabilities(trained, read_all(trained, images)), strict=True):
-        best = np.argsort(-p, kind="stable")[:top_k]
+    fits = top_k is None or 1 <= top_k <= classes
+    require("top_k", top_k, fits, f"a whole number in [1, {classes}]")
+    found, task = [], trained.task
+    each = asked(trained, read_all(trained, images))
+    for path, whole, answers in zip(images, *each, strict=True):
+        best = task.chosen(answers, top_k)
         labels = tuple(trained.classes[i] for i in best)
-        found.append(Prediction(path, labels, tuple(p[best].tolist())))
+        shown = tuple(answers[best].tolist())
+        found.append(Prediction(path, labels, shown, task.answer, whole))
     return found
 
 
@@ -307,23 +311,25 @@ def read_all(trained: Trained, images: Sequence[Path]) -> np.ndarray:
     return stored
 
 
-def probabilities(trained: Trained, stored: np.ndarray) -> np.ndarray:
-    """Returns the probability of each class for some images.
+def asked(trained: Trained, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a network's predictions and answers for some images.
 
     Args:
         trained: the network.
         stored: ``(n, h, w, c)``, as the dataset's images are stored.
 
     Returns:
-        ``(n, classes)`` float32.
+        What :meth:`jaxcnn.tasks.BaseTask.predictions` and ``answers`` give, ``(n, ...)``.
     """
-    size, found = min(BATCH, len(stored)), [np.zeros((0, len(trained.classes)), np.float32)]
-    for first in range(0, len(stored), BATCH):
+    size, found = max(1, min(BATCH, len(stored))), []
+    for first in range(0, max(len(stored), 1), BATCH):  # of no images, the shapes alone
         batch = stored[first : first + size]
         more = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
         filled = np.concatenate([batch, more])
-        found.append(np.asarray(trained.answer(trained.variables, filled))[: len(batch)])
-    return np.concatenate(found)
+        both = trained.answer(trained.variables, filled)
+        found.append([np.asarray(part)[: len(batch)] for part in both])
+    predictions, answers = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return predictions, answers
 
 
 def import_weights(

@@ -20,7 +20,6 @@ from jaxcnn.learning import (
     files,
     identity,
     mesh,
-    metrics,
     processes,
     records,
     run_folder,
@@ -30,8 +29,9 @@ from jaxcnn.learning.state import TrainState, not_finite, sha256, variables_of, 
 from jaxcnn.runs.display import Listener, Progress, Record
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.trained import Trained, restore, transfer
+from jaxcnn.tasks import Sums
 
-Evaluate = Callable[[TrainState], metrics.Sums]
+Evaluate = Callable[[TrainState], Sums]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Training:
         step: steps done.
         rates: the learning rate of every step.
         seconds: time spent in training steps, of earlier calls too.
+        chosen_by: the metric that says which record is the best.
         best: the record with the highest :func:`~jaxcnn.learning.selection.score`.
         active: whether it is still trained: it has neither ended nor diverged.
     """
@@ -80,6 +81,7 @@ class Training:
     ) -> None:
         self.folder, self.experiment, self.program = run.folder, run.experiment, program
         self.listener, self.name = listener, name
+        self.task, self.chosen_by = program.network.task, program.network.metrics[0]
         source = check_starts([run], program)  # before anything is made
         with as_not_written(run.folder):
             opened = run_folder.RunFolder(run.folder)
@@ -92,17 +94,18 @@ class Training:
         restored, before = self._restored() or (None, _Before(0.0, None))
 
         self._saved = self.step = 0 if restored is None else int(restored.step)
-        best = {} if before.best is None else msgspec.to_builtins(before.best)
+        best = {} if before.best is None else records.plain(before.best)
         self._best_of_checkpoint: Record = best
         known = [r for r in run_folder.read_metrics(run.folder) if r["step"] <= self.step]
         self._recorded = known[-1]["step"] if known else -1
         # The last evaluation may have come after the last checkpoint, at the same step.
         candidates = [best, *known]
-        self.best: Record = max(candidates, key=selection.score)
+        self.best: Record = max(candidates, key=self._score)
         self.seconds = before.seconds
         with as_not_written(run.folder):
             self._best_saved.drop_after(self.step)  # they will be made again
-            opened.claim(to_dict(run.experiment), program.about, program.environment)
+            recorded = to_dict(run.experiment), program.about, program.environment
+            opened.claim(*recorded, program.judged)
             brought.keep(run.folder, run.experiment, self.step)
             # After config.json, without which files like this one are no run's.
             self._identity = self._identity.claimed(self.step)
@@ -158,9 +161,15 @@ class Training:
                 "of a run that was never interrupted"
             )
         try:
-            # A run that was never evaluated has saved an empty object as its best.
-            empty = {"best": None} if meta.get("best") == {} else {}
-            return state, msgspec.convert(meta | empty, _Before)
+            best = meta.get("best")
+            if isinstance(best, dict):
+                # A run that was never evaluated has saved an empty object as its best.
+                best = records.gathered(best, records.Evaluation) if best else None
+            found = msgspec.convert(meta | {"best": best}, _Before)
+            wrong = found.best and records.fault(found.best, program.network.metrics)
+            if wrong:
+                raise msgspec.ValidationError(f"best: {wrong}")
+            return state, found
         except msgspec.ValidationError as error:
             path = self._latest_saved.folder / str(meta["step"])
             raise InputError(f"checkpoint {path}: meta/metadata is damaged ({error})") from error
@@ -213,13 +222,11 @@ class Training:
                 "after the last checkpoint is kept; a lower optim.peak_lr, or optim.clip_norm, may "
                 "help, in another --workdir if there is a checkpoint"
             )
-        train = metrics.means(sums, "train")
         return Progress(
             self.step,
             self.program.total_steps,
             self.step // self.program.steps_per_epoch,
-            train["train_loss"],
-            train["train_top1"],
+            self.task.means(sums),
             self._images_per_sec,
         )
 
@@ -257,7 +264,7 @@ class Training:
         self._finite_at = self.step
         return self.state
 
-    def record(self, sums: metrics.Sums) -> None:
+    def record(self, sums: Sums) -> None:
         """Records an evaluation, and saves the state if it is the best.
 
         The sums over training steps and the clock then begin anew.
@@ -270,7 +277,7 @@ class Training:
         """
         held, confusion = self._means(sums, self.program.selected_on)
         done = jax.device_get(self.state.sums)
-        train = metrics.means(done, "train")
+        train = selection.of_split(self.task, done, "train")
         if train:
             steps = int(done["count"]) / self.experiment.data.batch_size
             train["grad_norm"] = float(done["grad_norm"]) / steps
@@ -287,7 +294,7 @@ class Training:
             found["step_time"] = self._seconds_since / self._steps_since
             found["data_wait"] = self._waited() - self._waited_before
         # The best goes to disk before the latest that names it.
-        if selection.score(found) > selection.score(self.best):
+        if self._score(found) > self._score(self.best):
             self.best = found
             with as_not_written(self.folder):
                 self._best_saved.save(self.step, self.state, {**found, "best": found, **self._mark})
@@ -296,24 +303,27 @@ class Training:
         self._confusion = confusion
         self.listener.record({"run": self.name, **found} if self.name else found)
         self._meta, self._recorded = found, self.step
-        self.state = replace(self.state, sums=mesh.place(zero_sums(), self.state.step.sharding))
+        zero = mesh.place(zero_sums(self.task), self.state.step.sharding)
+        self.state = replace(self.state, sums=zero)
         self.restart_clock(self._waited)
 
     def _means(
-        self, sums: metrics.Sums, split: sources.HeldOut
-    ) -> tuple[dict[str, float], np.ndarray]:
-        """Returns the metrics of an evaluation, and its confusion matrix.
+        self, sums: Sums, split: sources.HeldOut
+    ) -> tuple[dict[str, float], np.ndarray | None]:
+        """Returns the metrics of an evaluation, and its confusion matrix, if the task has one.
 
         Raises:
             Diverged: the loss is not finite.
         """
         sums, prefix = jax.device_get(sums), selection.PREFIX[split]
-        found = metrics.means(sums, prefix)
-        if not math.isfinite(found[f"{prefix}_loss"]):
-            raise Diverged(
-                f"the {split} loss is not finite after step {self.step}; nothing of it is saved"
-            )
-        return found, np.asarray(sums["confusion"])
+        found = selection.of_split(self.task, sums, split)
+        for name, value in found.items():
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the {split} {name.removeprefix(f'{prefix}_')} is not finite after step "
+                    f"{self.step}; nothing of it is saved"
+                )
+        return found, np.asarray(sums["confusion"]) if "confusion" in sums else None
 
     def save(self) -> None:
         """Saves the latest checkpoint, and deletes the best ones that no kept checkpoint names.
@@ -340,6 +350,9 @@ class Training:
         """
         self._waited, self._waited_before = waited, waited()
         self._steps_since, self._seconds_since = 0, 0.0
+
+    def _score(self, record: Record) -> float:
+        return selection.score(record, self.chosen_by)
 
     @property
     def _images_per_sec(self) -> float:
@@ -372,11 +385,13 @@ class Training:
         tested: Record
         if self.program.selected_on == "validation":  # the only look at the test set
             tested, self._confusion = self._means(test(self.state), "test")
-            tested |= {"best_val_top1": self.best["val_top1"]} | self._best_tested(test)
+            best = f"val_{self.chosen_by.name}"
+            tested |= {f"best_{best}": self.best[best]} | self._best_tested(test)
         else:
-            tested = {"best_test_top1": self.best["test_top1"]}
+            best = f"test_{self.chosen_by.name}"
+            tested = {f"best_{best}": self.best[best]}
             if self._confusion is None:  # stopped between the last step and the summary
-                self._confusion = np.asarray(evaluate(self.state)["confusion"])
+                _, self._confusion = self._means(evaluate(self.state), "test")
         arrays = mesh.whole(self.program.devices, self.state)
         summary = {
             "name": self.experiment.name,
@@ -403,31 +418,34 @@ class Training:
         return summary
 
     def _best_tested(self, test: Evaluate) -> Record:
-        """Returns the test accuracy of the best checkpoint, which was chosen on other examples.
+        """Returns the test result of the best checkpoint, which was chosen on other examples.
 
         It is unknown where somebody has damaged or removed that checkpoint.
         """
-        state = self.state
+        state, name = self.state, f"test_{self.chosen_by.name}"
         if self.best["step"] != self.step:
             shapes = mesh.placed(self.program.devices, self.program.network.shapes)
             try:
                 restored = self._identity.restore(self._best_saved, shapes)
             except InputError as error:
-                self._say(f"{error}; summary.json has no best_test_top1")
+                self._say(f"{error}; summary.json has no best_{name}")
                 return {}
             if restored is None or int(restored[0].step) != self.best["step"]:
                 return {}
             state, _ = restored
         found, _ = self._means(test(state), "test")
-        return {"best_test_top1": found["test_top1"]}
+        return {f"best_{name}": found[name]}
 
     def _draw(self, log: list[dict[str, Any]], summary: Mapping[str, Any]) -> None:
         """Draws the pictures; the run is done, with or without them."""
-        assert self._confusion is not None
-        title = f"{self.experiment.name}: test top-1 {summary['test_top1']:.2%}"
+        metrics, first = self.program.network.metrics, self.chosen_by
+        reached = first.shown(summary[f"test_{first.name}"])
+        title = f"{self.experiment.name}: test {first.title} {reached}"
         curves, confusion = (self.folder / name for name in ("curves.png", "confusion.png"))
         with as_warning(f"{curves}: could not be drawn"):
-            plots.save_curves(log, curves, title)
+            plots.save_curves(log, curves, title, metrics)
+        if self._confusion is None:
+            return
         with as_warning(f"{confusion}: could not be drawn"):
             classes = self.program.dataset.classes
             plots.save_confusion(self._confusion, classes, confusion, title)

@@ -202,7 +202,8 @@ def test_a_fault_leaves_loggers_as_they_were_and_passes_on_what_others_cannot_ra
     assert [unraisable.exc_value for unraisable in said] == faults[1:]
     for path in ("site-packages/orbax/checkpoint", "my_own"):
         logging.getLogger("asyncio").error(
-            "Task exception was never retrieved\nfuture: %s", f"<Task coro=<write()> at {path}.py:1>"
+            "Task exception was never retrieved\nfuture: %s",
+            f"<Task coro=<write()> at {path}.py:1>",
         )
     assert ["my_own" in line for line in caplog.messages] == [True]
 

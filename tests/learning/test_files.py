@@ -151,9 +151,9 @@ def test_a_last_line_may_be_cut_short(tmp_path):
     path = tmp_path / "lines"
     for content, found in (("", []), ("1\n2", [1, 2]), ("1\n2\n[", [1, 2]), ("1\n2\n", [1, 2])):
         path.write_text(content)
-        assert [value for _, value in files.read_lines(path, int)] == found
+        assert [value for _, _, value in files.read_lines(path, int)] == found
     path.write_text("1\n[\n2")
-    one, fault, two = (value for _, value in files.read_lines(path, int))
+    one, fault, two = (value for _, _, value in files.read_lines(path, int))
     assert (one, two) == (1, 2)
     assert str(fault).startswith(f"{path}: line 2 is damaged: ")
 

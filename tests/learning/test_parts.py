@@ -13,11 +13,13 @@ from sklearn import metrics as sk
 from jaxcnn import models
 from jaxcnn.config import Optim, Schedule
 from jaxcnn.errors import Stopped
-from jaxcnn.learning import loss, metrics, optim, state
-from jaxcnn.learning.loss import cross_entropy
+from jaxcnn.learning import optim, selection, state
 from jaxcnn.learning.state import init_state, sha256, stream
 from jaxcnn.runs import stop as stopping
 from jaxcnn.runs.stop import StopRequest
+from jaxcnn.tasks import Classification, interface, losses
+from jaxcnn.tasks import sums as sums_of
+from jaxcnn.tasks.losses import cross_entropy
 
 RNG = np.random.default_rng(0)
 LOGITS = jnp.asarray(RNG.normal(size=(200, 7)), jnp.float32)
@@ -49,8 +51,8 @@ def test_cross_entropy_of_soft_targets_agrees_with_torch(smoothing):
 def test_metrics_agree_with_scikit_learn():
     mask = RNG.random(200) < 0.7
     losses = cross_entropy(LOGITS, LABELS)
-    sums = metrics.classification_sums(LOGITS, jnp.asarray(LABELS), losses, jnp.asarray(mask))
-    got = metrics.means(sums, "test")
+    sums = sums_of.classification_sums(LOGITS, jnp.asarray(LABELS), losses, jnp.asarray(mask))
+    got = selection.of_split(Classification(), sums, "test")
     y, scores = LABELS[mask], np.asarray(LOGITS)[mask]
     assert got["test_top1"] == pytest.approx(sk.accuracy_score(y, scores.argmax(1)))
     assert got["test_top5"] == pytest.approx(sk.top_k_accuracy_score(y, scores, k=5))
@@ -64,19 +66,19 @@ def test_metrics_agree_with_scikit_learn():
 def test_sums_merge_by_addition():
     labels, losses = jnp.asarray(LABELS), cross_entropy(LOGITS, LABELS)
     ones = jnp.ones(200, bool)
-    whole = metrics.classification_sums(LOGITS, labels, losses, ones)
-    first = metrics.classification_sums(LOGITS[:30], labels[:30], losses[:30], ones[:30])
-    rest = metrics.classification_sums(LOGITS[30:], labels[30:], losses[30:], ones[30:])
+    whole = sums_of.classification_sums(LOGITS, labels, losses, ones)
+    first = sums_of.classification_sums(LOGITS[:30], labels[:30], losses[:30], ones[:30])
+    rest = sums_of.classification_sums(LOGITS[30:], labels[30:], losses[30:], ones[30:])
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole, metrics.add(first, rest)
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole, sums_of.add(first, rest)
     )
 
 
 def test_constant_and_broken_networks_are_not_right():
     labels = jnp.array([0, 1, 2, 3])
-    constant = metrics.rank_of_label(jnp.zeros((4, 10)), labels)
+    constant = sums_of.rank_of_label(jnp.zeros((4, 10)), labels)
     assert constant.tolist() == [0, 1, 2, 3]
-    broken = metrics.rank_of_label(jnp.full((4, 10), jnp.nan), labels)
+    broken = sums_of.rank_of_label(jnp.full((4, 10), jnp.nan), labels)
     assert (broken >= 5).all()
 
 
@@ -209,7 +211,7 @@ def test_a_signal_that_was_ignored_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("module", [loss, metrics, state])
+@pytest.mark.parametrize("module", [losses, interface, sums_of, selection, state])
 def test_the_examples_of_the_documentation_hold(module):
     result = doctest.testmod(module)
     assert result.attempted

@@ -15,9 +15,9 @@ from jaxcnn.analysis import plots
 from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
 from jaxcnn.errors import Stopped
 from jaxcnn.learning import optim, step
-from jaxcnn.learning.loss import distillation
 from jaxcnn.learning.state import eval_variables, init_state, sha256
 from jaxcnn.runs import display, group
+from jaxcnn.tasks.losses import distillation
 
 N, CLASSES, LR = 24, 5, 0.1
 RNG = np.random.default_rng(0)

@@ -6,9 +6,10 @@ import pytest
 
 from jaxcnn import models
 from jaxcnn.config import Optim, Train
-from jaxcnn.learning import metrics, optim, step
-from jaxcnn.learning.loss import cross_entropy
+from jaxcnn.learning import optim, selection, step
 from jaxcnn.learning.state import init_state, sha256
+from jaxcnn.tasks import Classification
+from jaxcnn.tasks.losses import cross_entropy
 
 N, CLASSES = 24, 5
 RNG = np.random.default_rng(0)
@@ -117,7 +118,7 @@ def test_evaluation_counts_every_example_once(missing):
     mask = np.arange(N) < n
     batches = {k: v.reshape(6, 4, *v.shape[1:]) for k, v in {**DATA, "mask": mask}.items()}
     evaluate = jax.jit(step.make_evaluate(step.make_eval_step(model), lambda x: x))
-    got = metrics.means(evaluate(state, batches), "test")
+    got = selection.of_split(Classification(), evaluate(state, batches), "test")
     variables = {"params": state.params, **state.model_state}
     logits = model.apply(variables, DATA["image"][:n], train=False)
     labels = DATA["label"][:n]

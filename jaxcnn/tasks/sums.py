@@ -1,16 +1,10 @@
-"""Metrics as sums and counts: they merge by addition and are divided once, at the end."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Sums that judge a classifier: they merge by addition and are divided once, at the end."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-Sums = dict[str, jax.Array]
-"""Metrics summed over examples, by name; ``count`` is the number of the examples."""
+from jaxcnn.tasks.interface import Sums
 
 
 def rank_of_label(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Int[Array, " n"]:
@@ -62,21 +56,3 @@ def classification_sums(
 def add(a: Sums, b: Sums) -> Sums:
     """Merges the sums of two sets of examples."""
     return jax.tree.map(jnp.add, a, b)
-
-
-def means(sums: Mapping[str, ArrayLike], prefix: str) -> dict[str, Any]:
-    """Divides sums by their count; returns an empty dict where there are no examples.
-
-    Returns:
-        ``{prefix}_loss`` in nats, ``{prefix}_top1`` and ``{prefix}_top5`` in [0, 1], as far as
-        there are sums of them.
-    """
-    host = {name: np.asarray(value) for name, value in sums.items()}
-    count = int(host["count"])
-    if count == 0:
-        return {}
-    return {
-        f"{prefix}_{name}": float(host[name]) / count
-        for name in ("loss", "top1", "top5")
-        if name in host
-    }

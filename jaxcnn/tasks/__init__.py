@@ -1,0 +1,97 @@
+"""What is learned and how it is judged: tasks by name, and the interface for your own."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxcnn.config import Task
+from jaxcnn.config.brought import Brought, require_given
+from jaxcnn.config.checked import shown
+from jaxcnn.errors import InputError, as_one_line
+from jaxcnn.tasks.classification import Classification
+from jaxcnn.tasks.interface import BaseTask, Batch, Metric, Sums
+from jaxcnn.tasks.multilabel import Multilabel
+from jaxcnn.tasks.regression import Regression
+from jaxcnn.tasks.segmentation import Segmentation
+
+__all__ = [
+    "LOSS",
+    "TASKS",
+    "BaseTask",
+    "Batch",
+    "Classification",
+    "Metric",
+    "Multilabel",
+    "Regression",
+    "Segmentation",
+    "Sums",
+    "build",
+    "judged_by",
+]
+
+TASKS: dict[str, type[BaseTask]] = {
+    "classification": Classification,
+    "multilabel": Multilabel,
+    "regression": Regression,
+    "segmentation": Segmentation,
+}
+LOSS = Metric("loss", "loss", higher_is_better=False)
+"""What judges a network whose task has no metrics."""
+
+
+def build(
+    config: Task, label_smoothing: float = 0.0, fitted: Mapping[str, Any] | None = None
+) -> BaseTask:
+    """Makes the task that a config names.
+
+    Args:
+        config: name and options.
+        label_smoothing: the field ``train.label_smoothing``, for tasks that have it.
+        fitted: what :meth:`BaseTask.fit` has found in the training labels.
+
+    Raises:
+        InputError: an unknown option, or what was brought makes no task.
+    """
+    require_given(config.name, "task.name")
+    brought = isinstance(config.name, Brought)
+    make: Any = config.name.target if isinstance(config.name, Brought) else TASKS[config.name]
+    takes = inspect.signature(make).parameters
+    given = dict(config.options)
+    own = {"label_smoothing", *(fitted or ())}
+    for option, value in given.items():
+        if option not in takes or option in own:
+            listed = ", ".join(name for name in takes if name not in own) or "no options"
+            raise InputError(f"task.options.{option}={shown(value)}: {config.name} takes {listed}")
+    if "label_smoothing" in takes:
+        given["label_smoothing"] = label_smoothing
+    elif label_smoothing:
+        raise InputError(
+            f"train.label_smoothing={label_smoothing}: must be 0 with task.name={config.name!r}"
+        )
+    with as_one_line(f"task.name={config.name!r}", "cannot be made ({})"):
+        task = make(**given, **(fitted or {}))
+    if not isinstance(task, BaseTask):
+        raise InputError(
+            f"task.name={config.name!r}: must make a jaxcnn.BaseTask, made a {type(task).__name__}"
+        )
+    if brought:
+        _check(task, str(config.name))
+    return task
+
+
+def _check(task: BaseTask, name: str) -> None:
+    """Checks the metrics of a task that was brought."""
+    seen = {"loss", "count"}
+    for metric in task.metrics:
+        fits = isinstance(metric, Metric) and metric.name.isidentifier()
+        if not fits or metric.name in seen:
+            raise InputError(
+                f"task.name={name!r}: metrics must be jaxcnn.Metric with names of their own, which "
+                f"are identifiers other than loss and count; holds {shown(metric)}"
+            )
+        seen.add(metric.name)
+
+
+def judged_by(task: BaseTask, names: Sequence[str]) -> tuple[Metric, ...]:
+    """Returns the metrics of a task, at least one; the first is what is chosen by."""
+    return tuple(task.metrics_of(names)) or (LOSS,)
