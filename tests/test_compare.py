@@ -92,13 +92,13 @@ def test_figures_are_those_of_the_runs(compared):
     assert found["test"] == "paired t"
     for result in found["results"]:
         last = [folder.read_metrics(workdir / result["name"] / f"seed{s}")[-1] for s in (0, 1)]
-        assert result["top1"] == [record["test_top1"] for record in last]
-        assert result["accuracy"]["mean"] == pytest.approx(np.mean(result["top1"]))
+        assert result["tested"] == [record["test_top1"] for record in last]
+        assert result["reached"]["mean"] == pytest.approx(np.mean(result["tested"]))
         assert result["seconds"] == pytest.approx(np.mean([r["seconds"] for r in last]))
         # Every class's errors, weighted by its images, are the error rate of the whole.
         kept = [evaluation.predict_test_set(workdir / result["name"] / f"seed{s}") for s in (0, 1)]
         weights = np.bincount(kept[0]["label"], minlength=10) / 360
-        error = 1 - result["accuracy"]["mean"]
+        error = 1 - result["reached"]["mean"]
         assert np.dot(result["class_errors"], weights) == pytest.approx(error)
         for one, record in zip(kept, last, strict=True):
             assert np.mean(one["predicted"] == one["label"]) == record["test_top1"]
@@ -107,7 +107,7 @@ def test_figures_are_those_of_the_runs(compared):
     dense, conv = found["results"]
     assert dense["macs"] == 64 * 32 + 32 * 10
     assert dense["memory_bytes"] > 1437 * 64
-    gain = np.subtract(conv["top1"], dense["top1"]).mean()
+    gain = np.subtract(conv["tested"], dense["tested"]).mean()
     assert conv["difference"]["mean"] == pytest.approx(gain)
     assert (workdir / "comparison.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -131,7 +131,7 @@ def test_single_runs_are_compared_over_test_images(compared):
     found = compare.compare(both, held)
     assert found.test == "McNemar"
     assert 0 <= found.results[1].p_adjusted <= 1
-    assert found.results[0].accuracy.low < found.results[0].top1[0] < found.results[0].accuracy.high
+    assert found.results[0].reached.low < found.results[0].tested[0] < found.results[0].reached.high
 
 
 def page_data(page: str):

@@ -377,7 +377,7 @@ def test_the_best_arm_is_the_best_on_the_validation_set(held):
     folder, _ = held
     (arm,) = arms.group([arms.read(folder)])
     one = compare.compare([arm], {}).results[0]
-    low = replace(one, name="low", validation_top1=(0.1,), accuracy=one.accuracy._replace(mean=1.0))
+    low = replace(one, name="low", validated=(0.1,), reached=one.reached._replace(mean=1.0))
     both = replace(compare.compare([arm], {}), results=(low, one))
     assert both.best is one
-    assert replace(both, results=(replace(low, validation_top1=()), one)).chosen_by == "test"
+    assert replace(both, results=(replace(low, validated=()), one)).chosen_by == "test"

@@ -103,7 +103,7 @@ def test_the_page_holds_the_numbers_of_the_runs(made):
     assert json.loads(data) == values
     for path, top1 in (
         ("sample_efficiency/200/cnn", values["sample_efficiency"]["top1"]["cnn"][0][0]),
-        ("padding/dense", values["padding"]["results"][0]["top1"][0]),
+        ("padding/dense", values["padding"]["results"][0]["tested"][0]),
     ):
         last = folder.read_metrics(made / path / "seed0")[-1]
         assert last["test_top1"] == top1

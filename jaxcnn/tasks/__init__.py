@@ -55,7 +55,8 @@ def build(
     require_given(config.name, "task.name")
     brought = isinstance(config.name, Brought)
     make: Any = config.name.target if isinstance(config.name, Brought) else TASKS[config.name]
-    takes = inspect.signature(make).parameters
+    with as_one_line(f"task.name={str(config.name)!r}", "cannot be made ({})"):
+        takes = inspect.signature(make).parameters
     given = dict(config.options)
     own = {"label_smoothing", *(fitted or ())}
     for option, value in given.items():

@@ -106,12 +106,16 @@ class Regression(BaseTask):
 
     def predictions(self, outputs: jax.Array) -> jax.Array:
         """Returns the numbers in the unit of the labels, ``(n, k)``."""
-        return outputs.astype(jnp.float32) * jnp.array(self.std) + jnp.array(self.mean)
+        mean, std = self._scale()
+        return outputs.astype(jnp.float32) * std + mean
 
     def soft_targets(self, labels: jax.Array, names: Sequence[str]) -> jax.Array:
         """Returns the labels as numbers ``(n, k)``."""
         return labels.astype(jnp.float32).reshape(len(labels), -1)
 
     def _normalised(self, labels: jax.Array) -> jax.Array:
-        y = labels.astype(jnp.float32).reshape(len(labels), -1)
-        return (y - jnp.array(self.mean, jnp.float32)) / jnp.array(self.std, jnp.float32)
+        mean, std = self._scale()
+        return (labels.astype(jnp.float32).reshape(len(labels), -1) - mean) / std
+
+    def _scale(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([self.mean], np.float32), np.array([self.std], np.float32)

@@ -42,7 +42,7 @@ class Ear(display.Listener):
     def message(self, text):
         self.said.append(text)
     def progress(self, progress):
-        self.losses.append(progress.train_loss)
+        self.losses.append(progress.train["loss"])
         if progress.step == self.stop_at:
             signal.raise_signal(signal.SIGTERM)
 
