@@ -204,6 +204,9 @@ TABLE = (
 
     Row("xception", "xception", 22_855_952, torchvision=False, representative=True, smallest=7,
         slim={"middle_blocks": 1}),
+
+    Row("unet", "unet", 31_030_658, torchvision=False, representative=True, classes=2,
+        slim={"widths": (8, 16, 32)}),
 )
 # fmt: on
 ROWS = {row.name: row for row in TABLE}

@@ -113,6 +113,44 @@ class Conv(nn.Module):
         return "/".join(self.path) or "Conv"
 
 
+class ConvTranspose(nn.Module):
+    """Transposed convolution with a learned kernel, which enlarges a map ``stride`` times.
+
+    The kernel has the shape ``(*kernel_size, in_channels, features)``; the operation is that of
+    :func:`jaxcnn.ops.conv_transpose`.
+
+    Attributes:
+        features: number of output channels.
+        kernel_size: size of the kernel, one number for all axes or one per axis.
+        stride: distance at which neighbouring positions land.
+        padding: what is removed around, as in :func:`jaxcnn.ops.conv_transpose`.
+        dtype: type of the arithmetic; parameters stay float32.
+        kernel_init: initialiser of the kernel.
+    """
+
+    features: int
+    kernel_size: Size = 2
+    stride: Size = 2
+    padding: Padding = "SAME"
+    dtype: DTypeLike = jnp.float32
+    kernel_init: Initializer = nn.initializers.he_normal()
+    bias_init: Initializer = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``(n, *spatial, c)`` to ``(n, *new_spatial, features)``."""
+        size = _per_axis(self.kernel_size, x.ndim - 2)
+        kernel = self.param("kernel", self.kernel_init, (*size, x.shape[-1], self.features))
+        bias = self.param("bias", self.bias_init, (self.features,))
+        return ops.conv_transpose(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=self.padding,
+            bias=bias.astype(self.dtype),
+        )
+
+
 class Dense(nn.Module):
     """Dense (fully connected) layer on the last axis: ``y = x @ kernel + bias``.
 

@@ -66,15 +66,20 @@ def test_the_table_is_the_zoo() -> None:
     assert families == {row.family for row in TABLE if row.representative}
 
 
-def check_output(logits: Any, ends: dict[str, Any], num_classes: int) -> None:
-    assert logits.shape == (2, num_classes)
+def logits_shape(
+    row: Row, image: tuple[int, ...], num_classes: int, batch: int = 2
+) -> tuple[int, ...]:
+    return (batch, *(image[:2] if row.name in models.PER_PIXEL else ()), num_classes)
+
+
+def check_output(logits: Any, ends: dict[str, Any], shape: tuple[int, ...]) -> None:
+    assert logits.shape == shape
     stages = [name for name in ends if name.startswith("stage")]
     assert stages == [f"stage{i}" for i in range(1, len(stages) + 1)]
     assert stages
-    assert ends["features"].shape[0] == 2
-    assert ends["features"].ndim == 2
+    assert ends["features"].shape[:-1] == shape[:-1]
     for head in ends.get("aux_logits", ()):
-        assert head.shape == (2, num_classes)
+        assert head.shape == shape
 
 
 @EACH
@@ -91,7 +96,7 @@ def test_parameters_and_any_sides(row: Row) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(state["params"])) == row.parameters
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
     assert logits.dtype == jnp.bfloat16
-    check_output(logits, ends, row.classes)
+    check_output(logits, ends, logits_shape(row, (height, width), row.classes))
 
 
 @FAMILIES
@@ -100,7 +105,7 @@ def test_any_classes_and_channels(row: Row) -> None:
     for num_classes, image in ((7, (side | 1, side + 6, 5)), (1, (side + 2, side, 1))):
         logits, ends = out_shapes(build(row, num_classes), image, endpoints=True)
         assert logits.dtype == jnp.float32
-        check_output(logits, ends, num_classes)
+        check_output(logits, ends, logits_shape(row, image, num_classes))
 
 
 @ALL
@@ -112,7 +117,8 @@ def test_smallest_image(row: Row) -> None:
             out_shapes(model, below)
     if row.representative:
         smallest = (row.smallest, row.smallest, row.channels)
-        assert out_shapes(model, smallest, batch=1).shape == (1, 10)
+        expected = logits_shape(row, smallest, 10, batch=1)
+        assert out_shapes(model, smallest, batch=1).shape == expected
 
 
 @FAMILIES
@@ -190,7 +196,7 @@ def gradients(row: Row, **options: Any) -> tuple[dict[str, jax.Array], Any, Any]
         )
         heads = [logits, *ends.get("aux_logits", ())]
         scaled = [head / jnp.abs(jax.lax.stop_gradient(head)).max() for head in heads]
-        return sum((head * labels).sum() for head in scaled), updated
+        return sum(jnp.einsum("n...c,nc->", head, labels) for head in scaled), updated
 
     step = jax.jit(jax.grad(loss, has_aux=True)).lower(state["params"]).compile(FAST)
     grads, updated = step(state["params"])

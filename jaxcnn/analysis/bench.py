@@ -179,7 +179,7 @@ def compile_step(
         model: the network.
         work: the kind of step.
         images: ``(n, h, w, c)``.
-        labels: ``(n,)``.
+        labels: ``(n,)``, or ``(n, h, w)``.
         dtype: type of the images on the device.
     """
     variables = random_variables(model, images.shape[1:])
@@ -212,11 +212,16 @@ def random_variables(model: nn.Module, image_shape: Sequence[int]) -> Any:
     return dict(jax.tree_util.tree_map_with_path(draw, shapes))
 
 
-def random_batch(batch_size: int, shape: Sequence[int], classes: int) -> Any:
-    """Draws images and labels, the same for every framework."""
+def random_batch(
+    batch_size: int, shape: Sequence[int], classes: int, *, per_pixel: bool = False
+) -> Any:
+    """Draws images and labels, one for each image or, if ``per_pixel``, for each of its pixels.
+
+    They are the same for every framework.
+    """
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch_size, *shape), np.float32)
-    return images, rng.integers(0, classes, batch_size)
+    return images, rng.integers(0, classes, images.shape[:3] if per_pixel else batch_size)
 
 
 def step_seconds(step: Callable[[], Any], warm_up: int, iterations: int) -> list[float]:
@@ -259,7 +264,7 @@ def measure(name: str, work: Work, settings: Settings, roofs: Roofs) -> dict[str
         MemoryError: a single image does not fit.
     """
     shape = models.standard_input(name)
-    classes = models.standard_classes(shape)
+    classes = models.standard_classes(name, shape)
     model = models.create_model(name, num_classes=classes, dtype=DTYPES[settings.dtype])
     cost = summary.summarize(model, shape, train=work == "train")
 
@@ -267,7 +272,9 @@ def measure(name: str, work: Work, settings: Settings, roofs: Roofs) -> dict[str
         if 2 * 4 * batch_size * math.prod(shape) > available():  # drawn, and held by the step
             raise MemoryError
         before = _peak_bytes()
-        images, labels = random_batch(batch_size, shape, classes)
+        images, labels = random_batch(
+            batch_size, shape, classes, per_pixel=name in models.PER_PIXEL
+        )
         step = compile_step(model, work, images, labels, settings.dtype)
         if before is None and (planned_bytes(step.compiled) or 0) > available():
             raise MemoryError  # a CPU would take it, and the system end the process

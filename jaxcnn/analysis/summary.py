@@ -94,15 +94,17 @@ def summarize(
 
     The receptive field follows the windows of convolutions and pools: a kernel of size ``k`` at
     dilation ``d`` adds ``(k - 1) * d`` steps to it, and a stride makes the steps of all later
-    windows longer; where branches meet, the widest counts. Gates and statistics computed over
-    the whole image (squeeze-and-excitation, batch normalisation in training) do not widen it.
+    windows longer; where branches meet, the widest counts. Gates and statistics computed over the
+    whole image (squeeze-and-excitation, batch normalisation in training) do not widen it. Behind a
+    transposed convolution, whose outputs do not all see equally far, it is an upper bound.
 
     Args:
         module: a model; ``module(x, train=...)`` takes ``(n, *input_shape)``.
         input_shape: ``(h, w, c)``.
         train: counts the training pass forward, with auxiliary heads.
         count_padding: counts products with the zeros of the padding, as is usual; XLA's cost
-            analysis leaves them out.
+            analysis leaves them out. Those with the zeros that a transposed convolution puts
+            between positions are never counted.
 
     >>> from jaxcnn.models import create_model
     >>> summarize(create_model("lenet5", num_classes=10), (32, 32, 1)).parameters
@@ -202,7 +204,7 @@ def model_stats(
     (16, 16)
     """
     shape = models.standard_input(name) if input_shape is None else input_shape
-    classes = models.standard_classes(shape) if num_classes is None else num_classes
+    classes = models.standard_classes(name, shape) if num_classes is None else num_classes
     return summarize(models.create_model(name, num_classes=classes), shape)
 
 
@@ -576,14 +578,11 @@ def _macs(eqn: core.JaxprEqn, count_padding: bool) -> int:
     macs = out[numbers.out_spec[0]] * kernel[numbers.rhs_spec[0]] * kernel[numbers.rhs_spec[1]]
     for i in range(len(image) - 2):
         positions, taps = out[numbers.out_spec[2 + i]], kernel[numbers.rhs_spec[2 + i]]
-        if count_padding:
-            macs *= positions * taps
-            continue
         size = image[numbers.lhs_spec[2 + i]]
         stride, low = eqn.params["window_strides"][i], eqn.params["padding"][i][0]
         spread, dilation = eqn.params["lhs_dilation"][i], eqn.params["rhs_dilation"][i]
         macs *= sum(
-            0 <= place <= (size - 1) * spread and place % spread == 0
+            (count_padding or 0 <= place <= (size - 1) * spread) and place % spread == 0
             for position in range(positions)
             for place in (position * stride - low + tap * dilation for tap in range(taps))
         )

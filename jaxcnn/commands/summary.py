@@ -23,8 +23,8 @@ class Command(arguments.Command):
     """Height, width and channels; by default those that the model was published for, or those of
     the experiment."""
     num_classes: int | None = None
-    """How many logits the model has; by default 1000, and 10 for images under 64x64, or as many as
-    the experiment's data have classes."""
+    """How many logits the model has; by default 1000, 10 for images under 64x64, 2 for models that
+    label every pixel, or as many as the experiment's data have classes."""
 
 
 def run(command: Command) -> int:
@@ -40,7 +40,7 @@ def run(command: Command) -> int:
         shape = command.input or models.standard_input(command.model)
         classes = command.num_classes
         if classes is None:
-            classes = models.standard_classes(shape)
+            classes = models.standard_classes(command.model, shape)
         model = models.create_model(command.model, num_classes=classes)
     with as_input_error(f"--input {' '.join(map(str, shape))}"):
         found = summary.summarize(model, shape)

@@ -2,6 +2,7 @@
 
 A model is a Linen module: ``variables = model.init(key, images, train=False)`` and
 ``logits = model.apply(variables, images, train=False)``, with images ``(n, h, w, c)``.
+Logits are ``(n, num_classes)``, and ``(n, h, w, num_classes)`` of the models in :data:`PER_PIXEL`.
 With ``endpoints=True`` it returns ``(logits, endpoints)``: a dict of named feature maps
 (``stage1``, ...), the ``features`` that the logits are made of, and the ``aux_logits`` of networks
 with auxiliary heads. Every family but the small ones (``mlp``, ``lenet5``, ``convnet``,
@@ -47,6 +48,7 @@ from jaxcnn.models import (
     sequential,
     shufflenet_v2,
     squeezenet,
+    unet,
     vgg,
     wide_resnet,
     xception,
@@ -56,6 +58,7 @@ from jaxcnn.models.torch_weights import from_torch, load_torch_weights
 
 __all__ = [
     "MODELS",
+    "PER_PIXEL",
     "STANDARD_INPUTS",
     "build_model",
     "create_model",
@@ -157,7 +160,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "regnet_y_8gf": regnet.regnet_y_8gf,
     "regnet_y_16gf": regnet.regnet_y_16gf,
     "regnet_y_32gf": regnet.regnet_y_32gf,
+    "unet": unet.UNet,
 }
+
+# Models that label every pixel: for images (n, h, w, c) their logits are (n, h, w, num_classes).
+PER_PIXEL = {"unet"}
 
 # The image shape (height, width, channels) a model was published for, where it is not 224x224x3.
 STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
@@ -183,6 +190,7 @@ STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
     "efficientnet_v2_s": (384, 384, 3),
     "efficientnet_v2_m": (480, 480, 3),
     "efficientnet_v2_l": (480, 480, 3),
+    "unet": (512, 512, 1),
 }
 
 # Models whose weights torchvision trained on pixels scaled to [-1, 1]; ImageNet's statistics are
@@ -359,14 +367,19 @@ def standard_input(name: str) -> tuple[int, int, int]:
     return STANDARD_INPUTS.get(name, (224, 224, 3))
 
 
-def standard_classes(image_shape: Sequence[int]) -> int:
-    """Returns how many classes the data has that images of this shape usually come from.
+def standard_classes(name: str, image_shape: Sequence[int]) -> int:
+    """Returns how many classes the data has that a model's images of this shape usually come from.
 
-    They are ImageNet's 1000, or the 10 of MNIST and CIFAR-10 where either side is below 64.
+    They are ImageNet's 1000, or the 10 of MNIST and CIFAR-10 where either side is below 64; for
+    models that label every pixel they are 2, the objects and what is around them.
 
-    >>> standard_classes((224, 224, 3)), standard_classes((32, 32, 1))
-    (1000, 10)
+    >>> [standard_classes("resnet18", (side, side, 3)) for side in (224, 32)]
+    [1000, 10]
+    >>> standard_classes("unet", (512, 512, 1))
+    2
     """
+    if name in PER_PIXEL:
+        return 2
     return 10 if min(image_shape[:2]) < 64 else 1000
 
 

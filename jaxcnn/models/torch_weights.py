@@ -18,6 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxcnn.config.checked import shown
+from jaxcnn.layers import ConvTranspose
 from jaxcnn.models.safetensors import read_safetensors
 
 LEAVES = {
@@ -56,9 +57,9 @@ def from_torch(
 ) -> dict[str, Any]:
     """Returns a model's variables from a state dict in torchvision's layout (or timm's).
 
-    Convolution kernels turn from ``(out, in, h, w)`` to ``(h, w, in, out)``, dense ones from
-    ``(out, in)`` to ``(in, out)``; everything becomes float32. ``num_batches_tracked`` is left
-    out.
+    Convolution kernels turn from ``(out, in, h, w)`` to ``(h, w, in, out)``, transposed ones from
+    ``(in, out, h, w)``, dense ones from ``(out, in)`` to ``(in, out)``; everything becomes float32.
+    ``num_batches_tracked`` is left out.
 
     Args:
         model: a name of :func:`jaxcnn.models.list_models`, or a module.
@@ -94,9 +95,17 @@ def from_torch(
         module = model
         shape = input_shape or (224, 224, 3)
         title = f"the {type(module).__name__}"
-    template = jax.eval_shape(
-        lambda key, x: module.init(key, x), jax.random.key(0), jnp.zeros((1, *shape))
-    )
+    transposed: set[tuple[str, ...]] = set()
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, ConvTranspose):
+            transposed.add(("params", *context.module.path, "kernel"))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        template = jax.eval_shape(
+            lambda key, x: module.init(key, x), jax.random.key(0), jnp.zeros((1, *shape))
+        )
     wanted = {_dotted(path): (path, leaf.shape) for path, leaf in flatten_dict(template).items()}
     given = _renamed(state_dict, wanted)
 
@@ -106,9 +115,9 @@ def from_torch(
         if name not in given:
             continue
         key, value = given[name]
-        array = _to_ours(np.asarray(value), target)
+        array = _to_ours(np.asarray(value), target, path in transposed)
         if array is None:
-            expected = _torch_shape(target)
+            expected = _torch_shape(target, path in transposed)
             of = f"{np.shape(value)} and the dtype {np.asarray(value).dtype}"
             misshapen.append(f"{key} has the shape {of}, expected {expected} of numbers")
         elif not np.isfinite(array).all():
@@ -196,13 +205,15 @@ def _renamed(
     return given
 
 
-def _torch_shape(target: tuple[int, ...]) -> tuple[int, ...]:
-    return (target[-1], target[-2], *target[:-2]) if len(target) > 1 else target
+def _torch_shape(target: tuple[int, ...], transposed: bool = False) -> tuple[int, ...]:
+    if len(target) < 2:
+        return target
+    return (*(target[-2:] if transposed else target[:-3:-1]), *target[:-2])
 
 
-def _to_ours(array: np.ndarray, target: tuple[int, ...]) -> np.ndarray | None:
+def _to_ours(array: np.ndarray, target: tuple[int, ...], transposed: bool) -> np.ndarray | None:
     """Returns the array in our layout; None if it does not fit or does not hold numbers."""
-    shape = _torch_shape(target)
+    shape = _torch_shape(target, transposed)
     if array.shape != shape:
         # A dense layer stored as a convolution over its whole input, or the reverse, holds the
         # same numbers in the same order; a per-channel array may carry axes of length one.
@@ -214,7 +225,8 @@ def _to_ours(array: np.ndarray, target: tuple[int, ...]) -> np.ndarray | None:
         array = array.reshape(shape)
     if array.dtype.kind in "OSUMmc":
         return None
-    array = np.moveaxis(array, (0, 1), (-1, -2)) if len(shape) > 1 else array
+    if len(shape) > 1:
+        array = np.moveaxis(array, (0, 1), (-2, -1) if transposed else (-1, -2))
     with np.errstate(over="ignore"):  # infinity tells
         return np.array(array, np.float32, order="C")  # always a copy: the caller's may change
 

@@ -144,3 +144,10 @@ def test_random_variables_keep_the_signal():
     variables = bench.random_variables(model, (32, 32, 3))
     logits = jnp.asarray(model.apply(variables, images, train=False))
     assert 1e-3 < float(jnp.abs(logits).mean()) < 1e3
+
+
+def test_models_of_pixels_are_measured_on_labels_of_pixels():
+    images, labels = bench.random_batch(2, (8, 6, 1), 2, per_pixel=True)
+    assert images.shape == (2, 8, 6, 1)
+    assert labels.shape == (2, 8, 6)
+    assert set(labels.flat) == {0, 1}

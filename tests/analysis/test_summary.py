@@ -79,6 +79,7 @@ def test_published_figures(name):
         ("squeezenet1_0", (64, 64, 3), 0.03),
         ("resnext50_32x4d", (64, 64, 3), 0.05),
         ("mobilenet_v2", (64, 64, 3), 0.15),
+        ("unet", (64, 64, 1), 0.01),
     ],
 )
 def test_macs_agree_with_xla(name, shape, tolerance):

@@ -308,6 +308,7 @@ def test_layer_decay_slows_the_layers_before_the_last():
         ("resnet20", ["conv1"], "fc", {"fc/kernel", "fc/bias"}),
         ("squeezenet1_1", ["features_0"], "classifier_1", None),
         ("convnext_tiny", ["features_0_0", "features_0_1"], "classifier_2", None),
+        ("unet", ["stage1", "stage2"], "head", None),
     ],
 )
 def test_the_layout_of_a_network(name, first, last, head):

@@ -36,6 +36,7 @@ def test_the_activation_is_a_name(name, activation):
             {"widths": (8, 0)},
             "widths=(8, 0): each part of it=0 must be in [1, 1,048,576]",
         ),
+        ("unet", {"widths": ()}, "widths=() must be positive, one for each level"),
         ("convnet", {"widths": (8, "x")}, "each part of it='x' must be a whole number"),
         ("convnet", {"widths": (8, True)}, "each part of it=True must be a whole number"),
         ("convnet", {"convs_per_stage": 0}, "convs_per_stage=0 must be in [1, 1,048,576]"),
