@@ -28,6 +28,7 @@ from jaxcnn.learning import files
 from jaxcnn.learning.state import state_from
 from jaxcnn.learning.step import make_train_step, planned_bytes
 from jaxcnn.memory import available
+from jaxcnn.tasks import Classification, Segmentation
 
 T = TypeVar("T")
 Work = Literal["infer", "train"]
@@ -190,10 +191,12 @@ def compile_step(
         compiled = infer.lower(variables, pixels).compile()
         return CompiledStep(compiled, variables, pixels, work, time.perf_counter() - start)
     tx = optax.sgd(1e-4, momentum=0.9)
-    state = state_from(variables, tx, jnp.int32(0))
+    task = Segmentation() if labels.ndim > 1 else Classification()
+    state = state_from(variables, tx, jnp.int32(0), task=task)
     batch = {"image": pixels, "label": jnp.asarray(labels, jnp.int32)}
     start = time.perf_counter()
-    compiled = jax.jit(make_train_step(model, tx), donate_argnums=0).lower(state, batch).compile()
+    step = make_train_step(model, tx, task=task)
+    compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
     return CompiledStep(compiled, state, batch, work, time.perf_counter() - start)
 
 

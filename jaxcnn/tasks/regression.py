@@ -51,7 +51,7 @@ class Regression(BaseTask):
         z = self._normalised(batch.get("target", batch["label"]))
         guess = outputs.astype(jnp.float32)
         if self.criterion == "huber":
-            return optax.huber_loss(guess, z, self.delta).mean(axis=-1)
+            return optax.huber_loss(guess, z, delta=self.delta).mean(axis=-1)
         return optax.l2_loss(guess, z).mean(axis=-1)
 
     def check_labels(self, labels: np.ndarray, names: Sequence[str], what: str) -> None:
