@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxcnn.config import Model as Model
     from jaxcnn.config import Optim as Optim
     from jaxcnn.config import Schedule as Schedule
+    from jaxcnn.config import Task as Task
     from jaxcnn.config import Train as Train
     from jaxcnn.data.own import from_arrays as from_arrays
     from jaxcnn.data.own import from_source as from_source
@@ -26,13 +27,27 @@ if TYPE_CHECKING:
     from jaxcnn.errors import InputError as InputError
     from jaxcnn.models import create_model as create_model
     from jaxcnn.models import list_models as list_models
+    from jaxcnn.tasks import BaseTask as BaseTask
+    from jaxcnn.tasks import Metric as Metric
 
-_CONFIG = ("Augment", "Comparison", "Data", "Experiment", "Model", "Optim", "Schedule", "Train")
+_CONFIG = (
+    "Augment",
+    "Comparison",
+    "Data",
+    "Experiment",
+    "Model",
+    "Optim",
+    "Schedule",
+    "Task",
+    "Train",
+)
 _FOUND_IN = {
     **dict.fromkeys(_CONFIG, "jaxcnn.config"),
     **dict.fromkeys(("Run", "open", "train"), "jaxcnn.api"),
+    "BaseTask": "jaxcnn.tasks",
     "Dataset": "jaxcnn.data.sources",
     "InputError": "jaxcnn.errors",
+    "Metric": "jaxcnn.tasks",
     "create_model": "jaxcnn.models",
     "from_arrays": "jaxcnn.data.own",
     "from_source": "jaxcnn.data.own",

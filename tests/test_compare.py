@@ -149,7 +149,7 @@ def test_the_page_holds_the_numbers_of_the_runs_and_asks_for_nothing(compared):
         assert run["records"] == folder.read_metrics(Path(run["path"]))
     assert data["comparison"] == json.loads((workdir / "comparison.json").read_text())
     for result in data["comparison"]["results"]:
-        assert f"{100 * result['accuracy']['mean']:.2f} %" in page
+        assert f"{100 * result['reached']['mean']:.2f} %" in page
     assert not re.search(r"""(src|href)=["'](?!data:)|url\(|@import|https?://""", page)
     assert page.count("<figure><img") >= 2  # worst mistakes
     assert "model.options.widths" in page

@@ -299,7 +299,9 @@ def test_every_choice_is_accepted_and_a_foreign_one_is_told_them_all(kind, field
 
 def test_no_choice_is_missing_above():
     literal = {key for key, text in SOURCE.items() if "Literal" in text or text == "SeedsMode"}
-    assert literal - {("Optim", "name")} == {(kind.__name__, field) for kind, field, _ in CHOICES}
+    assert literal - {("Optim", "name"), ("Task", "name")} == {
+        (kind.__name__, field) for kind, field, _ in CHOICES
+    }
 
 
 @pytest.mark.parametrize("foreign", ["", "Adam", "SGD", None])
@@ -495,7 +497,7 @@ def test_nested_values_become_flat():
     names = config.flat(config.to_dict(experiment))
     own = {written(kind, field) for kind, field in FIELDS if kind is not Distributed}
     sections = {name for name in vars(experiment) if name != "name"}
-    assert names.keys() == own - sections - {"model.options", "optim.options"} | {
+    assert names.keys() == own - sections - {"model.options", "optim.options", "task.options"} | {
         "model.options.hidden"
     }
     assert names["model.options.hidden"] == (8,)

@@ -58,6 +58,8 @@ class Metric(Struct, frozen=True):
         >>> Metric("top1", "top-1", low=0, high=1).shown(0.5), Metric("mae", "MAE").shown(2.0)
         ('50.00%', '2')
         """
+        if self.name == "loss":
+            return f"{value:.4f}"
         return f"{value:.2%}" if self.is_share else f"{value:.5g}"
 
     def score(self, value: float) -> float:
