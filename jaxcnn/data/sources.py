@@ -1,8 +1,9 @@
 """Reads the dataset that the config names: into memory where it fits, else when it is needed."""
 
+import functools
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,7 @@ import numpy as np
 from jaxcnn.config import Data
 from jaxcnn.data import image_folder, records
 from jaxcnn.data.faults import Faults
-from jaxcnn.data.held_out import hold_out, require_named
+from jaxcnn.data.held_out import hold_out, require_named, strata
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 from jaxcnn.memory import require_memory
@@ -31,7 +32,7 @@ class Split:
     Attributes:
         images: ``(n, h, w, c)`` uint8; where the dataset is rendered, what
             :attr:`Dataset.render` takes instead.
-        labels: ``(n,)`` int32.
+        labels: ``(n,)`` int32 of classes, or in another form of :mod:`~jaxcnn.data.labels`.
         files: the digest of the files that the images were read from, if there are any.
     """
 
@@ -80,14 +81,15 @@ HeldOut = Literal["test", "validation"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification dataset.
+    """Images with labels.
 
     Attributes:
         train: the split that is learned from.
         test: the split that is held out to the end.
-        classes: the names of the classes, in the order of the labels.
-        render: draws the images, inside the compiled step, from what the splits hold in their
-            place; None where the splits hold images.
+        classes: the names of the classes, in the order of the labels, or of the numbers that a
+            label holds.
+        render: draws the images, and perhaps label maps, inside the compiled step, from what the
+            splits hold in their place; None where the splits hold images.
         streamed: whether the splits are read batch by batch; else all are a :class:`Split`.
         validation: the split that is held out to choose by; None where there is none.
         note: says how the examples were split, where the data do not say so themselves.
@@ -115,9 +117,9 @@ class Dataset:
         h, w, c = self.train.image_shape
         return h, w, c
 
-    def rendered(self, images: "jax.Array") -> "jax.Array":
-        """Returns images ``(n, h, w, c)`` in uint8 from a batch of what a split holds."""
-        return images if self.render is None else self.render(images)
+    def rendered(self, batch: "Mapping[str, jax.Array]") -> "dict[str, jax.Array]":
+        """Returns a batch with images ``(n, h, w, c)`` from a batch of what a split holds."""
+        return dict(batch) if self.render is None else self.render(batch)
 
     def test_form(self, data: Data) -> str:
         """Names the form of the test images: digests can be compared only where it is the same."""
@@ -162,8 +164,8 @@ def load(config: Data) -> Dataset:
     dataset = _to_stream(dataset, config) if streamed else _in_memory(dataset, config)
     if isinstance(config.validation, int | float):
         whole, names = dataset.train, dataset.classes
-        labels, seed = whole.read_labels(), config.seed
-        kept, held = hold_out(labels, config.validation, seed, "data.validation", names)
+        share, seed = config.validation, config.seed
+        kept, held = hold_out(strata(whole), share, seed, "data.validation", names)
         dataset = replace(dataset, train=whole.take(kept), validation=whole.take(held))
     if config.batch_size > len(dataset.train):
         left = "" if config.validation is None else ", without those held out for validation"
@@ -302,18 +304,18 @@ def _read_all(source: Source, faults: Faults) -> tuple[Split, np.ndarray]:
     n = len(source)
     if isinstance(source, Split):
         return source, np.ones(n, bool)
-    images = np.empty((n, *source.image_shape), np.uint8)
-    labels, ok = np.empty(n, np.int32), np.empty(n, bool)
+    images, ok = np.empty((n, *source.image_shape), np.uint8), np.empty(n, bool)
 
-    def read(start: int) -> None:
+    def read(start: int) -> np.ndarray:
         at = np.arange(start, min(start + BLOCK, n))
         got = source.read(at)
-        images[at], labels[at], ok[at] = got["image"], got["label"], got["ok"]
+        images[at], ok[at] = got["image"], got["ok"]
         faults.note(source, at[~got["ok"]])
+        return got["label"]
 
     with ThreadPoolExecutor() as pool:  # the decoders let other threads run
-        for _ in pool.map(read, range(0, n, BLOCK)):
-            pass
+        found = list(pool.map(read, range(0, n, BLOCK)))
+    labels = np.concatenate(found) if found else np.empty(0, np.int32)
     return Split(images, labels) if ok.all() else Split(images[ok], labels[ok]), ok
 
 
@@ -337,16 +339,20 @@ def _digits(_: Data) -> Dataset:
     )
 
 
-def _shapes(config: Data) -> Dataset:
-    """Makes figures to learn, which are drawn in the compiled step from two numbers each."""
+def _shapes(config: Data, *, masks: bool = False) -> Dataset:
+    """Makes figures to learn, which are drawn in the compiled step from two numbers each.
+
+    With ``masks``, the labels that are drawn are maps, in which 0 is the background.
+    """
     from jaxcnn.data import shapes
 
     _check_examples(config, 20)  # two numbers, a label, and what comes between
     keys = [
         shapes.examples(split, n) for split, n in zip(shapes.SPLITS, config.examples, strict=True)
     ]
-    train, test = (Split(k, shapes.labels(k)) for k in keys)
-    return Dataset(train, test, shapes.CLASSES, shapes.Render(_side(config), config.seed))
+    classes = ("background", *shapes.CLASSES) if masks else shapes.CLASSES
+    train, test = (Split(k, shapes.labels(k) + np.int32(masks)) for k in keys)
+    return Dataset(train, test, classes, shapes.Render(_side(config), config.seed, masks))
 
 
 def _check_examples(config: Data, size: int) -> None:
@@ -396,6 +402,7 @@ def _side(config: Data) -> int:
 BUILT_IN: dict[str, Callable[[Data], Dataset]] = {
     "digits": _digits,
     "shapes": _shapes,
+    "shapes_masks": functools.partial(_shapes, masks=True),
     "synthetic": _synthetic,
     "folder": _folder,
 }

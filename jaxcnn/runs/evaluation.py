@@ -52,9 +52,12 @@ def compile_evaluate(
     devices = devices or mesh.one_device()
     fitted, data = prepare or network.prepare, network.experiment.data
     gather = mesh.make_gather(devices, state)
-    for_one = step.make_evaluate(
-        step.make_eval_step(network.model), lambda images: fitted(dataset.rendered(images))
-    )
+
+    def prepared(batch: step.Batch) -> step.Batch:
+        batch = dataset.rendered(batch)
+        return {**batch, "image": fitted(batch["image"])}
+
+    for_one = step.make_evaluate(step.make_eval_step(network.model), prepared)
 
     def evaluate(state: TrainState, batches: step.Batch) -> metrics.Sums:
         return for_one(gather(state), batches)
@@ -214,13 +217,13 @@ def _predict(trained: Trained, dataset: sources.Dataset) -> dict[str, np.ndarray
 
 @functools.lru_cache(maxsize=8)  # seeds of one arm share the program
 def _predictor(
-    model: nn.Module, data: Data, render: Callable[[jax.Array], jax.Array] | None
+    model: nn.Module, data: Data, render: Callable[..., dict[str, jax.Array]] | None
 ) -> Callable[..., dict[str, jax.Array]]:
     prepare = augment.make_prepare(data)
 
     def one(variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        images = batch["image"] if render is None else render(batch["image"])
-        logits: Any = model.apply(variables, prepare(images), train=False)
+        batch = batch if render is None else render(batch)
+        logits: Any = model.apply(variables, prepare(batch["image"]), train=False)
         p = jax.nn.softmax(logits.astype(jnp.float32))
         own = jnp.take_along_axis(p, batch["label"][:, None], axis=1)[:, 0]
         predicted = p.argmax(axis=-1).astype(jnp.int32)

@@ -241,8 +241,9 @@ def _batch(
     """Makes the batch of a step, prepared for the network."""
     batch = shuffle.batch(given["train"], order, step)
     key = jax.random.fold_in(stream(seed, "augment"), step)
-    prepare = augment.make_training_batch(experiment.data, experiment.augment, len(dataset.classes))
-    batch = prepare({**batch, "image": dataset.rendered(batch["image"])}, key)
+    soft = functools.partial(jax.nn.one_hot, num_classes=len(dataset.classes))
+    prepare = augment.make_training_batch(experiment.data, experiment.augment, soft)
+    batch = prepare(dataset.rendered(batch), key)
     if teacher is not None:
         images = _renormalised(batch["image"], experiment.data, teacher.experiment.data)
         logits: Any = teacher.model.apply(given["teacher"], images, train=False)
