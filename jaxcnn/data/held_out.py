@@ -16,8 +16,8 @@ def strata(source: Source) -> np.ndarray:
 
     Where an example's label is not a class, all examples are of one stratum.
     """
-    first = source.read(np.arange(min(len(source), 1)))["label"]
-    if first.ndim == 1 and np.issubdtype(first.dtype, np.integer):
+    form = source.label_form
+    if form.ndim == 0 and np.issubdtype(form.dtype, np.integer):
         return source.read_labels()
     return np.zeros(len(source), np.int32)
 

@@ -127,7 +127,7 @@ class Items:
         config: how images are brought to one size.
         index: the places of the examples in the source.
         shape: the shape of the images.
-        form: zeros in the shape and type of every label.
+        label_form: zeros in the shape and type of every label.
         classes: the number of classes, where that is known.
     """
 
@@ -135,7 +135,7 @@ class Items:
     config: Data
     index: np.ndarray
     shape: tuple[int, int, int]
-    form: np.ndarray
+    label_form: np.ndarray
     classes: int | None = None
 
     def __len__(self) -> int:
@@ -154,7 +154,7 @@ class Items:
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads examples: ``image``, ``label`` and ``ok``, False where one cannot be read."""
         images = np.zeros((len(index), *self.shape), np.uint8)
-        labels = np.zeros((len(index), *self.form.shape), self.form.dtype)
+        labels = np.zeros((len(index), *self.label_form.shape), self.label_form.dtype)
         ok = np.ones(len(index), bool)
         for row, place in enumerate(self.index[index].tolist()):
             try:
@@ -199,10 +199,13 @@ class Items:
             pixels = fit_array(pixels, self.shape, fit)
             if label.ndim == 2:
                 label = fit_map(label, self.shape[:2], fit)
-        if label.shape != self.form.shape or label.dtype not in (np.int32, self.form.dtype):
-            has, wanted = (f"{a.dtype} of shape {a.shape}" for a in (label, self.form))
+        if label.shape != self.label_form.shape or label.dtype not in (
+            np.int32,
+            self.label_form.dtype,
+        ):
+            has, wanted = (f"{a.dtype} of shape {a.shape}" for a in (label, self.label_form))
             raise InputError(f"its label is {has}, must be {wanted} as that of the first example")
-        label = label.astype(self.form.dtype)
+        label = label.astype(self.label_form.dtype)
         most = largest(label[None])
         if self.classes is not None and most >= self.classes:
             raise InputError(f"its label is {most}, must be below {self.classes}, the classes")
@@ -227,7 +230,7 @@ def from_source(
             differ and the config does not say to which one they are brought.
     """
     splits = items({"train": train, "test": test}, config)
-    form, most = splits["train"].form[None], -1
+    form, most = splits["train"].label_form[None], -1
     if classes is None and are_classes(form):
         most = max(split.largest_class() for split in splits.values())
     names = names_of(classes, form, most)

@@ -16,6 +16,10 @@ class Source(Protocol):
     def image_shape(self) -> tuple[int, ...]:
         """The height, width and channels of every image."""
 
+    @property
+    def label_form(self) -> np.ndarray:
+        """Zeros in the shape and type of every label."""
+
     def take(self, index: np.ndarray) -> "Source":
         """Returns the split of some examples only, by their places ``(k,)`` in this one."""
 

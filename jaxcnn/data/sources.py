@@ -49,6 +49,11 @@ class Split:
         """The height, width and channels of an image."""
         return self.images.shape[1:]
 
+    @property
+    def label_form(self) -> np.ndarray:
+        """Zeros in the shape and type of every label."""
+        return np.zeros(self.labels.shape[1:], self.labels.dtype)
+
     def take(self, index: np.ndarray) -> "Split":
         """Returns the split of some examples only, by their places."""
         return replace(self, images=self.images[index], labels=self.labels[index])
@@ -159,7 +164,7 @@ def load(config: Data) -> Dataset:
         require_named(config.validation, (), config)
     streamed = config.streaming
     if streamed is None:
-        size = _number(dataset) * math.prod(dataset.image_shape)
+        size = _number(dataset) * _stored_bytes(dataset)
         streamed = dataset.render is None and size > STREAMED_BYTES
     dataset = _to_stream(dataset, config) if streamed else _in_memory(dataset, config)
     if isinstance(config.validation, int | float):
@@ -222,11 +227,13 @@ def _check_batch(dataset: Dataset, config: Data) -> None:
     """
     height, width, channels = dataset.image_shape
     pixels = max(height * width, (config.image_size or 0) ** 2)
+    label = dataset.train.label_form
+    of_label = label.itemsize * (pixels if label.ndim == 2 else label.size)
     for name, most in (("batch_size", len(dataset.train)), ("eval_batch_size", len(dataset.test))):
         number = min(getattr(config, name), most)
         require_memory(
             f"data.{name}={getattr(config, name)}: {number:,} images of {pixels:,} pixels",
-            number * pixels * channels,
+            number * (pixels * channels + of_label),
         )
 
 
@@ -270,7 +277,7 @@ def _in_memory(dataset: Dataset, config: Data) -> Dataset:
         require_memory(
             f"data.streaming={config.streaming}: to hold {number:,} images of "
             f"{height}x{width}x{channels}",
-            copies * number * height * width * channels,
+            copies * number * _stored_bytes(dataset),
             "data.streaming=True holds a few batches",
         )
     faults = Faults(config.max_bad_images)
@@ -285,6 +292,11 @@ def _in_memory(dataset: Dataset, config: Data) -> Dataset:
         counted = counted.take(ok)
     test = replace(test, files=counted.files_sha256())
     return replace(dataset, train=train, test=test, validation=validation)
+
+
+def _stored_bytes(dataset: Dataset) -> int:
+    """Returns the bytes of an example: those of an image in one byte a channel, and of a label."""
+    return math.prod(dataset.image_shape) + dataset.train.label_form.nbytes
 
 
 def _number(dataset: Dataset) -> int:
@@ -304,18 +316,18 @@ def _read_all(source: Source, faults: Faults) -> tuple[Split, np.ndarray]:
     n = len(source)
     if isinstance(source, Split):
         return source, np.ones(n, bool)
-    images, ok = np.empty((n, *source.image_shape), np.uint8), np.empty(n, bool)
+    images, form = np.empty((n, *source.image_shape), np.uint8), source.label_form
+    labels, ok = np.empty((n, *form.shape), form.dtype), np.empty(n, bool)
 
-    def read(start: int) -> np.ndarray:
+    def read(start: int) -> None:
         at = np.arange(start, min(start + BLOCK, n))
         got = source.read(at)
-        images[at], ok[at] = got["image"], got["ok"]
+        images[at], labels[at], ok[at] = got["image"], got["label"], got["ok"]
         faults.note(source, at[~got["ok"]])
-        return got["label"]
 
     with ThreadPoolExecutor() as pool:  # the decoders let other threads run
-        found = list(pool.map(read, range(0, n, BLOCK)))
-    labels = np.concatenate(found) if found else np.empty(0, np.int32)
+        for _ in pool.map(read, range(0, n, BLOCK)):
+            pass
     return Split(images, labels) if ok.all() else Split(images[ok], labels[ok]), ok
 
 

@@ -9,6 +9,7 @@ import pytest
 from jaxcnn import api
 from jaxcnn.config import Data
 from jaxcnn.data import held_out, labels, own, shapes, sources
+from jaxcnn.data.feed import open_stream
 from jaxcnn.errors import InputError
 
 N, H, W = 8, 6, 4
@@ -225,17 +226,31 @@ def test_a_share_is_held_out_of_labels_of_every_form(form, tmp_path):
         sources.load(Data("npz:a.npz", dir=str(tmp_path), batch_size=1, test_share=0.01))
 
 
+class Unread(sources.Split):
+    def read_labels(self):
+        raise AssertionError
+
+
 def test_labels_that_are_no_classes_are_not_read_to_hold_some_out():
-    split = own.items({"train": list(zip(PIXELS, MAPS, strict=True))}, Data())["train"]
-    read = []
+    assert held_out.strata(Unread(PIXELS, MAPS)).tolist() == [0] * N
+    with pytest.raises(AssertionError):
+        held_out.strata(Unread(PIXELS, CLASSES))
 
-    class Counted(type(split)):
-        def read(self, index):
-            read.extend(index)
-            return super().read(index)
 
-    held_out.strata(Counted(**vars(split)))
-    assert read == [0]
+def test_label_maps_are_streamed_and_count_for_the_memory(monkeypatch):
+    items = list(zip(PIXELS, MAPS, strict=True))
+
+    def load(data):
+        return own.from_source(items, items[:4], data)
+
+    monkeypatch.setattr(sources, "STREAMED_BYTES", 12 * PIXELS[0].size + 1)
+    dataset = sources.load(Data(load, batch_size=4, workers=0))
+    assert dataset.streamed
+    stream = open_stream(dataset, Data(load, batch_size=4, eval_batch_size=3, workers=0), seed=0)
+    for batch in [*stream.batches(0, 4), *stream.eval_batches()]:
+        known = {PIXELS[i].tobytes(): MAPS[i] for i in range(N)}
+        for image, label in zip(batch["image"], batch["label"], strict=True):
+            np.testing.assert_array_equal(label, known[image.tobytes()])
 
 
 @pytest.mark.parametrize("fit", ["resize", "crop"])
