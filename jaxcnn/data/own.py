@@ -199,13 +199,11 @@ class Items:
             pixels = fit_array(pixels, self.shape, fit)
             if label.ndim == 2:
                 label = fit_map(label, self.shape[:2], fit)
-        if label.shape != self.label_form.shape or label.dtype not in (
-            np.int32,
-            self.label_form.dtype,
-        ):
-            has, wanted = (f"{a.dtype} of shape {a.shape}" for a in (label, self.label_form))
+        form = self.label_form
+        if label.shape != form.shape or label.dtype not in (np.int32, form.dtype):
+            has, wanted = (f"{a.dtype} of shape {a.shape}" for a in (label, form))
             raise InputError(f"its label is {has}, must be {wanted} as that of the first example")
-        label = label.astype(self.label_form.dtype)
+        label = label.astype(form.dtype)
         most = largest(label[None])
         if self.classes is not None and most >= self.classes:
             raise InputError(f"its label is {most}, must be below {self.classes}, the classes")

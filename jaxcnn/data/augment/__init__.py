@@ -18,7 +18,7 @@ from jaxtyping import Float32, UInt8
 from jaxcnn.config import Augment, Data
 from jaxcnn.config.checked import require
 from jaxcnn.data.augment import own
-from jaxcnn.data.augment.annotations import Array, Images, Key
+from jaxcnn.data.augment.annotations import Array, Batch, Images, Key
 from jaxcnn.data.augment.colour import color_jitter
 from jaxcnn.data.augment.erase import cutout, random_erasing
 from jaxcnn.data.augment.geometry import (
@@ -28,13 +28,11 @@ from jaxcnn.data.augment.geometry import (
     random_resized_crop,
     rotate_and_zoom,
 )
-from jaxcnn.data.augment.maps import is_map, move_together
+from jaxcnn.data.augment.maps import is_map, moved
 from jaxcnn.data.augment.mix import mix
 from jaxcnn.data.augment.policies import rand_augment, trivial_augment
 from jaxcnn.data.images import CROP_RATIO, scaled_size
 from jaxcnn.errors import InputError, as_input_error
-
-Batch = dict[str, jax.Array]
 
 
 def make_prepare(data: Data) -> Callable[..., jax.Array]:
@@ -125,14 +123,6 @@ def make_training_batch(
         return batch
 
     return prepared
-
-
-def moved(batch: Batch, x: Images, move: Callable[[Images], Images]) -> Batch:
-    """Returns a batch whose images were moved, along with their labels where these are maps."""
-    if not is_map(batch):
-        return {**batch, "image": move(x)}
-    x, maps = move_together(move, x, batch["label"])
-    return {**batch, "image": x, "label": maps}
 
 
 def require_followed(augment: Augment) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from jaxcnn.config.brought import Brought, require_given
-from jaxcnn.data.augment.annotations import Key
+from jaxcnn.data.augment.annotations import Batch, Key
 from jaxcnn.errors import InputError, as_one_line
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,14 +21,14 @@ def on_batches(function: F) -> F:
     ``n`` labels, instead of once for each image.
 
     >>> @on_batches
-    ... def reversed(key, images, labels):
+    ... def backwards(key, images, labels):
     ...     return images[::-1], labels[::-1]
     """
     function.on_batches = True  # type: ignore[attr-defined]
     return function
 
 
-def apply(function: Brought | str, batch: dict[str, jax.Array], key: Key) -> dict[str, jax.Array]:
+def apply(function: Brought | str, batch: Batch, key: Key) -> Batch:
     """Applies a function that was brought to the images and labels of a batch.
 
     Raises:
@@ -40,15 +41,12 @@ def apply(function: Brought | str, batch: dict[str, jax.Array], key: Key) -> dic
     what, whole = f"augment.own={function.name!r}", _is_on_batches(function.target)
     with as_one_line(what):
         if whole:
-            image, label = function.target(key, images, labels)
+            image, label = map(jnp.asarray, function.target(key, images, labels))
         else:
             keys = jax.random.split(key, len(images))
             image, label = jax.vmap(function.target)(keys, images, labels)
     for name, was, now in (("image", images, image), ("label", labels, label)):
-        form, wanted = (
-            (jax.numpy.shape(a)[0 if whole else 1 :], str(jax.numpy.result_type(a)))
-            for a in (now, was)
-        )
+        form, wanted = ((a.shape[0 if whole else 1 :], str(a.dtype)) for a in (now, was))
         if form != wanted:
             raise InputError(
                 f"{what}: must return {name} of shape {wanted[0]} and type {wanted[1]}, returned "

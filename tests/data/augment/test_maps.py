@@ -221,6 +221,7 @@ def test_own_functions_are_applied_in_their_order():
         (lambda key, images, labels: (images, labels[:, 0]), r"label of shape \(8, 12, 12\)"),
         (lambda key, images, labels: (images, labels * 1.0), "label of .* type int32, .* float32"),
         (lambda key, images, labels: images, "augment.own=.*: ValueError"),
+        (lambda key, images, labels: (images, "x"), "augment.own=.*: TypeError"),
     ],
 )
 def test_an_own_function_on_batches_that_does_not_fit_is_said_in_one_line(function, said):
