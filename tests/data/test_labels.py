@@ -297,3 +297,11 @@ def test_shapes_with_masks_are_the_shapes_with_what_they_cover():
         Data("shapes_masks", image_size=24, examples=(40, 20), validation=10, batch_size=8)
     )
     assert np.bincount(held.validation.labels, minlength=11).tolist() == [0] + [1] * 10
+
+
+def test_a_batch_of_label_maps_must_fit_into_memory(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sources, "require_memory", lambda what, size, *_: asked.append(size))
+    arrays = own.from_arrays((PIXELS, MAPS), (PIXELS, MAPS))
+    sources.load(Data(lambda: arrays, batch_size=2, eval_batch_size=4, image_size=10))
+    assert asked == [2 * 100 * (3 + 4), 4 * 100 * (3 + 4)]
