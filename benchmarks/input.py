@@ -34,7 +34,7 @@ from jaxcnn.learning.state import init_state, stream
 
 def write_pictures(root: Path, side: int, number: int, suffix: str) -> None:
     """Writes a training set of ``number`` files, and a test set of one file."""
-    render = jax.jit(shapes.Render(side))
+    render = jax.jit(lambda of: shapes.draw(of, side)["image"])
     for split, n in (("train", number), ("test", 1)):
         of = shapes.examples(split, n)
         for name in shapes.CLASSES:

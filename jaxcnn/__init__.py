@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxcnn.config import Schedule as Schedule
     from jaxcnn.config import Task as Task
     from jaxcnn.config import Train as Train
+    from jaxcnn.data.augment.own import on_batches as on_batches
     from jaxcnn.data.own import from_arrays as from_arrays
     from jaxcnn.data.own import from_source as from_source
     from jaxcnn.data.sources import Dataset as Dataset
@@ -52,6 +53,7 @@ _FOUND_IN = {
     "from_arrays": "jaxcnn.data.own",
     "from_source": "jaxcnn.data.own",
     "list_models": "jaxcnn.models",
+    "on_batches": "jaxcnn.data.augment.own",
 }
 __all__ = sorted(_FOUND_IN)
 

@@ -19,8 +19,9 @@ from jaxcnn.config import Data, Experiment, Model, Optim, Task, Views
 from jaxcnn.config.brought import bring, know
 from jaxcnn.config.checked import shown
 from jaxcnn.data import own
-from jaxcnn.data.held_out import hold_out
+from jaxcnn.data.held_out import hold_out, strata
 from jaxcnn.data.images import as_stored
+from jaxcnn.data.labels import largest, names_of
 from jaxcnn.data.sources import Dataset, HeldOut
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, records, run_folder
@@ -305,8 +306,8 @@ def _dataset(
         return own.from_arrays(data, test, classes)
     images, labels = data
     whole = own.split(images, labels, "train")
-    names = own.names_of(classes, int(whole.labels.max()) + 1)
-    kept, held = hold_out(whole.labels, TEST_SHARE, seed, "test", names)
+    names = names_of(classes, whole.labels, largest(whole.labels))
+    kept, held = hold_out(strata(whole), TEST_SHARE, seed, "test", names)
     return Dataset(whole.take(kept), whole.take(held), names)
 
 

@@ -17,6 +17,7 @@ def write_page(
     data_dir: str | None = None,
 ) -> None:
     """Writes the page on some arms, with the predictions of their runs that are at hand."""
+    import jax
     import jax.numpy as jnp
     import numpy as np
 
@@ -39,7 +40,7 @@ def write_page(
 
     def images(those: Sequence[int]) -> "np.ndarray":
         assert dataset is not None
-        found = dataset.test.read(np.array(those))["image"]
-        return as_pixels(np.asarray(dataset.rendered(jnp.asarray(found))))
+        found = jax.tree.map(jnp.asarray, dataset.test.read(np.array(those)))
+        return as_pixels(np.asarray(dataset.rendered(found)["image"]))
 
     files.write_text(out, report.page(title, arms, held, images if dataset else None, problems))

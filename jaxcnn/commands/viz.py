@@ -132,6 +132,7 @@ def _looked_at(
     network: "Trained", files: Sequence[Path], data_dir: str | None
 ) -> "tuple[np.ndarray, list[str]]":
     """Returns the images, as they are stored, and what each is called: files or test images."""
+    import jax
     import jax.numpy as jnp
     import numpy as np
 
@@ -139,5 +140,5 @@ def _looked_at(
         return np.stack([network.read(file) for file in files]), [file.name for file in files]
     dataset = network.dataset(data_dir)
     examples = dataset.test.read(np.arange(min(SHOWN, len(dataset.test))))
-    pixels = np.asarray(dataset.rendered(jnp.asarray(examples["image"])))
+    pixels = np.asarray(dataset.rendered(jax.tree.map(jnp.asarray, examples))["image"])
     return pixels, [network.classes[label] for label in examples["label"]]

@@ -96,10 +96,11 @@ class Data(Checked, section="data"):
         Annotated[str, Accepts("'digits' or the name of a TFDS dataset", bool)]
         | Annotated[Handed, Accepts("a function that returns a dataset")]
     ) = "digits"
-    """The dataset: "digits" (built in), "shapes" (generated figures), "synthetic" (generated noise,
-    to measure speed), "folder" (your own image files), or a TFDS dataset that was prepared as
-    array_record; or npz:PATH (arrays x_train, y_train, x_test, y_test of NumPy), csv:PATH (a table
-    with the columns file, label and perhaps split) or hf:PATH (Hugging Face's datasets on disk).
+    """The dataset: "digits" (built in), "shapes" (generated figures), "shapes_masks" (the same with
+    label maps, in which 0 is the background), "synthetic" (generated noise, to measure speed),
+    "folder" (your own image files), or a TFDS dataset that was prepared as array_record; or
+    npz:PATH (arrays x_train, y_train, x_test, y_test of NumPy), csv:PATH (a table with the columns
+    file, label and perhaps split) or hf:PATH (Hugging Face's datasets on disk).
     In Python it may be a function of your own, which takes this section, or nothing,
     and returns a dataset, as jaxcnn.from_arrays and jaxcnn.from_source do."""
     dir: Folder | None = None
@@ -230,8 +231,8 @@ class Augment(Checked, section="augment"):
     ] = ()
     """Functions of your own, (key, image, label) -> (image, label), which are applied to each
     image (h, w, c) as the network sees it, in this order, after all changes above and before
-    mixup and CutMix. They are part of the compiled step; labels are whole numbers. Only Python can
-    set them."""
+    mixup and CutMix; one that jaxcnn.on_batches marks, to all images of a batch at once. They are
+    part of the compiled step. Only Python can set them."""
     mixup: NotNegative = 0.0
     """Alpha of mixup, such as 0.2: images are averaged with weights drawn from Beta(alpha, alpha)
     (Zhang et al. 2018)."""

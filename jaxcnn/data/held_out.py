@@ -6,8 +6,20 @@ import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.config.checked import require
+from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
+
+
+def strata(source: Source) -> np.ndarray:
+    """Returns the labels ``(n,)`` of a split by which :func:`hold_out` draws its shares.
+
+    Where an example's label is not a class, all examples are of one stratum.
+    """
+    form = source.label_form
+    if form.ndim == 0 and np.issubdtype(form.dtype, np.integer):
+        return source.read_labels()
+    return np.zeros(len(source), np.int32)
 
 
 def hold_out(
@@ -44,9 +56,10 @@ def hold_out(
     chosen[np.argsort(-rest, kind="stable")[: number - chosen.sum()]] += 1
     for name, of, out in zip(classes, counts, chosen, strict=True):
         if of and not 0 < out < of:
+            every, which = ("", "") if of == n else ("every class ", f" of class {printable(name)}")
             raise InputError(
-                f"{field}={amount}: must leave every class examples on both sides; of the {of:,} "
-                f"of class {printable(name)} it holds out {out:,}"
+                f"{field}={amount}: must leave {every}examples on both sides; of the {of:,}{which} "
+                f"it holds out {out:,}"
             )
     order = np.random.Generator(np.random.PCG64(seed)).permutation(n)
     order = order[np.argsort(labels[order], kind="stable")]  # class by class, at random within

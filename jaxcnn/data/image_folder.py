@@ -50,6 +50,11 @@ class Files:
         """Returns the number of files."""
         return len(self.labels)
 
+    @property
+    def label_form(self) -> np.ndarray:
+        """A zero in the type of the labels, which are classes."""
+        return np.zeros((), np.int32)
+
     def path(self, index: int) -> Path:
         """Returns the path of one of the files."""
         return self.root / os.fsdecode(bytes(self.names[index]))

@@ -121,6 +121,13 @@ def fit_array(image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit) ->
     return _array(fitted(picture, image_shape[:2], fit))
 
 
+def fit_map(labels: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
+    """Brings a label map ``(h, w)`` to another height and width, along with its image."""
+    from PIL import Image
+
+    return np.array(fitted(Image.fromarray(labels), size, fit, nearest=True))
+
+
 def as_stored(images: np.ndarray, image_shape: tuple[int, int, int], config: Data) -> np.ndarray:
     """Brings an array of images to the form in which a dataset's images are stored.
 
@@ -160,21 +167,26 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
     return (255 * (images - low) / np.where(span > 0, span, 1)).round().astype(np.uint8)
 
 
-def fitted(picture: "Picture", size: tuple[int, int], fit: Fit) -> "Picture":
-    """Brings a picture to a height and width, bilinearly; one of that size stays as it is.
+def fitted(
+    picture: "Picture", size: tuple[int, int], fit: Fit, *, nearest: bool = False
+) -> "Picture":
+    """Brings a picture to a height and width; one of that size stays as it is.
+
+    It interpolates bilinearly, or takes the nearest pixels.
 
     ``"crop"`` brings the shorter side to ``side / CROP_RATIO`` before it cuts the middle out, as is
     usual for ImageNet, ``"square"`` to ``side``.
     """
     from PIL import Image
 
+    sampling = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
     height, width = size
     if (picture.height, picture.width) == size:
         return picture
     if height * width > MAX_PIXELS:
         raise InputError(f"{width}x{height} pixels are asked for; at most {MAX_PIXELS:,} in all")
     if fit == "resize":
-        return picture.resize((width, height), Image.Resampling.BILINEAR)
+        return picture.resize((width, height), sampling)
     side = height
     short = side if fit == "square" else round(side / CROP_RATIO)
     columns, rows = scaled_size(picture.width, picture.height, short)
@@ -182,8 +194,8 @@ def fitted(picture: "Picture", size: tuple[int, int], fit: Fit) -> "Picture":
     if columns * rows > MAX_PIXELS:  # a long and narrow picture: only its middle is scaled
         across, down = picture.width / columns, picture.height / rows
         middle = (left * across, top * down, (left + side) * across, (top + side) * down)
-        return picture.resize((side, side), Image.Resampling.BILINEAR, box=middle)
-    picture = picture.resize((columns, rows), Image.Resampling.BILINEAR)
+        return picture.resize((side, side), sampling, box=middle)
+    picture = picture.resize((columns, rows), sampling)
     return picture.crop((left, top, left + side, top + side))
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.config import MOST_CLASSES, Data
+from jaxcnn.config import Data
 from jaxcnn.config.brought import Brought, require_given
-from jaxcnn.config.checked import shown
-from jaxcnn.data.images import fit_array, stored_fit
+from jaxcnn.data.images import fit_array, fit_map, stored_fit
+from jaxcnn.data.labels import alike, are_classes, largest, names_of, of_example, stored
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.errors import InputError, as_one_line
 
@@ -36,11 +36,11 @@ def load(config: Data) -> Dataset:
             f"returned a {type(found).__name__}"
         )
     for name, source in [("train", found.train), *found.held_out.items()]:
-        largest = int(source.labels.max(initial=0)) if isinstance(source, Split) else 0
-        if largest >= len(found.classes):
+        most = largest(source.labels) if isinstance(source, Split) else -1
+        if most >= len(found.classes):
             raise InputError(
                 f"{what}: {name} labels must be below {len(found.classes)}, the number of classes, "
-                f"hold {largest}"
+                f"hold {most}"
             )
     return found
 
@@ -51,28 +51,38 @@ def from_arrays(train: Arrays, test: Arrays, classes: Sequence[str] | None = Non
     Args:
         train: images and labels to learn from. Images are ``(n, h, w, c)`` or, of one channel,
             ``(n, h, w)``: uint8, which the network sees as ``(pixel / 255 - mean) / std``, or
-            floating-point numbers, which it sees as ``(pixel - mean) / std``. Labels are ``(n,)``
-            whole numbers from 0 on.
-        test: images of the same form, and labels, to test on.
-        classes: the names of the classes; by default the numbers 0, 1, ...
+            floating-point numbers, which it sees as ``(pixel - mean) / std``. Labels are classes
+            ``(n,)``, whole numbers from 0 on; maps of them ``(n, h, w)``, where -1 and 255 are
+            pixels to ignore; several numbers for each image ``(n, k)``; or one ``(n,)``.
+        test: images and labels of the same form, to test on.
+        classes: the names of the classes, or of the k numbers; by default 0, 1, ...
 
     Raises:
-        InputError: an array has another form or length, labels are not whole numbers in the range
-            of the classes, or images hold NaN or infinity.
+        InputError: an array has another form or length, labels are not in the range of the
+            classes, or there is NaN or infinity.
     """
-    splits = [split(*pair, name) for name, pair in (("train", train), ("test", test))]
-    first, second = splits
+    splits = {name: split(*pair, name) for name, pair in (("train", train), ("test", test))}
+    first, second = splits.values()
     if first.image_shape != second.image_shape or first.images.dtype != second.images.dtype:
-        forms = [f"{'x'.join(map(str, s.image_shape))} {s.images.dtype}" for s in splits]
+        forms = [f"{'x'.join(map(str, s.image_shape))} {s.images.dtype}" for s in splits.values()]
         raise InputError(f"test images: must be {forms[0]} as the training images, are {forms[1]}")
-    number = 1 + max(int(split.labels.max(initial=0)) for split in splits)
-    names = names_of(classes, number)
-    return Dataset(first, second, names)
+    found, names = together(splits, classes)
+    return Dataset(found["train"], found["test"], names)
+
+
+def together(
+    splits: Mapping[str, Split], classes: Sequence[str] | None, what: str = ""
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Returns splits whose labels have one form, and the names that these need."""
+    labels = alike({name: split.labels for name, split in splits.items()}, what)
+    one = next(iter(labels.values()))
+    names = names_of(classes, one, max(map(largest, labels.values())))
+    return {name: replace(split, labels=labels[name]) for name, split in splits.items()}, names
 
 
 def split(images: Any, labels: Any, name: str) -> Split:
     """Returns a split of the arrays that a user gives, checked."""
-    pixels, numbers = np.asarray(images), np.asarray(labels)
+    pixels = np.asarray(images)
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or 0 in pixels.shape:
@@ -93,39 +103,7 @@ def split(images: Any, labels: Any, name: str) -> Split:
             f"{name} images: must be whole numbers from 0 to 255 or floating-point numbers, are "
             f"{pixels.dtype}" + (" beyond that" if np.issubdtype(pixels.dtype, np.integer) else "")
         )
-    if numbers.shape != pixels.shape[:1]:
-        raise InputError(
-            f"{name} labels: must be of shape ({len(pixels)},), one for each image, are of shape "
-            f"{numbers.shape}"
-        )
-    whole = np.issubdtype(numbers.dtype, np.integer) or numbers.dtype == bool
-    if not whole and np.issubdtype(numbers.dtype, np.floating):
-        with np.errstate(invalid="ignore"):
-            whole = bool((numbers == np.round(numbers)).all())
-    if not whole or numbers.min() < 0 or numbers.max() >= MOST_CLASSES:
-        bad = numbers[~_is_label(numbers)] if whole else numbers
-        example = shown(bad.ravel()[0].item()) if bad.size else "none"
-        raise InputError(
-            f"{name} labels: must be whole numbers in [0, {MOST_CLASSES:,}), hold {example}"
-        )
-    return Split(np.ascontiguousarray(pixels), numbers.astype(np.int32))
-
-
-def _is_label(numbers: np.ndarray) -> np.ndarray:
-    found: np.ndarray = (numbers >= 0) & (numbers < MOST_CLASSES)
-    return found
-
-
-def names_of(classes: Sequence[str] | None, number: int) -> tuple[str, ...]:
-    """Returns the names of at least so many classes."""
-    if classes is None:
-        return tuple(map(str, range(max(number, 2))))
-    names = tuple(map(str, classes))
-    if len(names) < number:
-        raise InputError(
-            f"classes={shown(names)}: must name {number} classes, for labels up to {number - 1}"
-        )
-    return names
+    return Split(np.ascontiguousarray(pixels), stored(labels, pixels, name))
 
 
 def name_of_arrays(dataset: Dataset) -> str:
@@ -149,6 +127,7 @@ class Items:
         config: how images are brought to one size.
         index: the places of the examples in the source.
         shape: the shape of the images.
+        label_form: zeros in the shape and type of every label.
         classes: the number of classes, where that is known.
     """
 
@@ -156,6 +135,7 @@ class Items:
     config: Data
     index: np.ndarray
     shape: tuple[int, int, int]
+    label_form: np.ndarray
     classes: int | None = None
 
     def __len__(self) -> int:
@@ -174,7 +154,8 @@ class Items:
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads examples: ``image``, ``label`` and ``ok``, False where one cannot be read."""
         images = np.zeros((len(index), *self.shape), np.uint8)
-        labels, ok = np.zeros(len(index), np.int32), np.ones(len(index), bool)
+        labels = np.zeros((len(index), *self.label_form.shape), self.label_form.dtype)
+        ok = np.ones(len(index), bool)
         for row, place in enumerate(self.index[index].tolist()):
             try:
                 images[row], labels[row] = self._example(place)
@@ -185,6 +166,11 @@ class Items:
     def read_labels(self) -> np.ndarray:
         """Reads the labels of all examples, with their images."""
         return self.read(np.arange(len(self)))["label"]
+
+    def largest_class(self) -> int:
+        """Returns the largest class of all examples, of which it holds a few at a time."""
+        blocks = (np.arange(at, min(at + 64, len(self))) for at in range(0, len(self), 64))
+        return max(largest(self.read(block)["label"]) for block in blocks)
 
     def fault(self, index: int) -> str:
         """Says in one line why an example cannot be read, and names it."""
@@ -203,15 +189,24 @@ class Items:
         """Returns None: a source has no files that are known here."""
         return None
 
-    def _example(self, place: int) -> tuple[np.ndarray, int]:
+    def _example(self, place: int) -> tuple[np.ndarray, np.ndarray]:
         pixels, label = _pair(self.items, place)
-        if self.classes is not None and label >= self.classes:
-            raise InputError(f"its label is {label}, must be below {self.classes}, the classes")
         if pixels.shape != self.shape:
             if self.config.image_size is None:
                 size = "x".join(map(str, pixels.shape))
                 raise InputError(f"its image is {size}; data.image_size brings all to one size")
-            pixels = fit_array(pixels, self.shape, stored_fit(self.config, self.shape))
+            fit = stored_fit(self.config, self.shape)
+            pixels = fit_array(pixels, self.shape, fit)
+            if label.ndim == 2:
+                label = fit_map(label, self.shape[:2], fit)
+        form = self.label_form
+        if label.shape != form.shape or label.dtype not in (np.int32, form.dtype):
+            has, wanted = (f"{a.dtype} of shape {a.shape}" for a in (label, form))
+            raise InputError(f"its label is {has}, must be {wanted} as that of the first example")
+        label = label.astype(form.dtype)
+        most = largest(label[None])
+        if self.classes is not None and most >= self.classes:
+            raise InputError(f"its label is {most}, must be below {self.classes}, the classes")
         return pixels, label
 
 
@@ -221,21 +216,22 @@ def from_source(
     """Makes a dataset of random-access sources, whose examples are read when they are needed.
 
     Args:
-        train: the examples to learn from: see :class:`Items`.
+        train: the examples to learn from: see :class:`Items`. Labels are such as
+            :func:`from_arrays` takes, all of the form of the first one.
         test: the examples to test on.
         config: what the function that loads the data was given.
-        classes: the names of the classes; by default the numbers up to the largest label, for
-            which all examples are read.
+        classes: the names of the classes, or of the numbers that a label holds; by default 0,
+            1, ... up to the largest class, for which all examples are read.
 
     Raises:
         InputError: the first examples cannot be read or are no images with labels, or their sizes
             differ and the config does not say to which one they are brought.
     """
     splits = items({"train": train, "test": test}, config)
-    most = -1
-    if classes is None:
-        most = max(int(split.read_labels().max()) for split in splits.values())
-    names = names_of(classes, most + 1)
+    form, most = splits["train"].label_form[None], -1
+    if classes is None and are_classes(form):
+        most = max(split.largest_class() for split in splits.values())
+    names = names_of(classes, form, most)
     first, second = (replace(split, classes=len(names)) for split in splits.values())
     return Dataset(first, second, names)
 
@@ -246,12 +242,14 @@ def items(splits: Mapping[str, Any], config: Data) -> dict[str, Items]:
     Raises:
         InputError: as :func:`from_source` does.
     """
-    shapes = set()
+    shapes, forms = set(), []
     for name, source in splits.items():
         if not hasattr(source, "__len__") or not len(source):
             raise InputError(f"{name}: must have a length above 0")
         for place in range(min(len(source), LOOKED_AT)):
-            shapes.add(_pair(source, place, name)[0].shape)
+            pixels, label = _pair(source, place, name)
+            shapes.add(pixels.shape)
+            forms.append(label)
     channels = {shape[2] for shape in shapes}
     side = config.read_size or config.image_size
     if len(channels) > 1 or (len(shapes) > 1 and side is None):
@@ -261,8 +259,10 @@ def items(splits: Mapping[str, Any], config: Data) -> dict[str, Items]:
         )
     height, width, depth = shapes.pop() if len(shapes) == 1 else (side, side, channels.pop())
     shape = int(height or 0), int(width or 0), int(depth)
+    first = forms[0]
+    form = np.zeros(shape[:2] if first.ndim == 2 else first.shape, first.dtype)
     return {
-        name: Items(source, config, np.arange(len(source)), shape)
+        name: Items(source, config, np.arange(len(source)), shape, form)
         for name, source in splits.items()
     }
 
@@ -271,7 +271,7 @@ LOOKED_AT = 100
 """Examples of each split that are looked at for sizes and labels."""
 
 
-def _pair(items: Any, place: int, name: str = "") -> tuple[np.ndarray, int]:
+def _pair(items: Any, place: int, name: str = "") -> tuple[np.ndarray, np.ndarray]:
     """Returns image (h, w, c) in uint8 and label of an example of a random-access source."""
     what = f"{name} example {place}".strip()
     single = hasattr(items, "__getitem__")
@@ -291,7 +291,4 @@ def _pair(items: Any, place: int, name: str = "") -> tuple[np.ndarray, int]:
             f"{what}: its image must be (h, w, c) or (h, w) in uint8, is {pixels.shape} in "
             f"{pixels.dtype}"
         )
-    number = np.asarray(label)
-    if number.shape != () or not np.issubdtype(number.dtype, np.integer) or number < 0:
-        raise InputError(f"{what}: its label must be a whole number >= 0, is {shown(label)}")
-    return pixels, int(number)
+    return pixels, of_example(label, pixels.shape[:2], what)

@@ -16,7 +16,7 @@ from jaxcnn.data.source import Source
 from jaxcnn.data.sources import Split
 
 StoredBatch = dict[str, jax.Array]
-"""A batch as the dataset stores it: ``image`` (n, h, w, c) uint8 and ``label`` (n,) int32."""
+"""A batch as the dataset stores it: ``image`` (n, h, w, c) uint8, ``label`` such as (n,) int32."""
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,11 @@ class Records:
         """Returns the number of examples."""
         return self.number if self.chosen is None else len(self.chosen)
 
+    @property
+    def label_form(self) -> np.ndarray:
+        """A zero in the type of the labels, which are classes."""
+        return np.zeros((), np.int32)
+
     def take(self, index: np.ndarray) -> "Records":
         """Returns the split of some examples only, by their places."""
         return replace(self, chosen=index if self.chosen is None else self.chosen[index])

@@ -16,10 +16,9 @@ import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data import image_folder, own
-from jaxcnn.data.held_out import hold_out, require_named
+from jaxcnn.data.held_out import hold_out, require_named, strata
 from jaxcnn.data.image_folder import Files, natural
-from jaxcnn.data.source import Source
-from jaxcnn.data.sources import Dataset
+from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.memory import require_memory
 from jaxcnn.text import printable
@@ -59,7 +58,7 @@ def _divided(splits: Mapping[str, Any], classes: Sequence[str], config: Data) ->
             )
         return Dataset(train, splits[held], names, validation=validation)
     share = image_folder.TEST_SHARE if config.test_share is None else config.test_share
-    kept, out = hold_out(train.read_labels(), share, config.seed, "data.test_share", names)
+    kept, out = hold_out(strata(train), share, config.seed, "data.test_share", names)
     note = (
         f"{what} has no test split: of its examples, {len(kept):,} train and {len(out):,} test "
         f"(data.test_share={share:g}, data.seed={config.seed})"
@@ -81,19 +80,14 @@ def _npz(path: Path, config: Data) -> Dataset:
     except Exception as error:  # whatever NumPy stumbles upon in a damaged file
         reason = str(error).partition("\n")[0]
         raise InputError(f"{what}: cannot be read as arrays without pickle ({reason})") from error
-    splits: dict[str, Source] = {}
-    most = 0
+    splits: dict[str, Split] = {}
     for called, name in SPLITS.items():
-        for images, labels in (
-            (f"x_{called}", f"y_{called}"),
-            (f"{called}_images", f"{called}_labels"),
-        ):
-            if images in arrays and labels in arrays:
-                numbers = arrays[labels]
+        for x, y in ((f"x_{called}", f"y_{called}"), (f"{called}_images", f"{called}_labels")):
+            if x in arrays and y in arrays:
+                numbers = arrays[y]
                 if numbers.ndim == 2 and numbers.shape[1] == 1:
                     numbers = numbers[:, 0]
-                splits[name] = own.split(arrays[images], numbers, f"{what}: {name}")
-                most = max(most, int(splits[name].read_labels().max()))
+                splits[name] = own.split(arrays[x], numbers, f"{what}: {name}")
     if not splits:
         raise InputError(
             f"{what}: needs arrays x_train and y_train, or train_images and train_labels; has "
@@ -103,7 +97,8 @@ def _npz(path: Path, config: Data) -> Dataset:
     if len(shapes) > 1:
         raise InputError(f"{what}: images of all splits must be of one shape, are of {shapes}")
     classes = [str(name) for name in arrays["classes"].ravel()] if "classes" in arrays else None
-    return _divided(splits, own.names_of(classes, most + 1), config)
+    found, names = own.together(splits, classes, f"{what}: ")
+    return _divided(found, names, config)
 
 
 def _csv(path: Path, config: Data) -> Dataset:

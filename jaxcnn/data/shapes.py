@@ -5,12 +5,13 @@ where its figure lies is known exactly. Edges are smooth because a pixel's colou
 signed distance to the outline (after I. Quilez, "2D distance functions").
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32, PRNGKeyArray, UInt8
+from jaxtyping import Array, Int32, PRNGKeyArray
 
 CLASSES = (
     "circle",
@@ -69,24 +70,34 @@ def draw(of: Int32[Array, "n 2"], side: int, seed: int | jax.Array = 0) -> dict[
 
 @dataclass(frozen=True)
 class Render:
-    """Draws images inside a compiled step.
+    """Draws a batch inside a compiled step.
 
     Attributes:
         side: height and width, in pixels.
         seed: seed of the whole set.
+        masks: makes label maps, in which the figure's pixels have its label, and all others 0.
     """
 
     side: int
     seed: int = 0
+    masks: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
         return self.side, self.side, 3
 
-    def __call__(self, of: Int32[Array, "n 2"]) -> UInt8[Array, "n h w 3"]:
-        """Draws the images of :func:`examples`."""
-        return draw(of, self.side, self.seed)["image"]
+    def __call__(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Draws ``image`` ``(n, h, w, 3)`` uint8 in place of :func:`examples`.
+
+        With :attr:`masks`, ``label`` becomes ``(n, h, w)`` int32: a pixel belongs to the figure
+        that covers at least half of it.
+        """
+        drawn = draw(batch["image"], self.side, self.seed)
+        if not self.masks:
+            return {**batch, "image": drawn["image"]}
+        maps = jnp.where(drawn["mask"] >= 0.5, batch["label"][:, None, None], 0)
+        return {**batch, "image": drawn["image"], "label": maps}
 
 
 def _picture(key: PRNGKeyArray, label: Array, side: int) -> dict[str, Array]:

@@ -16,18 +16,23 @@ class Source(Protocol):
     def image_shape(self) -> tuple[int, ...]:
         """The height, width and channels of every image."""
 
+    @property
+    def label_form(self) -> np.ndarray:
+        """Zeros in the shape and type of every label."""
+
     def take(self, index: np.ndarray) -> "Source":
         """Returns the split of some examples only, by their places ``(k,)`` in this one."""
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads examples by their places in the split.
 
-        Returns ``image`` ``(n, h, w, c)`` uint8, ``label`` ``(n,)`` int32 and ``ok`` ``(n,)`` bool,
-        which is False where an image cannot be read.
+        Returns ``image`` ``(n, h, w, c)`` uint8, ``label`` as :mod:`~jaxcnn.data.labels` has them,
+        ``(n,)`` int32 of classes, and ``ok`` ``(n,)`` bool, which is False where an image cannot be
+        read.
         """
 
     def read_labels(self) -> np.ndarray:
-        """Reads the labels of all examples, ``(n,)`` int32, and no more than they need."""
+        """Reads the labels of all examples, and no more than they need."""
 
     def fault(self, index: int) -> str:
         """Says in one line why an example cannot be read, and names it."""

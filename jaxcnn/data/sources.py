@@ -1,8 +1,9 @@
 """Reads the dataset that the config names: into memory where it fits, else when it is needed."""
 
+import functools
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,7 @@ import numpy as np
 from jaxcnn.config import Data
 from jaxcnn.data import image_folder, records
 from jaxcnn.data.faults import Faults
-from jaxcnn.data.held_out import hold_out, require_named
+from jaxcnn.data.held_out import hold_out, require_named, strata
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 from jaxcnn.memory import require_memory
@@ -31,7 +32,7 @@ class Split:
     Attributes:
         images: ``(n, h, w, c)`` uint8; where the dataset is rendered, what
             :attr:`Dataset.render` takes instead.
-        labels: ``(n,)`` int32.
+        labels: ``(n,)`` int32 of classes, or in another form of :mod:`~jaxcnn.data.labels`.
         files: the digest of the files that the images were read from, if there are any.
     """
 
@@ -47,6 +48,11 @@ class Split:
     def image_shape(self) -> tuple[int, ...]:
         """The height, width and channels of an image."""
         return self.images.shape[1:]
+
+    @property
+    def label_form(self) -> np.ndarray:
+        """Zeros in the shape and type of every label."""
+        return np.zeros(self.labels.shape[1:], self.labels.dtype)
 
     def take(self, index: np.ndarray) -> "Split":
         """Returns the split of some examples only, by their places."""
@@ -80,14 +86,15 @@ HeldOut = Literal["test", "validation"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification dataset.
+    """Images with labels.
 
     Attributes:
         train: the split that is learned from.
         test: the split that is held out to the end.
-        classes: the names of the classes, in the order of the labels.
-        render: draws the images, inside the compiled step, from what the splits hold in their
-            place; None where the splits hold images.
+        classes: the names of the classes, in the order of the labels, or of the numbers that a
+            label holds.
+        render: draws the images, and perhaps label maps, inside the compiled step, from what the
+            splits hold in their place; None where the splits hold images.
         streamed: whether the splits are read batch by batch; else all are a :class:`Split`.
         validation: the split that is held out to choose by; None where there is none.
         note: says how the examples were split, where the data do not say so themselves.
@@ -115,9 +122,9 @@ class Dataset:
         h, w, c = self.train.image_shape
         return h, w, c
 
-    def rendered(self, images: "jax.Array") -> "jax.Array":
-        """Returns images ``(n, h, w, c)`` in uint8 from a batch of what a split holds."""
-        return images if self.render is None else self.render(images)
+    def rendered(self, batch: "Mapping[str, jax.Array]") -> "dict[str, jax.Array]":
+        """Returns a batch with images ``(n, h, w, c)`` from a batch of what a split holds."""
+        return dict(batch) if self.render is None else self.render(batch)
 
     def test_form(self, data: Data) -> str:
         """Names the form of the test images: digests can be compared only where it is the same."""
@@ -157,13 +164,13 @@ def load(config: Data) -> Dataset:
         require_named(config.validation, (), config)
     streamed = config.streaming
     if streamed is None:
-        size = _number(dataset) * math.prod(dataset.image_shape)
+        size = _number(dataset) * _stored_bytes(dataset)
         streamed = dataset.render is None and size > STREAMED_BYTES
     dataset = _to_stream(dataset, config) if streamed else _in_memory(dataset, config)
     if isinstance(config.validation, int | float):
         whole, names = dataset.train, dataset.classes
-        labels, seed = whole.read_labels(), config.seed
-        kept, held = hold_out(labels, config.validation, seed, "data.validation", names)
+        share, seed = config.validation, config.seed
+        kept, held = hold_out(strata(whole), share, seed, "data.validation", names)
         dataset = replace(dataset, train=whole.take(kept), validation=whole.take(held))
     if config.batch_size > len(dataset.train):
         left = "" if config.validation is None else ", without those held out for validation"
@@ -220,11 +227,13 @@ def _check_batch(dataset: Dataset, config: Data) -> None:
     """
     height, width, channels = dataset.image_shape
     pixels = max(height * width, (config.image_size or 0) ** 2)
+    label = dataset.train.label_form
+    of_label = label.itemsize * (pixels if label.ndim == 2 else label.size)
     for name, most in (("batch_size", len(dataset.train)), ("eval_batch_size", len(dataset.test))):
         number = min(getattr(config, name), most)
         require_memory(
             f"data.{name}={getattr(config, name)}: {number:,} images of {pixels:,} pixels",
-            number * pixels * channels,
+            number * (pixels * channels + of_label),
         )
 
 
@@ -268,7 +277,7 @@ def _in_memory(dataset: Dataset, config: Data) -> Dataset:
         require_memory(
             f"data.streaming={config.streaming}: to hold {number:,} images of "
             f"{height}x{width}x{channels}",
-            copies * number * height * width * channels,
+            copies * number * _stored_bytes(dataset),
             "data.streaming=True holds a few batches",
         )
     faults = Faults(config.max_bad_images)
@@ -283,6 +292,11 @@ def _in_memory(dataset: Dataset, config: Data) -> Dataset:
         counted = counted.take(ok)
     test = replace(test, files=counted.files_sha256())
     return replace(dataset, train=train, test=test, validation=validation)
+
+
+def _stored_bytes(dataset: Dataset) -> int:
+    """Returns the bytes of an example: those of an image in one byte a channel, and of a label."""
+    return math.prod(dataset.image_shape) + dataset.train.label_form.nbytes
 
 
 def _number(dataset: Dataset) -> int:
@@ -302,8 +316,8 @@ def _read_all(source: Source, faults: Faults) -> tuple[Split, np.ndarray]:
     n = len(source)
     if isinstance(source, Split):
         return source, np.ones(n, bool)
-    images = np.empty((n, *source.image_shape), np.uint8)
-    labels, ok = np.empty(n, np.int32), np.empty(n, bool)
+    images, form = np.empty((n, *source.image_shape), np.uint8), source.label_form
+    labels, ok = np.empty((n, *form.shape), form.dtype), np.empty(n, bool)
 
     def read(start: int) -> None:
         at = np.arange(start, min(start + BLOCK, n))
@@ -337,16 +351,20 @@ def _digits(_: Data) -> Dataset:
     )
 
 
-def _shapes(config: Data) -> Dataset:
-    """Makes figures to learn, which are drawn in the compiled step from two numbers each."""
+def _shapes(config: Data, *, masks: bool = False) -> Dataset:
+    """Makes figures to learn, which are drawn in the compiled step from two numbers each.
+
+    With ``masks``, the labels that are drawn are maps, in which 0 is the background.
+    """
     from jaxcnn.data import shapes
 
     _check_examples(config, 20)  # two numbers, a label, and what comes between
     keys = [
         shapes.examples(split, n) for split, n in zip(shapes.SPLITS, config.examples, strict=True)
     ]
-    train, test = (Split(k, shapes.labels(k)) for k in keys)
-    return Dataset(train, test, shapes.CLASSES, shapes.Render(_side(config), config.seed))
+    classes = ("background", *shapes.CLASSES) if masks else shapes.CLASSES
+    train, test = (Split(k, shapes.labels(k) + np.int32(masks)) for k in keys)
+    return Dataset(train, test, classes, shapes.Render(_side(config), config.seed, masks))
 
 
 def _check_examples(config: Data, size: int) -> None:
@@ -396,6 +414,7 @@ def _side(config: Data) -> int:
 BUILT_IN: dict[str, Callable[[Data], Dataset]] = {
     "digits": _digits,
     "shapes": _shapes,
+    "shapes_masks": functools.partial(_shapes, masks=True),
     "synthetic": _synthetic,
     "folder": _folder,
 }

@@ -236,18 +236,18 @@ def make_eval_step(
 
 
 def make_evaluate(
-    eval_step: Callable[[TrainState, Batch], Sums], prepare: Callable[[jax.Array], jax.Array]
+    eval_step: Callable[[TrainState, Batch], Sums], prepare: Callable[[Batch], Batch]
 ) -> Callable[[TrainState, Batch], Sums]:
     """Makes ``evaluate(state, batches) -> sums`` over all batches, in one program.
 
     Args:
         eval_step: from :func:`make_eval_step`.
-        prepare: a function from stored images to network input.
+        prepare: a function from a stored batch to what the network sees.
     """
 
     def evaluate(state: TrainState, batches: Batch) -> Sums:
         def one(batch: Batch) -> Sums:
-            return eval_step(state, {**batch, "image": prepare(batch["image"])})
+            return eval_step(state, prepare(batch))
 
         shapes = jax.eval_shape(one, jax.tree.map(lambda a: a[0], batches))
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

@@ -51,12 +51,17 @@ def compile_evaluate(
         ``state -> sums``.
     """
     devices = devices or mesh.one_device()
-    fitted, data = prepare or network.prepare, network.experiment.data
+    data = network.experiment.data
+    fitted = augment.make_prepare_batch(data)
     gather = mesh.make_gather(devices, state)
-    for_one = step.make_evaluate(
-        step.make_eval_step(network.model, network.task),
-        lambda images: fitted(dataset.rendered(images)),
-    )
+
+    def prepared(batch: step.Batch) -> step.Batch:
+        batch = dataset.rendered(batch)
+        if prepare is None:
+            return fitted(batch)
+        return {**batch, "image": prepare(batch["image"])}
+
+    for_one = step.make_evaluate(step.make_eval_step(network.model, network.task), prepared)
 
     def evaluate(state: TrainState, batches: step.Batch) -> Sums:
         return for_one(gather(state), batches)
@@ -225,8 +230,8 @@ def _predictor(
     prepare = augment.make_prepare(data)
 
     def one(variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        images = batch["image"] if render is None else render(batch["image"])
-        outputs: Any = model.apply(variables, prepare(images), train=False)
+        batch = batch if render is None else render(batch)
+        outputs: Any = model.apply(variables, prepare(batch["image"]), train=False)
         judged = task.judged(outputs, batch["label"])
         assert judged is not None
         return judged

@@ -258,16 +258,11 @@ def _judged(net: network.Network) -> dict[str, Any] | None:
 
 
 def _labels(dataset: sources.Dataset, source: Source) -> np.ndarray:
-    """Returns the labels of a split as the task gets them; of what is streamed, the first."""
+    """Returns the labels of a split as the task gets them; of what is no array yet, their form."""
     if dataset.render is None:
-        return source.labels if isinstance(source, sources.Split) else _first(source)["label"]
-    drawn = jax.eval_shape(dataset.rendered, {k: jnp.asarray(v) for k, v in _first(source).items()})
-    return np.zeros(drawn["label"].shape, drawn["label"].dtype)
-
-
-def _first(source: Source) -> dict[str, np.ndarray]:
-    found = source.read(np.array([0]))
-    return {"image": found["image"], "label": found["label"]}
+        return source.labels if isinstance(source, sources.Split) else source.label_form[None]
+    drawn = jax.eval_shape(dataset.rendered, source.read(np.array([0])))["label"]
+    return np.zeros(drawn.shape, drawn.dtype)
 
 
 def _batch(
@@ -284,8 +279,9 @@ def _batch(
     experiment = net.experiment
     batch = shuffle.batch(given["train"], order, step)
     key = jax.random.fold_in(stream(seed, "augment"), step)
-    prepare = augment.make_training_batch(experiment.data, experiment.augment, len(dataset.classes))
-    batch = prepare({**batch, "image": dataset.rendered(batch["image"])}, key)
+    soft = functools.partial(net.task.soft_targets, names=net.classes)
+    prepare = augment.make_training_batch(experiment.data, experiment.augment, soft)
+    batch = prepare(dataset.rendered(batch), key)
     if teacher is not None:
         images = _renormalised(batch["image"], experiment.data, teacher.experiment.data)
         logits: Any = teacher.model.apply(given["teacher"], images, train=False)

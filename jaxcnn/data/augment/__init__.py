@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from jaxcnn.config import Augment, Data
-from jaxcnn.config.brought import Brought, require_given
-from jaxcnn.data.augment.annotations import Array, Images, Key
+from jaxcnn.config.checked import require
+from jaxcnn.data.augment import own
+from jaxcnn.data.augment.annotations import Array, Batch, Images, Key
 from jaxcnn.data.augment.colour import color_jitter
 from jaxcnn.data.augment.erase import cutout, random_erasing
 from jaxcnn.data.augment.geometry import (
@@ -27,34 +28,54 @@ from jaxcnn.data.augment.geometry import (
     random_resized_crop,
     rotate_and_zoom,
 )
+from jaxcnn.data.augment.maps import is_map, moved
 from jaxcnn.data.augment.mix import mix
 from jaxcnn.data.augment.policies import rand_augment, trivial_augment
 from jaxcnn.data.images import CROP_RATIO, scaled_size
-from jaxcnn.errors import InputError, as_input_error, as_one_line
+from jaxcnn.errors import InputError, as_input_error
 
 
 def make_prepare(data: Data) -> Callable[..., jax.Array]:
-    """Makes ``prepare(images, key=None, augment=None)``, from stored to normalised float32 images.
-
-    ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``; images that
-    are stored as floating-point numbers are not divided. With a key,
-    the random changes of ``augment`` are applied: random (resized) crop, rotation and zoom,
-    pad-and-crop, flip, RandAugment or TrivialAugment and colour jitter on the pixels, whose
-    surroundings are black, then cutout and random erasing on the normalised image.
-    """
-    mean, std = (np.array(v, np.float32).reshape(1, 1, 1, -1) for v in (data.mean, data.std))
+    """Makes ``prepare(images, key=None, augment=None)``: :func:`make_prepare_batch` of images."""
+    prepare_batch = make_prepare_batch(data)
 
     def prepare(
         images: UInt8[Array, "n h w c"] | Float32[Array, "n h w c"],
         key: Key | None = None,
         augment: Augment | None = None,
     ) -> Images:
+        return prepare_batch({"image": images}, key, augment)["image"]
+
+    return prepare
+
+
+def make_prepare_batch(data: Data) -> Callable[..., Batch]:
+    """Makes ``prepare(batch, key=None, augment=None)``, from stored to normalised float32 images.
+
+    ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``; images that
+    are stored as floating-point numbers are not divided. With a key,
+    the random changes of ``augment`` are applied: random (resized) crop, rotation and zoom,
+    pad-and-crop, flip, RandAugment or TrivialAugment and colour jitter on the pixels, whose
+    surroundings are black, then cutout and random erasing on the normalised image.
+
+    Where ``label`` is a map ``(n, h, w)``, it is fitted, cropped, turned and mirrored as its image
+    is, and holds -1 outside of it. Whatever else a batch holds stays as it is.
+
+    Raises:
+        InputError: while it is traced, if ``augment`` has a change that label maps cannot follow.
+    """
+    mean, std = (np.array(v, np.float32).reshape(1, 1, 1, -1) for v in (data.mean, data.std))
+
+    def prepare(batch: Batch, key: Key | None = None, augment: Augment | None = None) -> Batch:
+        images = batch["image"]
         x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images
         if key is None or augment is None:
-            return (fit(x, data) - mean) / std
-        x = fitted_or_cropped(x, jax.random.fold_in(key, 2), data, augment)
-        x = geometric(x, jax.random.fold_in(key, 0), augment)
-        x = photometric(x, jax.random.fold_in(key, 3), augment)
+            batch = moved(batch, x, lambda x: fit(x, data))
+            return {**batch, "image": (batch["image"] - mean) / std}
+        if is_map(batch):
+            require_followed(augment)
+        batch = moved(batch, x, lambda x: cropped_and_turned(x, key, data, augment))
+        x = photometric(batch["image"], jax.random.fold_in(key, 3), augment)
         x = (x - mean) / std
         if augment.cutout:
             x = cutout(x, jax.random.fold_in(key, 1), augment.cutout)
@@ -66,32 +87,36 @@ def make_prepare(data: Data) -> Callable[..., jax.Array]:
                 augment.erasing_area,
                 augment.erasing_aspect,
             )
-        return x
+        return {**batch, "image": x}
 
     return prepare
 
 
 def make_training_batch(
-    data: Data, augment: Augment, classes: int
-) -> Callable[[dict[str, jax.Array], Key], dict[str, jax.Array]]:
+    data: Data, augment: Augment, soft: Callable[[jax.Array], jax.Array]
+) -> Callable[[Batch, Key], Batch]:
     """Makes ``prepare(batch, key)``, from stored images and labels to a training step's batch.
 
-    ``image`` is prepared as by :func:`make_prepare`, then changed by the functions of
-    ``augment.own``; with mixup or CutMix it is mixed and ``target`` (n, classes) holds the shares
-    of the classes.
+    The batch is prepared as by :func:`make_prepare_batch`, then changed by the functions of
+    ``augment.own``; with mixup or CutMix it is mixed, and so is ``target`` ``(n, k)``.
+
+    Args:
+        data: how images are prepared.
+        augment: how they are changed.
+        soft: labels to the floating-point numbers ``(n, k)`` that are mixed, such as one-hot ones.
 
     Raises:
         InputError: while it is traced, if one of those functions was not given again, fails, or
-            changes the shape or type of an image or a label.
+            changes the shape or type of an image or a label, or label maps cannot follow a change.
     """
-    prepare = make_prepare(data)
+    prepare = make_prepare_batch(data)
 
-    def prepared(batch: dict[str, jax.Array], key: Key) -> dict[str, jax.Array]:
-        batch = {**batch, "image": prepare(batch["image"], key, augment)}
+    def prepared(batch: Batch, key: Key) -> Batch:
+        batch = prepare(batch, key, augment)
         for place, function in enumerate(augment.own):
-            batch |= _applied(function, batch, jax.random.fold_in(key, 100 + place))
+            batch |= own.apply(function, batch, jax.random.fold_in(key, 100 + place))
         if augment.mixup or augment.cutmix:
-            shares = jax.nn.one_hot(batch["label"], classes)
+            shares = soft(batch["label"])
             batch["image"], batch["target"] = mix(
                 batch["image"], shares, jax.random.fold_in(key, 5), augment.mixup, augment.cutmix
             )
@@ -100,25 +125,12 @@ def make_training_batch(
     return prepared
 
 
-def _applied(
-    function: Brought | str, batch: dict[str, jax.Array], key: Key
-) -> dict[str, jax.Array]:
-    """Applies a function that was brought to each image and label of a batch."""
-    require_given(function, "augment.own")
-    assert isinstance(function, Brought)
-    images, labels = batch["image"], batch["label"]
-    keys = jax.random.split(key, len(images))
-    what = f"augment.own={function.name!r}"
-    with as_one_line(what):
-        image, label = jax.vmap(function.target)(keys, images, labels)
-    for name, was, now in (("image", images, image), ("label", labels, label)):
-        form, wanted = ((a.shape[1:], str(a.dtype)) for a in (now, was))
-        if form != wanted:
-            raise InputError(
-                f"{what}: must return {name} of shape {wanted[0]} and type {wanted[1]}, returned "
-                f"{form[0]} and {form[1]}"
-            )
-    return {"image": image, "label": label}
+def require_followed(augment: Augment) -> None:
+    """Refuses changes of images that label maps cannot follow."""
+    for name in ("rand_augment", "trivial_augment", "mixup", "cutmix"):
+        value = getattr(augment, name)
+        accepted = f"{type(value)(0)} where labels are maps (n, h, w)"
+        require(f"augment.{name}", value, not value, accepted)
 
 
 def input_shape(
@@ -170,6 +182,12 @@ def fit(x: Images, data: Data) -> Images:
         return x[:, top : top + height, left : left + width]
     top, left = (height - h) // 2, (width - w) // 2
     return jnp.pad(x, ((0, 0), (top, height - h - top), (left, width - w - left), (0, 0)))
+
+
+def cropped_and_turned(x: Images, key: Key, data: Data, augment: Augment) -> Images:
+    """Fits images or crops them at random, then changes where their pixels are."""
+    x = fitted_or_cropped(x, jax.random.fold_in(key, 2), data, augment)
+    return geometric(x, jax.random.fold_in(key, 0), augment)
 
 
 def fitted_or_cropped(x: Images, key: Key, data: Data, augment: Augment) -> Images:

@@ -143,5 +143,5 @@ def test_nothing_changes_without_an_augmentation(images):
     np.testing.assert_array_equal(
         augment.make_prepare(Data())(images, KEY, Augment()), augment.make_prepare(Data())(images)
     )
-    batch = augment.make_training_batch(Data(), Augment(), 10)({"image": images}, KEY)
+    batch = augment.make_training_batch(Data(), Augment(), jnp.float32)({"image": images}, KEY)
     assert set(batch) == {"image"}

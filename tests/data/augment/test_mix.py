@@ -73,7 +73,8 @@ def test_cutmix_pastes_one_rectangle_of_the_papers_size():
 
 def test_a_batch_carries_soft_targets_beside_its_labels():
     batch = {"image": jnp.zeros((4, 8, 8, 3), jnp.uint8), "label": jnp.array([2, 0, 1, 2])}
-    prepare = augment.make_training_batch(Data(), Augment(mixup=0.2, cutmix=1.0, flip=True), 3)
+    mixing = Augment(mixup=0.2, cutmix=1.0, flip=True)
+    prepare = augment.make_training_batch(Data(), mixing, lambda label: jax.nn.one_hot(label, 3))
     got = prepare(batch, jax.random.key(3))
     np.testing.assert_array_equal(got["label"], batch["label"])
     assert got["target"].shape == (4, 3)
