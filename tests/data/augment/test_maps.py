@@ -212,7 +212,7 @@ def test_own_functions_are_applied_in_their_order():
         return image * 2, label
 
     batch = {"image": jnp.ones((2, 3, 3, 1)), "label": jnp.zeros(2, jnp.int32)}
-    by_name = functools.partial(brighter, labels=None)  # of which the mark is that of the function
+    by_name = functools.partial(brighter, labels=None)  # marked as the function is
     assert own._is_on_batches(by_name)
     for functions, wanted in (((brighter, doubled), 4), ((doubled, brighter), 3)):
         got = augment.make_training_batch(Data(), Augment(own=functions), same)(
