@@ -673,8 +673,6 @@ NO_DATA = [
     ((PIXELS[0, 0], LABELS), r"train images: must be of shape \(n, h, w, c\) or \(n, h, w\)"),
     ((PIXELS[:0], LABELS[:0]), "not empty"),
     ((PIXELS, LABELS[:3]), r"train labels: must be of shape \(4,\), one for each image, .*\(3,\)"),
-    ((PIXELS, LABELS - 1), "train labels: must be whole numbers in .* hold -1"),
-    ((PIXELS, LABELS * 10**6), "train labels: must be whole numbers in .* hold 1000000"),
     ((PIXELS, LABELS * np.nan), "train labels: must be finite numbers, hold nan"),
     ((PIXELS, ["a", "b", "a", "b"]), "train labels: must be whole numbers"),
     ((PIXELS.astype(int) + 256, LABELS), "whole numbers from 0 to 255 .* are int64 beyond that"),

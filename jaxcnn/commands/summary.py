@@ -52,12 +52,14 @@ def _of_experiment(command: Command) -> "tuple[nn.Module, tuple[int, int, int]]"
     """Returns the network of an experiment file, and the images that it sees."""
     experiment = load_experiment(Path(command.model))
 
-    from jaxcnn import models
+    from jaxcnn import models, tasks
     from jaxcnn.data import augment, sources
+    from jaxcnn.runs import trained
 
     shape, classes = command.input, command.num_classes
     if shape is None or classes is None:
-        dataset = sources.load(experiment.data)
+        task = tasks.build(experiment.task)
+        dataset = trained.seen_by(task, sources.load(experiment.data))
         shape = shape or augment.input_shape(
             experiment.data, experiment.augment, dataset.image_shape
         )

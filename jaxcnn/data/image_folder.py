@@ -35,7 +35,7 @@ class Files:
     Attributes:
         root: the folder of the split.
         names: ``(n,)`` paths below it, as bytes, since these take less memory than text.
-        labels: ``(n,)`` int32.
+        labels: ``(n,)`` int32 of classes, or float32 of numbers.
         image_shape: height, width and channels to which every image is brought.
         fit: how it is brought to them.
     """
@@ -52,8 +52,8 @@ class Files:
 
     @property
     def label_form(self) -> np.ndarray:
-        """A zero in the type of the labels, which are classes."""
-        return np.zeros((), np.int32)
+        """A zero in the type of the labels."""
+        return np.zeros((), self.labels.dtype)
 
     def path(self, index: int) -> Path:
         """Returns the path of one of the files."""

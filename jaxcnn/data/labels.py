@@ -27,8 +27,8 @@ def stored(labels: Any, images: np.ndarray, name: str) -> np.ndarray:
         name: names the split, for the message.
 
     Returns:
-        int32, or float32 where they are floating-point numbers of which one is not whole or
-        beyond ``RANGES``.
+        int32, or float32 where one of them is not whole or, of ``(n,)`` and of floating-point
+        numbers, beyond ``RANGES``: these are numbers, not classes.
 
     Raises:
         InputError: they have another form, or hold something else than finite numbers.
@@ -50,6 +50,8 @@ def stored(labels: Any, images: np.ndarray, name: str) -> np.ndarray:
             raise InputError(f"{what} finite numbers, hold {_first(numbers[~finite])}")
         if (numbers != np.round(numbers)).any() or not _inside(numbers, numbers.ndim).all():
             return small
+    elif _is_whole(numbers) and numbers.ndim == 1 and not _inside(numbers, 1).all():
+        return _small(numbers)
     elif not _is_whole(numbers) or not (inside := _inside(numbers, numbers.ndim)).all():
         bad = numbers[~inside] if _is_whole(numbers) else numbers
         low, high = RANGES[numbers.ndim]

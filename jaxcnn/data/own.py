@@ -76,6 +76,10 @@ def together(
     """Returns splits whose labels have one form, and the names that these need."""
     labels = alike({name: split.labels for name, split in splits.items()}, what)
     one = next(iter(labels.values()))
+    if classes is not None and len(classes) == 1 and one.ndim == 1:  # the name of a number
+        if max(map(largest, labels.values())) > 0:
+            labels = {name: array.astype(np.float32) for name, array in labels.items()}
+        one = next(iter(labels.values()))
     names = names_of(classes, one, max(map(largest, labels.values())))
     return {name: replace(split, labels=labels[name]) for name, split in splits.items()}, names
 

@@ -5,6 +5,7 @@ current folder.
 """
 
 import csv
+import io
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,11 @@ import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data import image_folder, own
+from jaxcnn.data.contents import read_bytes
 from jaxcnn.data.held_out import hold_out, require_named, strata
 from jaxcnn.data.image_folder import Files, natural
+from jaxcnn.data.images import MAX_BYTES, MAX_PIXELS, decoded
+from jaxcnn.data.labels import largest, names_of
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.memory import require_memory
@@ -102,16 +106,24 @@ def _npz(path: Path, config: Data) -> Dataset:
 
 
 def _csv(path: Path, config: Data) -> Dataset:
-    """Reads a table with the columns ``file``, ``label`` and perhaps ``split``."""
+    """Reads a table with the columns ``file``, ``label`` or ``mask``, and perhaps ``split``.
+
+    Labels are names of classes or, if all are numbers and one has a decimal point, numbers. Masks
+    are image files whose pixels are the numbers of classes.
+    """
     what = f"data.name={config.name!r}"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
-            missing = {"file", "label"} - {*(reader.fieldnames or ())}
+            columns = {*(reader.fieldnames or ())}
+            label_column = "mask" if "mask" in columns and "label" not in columns else "label"
+            missing = {"file", label_column} - columns
             if missing:
-                raise InputError(f"{what}: needs the columns file and label, lacks {min(missing)}")
+                raise InputError(
+                    f"{what}: needs the columns file and label (or mask), lacks {min(missing)}"
+                )
             rows = [
-                (row["file"] or "", row["label"] or "", row.get("split") or "train")
+                (row["file"] or "", row[label_column] or "", row.get("split") or "train")
                 for row in reader
             ]
     except (OSError, ValueError, csv.Error) as error:
@@ -120,22 +132,82 @@ def _csv(path: Path, config: Data) -> Dataset:
         raise InputError(f"{what}: has no rows below the header")
     root = path.parent
     for number, (file_name, label, split) in enumerate(rows, start=2):
-        if not file_name or Path(file_name).is_absolute() or ".." in Path(file_name).parts:
-            raise InputError(
-                f"{what}: line {number}: file={file_name!r} must be a path below "
-                f"{printable(str(root))}"
-            )
+        paths = {"file": file_name} | ({"mask": label} if label_column == "mask" else {})
+        for column, name in paths.items():
+            if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise InputError(
+                    f"{what}: line {number}: {column}={name!r} must be a path below "
+                    f"{printable(str(root))}"
+                )
         if not label or split not in SPLITS:
             wrong, accepted = ("label", "not empty") if not label else ("split", ", ".join(SPLITS))
             raise InputError(f"{what}: line {number}: {wrong} must be {accepted}")
+    used = np.array([SPLITS[split] for _, _, split in rows])
+    if label_column == "mask":
+        return _with_masks(root, rows, used, config)
     classes = sorted({label for _, label, _ in rows}, key=natural)
     places = {name: place for place, name in enumerate(classes)}
+    numbers = _numbers([label for _, label, _ in rows])
     names = np.array([os.fsencode(name) for name, _, _ in rows], dtype=bytes)
     labels = np.array([places[label] for _, label, _ in rows], np.int32)
+    if numbers is not None:
+        labels, classes = numbers, ["value"]
     shape, fit = image_folder.shape_of(config, [root], [(names, labels)])
     whole = Files(root, names, labels, shape, fit)
-    used = np.array([SPLITS[split] for _, _, split in rows])
     return _divided({name: whole.take(used == name) for name in {*used.tolist()}}, classes, config)
+
+
+def _with_masks(
+    root: Path, rows: Sequence[tuple[str, str, str]], used: np.ndarray, config: Data
+) -> Dataset:
+    """Returns the dataset of rows ``(file, mask, split)``; ``used`` names the split of each."""
+    pairs = np.array([(file, mask) for file, mask, _ in rows], object)
+    channels = 1 if config.channels == 1 else 3
+    masked = {name: _Masked(root, pairs[used == name], channels) for name in {*used.tolist()}}
+    splits = own.items(masked, config)
+    labels = {name: source.read_labels() for name, source in splits.items()}
+    names = names_of(None, next(iter(labels.values())), max(map(largest, labels.values())))
+    known = {name: replace(split, classes=len(names)) for name, split in splits.items()}
+    return _divided(known, names, config)
+
+
+def _numbers(labels: Sequence[str]) -> np.ndarray | None:
+    """Returns labels as numbers, if all are finite ones and some have a decimal point."""
+    if not any("." in label for label in labels):
+        return None
+    try:
+        found = np.array([float(label) for label in labels], np.float32)
+    except ValueError:
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+@dataclass(frozen=True)
+class _Masked:
+    """Image files, each with a file that holds the class of each of its pixels."""
+
+    root: Path
+    files: np.ndarray
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+        from PIL import Image
+
+        image, mask = (self.root / name for name in self.files[place])
+        pixels = decoded(read_bytes(image, MAX_BYTES), self.channels, turned=True)
+        with Image.open(io.BytesIO(read_bytes(mask, MAX_BYTES))) as labels:
+            if labels.width * labels.height > MAX_PIXELS:
+                raise InputError(f"{printable(str(mask))}: has more than {MAX_PIXELS:,} pixels")
+            if labels.mode not in ("L", "P", "1", "I", "I;16"):
+                raise InputError(
+                    f"{printable(str(mask))}: must be a mask of one channel, the numbers of the "
+                    f"classes, is of mode {labels.mode}"
+                )
+            numbers = np.asarray(labels).astype(np.int32)
+        return np.asarray(pixels), numbers
 
 
 @dataclass(frozen=True)

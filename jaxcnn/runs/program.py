@@ -26,7 +26,8 @@ from jaxcnn.errors import InputError
 from jaxcnn.learning import mesh, optim, processes, run_folder, step
 from jaxcnn.learning.state import TrainState, sha256, stream
 from jaxcnn.runs import network
-from jaxcnn.runs.trained import Trained, describe, restore
+from jaxcnn.runs.trained import Trained, describe, restore, seen_by
+from jaxcnn.tasks import BaseTask
 
 States = tuple[TrainState, ...]
 """One state for each run that is computed together with others; a run alone has one."""
@@ -78,8 +79,10 @@ class Program:
     """
 
     def __init__(self, experiment: Experiment, dataset: sources.Dataset, devices: Mesh) -> None:
+        task = tasks.build(experiment.task, experiment.train.label_smoothing)
+        dataset = seen_by(task, dataset)
         self.experiment, self.dataset, self.devices = experiment, dataset, devices
-        self.network = _built(experiment, dataset)
+        self.network = _built(experiment, task, dataset)
         shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
             len(dataset.train), experiment.data.batch_size
         )
@@ -235,9 +238,8 @@ def program_key(experiment: Experiment) -> ProgramKey:
     return json.dumps(config, sort_keys=True), tuple(brought_in(experiment).values())
 
 
-def _built(experiment: Experiment, dataset: sources.Dataset) -> network.Network:
+def _built(experiment: Experiment, task: BaseTask, dataset: sources.Dataset) -> network.Network:
     """Builds the network for a dataset, whose labels must be such as its task learns."""
-    task = tasks.build(experiment.task, experiment.train.label_smoothing)
     for split, source in [("train", dataset.train), *dataset.held_out.items()]:
         task.check_labels(_labels(dataset, source), dataset.classes, split)
     fitted = task.fit(dataset.train.read_labels)

@@ -24,6 +24,7 @@ from jaxcnn.learning import brought, files, identity, mesh, records, run_folder
 from jaxcnn.learning.state import TrainState, eval_variables, sha256
 from jaxcnn.memory import require_memory
 from jaxcnn.runs import network
+from jaxcnn.tasks import BaseTask
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Trained(network.Network):
             InputError: the data are not at hand, or are others by now; see :func:`read_dataset`.
         """
         data = self.experiment.data
-        return read_dataset(self.folder, replace(data, dir=data_dir or data.dir))
+        return read_dataset(self.folder, replace(data, dir=data_dir or data.dir), self.task)
 
 
 def restore(
@@ -114,7 +115,15 @@ def restore(
     return Trained(**parts, folder=workdir, state=state, step=int(state.step))
 
 
-def read_dataset(folder: Path, data: Data) -> sources.Dataset:
+def seen_by(task: BaseTask, dataset: sources.Dataset) -> sources.Dataset:
+    """Returns a dataset with the names that a task gives to what it learns."""
+    if dataset.render is not None:
+        return dataset
+    names = task.names(dataset.classes, dataset.train.label_form.shape)
+    return replace(dataset, classes=names)
+
+
+def read_dataset(folder: Path, data: Data, task: BaseTask) -> sources.Dataset:
     """Reads the dataset of a run again, to evaluate the run or to show its images.
 
     It must be the one that the run's dataset.json describes: the same classes, the same ``sha256``
@@ -124,13 +133,14 @@ def read_dataset(folder: Path, data: Data) -> sources.Dataset:
     Args:
         folder: the run folder.
         data: the data that the run was trained on; only where they lie may differ.
+        task: what the run has learned.
 
     Raises:
         InputError: the data are not at hand, or are others by now; says in what they differ.
     """
     about = files.read(folder / "dataset.json", records.Dataset)
     try:
-        dataset = sources.load(data)
+        dataset = seen_by(task, sources.load(data))
     except InputError as error:
         if data.dir is None or Path(data.dir).expanduser().is_dir():
             raise

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxcnn.config import MOST_CLASSES
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError
 from jaxcnn.tasks.interface import BaseTask, Batch, Metric, Sums
@@ -39,6 +40,13 @@ class Classification(BaseTask):
 
     def check_labels(self, labels: np.ndarray, names: Sequence[str], what: str) -> None:
         """Checks that labels are whole numbers in the range of the classes."""
+        if labels.ndim == 1:
+            fits = (labels >= 0) & (labels < MOST_CLASSES) & (labels == np.round(labels))
+            if np.issubdtype(labels.dtype, np.floating) and not fits.all():
+                raise InputError(
+                    f"task.name='classification': {what} labels must be whole numbers in [0, "
+                    f"{MOST_CLASSES:,}), hold {labels[~fits][0]:g}"
+                )
         require_whole(labels, ("n",), "classification", what)
 
     def metrics_of(self, names: Sequence[str]) -> tuple[Metric, ...]:

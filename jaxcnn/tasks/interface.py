@@ -106,6 +106,15 @@ class BaseTask:
         """Returns the shape that the network's output must have for one image of this size."""
         return (len(names),)
 
+    def names(self, classes: tuple[str, ...], label_shape: tuple[int, ...]) -> tuple[str, ...]:
+        """Returns the names of the outputs.
+
+        Args:
+            classes: the names that the data give.
+            label_shape: the shape of the label of one example.
+        """
+        return classes
+
     def check_labels(self, labels: np.ndarray, names: Sequence[str], what: str) -> None:
         """Checks the labels of a split that lies in memory.
 

@@ -54,6 +54,20 @@ class Regression(BaseTask):
             return optax.huber_loss(guess, z, delta=self.delta).mean(axis=-1)
         return optax.l2_loss(guess, z).mean(axis=-1)
 
+    def names(self, classes: tuple[str, ...], label_shape: tuple[int, ...]) -> tuple[str, ...]:
+        """Returns the names of the numbers; whole numbers alone may have been taken for classes.
+
+        Raises:
+            InputError: they are classes with names of their own.
+        """
+        if label_shape or len(classes) == 1:
+            return classes
+        if classes != tuple(map(str, range(len(classes)))):
+            raise InputError(
+                f"task.name='regression': labels must be numbers, are the classes {shown(classes)}"
+            )
+        return ("value",)
+
     def check_labels(self, labels: np.ndarray, names: Sequence[str], what: str) -> None:
         """Checks that labels are numbers, one for each name."""
         given = labels.reshape(len(labels), -1).shape[1] if labels.ndim <= 2 else 0
