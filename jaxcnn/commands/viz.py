@@ -88,7 +88,7 @@ def _draw(workdir: Path, network: "Trained", command: Command) -> list[str]:
         )
 
     seen = network.prepare(jnp.asarray(pixels))
-    logits, ends = jax.jit(apply)(seen)
+    outputs, ends = jax.jit(apply)(seen)
     folder = workdir / "viz"
     folder.mkdir(exist_ok=True)
     made = ["kernels.png"]
@@ -106,9 +106,17 @@ def _draw(workdir: Path, network: "Trained", command: Command) -> list[str]:
     title = f"{chosen} of {truth[0]}: {'x'.join(map(str, ends[chosen].shape[1:]))}"
     visualize.save_feature_maps(np.asarray(ends[chosen][0]), folder / made[-1], title)
     made.append(f"gradcam_{part}.png")
-    heats = jax.jit(lambda images: gradcam.grad_cam(apply, images, chosen))(seen)
-    classes = [plots.legible(network.classes[int(i)]) for i in logits.argmax(axis=-1)]
-    captions = [f"{a}\nseen as {b}" for a, b in zip(truth, classes, strict=True)]
+
+    def explained(images: jax.Array) -> Any:
+        outputs, ends = apply(images)
+        return network.task.evidence(outputs), ends
+
+    heats = jax.jit(lambda images: gradcam.grad_cam(explained, images, chosen))(seen)
+    most = network.task.evidence(outputs).argmax(axis=-1)
+    names = dict(enumerate(network.classes))
+    classes = [plots.legible(names.get(int(i), f"output {i}")) for i in most]
+    as_ = "for" if network.task.answer == "value" else "seen as"
+    captions = [f"{a}\n{as_} {b}" for a, b in zip(truth, classes, strict=True)]
     shown = augment.fit(jnp.asarray(as_pixels(pixels), jnp.float32), network.experiment.data)
     visualize.save_heat(
         np.asarray(shown).astype(np.uint8),
@@ -141,4 +149,7 @@ def _looked_at(
     dataset = network.dataset(data_dir)
     examples = dataset.test.read(np.arange(min(SHOWN, len(dataset.test))))
     pixels = np.asarray(dataset.rendered(jax.tree.map(jnp.asarray, examples))["image"])
-    return pixels, [network.classes[label] for label in examples["label"]]
+    labels = examples["label"]
+    if labels.ndim == 1 and network.task.answer != "value":
+        return pixels, [network.classes[label] for label in labels.astype(int)]
+    return pixels, [f"test image {i}" for i in range(len(pixels))]

@@ -133,22 +133,23 @@ def require_judging(network: Network, labels: jax.ShapeDtypeStruct) -> None:
     images = jax.ShapeDtypeStruct((2, *network.input_shape), jnp.float32)
     names = {metric.name for metric in task.metrics}
 
-    def judge(state: TrainState, images: jax.Array, labels: jax.Array) -> Any:
-        outputs: Any = network.model.apply(variables_of(state), images, train=False)
-        batch = {"image": images, "label": labels, "mask": jnp.ones(2, bool)}
-        return task.loss(outputs, batch), task.scores(outputs, batch), task.sums(outputs, batch)
+    def judge(of: Callable[..., Any]) -> Any:
+        def judged(state: TrainState, images: jax.Array, labels: jax.Array) -> Any:
+            outputs: Any = network.model.apply(variables_of(state), images, train=False)
+            return of(outputs, {"image": images, "label": labels, "mask": jnp.ones(2, bool)})
 
-    with as_one_line(what):
-        loss, scores, sums = jax.eval_shape(judge, network.shapes, images, labels)
-    each = {"loss": loss, **scores}
-    for name, value in each.items():
+        with as_one_line(what):
+            return jax.eval_shape(judged, network.shapes, images, labels)
+
+    for name, value in {"loss": judge(task.loss), **judge(task.scores)}.items():
         shape, kind = getattr(value, "shape", None), getattr(value, "dtype", np.dtype(object))
-        if shape != (2,) or not jnp.issubdtype(kind, jnp.number):
+        if shape != (2,) or not (jnp.issubdtype(kind, jnp.number) or kind == bool):
             given = type(value).__name__ if shape is None else f"{kind} of shape {shape}"
             raise InputError(
                 f"{what}: {name} must be a number for each example, of shape (n,), is {given} for "
                 "2 examples"
             )
+    sums = judge(task.sums)
     with as_one_line(what):
         known = task.means({k: np.ones(v.shape, v.dtype) for k, v in sums.items()})
     lacks = ({"loss"} | names) - known.keys()

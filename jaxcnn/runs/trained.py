@@ -117,9 +117,9 @@ def restore(
 
 def seen_by(task: BaseTask, dataset: sources.Dataset) -> sources.Dataset:
     """Returns a dataset with the names that a task gives to what it learns."""
-    if dataset.render is not None:
-        return dataset
-    names = task.names(dataset.classes, dataset.train.label_form.shape)
+    names = dataset.classes
+    if dataset.render is None:
+        names = task.names(names, dataset.train.label_form.shape)
     return replace(dataset, classes=names)
 
 

@@ -195,6 +195,10 @@ class BaseTask:
         """
         return np.arange(len(answers))[:top_k]
 
+    def evidence(self, outputs: jax.Array) -> jax.Array:
+        """Returns what speaks for each name, ``(n, names)``, whose largest Grad-CAM explains."""
+        return outputs.reshape(len(outputs), -1)
+
     def judged(self, outputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array] | None:
         """Returns what is kept of every test example to compare networks; None of most tasks."""
         return None

@@ -103,6 +103,16 @@ class Segmentation(BaseTask):
         """Returns the share of the pixels that each class takes, ``(n, classes)``."""
         return jax.nn.one_hot(self.predictions(outputs), outputs.shape[-1]).mean(axis=(1, 2))
 
+    def evidence(self, outputs: jax.Array) -> jax.Array:
+        """Returns the mean logit of each class over the pixels taken for it.
+
+        So Grad-CAM explains segmentation: Vinogradova, Dibrov & Myers (2020), where it is the sum.
+        """
+        taken = jax.nn.one_hot(outputs.argmax(axis=-1), outputs.shape[-1])
+        pixels = taken.sum(axis=(1, 2))
+        mean = (taken * outputs).sum(axis=(1, 2)) / jnp.maximum(pixels, 1)
+        return jnp.where(pixels > 0, mean, -jnp.inf)
+
     def chosen(self, answers: np.ndarray, top_k: int | None) -> np.ndarray:
         """Returns the classes that some pixel has, the most frequent first."""
         order = np.argsort(-answers, kind="stable")
