@@ -143,7 +143,7 @@ def require_judging(network: Network, labels: jax.ShapeDtypeStruct) -> None:
 
     for name, value in {"loss": judge(task.loss), **judge(task.scores)}.items():
         shape, kind = getattr(value, "shape", None), getattr(value, "dtype", np.dtype(object))
-        if shape != (2,) or not (jnp.issubdtype(kind, jnp.number) or kind == bool):
+        if shape != (2,) or not any(jnp.issubdtype(kind, of) for of in (jnp.number, jnp.bool_)):
             given = type(value).__name__ if shape is None else f"{kind} of shape {shape}"
             raise InputError(
                 f"{what}: {name} must be a number for each example, of shape (n,), is {given} for "
