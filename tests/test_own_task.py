@@ -24,6 +24,7 @@ from jaxcnn.tasks import BaseTask, Metric
 from tests.test_brought import command, summary
 
 ROOT = Path(__file__).parents[1]
+SLOW = pytest.mark.slow
 UNET = Model("unet", {"widths": (8, 16), "batch_norm": True, "dropout": 0.0})
 
 
@@ -79,7 +80,9 @@ def test_any_number_of_labels_is_learned():
     assert run.evaluate(tta="flip")["test_map"] > 0.5
 
 
-@pytest.mark.parametrize("form", ["floats", "whole numbers", "pairs"])
+@pytest.mark.parametrize(
+    "form", ["whole numbers", *(pytest.param(form, marks=SLOW) for form in ("floats", "pairs"))]
+)
 def test_numbers_are_learned_in_the_unit_of_the_labels(form):
     """Their mean is far from 0, which the network does not see."""
 
@@ -260,6 +263,7 @@ def test_sweeps_and_comparisons_take_the_lowest(made):
     assert re.search(r"test error in degrees [\d.]+, standard deviation .* \(2 seeds\)", said)
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_with_the_same_bits(made, tmp_path):
     argv = ("train", str(made / "direction.py"), "--train.epochs", "40", "--workdir")
     program = "from jaxcnn import cli; import sys; sys.exit(cli.main(sys.argv[1:]))"
@@ -280,7 +284,10 @@ def test_killed_it_goes_on_with_the_same_bits(made, tmp_path):
         assert summary(tmp_path / "killed")[key] == summary(tmp_path / "whole")[key]
 
 
-@pytest.mark.parametrize("task", ["multilabel", "regression", "segmentation"])
+@pytest.mark.parametrize(
+    "task",
+    ["segmentation", *(pytest.param(task, marks=SLOW) for task in ("multilabel", "regression"))],
+)
 def test_stopped_every_task_goes_on_with_the_same_bits(tmp_path, task):
     class Stop(group.Listener):
         def progress(self, progress):

@@ -144,6 +144,7 @@ class StopAt(display.Listener):
             os.kill(os.getpid(), self.number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "steps"),
     [pytest.param(signal.SIGTERM, (1, 16, 33), marks=pytest.mark.slow), (signal.SIGINT, (11,))],

@@ -114,7 +114,9 @@ def test_another_teacher_is_not_taken_up_half_way(teacher, tmp_path):
         group.train_one(student, tmp_path / "a")
 
 
-@pytest.mark.parametrize(("select_on", "epoch"), [("auto", 3), ("test", 4)])
+@pytest.mark.parametrize(
+    ("select_on", "epoch"), [("auto", 3), pytest.param("test", 4, marks=pytest.mark.slow)]
+)
 def test_patience_ends_a_run_that_no_longer_gains(tmp_path, select_on, epoch):
     """A tenth of the examples is put aside for it, but where the test set chooses."""
     still = replace(
@@ -133,6 +135,7 @@ def test_patience_ends_a_run_that_no_longer_gains(tmp_path, select_on, epoch):
     assert group.train_one(longer, tmp_path / "a")["epochs"] == 5
 
 
+@pytest.mark.slow
 def test_a_schedule_free_average_is_evaluated_and_handed_on(tmp_path):
     free = replace(MLP, optim=Optim("adamw", peak_lr=0.02, schedule_free=True, freeze=("fc1",)))
     summary = group.train_one(free, tmp_path / "a")

@@ -59,6 +59,7 @@ def file_of(experiment, tmp_path):
 # ------------------------------------------------------------------ known truth
 
 
+@pytest.mark.slow
 def test_the_best_of_many_on_noise_is_biased_where_it_was_chosen_and_nowhere_else(capsys, tmp_path):
     """Labels that no image tells: the accuracy of every network is 50 %."""
     noise = Data(

@@ -190,6 +190,7 @@ def config():
 """
 
 
+@pytest.mark.slow
 def test_photos_from_the_command_line(tmp_path, monkeypatch, capsys):
     """Starts from another run's normalisation, goes on, gives way, and is evaluated elsewhere."""
     monkeypatch.chdir(tmp_path)

@@ -234,6 +234,7 @@ def test_parts_are_small_and_what_began_alone_stays_so(tmp_path, monkeypatch):
     assert modes == {str(rate): "map" for rate in (0.2, 0.3, 0.4, 0.5, 0.6)} | {"0.1": "alone"}
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_with_all_its_runs(tmp_path):
     ear = Ear(stop_at=1)
     longer = search.override(BASE, {"train.epochs": 2, "train.seeds_mode": "unroll"})

@@ -38,6 +38,7 @@ def test_the_worked_examples(example):
     assert example.counted() == example.expected
 
 
+@pytest.mark.slow
 def test_every_part_states_its_cost_and_builds(monkeypatch, tmp_path):
     (tmp_path / "fashion_mnist").mkdir()
     (tmp_path / "mnist").mkdir()
@@ -67,6 +68,7 @@ def test_a_comparison_of_it_is_a_comparison_file():
     assert isinstance(load_comparison(FOLDER / "stride.py"), Comparison)
 
 
+@pytest.mark.slow
 def test_the_ratio_of_gradients_is_that_of_the_loss():
     """With classifiers that count for nothing it would be 1; below all of them it is not."""
     ratios = auxiliary_heads.gradients(auxiliary_heads.config(quick=True).arms[1], seeds=1)
@@ -96,6 +98,7 @@ def made(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_numbers_of_the_runs(made):
     values = json.loads((made / "textbook.json").read_text())
     page = (made / "report.html").read_text()
@@ -113,6 +116,7 @@ def test_the_page_holds_the_numbers_of_the_runs(made):
     assert not re.search(r"""(src|href)=["'](?!data:)|url\(|@import|https?://""", page)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_a_browser_shows_the_page_on_a_telephone(made, tmp_path):
     page = tmp_path / "page.html"
@@ -127,6 +131,7 @@ def test_a_browser_shows_the_page_on_a_telephone(made, tmp_path):
     assert int(re.search(r"<title>(\d+)</title>", dom)[1]) <= 390
 
 
+@pytest.mark.slow
 def test_images_are_moved_in_four_directions(made):
     run = made / "translation" / "cnn" / "seed0"
     network = trained.restore(run)
@@ -146,6 +151,7 @@ def test_images_are_moved_in_four_directions(made):
     assert [kept[0], kept[3]] == found
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_runs_is_refused(capsys, made):
     args = ["--workdir", str(made), "--quick", "--only", "translation"]
     assert textbook.main(args) == 2

@@ -83,6 +83,7 @@ def test_pairing_finds_what_the_luck_of_seeds_would_hide():
     assert np.mean(stats.ttest_ind(better, luck, axis=1).pvalue < 0.05) < 0.3
 
 
+@pytest.mark.slow
 def test_several_equal_arms_raise_one_false_alarm_in_twenty():
     """Four arms against one baseline: Holm keeps what no correction would triple."""
     rng = np.random.default_rng(1)

@@ -189,6 +189,7 @@ def test_bfloat16_keeps_everything_stored_in_float32_and_learns():
     assert (logits.argmax(1) == DATA["label"]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_stopped_after_every_step_it_ends_with_the_same_bits(tmp_path, monkeypatch):
     """Two epochs of three steps with all that a resumed run could get wrong, stopped five times."""
     monkeypatch.setattr(group, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk

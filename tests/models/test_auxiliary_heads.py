@@ -13,6 +13,7 @@ from benchmarks.zoo import ROWS, build, variables
 from experiments.textbook.auxiliary_classifiers import CASES, FAST, gradient_norms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -46,6 +47,7 @@ class TwoHeads(nn.Module):
         return nn.Dense(3, name="main")(x), {"aux_logits": (nn.Dense(3, name="aux")(x),)}
 
 
+@pytest.mark.slow
 def test_the_norms_are_those_of_the_training_loss() -> None:
     model = TwoHeads()
     x, labels = jax.random.normal(jax.random.key(0), (4, 2)), jnp.array([0, 1, 2, 1])

@@ -14,14 +14,16 @@ from jaxcnn import models
 SHARED = [row for row in TABLE if row.torchvision]
 slow = pytest.mark.slow
 # Their forward and backward passes in float64 are compiled in the default run.
-QUICK_TO_COMPILE = {"resnet18", "squeezenet1_1"}
+QUICK_TO_COMPILE = {"squeezenet1_1"}
+# They stand for their families, but take many seconds.
+COSTLY = {"convnext_tiny", "densenet121", "efficientnet_b0", "inception_v3", "mobilenet_v3_small"}
 # Their blocks are others than those of the network that stands for their family, and compile fast.
 OTHER_BLOCKS = {"regnet_x_400mf", "resnet50", "resnext50_32x4d", "squeezenet1_0"}
 
 
 def _param(row: Row) -> Any:
-    """Slow where it differs in widths and depths alone from what the default run has."""
-    by_default = row.representative or row.name in OTHER_BLOCKS
+    """Slow where it is costly, or differs in widths and depths alone from what the default run has."""
+    by_default = (row.representative or row.name in OTHER_BLOCKS) and row.name not in COSTLY
     marks = [slow] * (not by_default) + [pytest.mark.giant] * row.giant
     return pytest.param(row, id=row.name, marks=marks)
 

@@ -132,6 +132,7 @@ def test_names_in_messages_are_short_and_printable() -> None:
     assert len(str(error.value)) < 999
 
 
+@pytest.mark.slow
 def test_weights_without_auxiliary_heads() -> None:
     model = models.create_model("googlenet", num_classes=4)
     template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
@@ -381,6 +382,7 @@ def test_damaged_files_never_escape_the_reader(
             assert sum(array.nbytes for array in read.values()) == 24
 
 
+@pytest.mark.slow
 def test_load_torch_weights(tmp_path: Path) -> None:
     path = tmp_path / "squeezenet.safetensors"
     save_file(squeezenet_state(), path)
