@@ -22,7 +22,7 @@ OTHER_BLOCKS = {"regnet_x_400mf", "resnet50", "resnext50_32x4d", "squeezenet1_0"
 
 
 def _param(row: Row) -> Any:
-    """Slow where it is costly, or differs in widths and depths alone from what the default run has."""
+    """Slow where it is costly, or differs from what the default run has in widths and depths."""
     by_default = (row.representative or row.name in OTHER_BLOCKS) and row.name not in COSTLY
     marks = [slow] * (not by_default) + [pytest.mark.giant] * row.giant
     return pytest.param(row, id=row.name, marks=marks)
