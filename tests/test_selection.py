@@ -13,8 +13,8 @@ from jaxcnn.errors import InputError, Stopped
 from jaxcnn.learning import run_folder
 from jaxcnn.runs import aside, group, plan, together
 from jaxcnn.runs.evaluation import evaluate
+from jaxcnn.runs.start import Run
 from jaxcnn.runs.trained import describe
-from jaxcnn.runs.training import Run
 from tests.test_sweep import Ear
 
 BASE = Experiment(

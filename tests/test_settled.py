@@ -13,7 +13,7 @@ from jaxcnn.config import Data, Experiment, Model, Optim, to_dict
 from jaxcnn.data import image_folder, sources
 from jaxcnn.errors import InputError
 from jaxcnn.runs.settled import settled, vacant
-from jaxcnn.runs.training import Run
+from jaxcnn.runs.start import Run
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

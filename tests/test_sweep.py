@@ -11,7 +11,7 @@ from jaxcnn import cli
 from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.runs import display, group, search, together
-from jaxcnn.runs.training import Run
+from jaxcnn.runs.start import Run
 
 BASE = Experiment(
     name="base",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxcnn import data
 from jaxcnn.commands import arguments
-from jaxcnn.config import Data, Experiment, Model
+from jaxcnn.config import Data, Experiment, Model, Task
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError, as_input_error
 
@@ -73,6 +73,7 @@ def run(command: Command) -> int:
             std=usual_std if command.std is None else command.std,
         ),
         model=Model(name),
+        task=Task("segmentation" if name in models.PER_PIXEL else "classification"),
     )
     shape = (height, width, channels)
     parameters = trained.import_weights(path, experiment, names, shape, command.out)

@@ -56,7 +56,7 @@ def run(command: Command) -> int:
     from jaxcnn.learning import files, run_folder
     from jaxcnn.learning.selection import score
     from jaxcnn.runs import aside, display, group, search, together
-    from jaxcnn.runs.training import Run
+    from jaxcnn.runs.start import Run
     from jaxcnn.tasks import LOSS
 
     files.check_writable(workdir / "sweep.json", workdir / "sweep.png")

@@ -75,6 +75,9 @@ class Command(arguments.Command):
         if given.get("optim.name", optim.name) != optim.name and optim.options:
             name = "sgd"  # the name that is given comes later, with options of its own
             experiment = replace(experiment, optim=replace(optim, name=name, options={}))
+        task = experiment.task
+        if given.get("task.name", task.name) != task.name:
+            experiment = replace(experiment, task=replace(task, options={}))
         return cls(given["file"], experiment=experiment)
 
     def more_help(self, given: Mapping[str, Any]) -> Sequence[Argument]:

@@ -100,7 +100,7 @@ class Data(Checked, section="data"):
     label maps, in which 0 is the background), "synthetic" (generated noise, to measure speed),
     "folder" (your own image files), or a TFDS dataset that was prepared as array_record; or
     npz:PATH (arrays x_train, y_train, x_test, y_test of NumPy), csv:PATH (a table with the columns
-    file, label and perhaps split) or hf:PATH (Hugging Face's datasets on disk).
+    file, label or mask, and perhaps split) or hf:PATH (Hugging Face's datasets on disk).
     In Python it may be a function of your own, which takes this section, or nothing,
     and returns a dataset, as jaxcnn.from_arrays and jaxcnn.from_source do."""
     dir: Folder | None = None

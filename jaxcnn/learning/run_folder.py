@@ -133,7 +133,9 @@ class RunFolder:
         def write() -> None:
             (self.path / "summary.json").unlink(missing_ok=True)  # it no longer holds
             files.write_json(self.path / "config.json", config)
-            if task is not None:
+            if task is None:
+                (self.path / "task.json").unlink(missing_ok=True)
+            else:
                 files.write_json(self.path / "task.json", task)
             files.write_json(self.path / "dataset.json", dataset)
             files.write_json(self.path / "env.json", env)

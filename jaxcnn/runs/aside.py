@@ -12,7 +12,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.learning import processes, run_folder
 from jaxcnn.learning.selection import OPTIMISTIC
 from jaxcnn.runs.display import Listener
-from jaxcnn.runs.training import Run
+from jaxcnn.runs.start import Run
 
 SHARE = 0.1
 """The share of the training examples that is put aside where the experiment does not say."""

@@ -27,9 +27,10 @@ from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, program_key
 from jaxcnn.runs.settled import settled
+from jaxcnn.runs.start import Run, check_starts
 from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Grouping, Modes
-from jaxcnn.runs.training import Evaluate, Run, Training, check_starts
+from jaxcnn.runs.training import Evaluate, Training
 from jaxcnn.tasks import Sums
 
 SECONDS_PER_CHUNK = 0.5

@@ -9,11 +9,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import optax
 
 from jaxcnn import models, tasks
-from jaxcnn.config import Data, Experiment
+from jaxcnn.config import Data, Experiment, Task
 from jaxcnn.config.checked import require
 from jaxcnn.data import augment
 from jaxcnn.errors import InputError, as_one_line
@@ -65,6 +66,15 @@ class Network:
     def metrics(self) -> tuple[Metric, ...]:
         """The figures that judge it; it is chosen by the first."""
         return judged_by(self.task, self.classes)
+
+    @property
+    def judged(self) -> dict[str, Any] | None:
+        """What task.json holds; None of classification, which is understood without."""
+        name = str(self.experiment.task.name)
+        if name == Task().name:
+            return None
+        metrics = [msgspec.to_builtins(metric) for metric in self.metrics]
+        return {"name": name, "metrics": metrics, "fitted": self.fitted}
 
     @property
     def _ema(self) -> bool:

@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from jaxcnn.analysis.statistics import ANYWHERE, NOT_NEGATIVE, mean_interval
 from jaxcnn.config import MOST_SEEDS, Comparison, Experiment
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, processes, run_folder
 from jaxcnn.runs.group import Outcome
-from jaxcnn.runs.training import Run
+from jaxcnn.runs.start import Run
+from jaxcnn.tasks import Metric
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:
@@ -62,7 +65,11 @@ def write_seeds(name: str, outcome: Outcome, workdir: Path) -> dict[str, Any]:
     results: dict[str, Any] = {"name": name, "seeds": [summary["seed"] for summary in summaries]}
     if summaries:
         results["selected_on"] = summaries[0].get("selected_on", "test")  # the same for all
-        metrics = run_folder.judged(next(iter(outcome.results))).metrics
+        first = next(iter(outcome.results))
+        known = processes.on_first(
+            lambda: [msgspec.to_builtins(metric) for metric in run_folder.judged(first).metrics]
+        )
+        metrics = [Metric(**values) for values in known]
         positive = all(summary["test_loss"] >= 0 for summary in summaries)
         within = {"loss": NOT_NEGATIVE if positive else ANYWHERE}
         within |= {metric.name: metric.bounds for metric in metrics}

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import msgspec
 import numpy as np
 import optax
 from jax.sharding import Mesh, Sharding
@@ -71,7 +70,6 @@ class Program:
         start_from: variables and seed to the same.
         chunk: the steps of one run, not compiled: see :data:`RatedChunk`.
         about: what dataset.json holds.
-        judged: what task.json holds; None of classification, which is understood without.
         environment: what env.json holds.
 
     Raises:
@@ -98,7 +96,6 @@ class Program:
         self.chunk = self._make_chunk(shuffle)
         # All processes train on the same data, all files of which may take long to read.
         self.about = processes.on_first(lambda: describe(experiment.data, dataset))
-        self.judged = _judged(self.network)
         if self.teacher is not None:
             self.about["teacher_sha256"] = sha256(self.teacher.variables)
         self.environment = {**run_folder.environment(), "mesh": dict(devices.shape)}
@@ -248,15 +245,6 @@ def _built(experiment: Experiment, task: BaseTask, dataset: sources.Dataset) -> 
         label = _labels(dataset, dataset.train)[:1]
         network.require_judging(built, jax.ShapeDtypeStruct((2, *label.shape[1:]), label.dtype))
     return built
-
-
-def _judged(net: network.Network) -> dict[str, Any] | None:
-    """Returns what task.json holds; None of classification."""
-    name = str(net.experiment.task.name)
-    if name == "classification":
-        return None
-    metrics = [msgspec.to_builtins(metric) for metric in net.metrics]
-    return {"name": name, "metrics": metrics, "fitted": net.fitted}
 
 
 def _labels(dataset: sources.Dataset, source: Source) -> np.ndarray:

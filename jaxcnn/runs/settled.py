@@ -16,7 +16,7 @@ from jaxcnn.data.schemes import SCHEMES
 from jaxcnn.errors import InputError
 from jaxcnn.learning import processes, run_folder
 from jaxcnn.runs.aside import put_aside
-from jaxcnn.runs.training import Run
+from jaxcnn.runs.start import Run
 
 Say = Callable[[str], object]
 

@@ -22,7 +22,7 @@ from jaxcnn.learning.state import TrainState
 from jaxcnn.learning.step import planned_bytes
 from jaxcnn.runs.network import require_planned
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, RatedChunk, States, program_key
-from jaxcnn.runs.training import Run
+from jaxcnn.runs.start import Run
 
 Grouping = Literal["all", "many", "faster"]
 """Which runs that share a program are computed together: all of them, however few or many; up to

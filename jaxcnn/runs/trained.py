@@ -373,7 +373,7 @@ def import_weights(
         if run_folder.holds_checkpoints(out):
             raise InputError(f"--out {out}: holds a run or weights already; give another folder")
         known = identity.read(out, to_dict(experiment))
-        run.claim(to_dict(experiment), about, run_folder.environment())
+        run.claim(to_dict(experiment), about, run_folder.environment(), built.judged)
         known = known.claimed(0)
         with contextlib.closing(run_folder.checkpoints(out, "latest")) as saved:
             saved.save(0, state, {"source": path.name, **known.mark})

@@ -2,9 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ import msgspec
 import numpy as np
 
 from jaxcnn.analysis import plots
-from jaxcnn.config import Experiment, differences, to_dict
+from jaxcnn.config import differences, to_dict
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, as_not_written, as_warning
 from jaxcnn.learning import (
@@ -28,18 +27,11 @@ from jaxcnn.learning import (
 from jaxcnn.learning.state import TrainState, not_finite, sha256, variables_of, zero_sums
 from jaxcnn.runs.display import Listener, Progress, Record
 from jaxcnn.runs.program import Program
-from jaxcnn.runs.trained import Trained, restore, transfer
+from jaxcnn.runs.start import Run, check_starts, transferred
+from jaxcnn.runs.trained import Trained
 from jaxcnn.tasks import Sums
 
 Evaluate = Callable[[TrainState], Sums]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run to be made: what is trained, and in which folder."""
-
-    experiment: Experiment
-    folder: Path
 
 
 class _Before(msgspec.Struct):
@@ -105,7 +97,7 @@ class Training:
         with as_not_written(run.folder):
             self._best_saved.drop_after(self.step)  # they will be made again
             recorded = to_dict(run.experiment), program.about, program.environment
-            opened.claim(*recorded, program.judged)
+            opened.claim(*recorded, program.network.judged)
             brought.keep(run.folder, run.experiment, self.step)
             # After config.json, without which files like this one are no run's.
             self._identity = self._identity.claimed(self.step)
@@ -179,7 +171,7 @@ class Training:
         program = self.program
         state = restored or program.init(np.int32(self.experiment.train.seed))
         if source is not None:
-            variables, fresh = _transferred(source, program, variables_of(state))
+            variables, fresh = transferred(source, program, variables_of(state))
             state = program.start_from(variables, state.seed)
             anew = f"; {', '.join(fresh)} start anew" if fresh else ""
             self._say(
@@ -449,42 +441,3 @@ class Training:
         with as_warning(f"{confusion}: could not be drawn"):
             classes = self.program.dataset.classes
             plots.save_confusion(self._confusion, classes, confusion, title)
-
-
-def check_starts(runs: Sequence[Run], program: Program) -> Trained | None:
-    """Checks that runs can begin or go on in their folders, and changes nothing there.
-
-    Returns the network to start from, if the experiment names one and a run is to begin.
-
-    Raises:
-        InputError: that network is not there or does not fit, or a run has done more steps already.
-    """
-    newest = [run_folder.newest_step(run.folder) for run in runs]
-    for run, step in zip(runs, newest, strict=True):
-        if step is not None and step > program.total_steps:
-            step = restore(run.folder).step  # a folder's name alone may be wrong
-        if step is not None and step > program.total_steps:
-            raise InputError(
-                f"train.epochs={run.experiment.train.epochs}: the run in {run.folder} has done "
-                f"{step} steps, of {program.steps_per_epoch} an epoch, already; give at least "
-                f"{-(-step // program.steps_per_epoch)} epochs, or another --workdir"
-            )
-    source = program.experiment.model.init_from
-    if source is None or None not in newest:  # not needed, nor perhaps there any more
-        return None
-    trained = restore(Path(source))
-    _transferred(trained, program, variables_of(program.network.shapes))
-    return trained
-
-
-def _transferred(
-    source: Trained, program: Program, variables: dict[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """Returns the variables to start from, and the names of the parameters that start anew."""
-    classes = len(source.classes), len(program.dataset.classes)
-    folder = str(program.experiment.model.init_from)
-    old, found, fresh = jax.device_get(source.variables), {}, []
-    for kind in variables:
-        found[kind], anew = transfer(old.get(kind, {}), variables[kind], classes, folder)
-        fresh += anew
-    return found, fresh

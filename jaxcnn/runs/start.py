@@ -1,0 +1,62 @@
+"""What is trained in which folder, and whether it can begin or go on there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxcnn.config import Experiment
+from jaxcnn.errors import InputError
+from jaxcnn.learning import run_folder
+from jaxcnn.learning.state import variables_of
+from jaxcnn.runs.program import Program
+from jaxcnn.runs.trained import Trained, restore, transfer
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run to be made: what is trained, and in which folder."""
+
+    experiment: Experiment
+    folder: Path
+
+
+def check_starts(runs: Sequence[Run], program: Program) -> Trained | None:
+    """Checks that runs can begin or go on in their folders, and changes nothing there.
+
+    Returns the network to start from, if the experiment names one and a run is to begin.
+
+    Raises:
+        InputError: that network is not there or does not fit, or a run has done more steps already.
+    """
+    newest = [run_folder.newest_step(run.folder) for run in runs]
+    for run, step in zip(runs, newest, strict=True):
+        if step is not None and step > program.total_steps:
+            step = restore(run.folder).step  # a folder's name alone may be wrong
+        if step is not None and step > program.total_steps:
+            raise InputError(
+                f"train.epochs={run.experiment.train.epochs}: the run in {run.folder} has done "
+                f"{step} steps, of {program.steps_per_epoch} an epoch, already; give at least "
+                f"{-(-step // program.steps_per_epoch)} epochs, or another --workdir"
+            )
+    source = program.experiment.model.init_from
+    if source is None or None not in newest:  # not needed, nor perhaps there any more
+        return None
+    trained = restore(Path(source))
+    transferred(trained, program, variables_of(program.network.shapes))
+    return trained
+
+
+def transferred(
+    source: Trained, program: Program, variables: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Returns the variables to start from, and the names of the parameters that start anew."""
+    classes = len(source.classes), len(program.dataset.classes)
+    folder = str(program.experiment.model.init_from)
+    old, found, fresh = jax.device_get(source.variables), {}, []
+    for kind in variables:
+        found[kind], anew = transfer(old.get(kind, {}), variables[kind], classes, folder)
+        fresh += anew
+    return found, fresh
