@@ -948,8 +948,18 @@ def test_help_of_train_begins_with_what_most_people_change(capsys):
     ]
     assert len(set(flags)) == len(flags)
     titles = re.findall(r"^([a-z.]+):(?: |$)", out, re.MULTILINE)
-    sections = ["data", "augment", "model", "task", "optim", "schedule", "train", "devices", "distributed"]
-    assert titles == ["usage", "model.options", *sections]
+    sections = [
+        "data",
+        "augment",
+        "model",
+        "task",
+        "optim",
+        "schedule",
+        "train",
+        "devices",
+        "distributed",
+    ]
+    assert titles == ["usage", "model.options", *sections, "distributed"]
 
 
 def test_help_of_train_lists_the_options_of_the_model(capsys, monkeypatch):

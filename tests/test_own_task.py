@@ -133,6 +133,8 @@ def test_pixels_are_learned_and_iou_is_that_of_numpy(tmp_path):
 
     with pytest.raises(InputError, match="--tta: must be none"):
         run.evaluate(tta="flip")
+    command(tmp_path, "viz", str(run.folder), "--image", "a.png")
+    assert (run.folder / "viz" / "label_maps.png").exists()
     command(tmp_path, "report", str(run.folder), "--out", "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "test mean IoU" in page

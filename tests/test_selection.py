@@ -367,9 +367,9 @@ def test_tables_and_pages_say_which_was_which(held, tmp_path, capsys):
     assert "Highest validation top-1: <strong>base</strong>" in text
     assert "Validation error, %" in text
     assert "Test error, %" not in text
-    assert "none was chosen by its test accuracy" in text
+    assert "none was chosen by its test result" in text
     assert cli.main(["report", str(tmp_path / "a"), "--out", str(page)]) == 0
-    assert "none was chosen by its test accuracy" not in page.read_text()
+    assert "none was chosen by its test result" not in page.read_text()
     plain = compare.compare(arms.group([arms.read(tmp_path / "a")]), {})
     assert "validation top-1" not in tables.headers(plain)
 

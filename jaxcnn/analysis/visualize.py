@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxcnn.analysis.formats import sizes
 from jaxcnn.analysis.gradcam import Apply
-from jaxcnn.analysis.plots import canvas
+from jaxcnn.analysis.plots import canvas, legible
 from jaxcnn.analysis.summary import Summary
 from jaxcnn.data.image_folder import natural
 from jaxcnn.ops import filters
@@ -150,6 +150,38 @@ def save_heat(
                 row.set_axis_off()
             rows[1][column].imshow(heat, cmap="inferno", alpha=0.65, vmin=0, vmax=1)
             rows[0][column].set_title(caption, fontsize=10)
+
+
+def save_label_maps(
+    images: np.ndarray, maps: np.ndarray, names: Sequence[str], captions: Sequence[str], path: Path
+) -> None:
+    """Draws images ``(n, h, w, c)`` in uint8 above what each of their pixels was taken for.
+
+    Args:
+        images: the images, as the network sees them.
+        maps: ``(n, h, w)``, the class of each pixel.
+        names: the names of the classes.
+        captions: what stands above each image.
+        path: PNG file.
+    """
+    from matplotlib import colormaps
+    from matplotlib.patches import Patch
+
+    n, shown = len(images), np.unique(maps)
+    colours = {int(c): colormaps["tab20"](i % 20) for i, c in enumerate(shown)}
+    with canvas(max(1.6 * n, 4), 4.6, path) as figure:
+        figure.suptitle("What each pixel is taken for")
+        rows = figure.subplots(2, n, squeeze=False)
+        for column, (image, labels, caption) in enumerate(zip(images, maps, captions, strict=True)):
+            grey = image.shape[-1] == 1
+            rows[0][column].imshow(image, cmap="gray" if grey else None, vmin=0, vmax=255)
+            rows[0][column].set_title(caption, fontsize=10)
+            painted = np.array([colours[int(c)] for c in labels.ravel()])
+            rows[1][column].imshow(painted.reshape(*labels.shape, 4), interpolation="nearest")
+            for row in rows[:, column]:
+                row.set_axis_off()
+        patches = [Patch(color=colours[int(c)], label=legible(names[int(c)])) for c in shown[:12]]
+        figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 4))
 
 
 def save_fields(

@@ -98,6 +98,13 @@ def _draw(workdir: Path, network: "Trained", command: Command) -> list[str]:
     if first is not None:
         made.append("filters.png")
         visualize.save_filters(*first, folder / made[-1])
+    shown = augment.fit(jnp.asarray(as_pixels(pixels), jnp.float32), network.experiment.data)
+    seen_pixels = np.asarray(shown).astype(np.uint8)
+    predicted = np.asarray(network.task.predictions(outputs))
+    if predicted.shape == seen.shape[:3] and np.issubdtype(predicted.dtype, np.integer):
+        made.append("label_maps.png")
+        place = folder / made[-1]
+        visualize.save_label_maps(seen_pixels, predicted, network.classes, truth, place)
     if not spatial:
         return made
     chosen = endpoint or visualize.deepest({name: ends[name] for name in spatial})
@@ -117,13 +124,8 @@ def _draw(workdir: Path, network: "Trained", command: Command) -> list[str]:
     classes = [plots.legible(names.get(int(i), f"output {i}")) for i in most]
     as_ = "for" if network.task.answer == "value" else "seen as"
     captions = [f"{a}\n{as_} {b}" for a, b in zip(truth, classes, strict=True)]
-    shown = augment.fit(jnp.asarray(as_pixels(pixels), jnp.float32), network.experiment.data)
     visualize.save_heat(
-        np.asarray(shown).astype(np.uint8),
-        np.asarray(heats),
-        captions,
-        folder / made[-1],
-        f"Grad-CAM at {chosen}",
+        seen_pixels, np.asarray(heats), captions, folder / made[-1], f"Grad-CAM at {chosen}"
     )
     made.append("receptive_field.png")
     theory = summary.endpoint_fields(network.model, shape)
