@@ -34,7 +34,7 @@ PROMISED = {
     "multilabel_digits": 99.0,
     "regression_shapes": 0.9,
 }
-"""What the measured ones must reach at least: test top-1 in per cent, or the task's first metric."""
+"""What the measured ones must reach at least, in top-1 (per cent) or the task's first metric."""
 # Height, width and channels as read, classes, and enough images for what is checked.
 TFDS = {
     "mnist": ((28, 28, 1), 10, 2560),
