@@ -25,7 +25,7 @@ from jaxcnn.data.labels import largest, names_of
 from jaxcnn.data.sources import Dataset, HeldOut
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, records, run_folder
-from jaxcnn.runs import display, evaluation, group, trained
+from jaxcnn.runs import display, evaluation, group, settled, trained
 from jaxcnn.tasks import Metric
 
 if TYPE_CHECKING:
@@ -220,6 +220,7 @@ def train(
     say = contextlib.nullcontext(group.Listener()) if quiet else display.display()
     with say as listener:
         if arrays:
+            made = settled.with_numbers(made)
             made = replace(made, data=_of_arrays(made.data, data, test, classes, listener))
         elif data is not None:
             given = data if isinstance(data, Data) else replace(made.data, name=data)
@@ -262,7 +263,7 @@ def open(  # noqa: A001  (as jaxcnn.open)
     folder = Path(folder)
     experiment = run_folder.read_config(folder)
     if isinstance(data, tuple | list):
-        dataset = _dataset(data, test, None, experiment.data.seed)
+        dataset = _dataset(data, test, None, experiment.data)
         data = lambda: dataset  # noqa: E731
     for section, value in (("model", model), ("data", data), ("optim", optim), ("task", task)):
         if value is None:
@@ -288,7 +289,7 @@ def _of_arrays(
     listener: display.Listener,
 ) -> Data:
     """Returns the config of data that are arrays, of which a part is held out if none is given."""
-    dataset = _dataset(data, test, classes, before.seed)
+    dataset = _dataset(data, test, classes, before)
     if test is None:
         held, number = len(dataset.test), len(dataset.train) + len(dataset.test)
         listener.message(f"{held:,} of {number:,} examples are held out for testing")
@@ -297,7 +298,7 @@ def _of_arrays(
 
 
 def _dataset(
-    data: Any, test: own.Arrays | None, classes: Sequence[str] | None, seed: int
+    data: Any, test: own.Arrays | None, classes: Sequence[str] | None, config: Data
 ) -> Dataset:
     """Returns a dataset of arrays; without test arrays, a share of each class is held out."""
     if len(data) != 2:
@@ -307,7 +308,8 @@ def _dataset(
     images, labels = data
     whole = own.split(images, labels, "train")
     names = names_of(classes, whole.labels, largest(whole.labels))
-    kept, held = hold_out(strata(whole), TEST_SHARE, seed, "test", names)
+    of = strata(whole, numbers=config.labels == "numbers")
+    kept, held = hold_out(of, TEST_SHARE, config.seed, "test", names)
     return Dataset(whole.take(kept), whole.take(held), names)
 
 

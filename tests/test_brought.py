@@ -408,10 +408,10 @@ FAULTS = [
     (
         make(features),
         {},
-        r"must return logits of shape \(n, 10\), returns float32 of shape \(2, 7\)",
+        r"must return outputs of shape \(n, 10\), returns float32 of shape \(2, 7\)",
     ),
-    (make(pair), {}, r"must return logits of shape \(n, 10\), returns tuple"),
-    (make(whole), {}, r"must return logits .* returns int32"),
+    (make(pair), {}, r"must return outputs of shape \(n, 10\), returns tuple"),
+    (make(whole), {}, r"must return outputs .* returns int32"),
     (make(wants_more), {}, "also wants mask"),
     (make(grows), {}, "changes names, shapes or types of its variables in state"),
     (make(named_otherwise), {}, "is told by train .or deterministic. whether it is trained"),

@@ -20,6 +20,7 @@ from jaxcnn.config import (
     Model,
     Optim,
     Schedule,
+    Task,
     Train,
     checked,
 )
@@ -232,7 +233,7 @@ def test_values_of_another_type_are_named(make, named):
     assert named in str(error.value)
 
 
-KINDS = (Data, Augment, Model, Optim, Schedule, Train, Devices, Distributed, Experiment)
+KINDS = (Data, Augment, Model, Task, Optim, Schedule, Train, Devices, Distributed, Experiment)
 FIELDS = [(kind, field.name) for kind in KINDS for field in dataclasses.fields(kind)]
 # The annotations as they are written, an oracle that knows nothing of how they are checked.
 SOURCE = {
@@ -278,6 +279,7 @@ def test_every_field_refuses_values_of_another_type(kind, field):
 
 CHOICES = [
     (Data, "fit", ("pad", "resize", "crop")),
+    (Data, "labels", ("classes", "numbers")),
     (Data, "channels", (1, 3)),
     (Model, "dtype", ("float32", "bfloat16")),
     (Schedule, "name", ("constant", "cosine", "polynomial", "step", "one_cycle")),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,23 @@ from PIL import Image
 from sklearn import metrics as sk
 
 import jaxcnn
-from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Task, Train, brought
+from jaxcnn.config import (
+    Augment,
+    Comparison,
+    Data,
+    Experiment,
+    Model,
+    Optim,
+    Schedule,
+    Task,
+    Train,
+    brought,
+)
+from jaxcnn.data import own
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.learning import run_folder
 from jaxcnn.runs import group
-from jaxcnn.tasks import BaseTask, Metric
+from jaxcnn.tasks import BaseTask, Classification, Metric
 from tests.test_brought import command, summary
 
 ROOT = Path(__file__).parents[1]
@@ -57,11 +70,14 @@ def squares(n, seed):
     return images.astype(np.uint8), maps
 
 
-def train(task, make, model, epochs, **given):
+def train(task, make, model, epochs, data_size=None, **given):
     """Trains on arrays with a rate that suits every task here."""
     optim = Optim("adamw", peak_lr=5e-3)
     sections = {"optim": optim, "schedule": Schedule(warmup_epochs=1), **given}
     data = make(600, 0), make(200, 1)
+    if data_size is not None:
+        fitted = Data(image_size=data_size, fit="resize")
+        sections["experiment"] = Experiment(data=fitted)
     return jaxcnn.train(
         model=model, task=task, data=data[0], test=data[1], epochs=epochs, quiet=True, **sections
     )
@@ -341,6 +357,22 @@ SPOILED = [
         r"returns outputs of shape \(n, 10\), must be .* 3\)",
     ),
     ({"metrics": (Metric("loss", "l"),)}, "with names of their own"),
+    ({"metrics": Metric("far", "f")}, "metrics must be a tuple"),
+    ({"metrics": (Metric("far", "f", low="a"),)}, "bounds of far must be numbers, hold 'a'"),
+    ({"metrics": (Metric("far", "f", of_examples=True),)}, "of_examples of far must be False"),
+    ({"scores": lambda self, o, b: [o]}, "scores must return a dict, returns list"),
+    (
+        {"answers": lambda self, o: o.argmax(-1)},
+        r"answers must be of shape \(n, names\), is int32 of shape",
+    ),
+    ({"means": lambda self, s: {"loss": 1.0, "far": True}}, "must return floats, far is True"),
+    ({"means": lambda self, s: {"loss": s["x"]}}, "Error: 'x'"),
+    ({"sums": lambda self, o, b: {"loss": o.sum()}}, "sums must hold count"),
+    ({"zero_sums": lambda self: {}}, "zero_sums must have the names and shapes of training_sums"),
+    ({"fit": lambda self, labels: {"a": [object()]}}, r"task\.name='.*Spoiled': ValidationError"),
+    ({"fit": lambda self, labels: {"a": 1.0}}, r"cannot be made \(TypeError: .*takes no arguments"),
+    ({"check_labels": lambda self, *_: 1 / 0}, "ZeroDivisionError"),
+    ({"__hash__": None}, "must be hashable"),
 ]
 
 
@@ -361,7 +393,10 @@ REFUSED = [
     ),
     ({"data": Data("shapes_masks")}, r"must be whole numbers of shape \(n,\), are int32 of shape"),
     ({"task": Task("multilabel")}, r"labels must be whole numbers of shape \(n, 10\)"),
-    ({"data": Data("shapes"), "task": Task("regression")}, "one number for each of .*circle"),
+    (
+        {"data": Data("shapes"), "task": Task("regression")},
+        "are no numbers, but the classes circle",
+    ),
     ({"model": UNET}, r"returns outputs of shape \(n, 8, 8, 10\), must be \(n, 10\)"),
     (
         {"data": Data("shapes_masks"), "task": Task("segmentation"), "model": Model("lenet5")},
@@ -386,6 +421,135 @@ def test_data_networks_and_tasks_that_do_not_fit_are_refused(given, said, tmp_pa
     with pytest.raises(InputError, match=said) as error:
         group.train_one(experiment, tmp_path / "a")
     assert "\n" not in str(error.value)
+
+
+def test_what_a_task_is_judged_by_is_not_guessed(made, tmp_path):
+    """Without task.json, or with that of another task, nothing is evaluated or asked."""
+    shutil.copytree(made / "runs" / "direction-seed0", tmp_path / "run")
+    file = tmp_path / "run" / "task.json"
+    about = json.loads(file.read_text())
+    given = ("--from", str(made / "direction.py"))
+    for content, said in (
+        (None, "task.json: no such file"),
+        (about | {"name": "regression"}, "name='regression': must be 'direction:Direction'"),
+        (about | {"metrics": []}, "metrics=[]: must be a list of metrics"),
+        (about | {"fitted": {"mean": [0.0]}}, "cannot be made"),
+    ):
+        file.unlink(missing_ok=True)
+        if content:
+            file.write_text(json.dumps(content))
+        assert said in command(tmp_path, "eval", "run", *given, code=2)
+
+
+def test_a_classifier_with_a_loss_of_ones_own_needs_no_more(tmp_path):
+    class Focal(Classification):
+        def loss(self, outputs, batch):
+            losses = super().loss(outputs, batch)
+            return (1 - jnp.exp(-losses)) ** 2 * losses
+
+    run = train(Focal, lambda n, seed: (bars(n, seed)[0], bars(n, seed)[1][:, 0]), Small, 3)
+    assert run.result["test_top1"] > 0.95
+    assert "test_top5" not in run.result
+
+
+def test_maps_of_an_own_task_are_fitted_with_their_images():
+    class Copy(BaseTask):
+        def output_shape(self, names, size):
+            return (*size, len(names))
+
+        def loss(self, outputs, batch):
+            return ((outputs[..., 0] - batch["label"]) ** 2).mean(axis=(1, 2))
+
+    run = train(Copy, squares, UNET, 1, data_size=24)
+    assert run.predict(squares(2, 3)[0]).shape == (2, 24, 24, 3)
+    with pytest.raises(InputError, match="--tta: must be none"):
+        run.evaluate(tta="flip")
+
+
+def test_a_map_does_not_take_the_place_of_an_image(tmp_path):
+    run = train("segmentation", squares, UNET, 1)
+    Image.fromarray(squares(1, 0)[0][0]).save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    said = command(tmp_path, "predict", str(run.folder), "a.png", "--out", ".", code=2)
+    assert "must be another folder, since a.png is an image" in said
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_what_cannot_be_read_is_not_learned_from():
+    """Nor does it count for the mean of the labels."""
+
+    class Items:
+        def __len__(self):
+            return 128
+
+        def __getitem__(self, i):
+            if i >= 100 and i % 7 == 0:
+                raise OSError("broken")
+            return np.full((8, 8), i, np.uint8), 1000 + i % 3
+
+    data = Data(labels="numbers", streaming=True, workers=0, batch_size=8)
+    made = own.from_source(Items(), Items(), data)
+    assert made.classes == ("value",)
+    fitted = jaxcnn.tasks.Regression().fit(made.train.read_labels)
+    assert fitted["mean"][0] == pytest.approx(1001, abs=0.1)
+    assert fitted["std"][0] == pytest.approx(0.8, abs=0.1)
+
+
+def test_labels_of_a_stream_are_checked_too(tmp_path):
+    class Items:
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            return np.zeros((8, 8), np.uint8), np.array([0, 7 if i == 33 else 1])
+
+    def load(data):
+        return own.from_source(Items(), Items(), data)
+
+    data = Data(load, streaming=True, workers=0, batch_size=8)
+    experiment = Experiment(data=data, task=Task("multilabel"), model=Model("mlp"))
+    with pytest.raises(InputError, match="must be 0 or 1 for each of the 2 names"):
+        group.train_one(experiment, tmp_path / "a")
+
+
+def test_masks_of_0_and_255_are_not_taken_for_one_class():
+    def masks(n, seed):
+        images, maps = squares(n, seed)
+        return images, np.where(maps > 0, 255, 0)
+
+    with pytest.raises(InputError, match=r"hold nothing but 0 and 255, .* they must be 0 and 1"):
+        train("segmentation", masks, UNET, 1)
+
+
+def test_whole_numbers_are_numbers_wherever_a_task_learns_such(tmp_path):
+    """Validation, a test set that is held out, and negative numbers."""
+
+    def ages(n, seed):
+        images, quarters = bars(n, seed)
+        return images, 7 * quarters.sum(axis=1) - 5
+
+    run = jaxcnn.train(
+        model=Small,
+        task="regression",
+        data=ages(100, 0),
+        epochs=1,
+        quiet=True,
+        workdir=tmp_path / "a",
+        train=Train(patience=1),
+    )
+    assert run.classes == ("value",)
+    assert run.experiment.data.labels == "numbers"
+    assert run.experiment.data.validation == 0.1
+
+
+def test_arms_and_trials_are_judged_by_one_task(tmp_path):
+    arms = [Experiment(name=name, task=Task(name)) for name in ("classification", "regression")]
+    with pytest.raises(InputError, match=r"arms\['regression'\]\.task\.name='regression': must be"):
+        Comparison(tuple(arms))
+    experiment = str(ROOT / "experiments" / "lenet5_digits.py")
+    grid = ("--grid", "task.name=classification,regression")
+    said = command(tmp_path, "sweep", experiment, *grid, "--workdir", "s", code=2)
+    assert "task.name: must be the same in all trials" in said
 
 
 def test_nothing_outside_the_tasks_speaks_of_top_1():

@@ -16,8 +16,8 @@ class Command(arguments.Command):
     run: Path = field(metadata={"place": "RUN"})
     """The run folder."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The latest checkpoint, or the one with the best accuracy on the validation set; without one
-    it is the best on the test set, whose accuracy there is an optimistic estimate."""
+    """The latest checkpoint, or the one with the best result on the validation set; without one
+    it is the best on the test set, whose figures there are optimistic estimates."""
     split: Literal["test", "validation"] = "test"
     """The test set, or the examples that data.validation held out."""
     data_dir: str | None = None

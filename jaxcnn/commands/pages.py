@@ -21,7 +21,6 @@ def write_page(
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxcnn import tasks
     from jaxcnn.analysis import report
     from jaxcnn.data import sources
     from jaxcnn.data.images import as_pixels
@@ -35,7 +34,7 @@ def write_page(
         data = shown.experiment.data
         data = dataclasses.replace(data, dir=data_dir or data.dir)
         if held:
-            dataset = trained.read_dataset(shown.path, data, tasks.build(shown.experiment.task))
+            dataset = trained.read_dataset(shown.path, data)
     except InputError as error:
         problems.append(f"images of the worst mistakes ({error})")
 

@@ -29,7 +29,7 @@ class Command(arguments.Command):
     """At least one image file, folder of image files, or pattern such as 'photos/*.jpg'; an image
     of another size than the dataset's is brought to it."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The latest checkpoint, or the one with the best accuracy on the validation set, or without
+    """The latest checkpoint, or the one with the best result on the validation set, or without
     one on the test set."""
     top_k: int | None = None
     """How many of the most probable classes are printed for each image; by default one or, of
@@ -59,6 +59,8 @@ def run(command: Command) -> int:
 
     from jaxcnn.runs import display, trained
 
+    if command.out is not None:
+        _check_maps(images, command.out)
     waiting = f"classifying {len(images):,} images"
     with display.display() as listener, listener.waiting(waiting, said=False):
         found = trained.predict(
@@ -124,12 +126,30 @@ def _show_csv(found: Sequence["Prediction"]) -> None:
             table.writerow((one.path, i, label, f"{p:.6g}"))
 
 
-def _write_maps(found: Sequence["Prediction"], out: Path) -> None:
-    """Writes the label maps of images, each under the name of its image.
+def _check_maps(images: Sequence[Path], out: Path) -> None:
+    """Checks that label maps can be written, each under the name of its image.
 
     Raises:
-        InputError: the task gives no label maps, they do not fit into a byte, or two images have
-            one name.
+        InputError: two images have one name, or a map would replace an image.
+    """
+    from jaxcnn.learning import files
+
+    places = [out / f"{path.stem}.png" for path in images]
+    twice = next((path for path in places if places.count(path) > 1), None)
+    if twice is not None:
+        raise InputError(f"--out {out}: two of the images would be written to {twice}")
+    asked = {path.resolve() for path in images}
+    for place in places:
+        if place.resolve() in asked:
+            raise InputError(f"--out {out}: must be another folder, since {place} is an image")
+    files.check_writable(*places)
+
+
+def _write_maps(found: Sequence["Prediction"], out: Path) -> None:
+    """Writes the label maps of images.
+
+    Raises:
+        InputError: the task gives no label maps, or they do not fit into a byte.
     """
     import io
 
@@ -138,16 +158,12 @@ def _write_maps(found: Sequence["Prediction"], out: Path) -> None:
 
     from jaxcnn.learning import files
 
-    stems = [one.path.stem for one in found]
-    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
-    if twice is not None:
-        raise InputError(f"--out {out}: two of the images are called {printable(twice)}")
-    if any(one.whole.ndim != 2 or one.whole.max(initial=0) > 255 for one in found):
-        raise InputError(
-            f"--out {out}: must be left out, since the run gives no label maps of bytes"
-        )
+    for one in found:
+        fits = one.whole.ndim == 2 and np.issubdtype(one.whole.dtype, np.integer)
+        if not fits or one.whole.max(initial=0) > 255:
+            raise InputError(f"--out {out}: must be left out, since the run gives no label maps")
     out.mkdir(parents=True, exist_ok=True)
-    for stem, one in zip(stems, found, strict=True):
+    for one in found:
         png = io.BytesIO()
         Image.fromarray(one.whole.astype(np.uint8)).save(png, "PNG")
-        files.write_bytes(out / f"{stem}.png", png.getvalue())
+        files.write_bytes(out / f"{one.path.stem}.png", png.getvalue())

@@ -54,14 +54,17 @@ def _of_experiment(command: Command) -> "tuple[nn.Module, tuple[int, int, int]]"
 
     from jaxcnn import models, tasks
     from jaxcnn.data import augment, sources
-    from jaxcnn.runs import trained
+    from jaxcnn.runs import settled
+
+    experiment = settled.with_numbers(experiment)
 
     shape, classes = command.input, command.num_classes
     if shape is None or classes is None:
-        task = tasks.build(experiment.task)
-        dataset = trained.seen_by(task, sources.load(experiment.data))
+        dataset = sources.load(experiment.data)
         shape = shape or augment.input_shape(
             experiment.data, experiment.augment, dataset.image_shape
         )
         classes = classes or len(dataset.classes)
-    return models.build_model(experiment.model, classes, shape), shape
+    names = [str(i) for i in range(classes)]
+    outputs = tasks.build(experiment.task).output_shape(names, shape[:2])
+    return models.build_model(experiment.model, classes, shape, outputs), shape

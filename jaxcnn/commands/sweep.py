@@ -37,8 +37,8 @@ class Command(arguments.Command):
     seed: int = 0
     """The seed of the draws."""
     select_on: Literal["auto", "test"] = "auto"
-    """What the best trial is chosen by: the validation set (auto), or the test set, whose accuracy
-    is then an optimistic estimate. Short for train.select_on."""
+    """What the best trial is chosen by: the validation set (auto), or the test set, whose figures
+    are then optimistic estimates. Short for train.select_on."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
     workdir: Path | None = None
@@ -61,6 +61,9 @@ def run(command: Command) -> int:
 
     files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
     trials = search.trials(base, command.grid, ranges, count, command.seed)
+    tasks = {str(trial.experiment.task.name) for trial in trials}
+    if len(tasks) > 1:
+        raise InputError(f"task.name: must be the same in all trials, is {', '.join(tasks)}")
     runs = [Run(trial.experiment, workdir / trial.name) for trial in trials]
     with display.display(each_run=True) as listener:
         listener.message(f"{len(trials)} trials in {workdir}")

@@ -38,7 +38,7 @@ class Command(arguments.Command):
     source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
     """Python files with the network, or whatever else was brought to the run."""
     checkpoint: Literal["latest", "best"] = "latest"
-    """The latest checkpoint, or the one with the best accuracy on the validation set, or without
+    """The latest checkpoint, or the one with the best result on the validation set, or without
     one on the test set."""
     data_dir: str | None = None
     """The folder of the data, of prepared TFDS datasets or of image files; by default the same as

@@ -142,6 +142,9 @@ class Data(Checked, section="data"):
         tuple[Count, Count], Accepts("two positive whole numbers, of training and of test images")
     ] = (10_000, 1_000)
     """How many images are generated for training and for testing."""
+    labels: Literal["classes", "numbers"] = "classes"
+    """Whether labels that are whole numbers, or texts of a table, are classes or numbers. A task
+    that learns numbers, as regression, sets it."""
     channels: Literal[1, 3] = 3
     """Channels of "synthetic" and "folder" images: 1 (grey) or 3 (RGB)."""
     num_classes: Annotated[int, _whole(1, MOST_CLASSES)] = 10
@@ -555,8 +558,11 @@ class Comparison(Checked):
         names = [arm.name for arm in self.arms]
         require("arms", names, len(names) >= 2, "two experiments or more")
         require("arms", names, len(set(names)) == len(names), "of different names")
-        wanted = _tested_on(self.arms[0].data)
+        wanted, task = _tested_on(self.arms[0].data), self.arms[0].task.name
         for arm in self.arms:
+            accepted = f"{str(task)!r}, as in the first arm: all are judged by it"
+            same = arm.task.name == task
+            require(f"arms[{arm.name!r}].task.name", str(arm.task.name), same, accepted)
             for name, value in _tested_on(arm.data).items():
                 accepted = f"{wanted[name]!r}, as in the first arm: all are tested on it"
                 full = f"arms[{arm.name!r}].data.{name}"

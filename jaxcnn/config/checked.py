@@ -148,6 +148,6 @@ def _accepted(annotation: Any) -> list[str]:
     if origin is Literal:
         return [repr(choice) for choice in args]
     if origin in (Union, UnionType):
-        return [words for arg in args for words in _accepted(arg)]
+        return [words for arg in args for words in _accepted(arg) if words]
     named = {bool: ["True", "False"], NoneType: ["None"]}
     return named.get(annotation, [f"of type {(origin or annotation).__name__}"])

@@ -11,13 +11,17 @@ from jaxcnn.errors import InputError
 from jaxcnn.text import printable
 
 
-def strata(source: Source) -> np.ndarray:
+def strata(source: Source, *, numbers: bool = False) -> np.ndarray:
     """Returns the labels ``(n,)`` of a split by which :func:`hold_out` draws its shares.
 
     Where an example's label is not a class, all examples are of one stratum.
+
+    Args:
+        source: the split.
+        numbers: whether whole numbers are not classes.
     """
     form = source.label_form
-    if form.ndim == 0 and np.issubdtype(form.dtype, np.integer):
+    if not numbers and form.ndim == 0 and np.issubdtype(form.dtype, np.integer):
         return source.read_labels()
     return np.zeros(len(source), np.int32)
 

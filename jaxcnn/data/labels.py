@@ -59,31 +59,36 @@ def stored(labels: Any, images: np.ndarray, name: str) -> np.ndarray:
     return numbers.astype(np.int32)
 
 
-def of_example(label: Any, size: tuple[int, ...], what: str) -> np.ndarray:
+def of_example(
+    label: Any, size: tuple[int, ...], what: str, *, numbers: bool = False
+) -> np.ndarray:
     """Returns the label of one example, checked: whole numbers in int32, others in float32.
 
     Args:
         label: a number, ``(k,)``, or ``(h, w)`` as the image.
         size: the height and width of the image.
         what: names the example, for the message.
+        numbers: whether a whole number is no class, but a number.
 
     Raises:
         InputError: it has another form, or holds something else than finite numbers.
     """
-    numbers = np.asarray(label)
-    rank = numbers.ndim + 1
-    if rank == 3 and numbers.shape != size:
-        maps = ["x".join(map(str, shape)) for shape in (size, numbers.shape)]
+    held = np.asarray(label)
+    if numbers and held.ndim == 0 and (_is_whole(held) or np.issubdtype(held.dtype, np.floating)):
+        held = _small(held)
+    rank = held.ndim + 1
+    if rank == 3 and held.shape != size:
+        maps = ["x".join(map(str, shape)) for shape in (size, held.shape)]
         raise InputError(f"{what}: its label must be {maps[0]} as its image, is {maps[1]}")
-    if rank in RANGES and numbers.size:
-        if _is_whole(numbers) and _inside(numbers, rank).all():
-            return numbers.astype(np.int32)
-        if np.issubdtype(numbers.dtype, np.floating) and np.isfinite(_small(numbers)).all():
-            return _small(numbers)
+    if rank in RANGES and held.size:
+        if _is_whole(held) and _inside(held, rank).all():
+            return held.astype(np.int32)
+        if np.issubdtype(held.dtype, np.floating) and np.isfinite(_small(held)).all():
+            return _small(held)
     accepted = {1: "a whole number >= 0", 3: f"whole numbers in [{IGNORED}, {MOST_CLASSES:,})"}.get(
         rank, "numbers (k,) or (h, w)"
     )
-    if np.issubdtype(numbers.dtype, np.floating):
+    if np.issubdtype(held.dtype, np.floating):
         accepted = "finite"
     raise InputError(f"{what}: its label must be {accepted}, is {shown(label)}")
 
@@ -151,7 +156,7 @@ def names_of(classes: Sequence[str] | None, labels: np.ndarray, most: int) -> tu
             return tuple(map(str, range(max(most + 1, 2))))
         return tuple(map(str, range(numbers))) if labels.ndim == 2 else ("value",)
     names = tuple(map(str, classes))
-    if are_classes(labels) and len(names) <= most:
+    if are_classes(labels) and len(names) <= most and (len(names) > 1 or labels.ndim > 1):
         raise InputError(
             f"classes={shown(names)}: must name {most + 1} classes, for labels up to {most}"
         )

@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +37,7 @@ def load(config: Data) -> Dataset:
         )
     for name, source in [("train", found.train), *found.held_out.items()]:
         most = largest(source.labels) if isinstance(source, Split) else -1
-        if most >= len(found.classes):
+        if most >= len(found.classes) and config.labels == "classes":
             raise InputError(
                 f"{what}: {name} labels must be below {len(found.classes)}, the number of classes, "
                 f"hold {most}"
@@ -76,10 +76,6 @@ def together(
     """Returns splits whose labels have one form, and the names that these need."""
     labels = alike({name: split.labels for name, split in splits.items()}, what)
     one = next(iter(labels.values()))
-    if classes is not None and len(classes) == 1 and one.ndim == 1:  # the name of a number
-        if max(map(largest, labels.values())) > 0:
-            labels = {name: array.astype(np.float32) for name, array in labels.items()}
-        one = next(iter(labels.values()))
     names = names_of(classes, one, max(map(largest, labels.values())))
     return {name: replace(split, labels=labels[name]) for name, split in splits.items()}, names
 
@@ -168,13 +164,16 @@ class Items:
         return {"image": images, "label": labels, "ok": ok}
 
     def read_labels(self) -> np.ndarray:
-        """Reads the labels of all examples, with their images."""
-        return self.read(np.arange(len(self)))["label"]
+        """Reads the labels of all examples that can be read, a few images at a time."""
+        found = [part["label"][part["ok"]] for part in map(self.read, self._blocks())]
+        return np.concatenate(found)
 
     def largest_class(self) -> int:
         """Returns the largest class of all examples, of which it holds a few at a time."""
-        blocks = (np.arange(at, min(at + 64, len(self))) for at in range(0, len(self), 64))
-        return max(largest(self.read(block)["label"]) for block in blocks)
+        return max(largest(self.read(block)["label"]) for block in self._blocks())
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        return (np.arange(at, min(at + 64, len(self))) for at in range(0, len(self), 64))
 
     def fault(self, index: int) -> str:
         """Says in one line why an example cannot be read, and names it."""
@@ -194,7 +193,7 @@ class Items:
         return None
 
     def _example(self, place: int) -> tuple[np.ndarray, np.ndarray]:
-        pixels, label = _pair(self.items, place)
+        pixels, label = _pair(self.items, place, numbers=self.config.labels == "numbers")
         if pixels.shape != self.shape:
             if self.config.image_size is None:
                 size = "x".join(map(str, pixels.shape))
@@ -251,7 +250,7 @@ def items(splits: Mapping[str, Any], config: Data) -> dict[str, Items]:
         if not hasattr(source, "__len__") or not len(source):
             raise InputError(f"{name}: must have a length above 0")
         for place in range(min(len(source), LOOKED_AT)):
-            pixels, label = _pair(source, place, name)
+            pixels, label = _pair(source, place, name, numbers=config.labels == "numbers")
             shapes.add(pixels.shape)
             forms.append(label)
     channels = {shape[2] for shape in shapes}
@@ -275,11 +274,16 @@ LOOKED_AT = 100
 """Examples of each split that are looked at for sizes and labels."""
 
 
-def _pair(items: Any, place: int, name: str = "") -> tuple[np.ndarray, np.ndarray]:
+def _pair(
+    items: Any, place: int, name: str = "", *, numbers: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns image (h, w, c) in uint8 and label of an example of a random-access source."""
     what = f"{name} example {place}".strip()
     single = hasattr(items, "__getitem__")
-    example = items[place] if single else items.__getitems__([place])[0]
+    try:
+        example = items[place] if single else items.__getitems__([place])[0]
+    except OSError as error:
+        raise InputError(f"{what}: cannot be read ({error})") from error
     try:
         image, label = (example["image"], example["label"]) if hasattr(example, "keys") else example
     except (KeyError, TypeError, ValueError):
@@ -295,4 +299,4 @@ def _pair(items: Any, place: int, name: str = "") -> tuple[np.ndarray, np.ndarra
             f"{what}: its image must be (h, w, c) or (h, w) in uint8, is {pixels.shape} in "
             f"{pixels.dtype}"
         )
-    return pixels, of_example(label, pixels.shape[:2], what)
+    return pixels, of_example(label, pixels.shape[:2], what, numbers=numbers)

@@ -4,11 +4,12 @@ The last is what Hugging Face's datasets saved. A relative PATH begins at ``data
 current folder.
 """
 
+import contextlib
 import csv
 import io
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from jaxcnn.data.contents import read_bytes
 from jaxcnn.data.held_out import hold_out, require_named, strata
 from jaxcnn.data.image_folder import Files, natural
 from jaxcnn.data.images import MAX_BYTES, MAX_PIXELS, decoded
-from jaxcnn.data.labels import largest, names_of
+from jaxcnn.data.labels import names_of
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.memory import require_memory
@@ -62,7 +63,13 @@ def _divided(splits: Mapping[str, Any], classes: Sequence[str], config: Data) ->
             )
         return Dataset(train, splits[held], names, validation=validation)
     share = image_folder.TEST_SHARE if config.test_share is None else config.test_share
-    kept, out = hold_out(strata(train), share, config.seed, "data.test_share", names)
+    kept, out = hold_out(
+        strata(train, numbers=config.labels == "numbers"),
+        share,
+        config.seed,
+        "data.test_share",
+        names,
+    )
     note = (
         f"{what} has no test split: of its examples, {len(kept):,} train and {len(out):,} test "
         f"(data.test_share={share:g}, data.seed={config.seed})"
@@ -108,8 +115,8 @@ def _npz(path: Path, config: Data) -> Dataset:
 def _csv(path: Path, config: Data) -> Dataset:
     """Reads a table with the columns ``file``, ``label`` or ``mask``, and perhaps ``split``.
 
-    Labels are names of classes or, if all are numbers and one has a decimal point, numbers. Masks
-    are image files whose pixels are the numbers of classes.
+    Labels are names of classes or, with data.labels, numbers. Masks are image files whose pixels
+    are the numbers of classes.
     """
     what = f"data.name={config.name!r}"
     try:
@@ -126,6 +133,8 @@ def _csv(path: Path, config: Data) -> Dataset:
                 (row["file"] or "", row[label_column] or "", row.get("split") or "train")
                 for row in reader
             ]
+    except InputError:
+        raise
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{what}: cannot be read as a table in UTF-8 ({error})") from error
     if not rows:
@@ -147,11 +156,10 @@ def _csv(path: Path, config: Data) -> Dataset:
         return _with_masks(root, rows, used, config)
     classes = sorted({label for _, label, _ in rows}, key=natural)
     places = {name: place for place, name in enumerate(classes)}
-    numbers = _numbers([label for _, label, _ in rows])
     names = np.array([os.fsencode(name) for name, _, _ in rows], dtype=bytes)
     labels = np.array([places[label] for _, label, _ in rows], np.int32)
-    if numbers is not None:
-        labels, classes = numbers, ["value"]
+    if config.labels == "numbers":
+        labels, classes = _numbers([label for _, label, _ in rows], what), ["value"]
     shape, fit = image_folder.shape_of(config, [root], [(names, labels)])
     whole = Files(root, names, labels, shape, fit)
     return _divided({name: whole.take(used == name) for name in {*used.tolist()}}, classes, config)
@@ -165,21 +173,32 @@ def _with_masks(
     channels = 1 if config.channels == 1 else 3
     masked = {name: _Masked(root, pairs[used == name], channels) for name in {*used.tolist()}}
     splits = own.items(masked, config)
-    labels = {name: source.read_labels() for name, source in splits.items()}
-    names = names_of(None, next(iter(labels.values())), max(map(largest, labels.values())))
+    form = next(iter(splits.values())).label_form[None]
+    names = names_of(None, form, max(source.largest_class() for source in splits.values()))
     known = {name: replace(split, classes=len(names)) for name, split in splits.items()}
     return _divided(known, names, config)
 
 
-def _numbers(labels: Sequence[str]) -> np.ndarray | None:
-    """Returns labels as numbers, if all are finite ones and some have a decimal point."""
-    if not any("." in label for label in labels):
-        return None
+def _numbers(labels: Sequence[str], what: str) -> np.ndarray:
+    """Returns labels as numbers, those of a table's lines from the second on."""
+    found = np.empty(len(labels), np.float32)
+    for place, label in enumerate(labels):
+        try:
+            found[place] = float(label)
+        except ValueError:
+            found[place] = np.nan
+        if not np.isfinite(found[place]):
+            raise InputError(f"{what}: line {place + 2}: label={label!r} must be a finite number")
+    return found
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says of whatever goes wrong which file it was."""
     try:
-        found = np.array([float(label) for label in labels], np.float32)
-    except ValueError:
-        return None
-    return found if np.isfinite(found).all() else None
+        yield
+    except (OSError, ValueError, InputError) as error:
+        raise InputError(f"{printable(str(path))}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -197,15 +216,18 @@ class _Masked:
         from PIL import Image
 
         image, mask = (self.root / name for name in self.files[place])
-        pixels = decoded(read_bytes(image, MAX_BYTES), self.channels, turned=True)
-        with Image.open(io.BytesIO(read_bytes(mask, MAX_BYTES))) as labels:
+        with _named(image):
+            pixels = decoded(read_bytes(image, MAX_BYTES), self.channels, turned=True)
+        with _named(mask), Image.open(io.BytesIO(read_bytes(mask, MAX_BYTES))) as labels:
             if labels.width * labels.height > MAX_PIXELS:
-                raise InputError(f"{printable(str(mask))}: has more than {MAX_PIXELS:,} pixels")
+                raise InputError(f"has more than {MAX_PIXELS:,} pixels")
             if labels.mode not in ("L", "P", "1", "I", "I;16"):
                 raise InputError(
-                    f"{printable(str(mask))}: must be a mask of one channel, the numbers of the "
-                    f"classes, is of mode {labels.mode}"
+                    "must be a mask of one channel, the numbers of the classes, is of mode "
+                    f"{labels.mode}"
                 )
+            if labels.size != pixels.size:
+                raise InputError(f"is a mask of another size than {printable(image.name)}")
             numbers = np.asarray(labels).astype(np.int32)
         return np.asarray(pixels), numbers
 

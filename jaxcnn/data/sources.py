@@ -153,6 +153,8 @@ def load(config: Data) -> Dataset:
         name = str(config.name)
         dataset = BUILT_IN[name](config) if name in BUILT_IN else _tfds(config)
     _check_names(dataset.classes, config)
+    if config.labels == "numbers":
+        dataset = _of_numbers(dataset, config)
     if config.train_limit is not None:
         if config.train_limit > len(dataset.train):
             raise InputError(
@@ -170,7 +172,8 @@ def load(config: Data) -> Dataset:
     if isinstance(config.validation, int | float):
         whole, names = dataset.train, dataset.classes
         share, seed = config.validation, config.seed
-        kept, held = hold_out(strata(whole), share, seed, "data.validation", names)
+        of = strata(whole, numbers=config.labels == "numbers")
+        kept, held = hold_out(of, share, seed, "data.validation", names)
         dataset = replace(dataset, train=whole.take(kept), validation=whole.take(held))
     if config.batch_size > len(dataset.train):
         left = "" if config.validation is None else ", without those held out for validation"
@@ -186,6 +189,36 @@ def load(config: Data) -> Dataset:
             )
     _check_batch(dataset, config)
     return dataset
+
+
+def _of_numbers(dataset: Dataset, config: Data) -> Dataset:
+    """Returns a dataset whose labels are numbers, where they might have been taken for classes.
+
+    Raises:
+        InputError: they are classes with names of their own.
+    """
+    form, names = dataset.train.label_form, dataset.classes
+    if form.ndim:
+        return dataset
+    if len(names) > 1 and names != tuple(map(str, range(len(names)))):
+        raise InputError(
+            f"data.labels='numbers': the labels of {config.name} are no numbers, but the classes "
+            f"{printable(', '.join(names), longest=100)}"
+        )
+
+    def numbers(source: Source) -> Source:
+        if not isinstance(source, Split):
+            return source
+        return replace(source, labels=source.labels.astype(np.float32))
+
+    held = dataset.validation
+    return replace(
+        dataset,
+        train=numbers(dataset.train),
+        test=numbers(dataset.test),
+        validation=None if held is None else numbers(held),
+        classes=names if len(names) == 1 else ("value",),
+    )
 
 
 UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})

@@ -151,6 +151,10 @@ class Summary(Measured, kw_only=True, frozen=True, omit_defaults=True):
     state_sha256: Text | None = None
 
 
+Fitted = dict[str, float | tuple[float, ...]]
+"""Numbers that a task has found in the training labels, by the names of its fields."""
+
+
 class Judged(Struct, kw_only=True, frozen=True):
     """task.json: how a task other than classification judges a run.
 
@@ -164,9 +168,7 @@ class Judged(Struct, kw_only=True, frozen=True):
     metrics: Annotated[
         tuple[Metric, ...], Meta(min_length=1, description="a list of metrics, at least one")
     ]
-    fitted: Annotated[
-        dict[str, float | tuple[float, ...]], Meta(description="numbers by the names of fields")
-    ] = {}
+    fitted: Annotated[Fitted, Meta(description="numbers by the names of fields")] = {}
 
 
 METRIC = re.compile(r"(best_)?(train|val|test)_[A-Za-z]\w*")

@@ -39,13 +39,13 @@ from typing import IO, Any
 import jax
 import msgspec
 
-from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, from_dict, to_dict
+from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, Task, differences, from_dict, to_dict
 from jaxcnn.errors import FULL, InputError
 from jaxcnn.learning import files, processes
 from jaxcnn.learning.checkpoint import Checkpoints, steps_in
 from jaxcnn.learning.records import Dataset, Evaluation, Judged, RunDataset, Summary, fault, plain
 from jaxcnn.learning.tensorboard import Events
-from jaxcnn.tasks import Classification, judged_by
+from jaxcnn.tasks import Classification, judged_by, require_sound
 
 log = logging.getLogger(__name__)
 
@@ -296,15 +296,22 @@ def judged(path: Path) -> Judged:
     """Reads how a run is judged.
 
     Raises:
-        InputError: task.json, or dataset.json in its place, is damaged.
+        InputError: config.json or task.json is missing or damaged.
     """
-    file = path / "task.json"
-    if file.exists():
-        return files.read(file, Judged)
+    file, name = path / "task.json", Task().name
+    if (path / "config.json").exists():
+        name = str(read_config(path).task.name)
+    if name != Task().name:
+        found = files.read(file, Judged)
+        if found.name != name:
+            raise InputError(f"{file}: name={found.name!r}: must be {name!r}, as in config.json")
+        for metric in found.metrics:
+            require_sound(metric, f"{file} is damaged")
+        return found
     classes: tuple[str, ...] = ()
     with contextlib.suppress(InputError):  # a finished run needs no dataset.json
         classes = files.read(path / "dataset.json", Dataset).classes
-    return Judged(name="classification", metrics=judged_by(Classification(), classes))
+    return Judged(name=name, metrics=judged_by(Classification(), classes))
 
 
 def read_summary(path: Path) -> Summary:

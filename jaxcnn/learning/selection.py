@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxcnn.config import Experiment
+from jaxcnn.errors import InputError
 from jaxcnn.tasks import BaseTask, Metric
 
 OPTIMISTIC = "chosen on the test set: an optimistic estimate"
@@ -36,10 +37,20 @@ def of_split(task: BaseTask, sums: Mapping[str, Any], split: str) -> dict[str, f
         task: what judges.
         sums: of the task, on the host.
         split: ``"train"``, ``"validation"`` or ``"test"``.
+
+    Raises:
+        InputError: a metric is not in its own bounds.
     """
     if not int(sums["count"]):
         return {}
-    return {f"{PREFIX[split]}_{name}": value for name, value in task.means(sums).items()}
+    known, found = {metric.name: metric for metric in task.metrics}, {}
+    for name, value in task.means(sums).items():
+        low, high = known[name].bounds if name in known else (-math.inf, math.inf)
+        margin = 1e-5 * max(1.0, abs(value))  # what rounding may add
+        if value < low - margin or value > high + margin:
+            raise InputError(f"{task}: {name}={value:g}: must be {known[name].accepted}")
+        found[f"{PREFIX[split]}_{name}"] = min(max(value, low), high)
+    return found
 
 
 def chosen_on_test(experiment: Experiment) -> bool:

@@ -15,7 +15,7 @@ import optax
 
 from jaxcnn import models, tasks
 from jaxcnn.config import Data, Experiment, Task
-from jaxcnn.config.checked import require
+from jaxcnn.config.checked import require, shown
 from jaxcnn.data import augment
 from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.learning import optim
@@ -141,9 +141,8 @@ def require_judging(network: Network, labels: jax.ShapeDtypeStruct) -> None:
     """
     what, task = f"task.name={str(network.experiment.task.name)!r}", network.task
     images = jax.ShapeDtypeStruct((2, *network.input_shape), jnp.float32)
-    names = {metric.name for metric in task.metrics}
 
-    def judge(of: Callable[..., Any]) -> Any:
+    def traced(of: Callable[..., Any]) -> Any:
         def judged(state: TrainState, images: jax.Array, labels: jax.Array) -> Any:
             outputs: Any = network.model.apply(variables_of(state), images, train=False)
             return of(outputs, {"image": images, "label": labels, "mask": jnp.ones(2, bool)})
@@ -151,23 +150,46 @@ def require_judging(network: Network, labels: jax.ShapeDtypeStruct) -> None:
         with as_one_line(what):
             return jax.eval_shape(judged, network.shapes, images, labels)
 
-    for name, value in {"loss": judge(task.loss), **judge(task.scores)}.items():
-        shape, kind = getattr(value, "shape", None), getattr(value, "dtype", np.dtype(object))
-        if shape != (2,) or not any(jnp.issubdtype(kind, of) for of in (jnp.number, jnp.bool_)):
-            given = type(value).__name__ if shape is None else f"{kind} of shape {shape}"
+    _require_numbers(what, {"loss": traced(task.loss)}, (2,))
+    scores = traced(task.scores)
+    if not isinstance(scores, Mapping):
+        raise InputError(f"{what}: scores must return a dict, returns {type(scores).__name__}")
+    _require_numbers(what, scores, (2,))
+    _require_numbers(what, {"answers": traced(lambda outputs, _: task.answers(outputs))}, None)
+    trained = traced(lambda outputs, batch: task.training_sums(outputs, batch, jnp.ones(2)))
+    form = [jax.tree.map(lambda a: (a.shape, a.dtype), x) for x in (trained, task.zero_sums())]
+    if form[0] != form[1]:
+        raise InputError(f"{what}: zero_sums must have the names and shapes of training_sums")
+    for sums, names in (
+        (trained, {"loss"}),
+        (traced(task.sums), {"loss", *(metric.name for metric in network.metrics)}),
+    ):
+        if "count" not in sums:
+            raise InputError(f"{what}: sums must hold count, hold {', '.join(sums)}")
+        with as_one_line(what):
+            known = task.means({k: np.ones(v.shape, v.dtype) for k, v in sums.items()})
+        lacks = names - known.keys()
+        if lacks:
             raise InputError(
-                f"{what}: {name} must be a number for each example, of shape (n,), is {given} for "
-                "2 examples"
+                f"{what}: must give scores, or sums and means, for its metric {min(lacks)}; gives "
+                f"{', '.join(known)}"
             )
-    sums = judge(task.sums)
-    with as_one_line(what):
-        known = task.means({k: np.ones(v.shape, v.dtype) for k, v in sums.items()})
-    lacks = ({"loss"} | names) - known.keys()
-    if lacks:
-        raise InputError(
-            f"{what}: must give scores, or sums and means, for its metric {min(lacks)}; gives "
-            f"{', '.join(known)}"
-        )
+        for name, value in known.items():
+            if not isinstance(value, float):
+                raise InputError(f"{what}: means must return floats, {name} is {shown(value)}")
+
+
+def _require_numbers(what: str, values: Mapping[str, Any], shape: tuple[int, ...] | None) -> None:
+    """Checks that a task gives a number for each of two examples or, of answers, several."""
+    for name, value in values.items():
+        given, kind = getattr(value, "shape", None), getattr(value, "dtype", np.dtype(object))
+        fits = given == shape if shape else given is not None and len(given) == 2 == given[0]
+        if not fits or not any(jnp.issubdtype(kind, of) for of in (jnp.number, jnp.bool_)):
+            form = type(value).__name__ if given is None else f"{kind} of shape {given}"
+            accepted = (
+                "a number for each example, of shape (n,)" if shape else "of shape (n, names)"
+            )
+            raise InputError(f"{what}: {name} must be {accepted}, is {form} for 2 examples")
 
 
 def nbytes(shapes: Any) -> int:

@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import optax
 from jax.sharding import Mesh, Sharding
@@ -21,11 +22,11 @@ from jaxcnn.config.checked import require
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
 from jaxcnn.data.source import Source
-from jaxcnn.errors import InputError
-from jaxcnn.learning import mesh, optim, processes, run_folder, step
+from jaxcnn.errors import InputError, as_one_line
+from jaxcnn.learning import mesh, optim, processes, records, run_folder, step
 from jaxcnn.learning.state import TrainState, sha256, stream
 from jaxcnn.runs import network
-from jaxcnn.runs.trained import Trained, describe, restore, seen_by
+from jaxcnn.runs.trained import Trained, describe, restore
 from jaxcnn.tasks import BaseTask
 
 States = tuple[TrainState, ...]
@@ -78,7 +79,6 @@ class Program:
 
     def __init__(self, experiment: Experiment, dataset: sources.Dataset, devices: Mesh) -> None:
         task = tasks.build(experiment.task, experiment.train.label_smoothing)
-        dataset = seen_by(task, dataset)
         self.experiment, self.dataset, self.devices = experiment, dataset, devices
         self.network = _built(experiment, task, dataset)
         shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
@@ -237,22 +237,54 @@ def program_key(experiment: Experiment) -> ProgramKey:
 
 def _built(experiment: Experiment, task: BaseTask, dataset: sources.Dataset) -> network.Network:
     """Builds the network for a dataset, whose labels must be such as its task learns."""
-    for split, source in [("train", dataset.train), *dataset.held_out.items()]:
-        task.check_labels(_labels(dataset, source), dataset.classes, split)
-    fitted = task.fit(dataset.train.read_labels)
-    built = network.build(experiment, dataset.classes, dataset.image_shape, fitted)
-    if isinstance(experiment.task.name, Brought):
-        label = _labels(dataset, dataset.train)[:1]
-        network.require_judging(built, jax.ShapeDtypeStruct((2, *label.shape[1:]), label.dtype))
+    brought, names = isinstance(experiment.task.name, Brought), dataset.classes
+    own = as_one_line(f"task.name={str(experiment.task.name)!r}")
+    with own if brought else contextlib.nullcontext():
+        for split, source in [("train", dataset.train), *dataset.held_out.items()]:
+            for labels in _labels(dataset, source):
+                task.check_labels(labels, names, split)
+        found = task.fit(dataset.train.read_labels)
+        fitted = msgspec.convert(found, records.Fitted, from_attributes=True)
+    built = network.build(experiment, names, dataset.image_shape, fitted)
+    if brought:
+        network.require_judging(built, _seen_label(experiment.data, dataset))
     return built
 
 
-def _labels(dataset: sources.Dataset, source: Source) -> np.ndarray:
-    """Returns the labels of a split as the task gets them; of what is no array yet, their form."""
-    if dataset.render is None:
-        return source.labels if isinstance(source, sources.Split) else source.label_form[None]
-    drawn = jax.eval_shape(dataset.rendered, source.read(np.array([0])))["label"]
-    return np.zeros(drawn.shape, drawn.dtype)
+def _labels(dataset: sources.Dataset, source: Source) -> Iterator[np.ndarray]:
+    """Gives the labels of a split as the task gets them.
+
+    Of classes that are streamed, whose numbers are in range by construction, and of what is drawn,
+    it gives one in their form.
+    """
+    form = source.label_form
+    if dataset.render is not None:
+        drawn = jax.eval_shape(dataset.rendered, source.read(np.array([0])))["label"]
+        yield np.zeros(drawn.shape, drawn.dtype)
+    elif isinstance(source, sources.Split):
+        yield source.labels
+    elif form.ndim == 0 and np.issubdtype(form.dtype, np.integer):
+        yield form[None]
+    else:
+        for first in range(0, len(source), LABELS):
+            yield source.take(np.arange(first, min(first + LABELS, len(source)))).read_labels()
+
+
+LABELS = 1024
+"""Labels of a stream that are checked at once."""
+
+
+def _seen_label(data: Data, dataset: sources.Dataset) -> jax.ShapeDtypeStruct:
+    """Returns the form of the labels of two examples, as they stand beside network input."""
+    form = dataset.train.label_form
+    stored = dataset.train.read(np.array([0]))["image"]
+    batch = {
+        "image": jax.ShapeDtypeStruct((2, *stored.shape[1:]), stored.dtype),
+        "label": jax.ShapeDtypeStruct((2, *form.shape), form.dtype),
+    }
+    prepare = augment.make_prepare_batch(data)
+    found = jax.eval_shape(lambda batch: prepare(dataset.rendered(batch))["label"], batch)
+    return jax.ShapeDtypeStruct(found.shape, found.dtype)
 
 
 def _batch(
@@ -294,15 +326,15 @@ def _teacher(student: network.Network) -> Trained | None:
     """Restores the network that teaches, if there is one.
 
     Raises:
-        InputError: it is not there, or has other classes or another input.
+        InputError: it is not there, or has another task, other classes or another input.
     """
     folder = student.experiment.train.distill_from
     if folder is None:
         return None
     teacher = restore(Path(folder))
-    theirs = len(teacher.classes), teacher.input_shape
-    ours = len(student.classes), student.input_shape
-    for what, its, own in zip(("classes", "input"), theirs, ours, strict=True):
+    theirs = type(teacher.task).__name__, len(teacher.classes), teacher.input_shape
+    ours = type(student.task).__name__, len(student.classes), student.input_shape
+    for what, its, own in zip(("task", "classes", "input"), theirs, ours, strict=True):
         if its != own:
             raise InputError(
                 f"train.distill_from={folder!r}: its {what} ({its}) must be those of the student "

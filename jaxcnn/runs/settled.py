@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from jaxcnn import tasks
 from jaxcnn.config import Data, Experiment, to_dict, with_warmup_cut
+from jaxcnn.config.brought import Brought
 from jaxcnn.data import image_folder
 from jaxcnn.data.schemes import SCHEMES
 from jaxcnn.errors import InputError
@@ -27,6 +29,7 @@ def settled(runs: Sequence[Run], say: Say = lambda line: None) -> list[Run]:
     - A warm-up that is longer than the run takes a tenth of it: see :func:`with_warmup_cut`.
     - A relative ``data.dir`` becomes absolute, so that the run finds its data from anywhere.
     - ``data.mean`` and ``data.std``, left at their defaults, are those of ``model.init_from``.
+    - ``data.labels`` is "numbers" for a task that learns numbers.
     - ``data.fit`` of image files, left at its default, is :func:`image_folder.usual_fit`.
 
     Where the network to start from, or the data, are no longer at hand, the run that lies in the
@@ -61,7 +64,7 @@ def _settled(run: Run, made: dict[str, Data]) -> tuple[Experiment, list[str]]:
         lines.append(
             f"schedule.warmup_epochs={asked:g}: longer than train.epochs={epochs}, cut to {taken:g}"
         )
-    data = experiment.data
+    data = with_numbers(experiment).data
     address = str(data.name).partition(":")
     if (
         data.dir is None
@@ -75,6 +78,15 @@ def _settled(run: Run, made: dict[str, Data]) -> tuple[Experiment, list[str]]:
     lines += said
     data, said = _with_fit(data, before)
     return replace(experiment, data=data), lines + said
+
+
+def with_numbers(experiment: Experiment) -> Experiment:
+    """Returns the experiment with labels that are numbers where its task learns such."""
+    name = experiment.task.name
+    task = name.target if isinstance(name, Brought) else tasks.TASKS.get(str(name))
+    if not getattr(task, "learns_numbers", False):
+        return experiment
+    return replace(experiment, data=replace(experiment.data, labels="numbers"))
 
 
 OPEN = Data().mean, Data().std

@@ -24,7 +24,6 @@ from jaxcnn.learning import brought, files, identity, mesh, records, run_folder
 from jaxcnn.learning.state import TrainState, eval_variables, sha256
 from jaxcnn.memory import require_memory
 from jaxcnn.runs import network
-from jaxcnn.tasks import BaseTask
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class Trained(network.Network):
             InputError: the data are not at hand, or are others by now; see :func:`read_dataset`.
         """
         data = self.experiment.data
-        return read_dataset(self.folder, replace(data, dir=data_dir or data.dir), self.task)
+        return read_dataset(self.folder, replace(data, dir=data_dir or data.dir))
 
 
 def restore(
@@ -115,15 +114,7 @@ def restore(
     return Trained(**parts, folder=workdir, state=state, step=int(state.step))
 
 
-def seen_by(task: BaseTask, dataset: sources.Dataset) -> sources.Dataset:
-    """Returns a dataset with the names that a task gives to what it learns."""
-    names = dataset.classes
-    if dataset.render is None:
-        names = task.names(names, dataset.train.label_form.shape)
-    return replace(dataset, classes=names)
-
-
-def read_dataset(folder: Path, data: Data, task: BaseTask) -> sources.Dataset:
+def read_dataset(folder: Path, data: Data) -> sources.Dataset:
     """Reads the dataset of a run again, to evaluate the run or to show its images.
 
     It must be the one that the run's dataset.json describes: the same classes, the same ``sha256``
@@ -133,14 +124,13 @@ def read_dataset(folder: Path, data: Data, task: BaseTask) -> sources.Dataset:
     Args:
         folder: the run folder.
         data: the data that the run was trained on; only where they lie may differ.
-        task: what the run has learned.
 
     Raises:
         InputError: the data are not at hand, or are others by now; says in what they differ.
     """
     about = files.read(folder / "dataset.json", records.Dataset)
     try:
-        dataset = seen_by(task, sources.load(data))
+        dataset = sources.load(data)
     except InputError as error:
         if data.dir is None or Path(data.dir).expanduser().is_dir():
             raise
@@ -296,11 +286,11 @@ def predict(
     classes = len(trained.classes)
     fits = top_k is None or 1 <= top_k <= classes
     require("top_k", top_k, fits, f"a whole number in [1, {classes}]")
-    found, task = [], trained.task
+    found, task, names = [], trained.task, dict(enumerate(trained.classes))
     each = asked(trained, read_all(trained, images))
     for path, whole, answers in zip(images, *each, strict=True):
         best = task.chosen(answers, top_k)
-        labels = tuple(trained.classes[i] for i in best)
+        labels = tuple(names.get(int(i), f"output {i}") for i in best)
         shown = tuple(answers[best].tolist())
         found.append(Prediction(path, labels, shown, task.answer, whole))
     return found

@@ -1,6 +1,7 @@
 """What is learned and how it is judged: tasks by name, and the interface for your own."""
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "Sums",
     "build",
     "judged_by",
+    "require_sound",
 ]
 
 TASKS: dict[str, type[BaseTask]] = {
@@ -81,16 +83,39 @@ def build(
 
 
 def _check(task: BaseTask, name: str) -> None:
-    """Checks the metrics of a task that was brought."""
+    """Checks the metrics of a task that was brought, and that it can be told from others."""
+    what = f"task.name={name!r}"
+    with as_one_line(what, "must be hashable, such as a frozen dataclass ({})"):
+        hash(task)
+    if not isinstance(task.metrics, tuple):
+        raise InputError(f"{what}: metrics must be a tuple, is {shown(task.metrics)}")
     seen = {"loss", "count"}
     for metric in task.metrics:
-        fits = isinstance(metric, Metric) and metric.name.isidentifier()
+        fits = isinstance(metric, Metric) and re.fullmatch(r"[A-Za-z]\w*", metric.name, re.ASCII)
         if not fits or metric.name in seen:
             raise InputError(
-                f"task.name={name!r}: metrics must be jaxcnn.Metric with names of their own, which "
-                f"are identifiers other than loss and count; holds {shown(metric)}"
+                f"{what}: metrics must be jaxcnn.Metric with names of their own, which begin with "
+                f"a letter and are not loss or count; holds {shown(metric)}"
             )
+        require_sound(metric, what)
         seen.add(metric.name)
+
+
+def require_sound(metric: Metric, what: str) -> None:
+    """Checks that the fields of a metric fit together.
+
+    Raises:
+        InputError: they do not; begins with ``what``.
+    """
+    for bound in (metric.low, metric.high):
+        if bound is not None and not isinstance(bound, int | float):
+            raise InputError(
+                f"{what}: bounds of {metric.name} must be numbers, hold {shown(bound)}"
+            )
+    if metric.of_examples and not metric.is_share:
+        raise InputError(
+            f"{what}: of_examples of {metric.name} must be False unless low is 0 and high is 1"
+        )
 
 
 def judged_by(task: BaseTask, names: Sequence[str]) -> tuple[Metric, ...]:

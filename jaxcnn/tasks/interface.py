@@ -86,10 +86,12 @@ class BaseTask:
         metrics: the figures beside the loss. The first heads tables and charts, and best
             checkpoints, patience and sweeps choose by it; without any, they choose by the loss.
         answer: what one of the network's answers is called.
+        learns_numbers: whether labels that are whole numbers are numbers, and not classes.
     """
 
     metrics: tuple[Metric, ...] = ()
     answer: str = "value"
+    learns_numbers: bool = False
 
     # ------------------------------------------------------------------------------- learning
 
@@ -105,15 +107,6 @@ class BaseTask:
     def output_shape(self, names: Sequence[str], size: tuple[int, int]) -> tuple[int, ...]:
         """Returns the shape that the network's output must have for one image of this size."""
         return (len(names),)
-
-    def names(self, classes: tuple[str, ...], label_shape: tuple[int, ...]) -> tuple[str, ...]:
-        """Returns the names of the outputs.
-
-        Args:
-            classes: the names that the data give.
-            label_shape: the shape of the label of one example.
-        """
-        return classes
 
     def check_labels(self, labels: np.ndarray, names: Sequence[str], what: str) -> None:
         """Checks the labels of a split that lies in memory.
@@ -183,8 +176,14 @@ class BaseTask:
         return outputs
 
     def answers(self, outputs: jax.Array) -> jax.Array:
-        """Returns a number for each name, ``(n, names)``, as ``jaxcnn predict`` prints them."""
-        return self.predictions(outputs)
+        """Returns a number for each name, ``(n, names)``, as ``jaxcnn predict`` prints them.
+
+        Of maps, it is their mean.
+        """
+        found = self.predictions(outputs)
+        if found.ndim == 2:
+            return found
+        return found.reshape(len(found), -1).mean(axis=1, keepdims=True)
 
     def chosen(self, answers: np.ndarray, top_k: int | None) -> np.ndarray:
         """Returns which of the answers for one image are shown, in their order: here all.
@@ -206,7 +205,9 @@ class BaseTask:
     # ------------------------------------------------- what only some tasks can be combined with
 
     def average(self, outputs: jax.Array) -> jax.Array:
-        """Returns the outputs for several views of each image, ``(views, n, ...)``, as one."""
+        """Returns the outputs for several views of each image, ``(views, n, k)``, as one."""
+        if outputs.ndim > 3:
+            raise InputError("--tta: must be none, since maps of several views have other places")
         return outputs.mean(axis=0)
 
     def soft_targets(self, labels: jax.Array, names: Sequence[str]) -> jax.Array:

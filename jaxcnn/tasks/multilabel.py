@@ -92,8 +92,9 @@ class Multilabel(BaseTask):
 
     def average(self, outputs: jax.Array) -> jax.Array:
         """Returns logits whose probabilities are the mean of those of the views."""
-        p = self.predictions(outputs).mean(axis=0)
-        return jnp.log(p) - jnp.log1p(-p)
+        z = outputs.astype(jnp.float32)
+        has, lacks = (jax.nn.logsumexp(jax.nn.log_sigmoid(x), axis=0) for x in (z, -z))
+        return has - lacks
 
     def soft_targets(self, labels: jax.Array, names: Sequence[str]) -> jax.Array:
         """Returns the labels as numbers."""

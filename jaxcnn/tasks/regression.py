@@ -37,6 +37,7 @@ class Regression(BaseTask):
     delta: float = 1.0
     mean: Numbers = (0.0,)
     std: Numbers = (1.0,)
+    learns_numbers = True
     metrics = (Metric("r2", "R2", high=1), Metric("mae", "MAE", higher_is_better=False, low=0))
 
     def __post_init__(self) -> None:
@@ -45,6 +46,8 @@ class Regression(BaseTask):
         require("task.options.criterion", self.criterion, known, "'squared' or 'huber'")
         number = isinstance(self.delta, int | float) and 0 < self.delta < np.inf
         require("task.options.delta", self.delta, number, "a finite number above 0")
+        fits = len(self.mean) == len(self.std) and min(self.std, default=0) > 0
+        require("std", self.std, fits, "a number above 0 for each one in mean")
 
     def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
         """Returns the mean loss of the numbers of each example."""
@@ -53,20 +56,6 @@ class Regression(BaseTask):
         if self.criterion == "huber":
             return optax.huber_loss(guess, z, delta=self.delta).mean(axis=-1)
         return optax.l2_loss(guess, z).mean(axis=-1)
-
-    def names(self, classes: tuple[str, ...], label_shape: tuple[int, ...]) -> tuple[str, ...]:
-        """Returns the names of the numbers; whole numbers alone may have been taken for classes.
-
-        Raises:
-            InputError: they are classes with names of their own.
-        """
-        if label_shape or len(classes) == 1:
-            return classes
-        if classes != tuple(map(str, range(len(classes)))):
-            raise InputError(
-                f"task.name='regression': labels must be numbers, are the classes {shown(classes)}"
-            )
-        return ("value",)
 
     def check_labels(self, labels: np.ndarray, names: Sequence[str], what: str) -> None:
         """Checks that labels are numbers, one for each name."""

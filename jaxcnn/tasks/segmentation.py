@@ -57,6 +57,17 @@ class Segmentation(BaseTask):
     def check_labels(self, labels: np.ndarray, names: Sequence[str], what: str) -> None:
         """Checks that labels are maps of the classes, and that their pixels can be counted."""
         require_whole(labels, ("n", "h", "w"), "segmentation", what)
+        if len(names) > IGNORED:
+            raise InputError(
+                f"task.name='segmentation': {len(names):,} classes; must be at most {IGNORED}, "
+                f"since {IGNORED} stands for pixels to ignore"
+            )
+        known = labels[(labels >= 0) & (labels != IGNORED)]
+        if len(names) <= 2 and (labels == IGNORED).any() and not known.any():
+            raise InputError(
+                f"task.name='segmentation': {what} labels hold nothing but 0 and {IGNORED}, which "
+                "stands for pixels to ignore; for two classes they must be 0 and 1"
+            )
         wrong = labels[(labels >= len(names)) & (labels != IGNORED)]
         if wrong.size:
             raise InputError(
@@ -117,12 +128,6 @@ class Segmentation(BaseTask):
         """Returns the classes that some pixel has, the most frequent first."""
         order = np.argsort(-answers, kind="stable")
         return order[answers[order] > 0][:top_k]
-
-    def average(self, outputs: jax.Array) -> jax.Array:
-        """Refuses views, whose pixels lie in other places."""
-        raise InputError(
-            "--tta: must be none, since views of a label map do not lie on one another"
-        )
 
 
 def _counts(labels: jax.Array) -> jax.Array:

@@ -209,7 +209,7 @@ def test_classes_alone_must_be_below_their_number(given, fits):
 @pytest.mark.parametrize("form", ["several truths", "a number", "maps", "maps of numbers"])
 def test_a_share_is_held_out_of_labels_of_every_form(form, tmp_path):
     given = FORMS[form][0]
-    several = api._dataset((PIXELS, given), None, None, 3)
+    several = api._dataset((PIXELS, given), None, None, Data(seed=3))
     assert (len(several.train), len(several.test)) == (6, 2)
     np.savez(tmp_path / "a.npz", x_train=PIXELS, y_train=given)
     found = sources.load(Data("npz:a.npz", dir=str(tmp_path), batch_size=1, validation=2))

@@ -78,7 +78,11 @@ def test_a_table_of_files(files, streaming):
 
 
 BAD_ROWS = [
-    (["a.png,x,train"], "file,class", "needs the columns file and label, lacks label"),
+    (
+        ["a.png,x,train"],
+        "file,class",
+        r"^data.name='csv:table.csv': needs the columns file and label \(or mask\), lacks label",
+    ),
     ([], "file,label", "has no rows below the header"),
     (["/etc/passwd,x"], "file,label", r"line 2: file='/etc/passwd' must be a path below"),
     (["../a.png,x"], "file,label", r"line 2: file='../a.png' must be a path below"),

@@ -197,7 +197,9 @@ def test_views_are_averaged_as_probabilities():
         mean = np.mean([task.predictions(view) for view in views], axis=0)
         np.testing.assert_allclose(task.predictions(task.average(views)), mean, rtol=1e-5)
     with pytest.raises(InputError, match="--tta: must be none"):
-        Segmentation().average(views)
+        Segmentation().average(jnp.zeros((2, 1, 4, 4, 3)))
+    far = jnp.array([[[40.0]], [[80.0]]])  # whose probability is 1 in float32
+    assert np.isfinite(Multilabel().average(far)).all()
 
 
 def not_a_task():
