@@ -361,10 +361,7 @@ SPOILED = [
     ({"metrics": (Metric("far", "f", low="a"),)}, "bounds of far must be numbers, hold 'a'"),
     ({"metrics": (Metric("far", "f", of_examples=True),)}, "of_examples of far must be False"),
     ({"scores": lambda self, o, b: [o]}, "scores must return a dict, returns list"),
-    (
-        {"answers": lambda self, o: o.argmax(-1)},
-        r"answers must be of shape \(n, names\), is int32 of shape",
-    ),
+    ({"answers": lambda self, o: o.argmax(-1)}, r"answers must be of shape \(n, names\), is int32"),
     ({"means": lambda self, s: {"loss": 1.0, "far": True}}, "must return floats, far is True"),
     ({"means": lambda self, s: {"loss": s["x"]}}, "Error: 'x'"),
     ({"sums": lambda self, o, b: {"loss": o.sum()}}, "sums must hold count"),
