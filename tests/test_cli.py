@@ -948,17 +948,7 @@ def test_help_of_train_begins_with_what_most_people_change(capsys):
     ]
     assert len(set(flags)) == len(flags)
     titles = re.findall(r"^([a-z.]+):(?: |$)", out, re.MULTILINE)
-    sections = [
-        "data",
-        "augment",
-        "model",
-        "task",
-        "optim",
-        "schedule",
-        "train",
-        "devices",
-        "distributed",
-    ]
+    sections = ["data", "augment", "model", "task", "optim", "schedule", "train", "devices"]
     assert titles == ["usage", "model.options", *sections, "distributed"]
 
 

@@ -253,6 +253,7 @@ def test_it_is_evaluated_asked_shown_and_reported(made):
     assert "top-1" not in page
 
 
+@pytest.mark.slow
 def test_sweeps_and_comparisons_take_the_lowest(made):
     out = command(
         *(made, "sweep", "direction.py", "--grid", "optim.peak_lr=0.0001,0.1", "train.epochs=2")

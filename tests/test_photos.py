@@ -111,7 +111,9 @@ def test_training_is_given_the_same_images(run):
     shuffle = sources_shuffle(program)
     step = jnp.int32(0)
     order = shuffle.order(jax.random.key(1), step)
-    batch = _batch(experiment, dataset, shuffle, None, program.given(), jnp.int32(0), order, step)
+    batch = _batch(
+        program.network, dataset, shuffle, None, program.given(), jnp.int32(0), order, step
+    )
     files = sources.load(replace(experiment.data, streaming=True)).train
     for i, image, label in zip(order, batch["image"], batch["label"], strict=False):
         stored = jnp.asarray(network.read(files.path(int(i)))[None])

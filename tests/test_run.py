@@ -556,6 +556,7 @@ def test_a_stream_holds_the_examples_of_the_set_in_memory(tmp_path):
     assert {name: result[name] for name in sums} == pytest.approx(sums, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_warm_up_that_is_cut_is_told_recorded_and_stays_so(tmp_path):
     said = []
     listener = display.Listener()

@@ -48,6 +48,7 @@ def teacher(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_a_run_with_much_of_it_on(teacher, tmp_path, monkeypatch):
     """Stopped within an epoch it ends with the same bits, and its averages are what counts."""
     monkeypatch.setattr(group, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk

@@ -153,11 +153,11 @@ class Training:
                 "of a run that was never interrupted"
             )
         try:
-            best = meta.get("best")
-            if isinstance(best, dict):
+            held = dict(meta)
+            if isinstance(best := held.get("best"), dict):
                 # A run that was never evaluated has saved an empty object as its best.
-                best = records.gathered(best, records.Evaluation) if best else None
-            found = msgspec.convert(meta | {"best": best}, _Before)
+                held["best"] = records.gathered(best, records.Evaluation) if best else None
+            found = msgspec.convert(held, _Before)
             wrong = found.best and records.fault(found.best, program.network.metrics)
             if wrong:
                 raise msgspec.ValidationError(f"best: {wrong}")

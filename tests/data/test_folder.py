@@ -443,7 +443,7 @@ def test_a_digest_of_test_files_counts_those_that_were_read(root):
 def test_images_are_not_held_that_do_not_fit_into_memory(root, monkeypatch, backend, copies):
     """The copy on a device counts where the device has no memory of its own."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(memory, "available", lambda: 10 * 8192**2 * 3 * copies - 1)
+    monkeypatch.setattr(memory, "available", lambda: 10 * (8192**2 * 3 + 4) * copies - 1)
     with pytest.raises(InputError) as refused:
         sources.load(config(root, image_size=8192, streaming=False))
     size = f"{copies * 2}.0 GB"
@@ -451,7 +451,7 @@ def test_images_are_not_held_that_do_not_fit_into_memory(root, monkeypatch, back
         f"data.streaming=False: to hold 10 images of 8192x8192x3: needs {size} of memory, of which "
         f"{size} is available; data.streaming=True holds a few batches"
     )
-    monkeypatch.setattr(memory, "available", lambda: 10 * 8**2 * 3 * copies)
+    monkeypatch.setattr(memory, "available", lambda: 10 * (8**2 * 3 + 4) * copies)
     assert not sources.load(config(root, image_size=8, streaming=False)).streamed
     monkeypatch.setattr(memory, "available", lambda: 2 * 8192**2 * 3 - 1)
     with pytest.raises(InputError, match=r"^data\.batch_size=2: 2 images .* needs 0\.4 GB"):
