@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxcnn.learning.loss import cross_entropy
 
 from benchmarks import timing
 from jaxcnn import models
 from jaxcnn.learning import step
 from jaxcnn.learning.state import init_state
+from jaxcnn.tasks.losses import cross_entropy
 
 CALLS = {"lenet5": (64, 20), "resnet20": (16, 10), "mobilenet_v2": (4, 4)}
 """Networks whose chunk is compared with calls: images in a batch, and steps in a chunk."""
