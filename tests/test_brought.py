@@ -90,6 +90,25 @@ def command(folder, *argv, code=0):
     return said.getvalue()
 
 
+def killed_and_whole(folder, argv, line):
+    """The summaries of two runs, of which one was killed at a line and goes on."""
+    killed = subprocess.Popen(
+        [sys.executable, "-P", "-m", "jaxcnn.cli", *argv, "killed"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for said in killed.stdout:
+        if said.startswith(line):
+            killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (folder / "killed" / "summary.json").exists()
+    for name in ("killed", "whole"):
+        command(folder, *argv, name)
+    return summary(folder / "killed"), summary(folder / "whole")
+
+
 def summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
@@ -198,22 +217,9 @@ def test_the_same_network_from_a_file_and_from_a_package_gives_the_same_hash(
 @pytest.mark.slow
 def test_killed_it_goes_on_with_the_same_bits(trained, tmp_path):
     argv = ("train", str(trained / "tiny.py"), "--train.epochs", "12", "--workdir")
-    killed = subprocess.Popen(
-        [sys.executable, "-P", "-m", "jaxcnn.cli", *argv, "killed"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    for line in killed.stdout:
-        if line.startswith("epoch    2"):
-            killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (tmp_path / "killed" / "summary.json").exists()
-    for name in ("killed", "whole"):
-        command(tmp_path, *argv, name)
+    killed, whole = killed_and_whole(tmp_path, argv, "epoch    2")
     for key in ("params_sha256", "state_sha256"):
-        assert summary(tmp_path / "killed")[key] == summary(tmp_path / "whole")[key]
+        assert killed[key] == whole[key]
 
 
 def test_a_changed_source_is_refused_on_resume_and_said_on_evaluation(tmp_path, caplog):

@@ -4,8 +4,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +32,7 @@ from jaxcnn.errors import InputError, Stopped
 from jaxcnn.learning import run_folder
 from jaxcnn.runs import group
 from jaxcnn.tasks import BaseTask, Classification, Metric
-from tests.test_brought import command, summary
+from tests.test_brought import command, killed_and_whole, summary
 
 ROOT = Path(__file__).parents[1]
 SLOW = pytest.mark.slow
@@ -285,22 +283,9 @@ def test_sweeps_and_comparisons_take_the_lowest(made):
 @pytest.mark.slow
 def test_killed_it_goes_on_with_the_same_bits(made, tmp_path):
     argv = ("train", str(made / "direction.py"), "--train.epochs", "40", "--workdir")
-    program = "from jaxcnn import cli; import sys; sys.exit(cli.main(sys.argv[1:]))"
-    killed = subprocess.Popen(
-        [sys.executable, "-c", program, *argv, "killed"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    for line in killed.stdout:
-        if line.startswith("epoch    3"):
-            killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (tmp_path / "killed" / "summary.json").exists()
-    for name in ("killed", "whole"):
-        command(tmp_path, *argv, name)
+    killed, whole = killed_and_whole(tmp_path, argv, "epoch    3")
     for key in ("params_sha256", "state_sha256", "test_degrees", "test_loss"):
-        assert summary(tmp_path / "killed")[key] == summary(tmp_path / "whole")[key]
+        assert killed[key] == whole[key]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import glob
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,9 +136,9 @@ def _check_maps(images: Sequence[Path], out: Path) -> None:
     from jaxcnn.learning import files
 
     places = [out / f"{path.stem}.png" for path in images]
-    twice = next((path for path in places if places.count(path) > 1), None)
-    if twice is not None:
-        raise InputError(f"--out {out}: two of the images would be written to {twice}")
+    for place, images_there in Counter(places).most_common(1):
+        if images_there > 1:
+            raise InputError(f"--out {out}: two of the images would be written to {place}")
     asked = {path.resolve() for path in images}
     for place in places:
         if place.resolve() in asked:

@@ -120,8 +120,7 @@ def _draw(workdir: Path, network: "Trained", command: Command) -> list[str]:
 
     heats = jax.jit(lambda images: gradcam.grad_cam(explained, images, chosen))(seen)
     most = network.task.evidence(outputs).argmax(axis=-1)
-    names = dict(enumerate(network.classes))
-    classes = [plots.legible(names.get(int(i), f"output {i}")) for i in most]
+    classes = [plots.legible(network.named(int(i))) for i in most]
     as_ = "for" if network.task.answer == "value" else "seen as"
     captions = [f"{a}\n{as_} {b}" for a, b in zip(truth, classes, strict=True)]
     visualize.save_heat(

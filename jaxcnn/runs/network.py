@@ -67,6 +67,10 @@ class Network:
         """The figures that judge it; it is chosen by the first."""
         return judged_by(self.task, self.classes)
 
+    def named(self, output: int) -> str:
+        """Returns the name of one of the outputs, of which a task may have more than names."""
+        return self.classes[output] if output < len(self.classes) else f"output {output}"
+
     @property
     def judged(self) -> dict[str, Any] | None:
         """What task.json holds; None of classification, which is understood without."""

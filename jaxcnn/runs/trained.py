@@ -286,11 +286,11 @@ def predict(
     classes = len(trained.classes)
     fits = top_k is None or 1 <= top_k <= classes
     require("top_k", top_k, fits, f"a whole number in [1, {classes}]")
-    found, task, names = [], trained.task, dict(enumerate(trained.classes))
+    found, task = [], trained.task
     each = asked(trained, read_all(trained, images))
     for path, whole, answers in zip(images, *each, strict=True):
         best = task.chosen(answers, top_k)
-        labels = tuple(names.get(int(i), f"output {i}") for i in best)
+        labels = tuple(trained.named(int(i)) for i in best)
         shown = tuple(answers[best].tolist())
         found.append(Prediction(path, labels, shown, task.answer, whole))
     return found

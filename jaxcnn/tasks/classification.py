@@ -68,11 +68,8 @@ class Classification(BaseTask):
     def training_sums(self, outputs: jax.Array, batch: Batch, losses: jax.Array) -> Sums:
         """Adds the number of the examples whose own label, mixed or not, comes first."""
         right = rank_of_label(outputs, batch["label"]) < 1
-        return {
-            "count": jnp.int32(losses.size),
-            "loss": losses.sum(),
-            "top1": right.sum(dtype=jnp.int32),
-        }
+        summed = super().training_sums(outputs, batch, losses)
+        return {**summed, "top1": right.sum(dtype=jnp.int32)}
 
     def zero_sums(self) -> Sums:
         """Returns :meth:`training_sums` of no examples."""

@@ -75,6 +75,11 @@ class Metric(Struct, frozen=True):
         return words.format(self.low, self.high)
 
 
+def count_and_loss(mask: jax.Array, losses: jax.Array) -> Sums:
+    """Returns the number of the examples whose mask is True, and the sum of their losses."""
+    return {"count": mask.sum(dtype=jnp.int32), "loss": jnp.where(mask, losses, 0.0).sum()}
+
+
 class BaseTask:
     """A task that networks are trained for; a task of your own derives from it.
 
@@ -145,10 +150,9 @@ class BaseTask:
 
         They merge by addition. A matrix ``confusion``, of counts by label and prediction, is drawn.
         """
-        mask = batch["mask"]
-        each = {"loss": self.loss(outputs, batch), **self.scores(outputs, batch)}
+        mask, each = batch["mask"], self.scores(outputs, batch)
         summed = {name: jnp.where(mask, value, 0.0).sum() for name, value in each.items()}
-        return {"count": mask.sum(dtype=jnp.int32), **summed}
+        return {**count_and_loss(mask, self.loss(outputs, batch)), **summed}
 
     def means(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Returns loss and metrics from sums, as far as these have them; the count is not 0."""

@@ -11,7 +11,7 @@ import optax
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError
 from jaxcnn.tasks.classification import require_whole
-from jaxcnn.tasks.interface import BaseTask, Batch, Metric, Sums
+from jaxcnn.tasks.interface import BaseTask, Batch, Metric, Sums, count_and_loss
 
 PER_LOGIT = 128
 """Into so many steps a unit of a logit is divided where logits are ranked."""
@@ -68,8 +68,7 @@ class Multilabel(BaseTask):
         none = jnp.zeros((z.shape[1], 2 * LARGEST * PER_LOGIT), jnp.int32)
         counted = jnp.broadcast_to(mask[:, None], z.shape).astype(jnp.int32)
         return {
-            "count": mask.sum(dtype=jnp.int32),
-            "loss": jnp.where(mask, losses, 0.0).sum(),
+            **count_and_loss(mask, losses),
             "positives": none.at[names, place].add(counted * labels),
             "examples": none.at[names, place].add(counted),
         }

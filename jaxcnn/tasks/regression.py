@@ -11,7 +11,7 @@ import optax
 
 from jaxcnn.config.checked import require, shown
 from jaxcnn.errors import InputError
-from jaxcnn.tasks.interface import BaseTask, Batch, Metric, Sums
+from jaxcnn.tasks.interface import BaseTask, Batch, Metric, Sums, count_and_loss
 
 Numbers = tuple[float, ...]
 
@@ -86,10 +86,8 @@ class Regression(BaseTask):
             "label": z,
             "label_squared": z**2,
         }
-        losses = self.loss(outputs, batch)
         return {
-            "count": mask.sum(dtype=jnp.int32),
-            "loss": jnp.where(batch["mask"], losses, 0.0).sum(),
+            **count_and_loss(batch["mask"], self.loss(outputs, batch)),
             **{name: jnp.where(mask, value, 0.0).sum(axis=0) for name, value in each.items()},
         }
 

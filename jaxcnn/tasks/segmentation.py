@@ -10,7 +10,7 @@ import numpy as np
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError
 from jaxcnn.tasks.classification import require_whole
-from jaxcnn.tasks.interface import BaseTask, Batch, Metric, Sums
+from jaxcnn.tasks.interface import BaseTask, Batch, Metric, Sums, count_and_loss
 from jaxcnn.tasks.losses import cross_entropy
 
 IGNORED = 255
@@ -88,11 +88,7 @@ class Segmentation(BaseTask):
         predicted = outputs.argmax(axis=-1)
         place = jnp.where(counts, labels * classes + predicted, 0).reshape(-1)
         flat = jnp.zeros(classes**2, jnp.uint32).at[place].add(counts.reshape(-1))
-        return {
-            "count": mask.sum(dtype=jnp.int32),
-            "loss": jnp.where(mask, losses, 0.0).sum(),
-            "confusion": flat.reshape(classes, classes),
-        }
+        return {**count_and_loss(mask, losses), "confusion": flat.reshape(classes, classes)}
 
     def means(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Returns loss, mean intersection over union and pixel accuracy."""

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcnn.tasks.interface import Sums
+from jaxcnn.tasks.interface import Sums, count_and_loss
 
 
 def rank_of_label(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Int[Array, " n"]:
@@ -45,8 +45,7 @@ def classification_sums(
     predicted = jnp.argmax(logits, axis=-1)
     confusion = jnp.zeros((classes, classes), jnp.int32)
     return {
-        "count": mask.sum(dtype=jnp.int32),
-        "loss": jnp.where(mask, losses, 0.0).sum(),
+        **count_and_loss(mask, losses),
         "top1": (mask & (rank < 1)).sum(dtype=jnp.int32),
         "top5": (mask & (rank < 5)).sum(dtype=jnp.int32),
         "confusion": confusion.at[labels, predicted].add(mask.astype(jnp.int32)),
