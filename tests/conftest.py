@@ -12,7 +12,7 @@ from typing import Any
 # Many tests run the same small programs, some of them in processes of their own: each is
 # compiled once. Set before JAX is imported, and inherited by those processes.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".pytest_cache/xla").absolute()))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 # LLVM's optimisations take a third of the suite's time and change nothing that it looks at.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
