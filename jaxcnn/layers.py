@@ -344,6 +344,15 @@ class DropPath(nn.Module):
         return jnp.where(keep, x / (1.0 - self.rate), 0).astype(x.dtype)
 
 
+def random_streams(key: jax.Array) -> dict[str, jax.Array]:
+    """Returns the random streams of a training pass, as ``rngs`` of ``Module.apply``.
+
+    Dropout draws from the first. Linen gives any other name that a module asks for numbers of the
+    second, which are others at each call.
+    """
+    return {"dropout": key, "params": jax.random.fold_in(key, 1)}
+
+
 def round_channels(channels: float, divisor: int = 8) -> int:
     """Returns the nearest multiple of ``divisor``, or the next one if that loses over 10 %.
 

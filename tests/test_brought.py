@@ -39,6 +39,7 @@ from jaxcnn.config import (
 from jaxcnn.data import own, sources
 from jaxcnn.data.augment import make_prepare, make_training_batch
 from jaxcnn.errors import InputError
+from jaxcnn.layers import random_streams
 from jaxcnn.models import build_model
 from jaxcnn.runs import group, network
 
@@ -422,7 +423,7 @@ FAULTS = [
     (make(grows), {}, "changes names, shapes or types of its variables in state"),
     (make(named_otherwise), {}, "is told by train .or deterministic. whether it is trained"),
     (make(breaks), {}, r"on images of 8x8x1: KeyError: 'whatever"),
-    (make(draws), {}, "noise"),
+    (make(draws), {}, 'needs PRNG for "noise"'),
     (make(half), {}, "Dense_0/bias is of type bfloat16, must be float32"),
     (make(features, width=int), {}, "cannot be made .*width"),
     (Plain, {"width": 3}, r"model\.options\.width=3: Plain has no such option; it takes act"),
@@ -437,6 +438,39 @@ def test_what_cannot_be_trained_is_said_in_one_line(network, options, said):
     with pytest.raises(InputError, match=said) as error:
         build_model(Model(network, options), 10, (8, 8, 1))
     assert "\n" not in str(error.value)
+
+
+class Noisy(nn.Module):
+    """Returns what it draws, two numbers of one name and one of another, and drops half."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        kept = nn.Dropout(0.5, deterministic=not train)(jnp.ones((len(x), self.num_classes)))
+        weights = self.param("weights", nn.initializers.ones, (3,))
+        if not train:
+            return kept * weights.sum()
+        drawn = [jax.random.normal(self.make_rng(name)) for name in ("noise", "noise", "mask")]
+        return kept * 1e-3 + jnp.tile(jnp.stack(drawn) * weights, (len(x), 1))
+
+
+def test_a_network_draws_under_any_name_anew_in_each_step():
+    model = build_model(Model(Noisy), 3, (8, 8, 1))
+    images = jnp.zeros((1, 8, 8, 1))
+    held = model.init(jax.random.key(0), images, train=False)
+    drawn = [
+        model.apply(held, images, train=True, rngs=random_streams(jax.random.key(step)))
+        for step in (0, 0, 1)
+    ]
+    assert (drawn[0] == drawn[1]).all()
+    assert len(np.unique(np.round(np.concatenate([drawn[0], drawn[2]]), 2))) == 6
+    # Dropout draws what it draws where there is no other name.
+    one, keys = nn.Dropout(0.5, deterministic=False), {"dropout": jax.random.key(3)}
+    x = jnp.ones((4, 99))
+    assert (
+        one.apply({}, x, rngs=keys) == one.apply({}, x, rngs=random_streams(*keys.values()))
+    ).all()
 
 
 def test_arithmetic_of_another_type_needs_a_field_for_it():

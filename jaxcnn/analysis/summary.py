@@ -20,6 +20,7 @@ from jax.extend import core
 
 from jaxcnn import models, ops
 from jaxcnn.analysis.formats import si, sizes
+from jaxcnn.layers import random_streams
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -121,7 +122,7 @@ def summarize(
     owners = _owners(variables)
 
     def forward(variables: Any, image: jax.Array) -> Any:
-        rngs = {"dropout": jax.random.key(0)}
+        rngs = random_streams(jax.random.key(0))
         return module.apply(variables, image, train=train, mutable=["batch_stats"], rngs=rngs)
 
     with ops.force_impl("lax"):

@@ -12,6 +12,7 @@ import optax
 from jax import lax
 
 from jaxcnn.config import Optim, Train
+from jaxcnn.layers import random_streams
 from jaxcnn.learning.optim import path_name
 from jaxcnn.learning.state import TrainState, eval_variables, stream
 from jaxcnn.tasks import BaseTask, Classification
@@ -103,7 +104,7 @@ def _make_loss(
             train=not head_only,
             endpoints=True,
             mutable=list(model_state),
-            rngs={"dropout": key},
+            rngs=random_streams(key),
         )
         losses = task.loss(outputs, batch)
         total = losses

@@ -26,6 +26,7 @@ from jaxcnn.config import MOST_CLASSES, Model
 from jaxcnn.config.brought import Brought, require_given
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError, as_input_error, as_one_line
+from jaxcnn.layers import random_streams
 from jaxcnn.models import (
     alexnet,
     convnet,
@@ -314,7 +315,7 @@ def build_model(
         variables = model.init(key, images, train=False)
         mutable = [name for name in variables if name != "params"]
         return model.apply(
-            variables, images, train=True, endpoints=True, mutable=mutable, rngs={"dropout": key}
+            variables, images, train=True, endpoints=True, mutable=mutable, rngs=random_streams(key)
         )
 
     with as_input_error(what), nn.intercept_methods(_at_most(MOST_CALLS)):

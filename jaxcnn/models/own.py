@@ -1,5 +1,6 @@
 """Networks that users bring: any Linen module, called as the networks of this package are."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jaxcnn.config.brought import Brought
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError, as_one_line
+from jaxcnn.layers import random_streams
 
 CALLED_WITH = ("train", "deterministic", "endpoints")
 """Arguments beside the images that a module may take."""
@@ -130,8 +132,11 @@ def require_trainable(
         InputError: it has no parameters or some that are not learned in float32, its outputs are
             of another shape than ``output_shape`` (by default one number for each class), or a
             pass of training changes the form of its other variables.
+        Exception: whatever the network raises, also where it needs random numbers to evaluate.
     """
     what = f"model.name={brought.name!r}"
+
+    images = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
 
     def traced() -> tuple[Any, Any, Any]:
         def run(x: jax.Array) -> tuple[Any, Any, Any]:
@@ -139,11 +144,11 @@ def require_trainable(
             before = model.init(key, x[:1], train=False)
             mutable = [name for name in before if name != "params"]
             logits, after = model.apply(
-                before, x, train=True, mutable=mutable, rngs={"dropout": key}
+                before, x, train=True, mutable=mutable, rngs=random_streams(key)
             )
             return before, logits, after
 
-        return jax.eval_shape(run, jax.ShapeDtypeStruct((2, *input_shape), jnp.float32))
+        return jax.eval_shape(run, images)
 
     before, logits, after = traced()
     if not jax.tree.leaves(before.get("params")):
@@ -169,6 +174,8 @@ def require_trainable(
             f"{what}: a pass of training changes names, shapes or types of its variables in "
             f"{', '.join(sorted({*state} | {*after}))}, which then cannot be saved"
         )
+    # Evaluation gives it no random numbers, and changes nothing.
+    jax.eval_shape(functools.partial(model.apply, train=False), before, images)
 
 
 def captured(variables: Any) -> dict[str, jax.Array]:
