@@ -87,6 +87,15 @@ def photos(root, sizes):
     return str(root)
 
 
+def table(root, column="label"):
+    """Returns the address of a table of the photos in a folder."""
+    rows = [f"{p.relative_to(root)},{p.parent.name},{p.parts[-3]}" for p in root.rglob("*.png")]
+    text = "\n".join((f"file,{column},split", *sorted(rows)))
+    (root / f"{column}.csv").write_text(text)
+    return f"csv:{root / column}.csv"
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv"])
 @pytest.mark.parametrize(
     ("sizes", "side", "fit", "like"),
     [
@@ -98,8 +107,10 @@ def photos(root, sizes):
         (((9, 7), (9, 7)), None, "pad", None),
     ],
 )
-def test_the_fit_of_image_files_follows_from_their_sizes(tmp_path, sizes, side, fit, like):
+def test_the_fit_of_image_files_follows_from_their_sizes(tmp_path, kind, sizes, side, fit, like):
     data = Data("folder", photos(tmp_path / "photos", sizes), image_size=side, batch_size=2)
+    if kind == "csv":
+        data = replace(data, name=table(tmp_path / "photos"), dir=None)
     found, said = settle(Experiment(data=data), tmp_path / "new")
     assert found.data == replace(data, fit=fit)
     assert said == ([f"data.fit: taken as {fit!r}, for images of {like}"] if like else [])
@@ -110,6 +121,12 @@ def test_the_fit_of_image_files_follows_from_their_sizes(tmp_path, sizes, side, 
     run = lies_in(tmp_path / "run", found)
     shutil.rmtree(tmp_path / "photos")
     assert settle(Experiment(data=data), run)[0].data == found.data
+
+
+def test_photos_with_masks_are_not_cropped_unasked(tmp_path):
+    photos(tmp_path, [(9, 7)])
+    data = Data(table(tmp_path, "mask"), image_size=8, batch_size=2)
+    assert settle(Experiment(data=data), tmp_path / "new") == (Experiment(data=data), [])
 
 
 def test_images_keep_their_size_only_where_all_have_it(tmp_path):

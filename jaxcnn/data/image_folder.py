@@ -111,6 +111,8 @@ def _size(path: Path) -> int:
         return -1
 
 
+UsualFit = tuple[Literal["pad", "crop", "resize"], str]
+"""A fit, and in words what the files are like that it is usual for."""
 HELD_OUT = ("test", "val", "validation")
 """Names of the folder that is held out; the first that is there counts."""
 TEST_SHARE = 0.2
@@ -167,22 +169,35 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...], Files | None]:
     return train, test, classes, others[1] if len(others) > 1 else None
 
 
-def usual_fit(config: Data) -> tuple[Literal["pad", "crop", "resize"], str]:
-    """Returns how files are brought to ``data.image_size`` where ``data.fit`` is left at "pad".
-
-    Those that all have that size, or are to keep their own, stay as they are. Other squares of one
-    size are resized, which shows them whole, and photos of any sizes are cropped.
-
-    Returns:
-        The fit, and in words what the files are like.
+def usual_fit(config: Data) -> UsualFit:
+    """Returns the usual fit of the files under ``data.dir``: :func:`fit_for`.
 
     Raises:
         InputError: as :func:`scan` does.
     """
     splits = _splits(config)
     classes = _classes(config, splits)
-    sizes = _sizes(splits, [_listed(split, classes, Counter()) for split in splits])
-    side = config.image_size
+    listed = [_listed(split, classes, Counter()) for split in splits]
+    return fit_for(splits, listed, config.image_size)
+
+
+def fit_for(
+    splits: Sequence[Path], listed: Sequence[tuple[np.ndarray, np.ndarray]], side: int | None
+) -> UsualFit:
+    """Returns how files are brought to ``data.image_size`` where ``data.fit`` is left at "pad".
+
+    Those that all have that size, or are to keep their own, stay as they are. Other squares of one
+    size are resized, which shows them whole, and photos of any sizes are cropped.
+
+    Args:
+        splits: the folders of the splits.
+        listed: names and labels of the files in each.
+        side: ``data.image_size``.
+
+    Returns:
+        The fit, and in words what the files are like.
+    """
+    sizes = _sizes(splits, listed)
     if side is None or list(sizes) == [(side, side)]:
         return "pad", "all have that size"
     if len(sizes) == 1 and len({*next(iter(sizes))}) == 1:

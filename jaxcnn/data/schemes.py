@@ -38,11 +38,31 @@ def load(config: Data) -> Dataset:
     Raises:
         InputError: there is no such file, or it holds no images with labels.
     """
-    scheme, _, rest = str(config.name).partition(":")
+    scheme = str(config.name).partition(":")[0]
+    return SCHEMES[scheme](_path(config), config)
+
+
+def usual_fit(config: Data) -> image_folder.UsualFit:
+    """Returns the usual fit of the image files that a table names: :func:`image_folder.fit_for`.
+
+    Raises:
+        InputError: as :func:`load` does.
+    """
+    path = _path(config)
+    rows, with_masks = _rows(path, config)
+    if with_masks:  # which are never cropped unasked
+        return "pad", "have masks"
+    names = np.array([os.fsencode(name) for name, _, _ in rows], dtype=bytes)
+    return image_folder.fit_for([path.parent], [(names, names)], config.image_size)
+
+
+def _path(config: Data) -> Path:
+    """Returns the path behind the scheme, which exists."""
+    rest = str(config.name).partition(":")[2]
     path = Path(config.dir or ".").expanduser() / Path(rest).expanduser()
     if not rest or not path.exists():
         raise InputError(f"data.name={config.name!r}: {printable(str(path))} does not exist")
-    return SCHEMES[scheme](path, config)
+    return path
 
 
 def _divided(splits: Mapping[str, Any], classes: Sequence[str], config: Data) -> Dataset:
@@ -118,6 +138,28 @@ def _csv(path: Path, config: Data) -> Dataset:
     Labels are names of classes or, with data.labels, numbers. Masks are image files whose pixels
     are the numbers of classes.
     """
+    what, root = f"data.name={config.name!r}", path.parent
+    rows, with_masks = _rows(path, config)
+    used = np.array([SPLITS[split] for _, _, split in rows])
+    if with_masks:
+        return _with_masks(root, rows, used, config)
+    classes = sorted({label for _, label, _ in rows}, key=natural)
+    places = {name: place for place, name in enumerate(classes)}
+    names = np.array([os.fsencode(name) for name, _, _ in rows], dtype=bytes)
+    labels = np.array([places[label] for _, label, _ in rows], np.int32)
+    if config.labels == "numbers":
+        labels, classes = _numbers([label for _, label, _ in rows], what), ["value"]
+    shape, fit = image_folder.shape_of(config, [root], [(names, labels)])
+    whole = Files(root, names, labels, shape, fit)
+    return _divided({name: whole.take(used == name) for name in {*used.tolist()}}, classes, config)
+
+
+def _rows(path: Path, config: Data) -> tuple[list[tuple[str, str, str]], bool]:
+    """Returns file, label or mask, and split of each row, and whether it is masks that they name.
+
+    Raises:
+        InputError: it is no such table; the message names the line.
+    """
     what = f"data.name={config.name!r}"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -151,18 +193,7 @@ def _csv(path: Path, config: Data) -> Dataset:
         if not label or split not in SPLITS:
             wrong, accepted = ("label", "not empty") if not label else ("split", ", ".join(SPLITS))
             raise InputError(f"{what}: line {number}: {wrong} must be {accepted}")
-    used = np.array([SPLITS[split] for _, _, split in rows])
-    if label_column == "mask":
-        return _with_masks(root, rows, used, config)
-    classes = sorted({label for _, label, _ in rows}, key=natural)
-    places = {name: place for place, name in enumerate(classes)}
-    names = np.array([os.fsencode(name) for name, _, _ in rows], dtype=bytes)
-    labels = np.array([places[label] for _, label, _ in rows], np.int32)
-    if config.labels == "numbers":
-        labels, classes = _numbers([label for _, label, _ in rows], what), ["value"]
-    shape, fit = image_folder.shape_of(config, [root], [(names, labels)])
-    whole = Files(root, names, labels, shape, fit)
-    return _divided({name: whole.take(used == name) for name in {*used.tolist()}}, classes, config)
+    return rows, label_column == "mask"
 
 
 def _with_masks(

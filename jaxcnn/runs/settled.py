@@ -13,8 +13,7 @@ from pathlib import Path
 from jaxcnn import tasks
 from jaxcnn.config import Data, Experiment, to_dict, with_warmup_cut
 from jaxcnn.config.brought import Brought
-from jaxcnn.data import image_folder
-from jaxcnn.data.schemes import SCHEMES
+from jaxcnn.data import image_folder, schemes
 from jaxcnn.errors import InputError
 from jaxcnn.learning import processes, run_folder
 from jaxcnn.runs.aside import put_aside
@@ -30,7 +29,7 @@ def settled(runs: Sequence[Run], say: Say = lambda line: None) -> list[Run]:
     - A relative ``data.dir`` becomes absolute, so that the run finds its data from anywhere.
     - ``data.mean`` and ``data.std``, left at their defaults, are those of ``model.init_from``.
     - ``data.labels`` is "numbers" for a task that learns numbers.
-    - ``data.fit`` of image files, left at its default, is :func:`image_folder.usual_fit`.
+    - ``data.fit`` of image files, left at its default, is :func:`image_folder.fit_for`.
 
     Where the network to start from, or the data, are no longer at hand, the run that lies in the
     folder says what was settled before. A fault in any of them is left to those who need it.
@@ -68,7 +67,7 @@ def _settled(run: Run, made: dict[str, Data]) -> tuple[Experiment, list[str]]:
     address = str(data.name).partition(":")
     if (
         data.dir is None
-        and address[0] in SCHEMES
+        and address[0] in schemes.SCHEMES
         and not Path(address[2]).expanduser().is_absolute()
     ):
         data = replace(data, dir=".")
@@ -125,10 +124,12 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _with_fit(data: Data, before: Experiment | None) -> tuple[Data, list[str]]:
-    if data.name != "folder" or data.fit != "pad" or data.image_size is None:
+    kind = "" if isinstance(data.name, Brought) else data.name.partition(":")[0]
+    usual_fit = {"folder": image_folder.usual_fit, "csv": schemes.usual_fit}.get(kind)
+    if usual_fit is None or data.fit != "pad" or data.image_size is None:
         return data, []
     try:
-        fit, like = image_folder.usual_fit(data)
+        fit, like = usual_fit(data)
     except (InputError, OSError):
         return replace(data, fit=before.data.fit if before else data.fit), []
     if fit == "pad":
