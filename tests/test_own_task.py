@@ -119,6 +119,7 @@ def test_numbers_are_learned_in_the_unit_of_the_labels(form):
     assert again.evaluate()["test_mae"] == run.result["test_mae"]
 
 
+@pytest.mark.slow
 def test_pixels_are_learned_and_iou_is_that_of_numpy(tmp_path):
     run = train(
         "segmentation", squares, UNET, 6, augment=Augment(flip=True, crop_padding=2), name="squares"
