@@ -136,7 +136,7 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...], Files | None]:
     classes = _classes(config, splits)
     skipped: Counter[str] = Counter()
     listed = [_listed(split, classes, skipped) for split in splits]
-    shape, fit = shape_of(config, splits, listed)
+    shape, fit = shape_of(config, splits, [names for names, _ in listed])
     train, *others = (
         Files(root, *found, shape, fit) for root, found in zip(splits, listed, strict=True)
     )
@@ -177,13 +177,11 @@ def usual_fit(config: Data) -> UsualFit:
     """
     splits = _splits(config)
     classes = _classes(config, splits)
-    listed = [_listed(split, classes, Counter()) for split in splits]
-    return fit_for(splits, listed, config.image_size)
+    names = [_listed(split, classes, Counter())[0] for split in splits]
+    return fit_for(splits, names, config.image_size)
 
 
-def fit_for(
-    splits: Sequence[Path], listed: Sequence[tuple[np.ndarray, np.ndarray]], side: int | None
-) -> UsualFit:
+def fit_for(splits: Sequence[Path], names: Sequence[np.ndarray], side: int | None) -> UsualFit:
     """Returns how files are brought to ``data.image_size`` where ``data.fit`` is left at "pad".
 
     Those that all have that size, or are to keep their own, stay as they are. Other squares of one
@@ -191,13 +189,13 @@ def fit_for(
 
     Args:
         splits: the folders of the splits.
-        listed: names and labels of the files in each.
+        names: the names of the files in each.
         side: ``data.image_size``.
 
     Returns:
         The fit, and in words what the files are like.
     """
-    sizes = _sizes(splits, listed)
+    sizes = _sizes(splits, names)
     if side is None or list(sizes) == [(side, side)]:
         return "pad", "all have that size"
     if len(sizes) == 1 and len({*next(iter(sizes))}) == 1:
@@ -281,14 +279,14 @@ def _classes(config: Data, splits: Sequence[Path]) -> tuple[str, ...]:
 
 
 def shape_of(
-    config: Data, splits: Sequence[Path], listed: Sequence[tuple[np.ndarray, np.ndarray]]
+    config: Data, splits: Sequence[Path], names: Sequence[np.ndarray]
 ) -> tuple[tuple[int, int, int], Fit]:
     """Returns the shape that files are read with, and how they are brought to it."""
     side = config.image_size
     if config.fit != "pad" and side is not None:
         read, fit = reading(config)
         return (read, read, config.channels), fit
-    sizes = list(_sizes(splits, listed))
+    sizes = list(_sizes(splits, names))
     if config.fit == "pad" and len(sizes) == 1 and (side is None or sizes == [(side, side)]):
         return (*sizes[0], config.channels), "resize"
     found = " and ".join(map(_pixels, sizes)) or "none can be read"
@@ -298,13 +296,11 @@ def shape_of(
     )
 
 
-def _sizes(
-    splits: Sequence[Path], listed: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> dict[tuple[int, int], None]:
+def _sizes(splits: Sequence[Path], names: Sequence[np.ndarray]) -> dict[tuple[int, int], None]:
     """Returns the one height and width of all images that can be read, or the first two."""
     sizes: dict[tuple[int, int], None] = {}
-    for root, (names, _) in zip(splits, listed, strict=True):
-        for name in names:
+    for root, files in zip(splits, names, strict=True):
+        for name in files:
             with contextlib.suppress(InputError):  # told of when it is read
                 sizes[image_size(root / os.fsdecode(bytes(name)))] = None
             if len(sizes) == 2:

@@ -52,8 +52,7 @@ def usual_fit(config: Data) -> image_folder.UsualFit:
     rows, with_masks = _rows(path, config)
     if with_masks:  # which are never cropped unasked
         return "pad", "have masks"
-    names = np.array([os.fsencode(name) for name, _, _ in rows], dtype=bytes)
-    return image_folder.fit_for([path.parent], [(names, names)], config.image_size)
+    return image_folder.fit_for([path.parent], [_file_names(rows)], config.image_size)
 
 
 def _path(config: Data) -> Path:
@@ -145,11 +144,11 @@ def _csv(path: Path, config: Data) -> Dataset:
         return _with_masks(root, rows, used, config)
     classes = sorted({label for _, label, _ in rows}, key=natural)
     places = {name: place for place, name in enumerate(classes)}
-    names = np.array([os.fsencode(name) for name, _, _ in rows], dtype=bytes)
+    names = _file_names(rows)
     labels = np.array([places[label] for _, label, _ in rows], np.int32)
     if config.labels == "numbers":
         labels, classes = _numbers([label for _, label, _ in rows], what), ["value"]
-    shape, fit = image_folder.shape_of(config, [root], [(names, labels)])
+    shape, fit = image_folder.shape_of(config, [root], [names])
     whole = Files(root, names, labels, shape, fit)
     return _divided({name: whole.take(used == name) for name in {*used.tolist()}}, classes, config)
 
@@ -194,6 +193,11 @@ def _rows(path: Path, config: Data) -> tuple[list[tuple[str, str, str]], bool]:
             wrong, accepted = ("label", "not empty") if not label else ("split", ", ".join(SPLITS))
             raise InputError(f"{what}: line {number}: {wrong} must be {accepted}")
     return rows, label_column == "mask"
+
+
+def _file_names(rows: Sequence[tuple[str, str, str]]) -> np.ndarray:
+    """Returns the names of the files in rows, as :class:`Files` holds them."""
+    return np.array([os.fsencode(name) for name, _, _ in rows], dtype=bytes)
 
 
 def _with_masks(

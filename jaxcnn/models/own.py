@@ -135,7 +135,6 @@ def require_trainable(
         Exception: whatever the network raises, also where it needs random numbers to evaluate.
     """
     what = f"model.name={brought.name!r}"
-
     images = jax.ShapeDtypeStruct((2, *input_shape), jnp.float32)
 
     def traced() -> tuple[Any, Any, Any]:
