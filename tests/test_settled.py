@@ -10,8 +10,11 @@ from PIL import Image
 
 from jaxcnn import cli
 from jaxcnn.config import Data, Experiment, Model, Optim, to_dict
+from jaxcnn.config.brought import Brought
 from jaxcnn.data import image_folder, sources
 from jaxcnn.errors import InputError
+from jaxcnn.runs import search
+from jaxcnn.runs.aside import put_aside
 from jaxcnn.runs.settled import settled, vacant
 from jaxcnn.runs.start import Run
 
@@ -158,11 +161,15 @@ def test_the_folder_of_the_data_is_recorded_as_an_absolute_path(tmp_path, monkey
         assert (found.data.dir, said) == (recorded, [])
 
 
+def beside(folder, experiment, said):
+    return vacant(lambda place: [Run(experiment, place)], folder, said.append).name
+
+
 def test_the_default_folder_gives_way_to_another_run(tmp_path):
     def taken(**optim):
         said = []
         experiment = Experiment(optim=Optim(**optim))
-        return vacant(experiment, tmp_path / "a-seed0", said.append).name, said
+        return beside(tmp_path / "a-seed0", experiment, said), said
 
     assert taken() == ("a-seed0", [])
     lies_in(tmp_path / "a-seed0", Experiment())
@@ -182,6 +189,35 @@ def test_the_default_folder_gives_way_to_another_run(tmp_path):
         taken()
 
 
+def test_the_default_folder_of_a_sweep_gives_way_to_other_trials(tmp_path):
+    def planned(folder, **optim):
+        base = Experiment(optim=Optim(**optim))
+        trials = search.trials(base, ["train.seed=1,2"])
+        return [Run(trial.experiment, folder / trial.name) for trial in trials]
+
+    def taken(**optim):
+        said = []
+        found = vacant(
+            lambda folder: planned(folder, **optim), tmp_path / "s", said.append, sweep=True
+        )
+        return found.name, said
+
+    assert taken() == ("s", [])
+    for run in put_aside(planned(tmp_path / "s")[1:], sweep=True):
+        lies_in(run.folder, run.experiment)
+    assert taken() == ("s", [])  # one of the trials is there, and the other will be
+    line = f"{tmp_path}/s holds trials with another optim.peak_lr: these are in {tmp_path}/s-2"
+    assert taken(peak_lr=0.3) == ("s-2", [line])
+
+
+def test_a_function_from_a_file_that_is_called_as_a_scheme_is_no_address(tmp_path):
+    name = Brought(lambda: None, "csv:load")
+    found, said = settle(Experiment(data=Data(name)), tmp_path / "new")
+    assert (found.data.dir, said) == (None, [])
+    found, _ = settle(Experiment(data=Data("csv:load")), tmp_path / "new")
+    assert found.data.dir == str(Path.cwd())
+
+
 def test_another_folder_of_photos_is_another_run_unless_it_was_moved(tmp_path):
     one, other = (photos(tmp_path / name, [(8, 8)]) for name in ("one", "other"))
     experiment = Experiment(data=Data("folder", one))
@@ -189,13 +225,13 @@ def test_another_folder_of_photos_is_another_run_unless_it_was_moved(tmp_path):
     said = []
     for folder, expected in ((one, "a"), (other, "a-2")):
         asked = replace(experiment, data=Data("folder", folder))
-        assert vacant(asked, tmp_path / "a", said.append).name == expected
+        assert beside(tmp_path / "a", asked, said) == expected
     assert said == [
         f"{tmp_path}/a holds a run with another data.dir: this one is in {tmp_path}/a-2"
     ]
     (tmp_path / "one").rename(tmp_path / "moved")
     asked = replace(experiment, data=Data("folder", str(tmp_path / "moved")))
-    assert vacant(asked, tmp_path / "a", said.append).name == "a"
+    assert beside(tmp_path / "a", asked, said) == "a"
 
 
 FILE = """

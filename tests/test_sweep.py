@@ -3,12 +3,13 @@
 import json
 import math
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from jaxcnn import cli
-from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train
+from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.runs import display, group, search, together
 from jaxcnn.runs.start import Run
@@ -124,11 +125,15 @@ def test_grids_of_very_many_points_are_refused_at_once():
     assert len(search.trials(BASE, ["optim.peak_lr=0.1,1e-1,0.10"])) == 1
 
 
-FILE = f"""
+def file_of(experiment):
+    return f"""
 from jaxcnn.config import *
 def config():
-    return from_dict({search.to_dict(BASE)!r})
+    return from_dict({to_dict(experiment)!r})
 """
+
+
+FILE = file_of(BASE)
 
 
 def test_a_sweep_trains_shows_and_reuses(capsys, tmp_path):
@@ -150,6 +155,17 @@ def test_a_sweep_trains_shows_and_reuses(capsys, tmp_path):
         assert summary["test_top1"] == row["test_top1"]
         assert math.isfinite(row["test_loss"])
     assert (workdir / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_sweep_of_a_changed_file_gets_a_folder_of_its_own(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for batch_size in (256, 512):
+        changed = replace(BASE, data=replace(BASE.data, batch_size=batch_size))
+        (tmp_path / "base.py").write_text(file_of(changed))
+        assert cli.main(["sweep", "base.py", "--grid", "optim.peak_lr=0.03"]) == 0
+    line = "holds trials with another data.batch_size: these are in runs/sweep_base-2"
+    assert line in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"sweep_base", "sweep_base-2"}
 
 
 def test_a_trial_that_cannot_be_trained_is_a_row_and_the_others_are_trained(capsys, tmp_path):

@@ -42,32 +42,38 @@ class Command(arguments.Command):
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
     workdir: Path | None = None
-    """The folder of the run folders; by default runs/sweep_NAME, with the file's name."""
+    """The folder of the run folders; by default runs/sweep_NAME, with the file's name. Where that
+    holds trials with other settings, the default is a folder beside it, runs/sweep_NAME-2."""
 
 
 def run(command: Command) -> int:
     """Trains the trials, shows them, and returns the exit code."""
-    file, workdir = command.file, command.workdir or Path("runs") / f"sweep_{command.file.stem}"
-    base = load_experiment(file)
+    base, workdir = load_experiment(command.file), command.workdir
     if command.select_on == "test":
         base = replace(base, train=replace(base.train, select_on="test"))
     count, ranges = _count(command.random)
 
     from jaxcnn.learning import files, run_folder
     from jaxcnn.learning.selection import score
-    from jaxcnn.runs import aside, display, group, search, together
+    from jaxcnn.runs import aside, display, group, search, settled, together
     from jaxcnn.runs.start import Run
     from jaxcnn.tasks import LOSS
 
-    files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
     trials = search.trials(base, command.grid, ranges, count, command.seed)
     tasks = {str(trial.experiment.task.name) for trial in trials}
     if len(tasks) > 1:
         raise InputError(f"task.name: must be the same in all trials, is {', '.join(tasks)}")
-    runs = [Run(trial.experiment, workdir / trial.name) for trial in trials]
+
+    def planned(folder: Path) -> list[Run]:
+        return [Run(trial.experiment, folder / trial.name) for trial in trials]
+
     with display.display(each_run=True) as listener:
+        if workdir is None:
+            usual = Path("runs") / f"sweep_{command.file.stem}"
+            workdir = settled.vacant(planned, usual, listener.message, sweep=True)
+        files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
         listener.message(f"{len(trials)} trials in {workdir}")
-        runs = aside.put_aside(runs, listener, sweep=True)
+        runs = aside.put_aside(planned(workdir), listener, sweep=True)
         split = aside.common_split(runs)
         modes = together.Modes(workdir / "together.json")
         outcome = group.train(

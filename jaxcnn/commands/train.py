@@ -108,6 +108,7 @@ def run(command: Command) -> int:
     from jaxcnn.learning import files, processes
     from jaxcnn.learning.selection import OPTIMISTIC
     from jaxcnn.runs import display, group, plan, settled, together
+    from jaxcnn.runs.start import Run
 
     processes.start(command.distributed)
     diverged: Mapping[Path, str] = {}
@@ -118,7 +119,9 @@ def run(command: Command) -> int:
             name, inside = (seed, "") if count is None else ("seeds", seed)
             usual = Path("runs") / f"{experiment.name}-{name}"
             told = listener if heard else display.Listener()
-            workdir = settled.vacant(experiment, usual, told.message, inside)
+            workdir = settled.vacant(
+                lambda folder: [Run(experiment, folder / inside)], usual, told.message
+            )
         if count is None:
             result = group.train_one(
                 experiment,

@@ -38,8 +38,26 @@ def load(config: Data) -> Dataset:
     Raises:
         InputError: there is no such file, or it holds no images with labels.
     """
-    scheme = str(config.name).partition(":")[0]
+    scheme = scheme_of(config)
+    assert scheme is not None
     return SCHEMES[scheme](_path(config), config)
+
+
+def scheme_of(config: Data) -> str | None:
+    """Returns what begins the address of the data; None if they have another name.
+
+    >>> scheme_of(Data("npz:cells.npz")), scheme_of(Data("mnist"))
+    ('npz', None)
+    """
+    if not isinstance(config.name, str):  # brought from a file that may be called csv.py
+        return None
+    scheme, colon, _ = config.name.partition(":")
+    return scheme if colon and scheme in SCHEMES else None
+
+
+def is_relative(config: Data) -> bool:
+    """Returns whether the data are at an address whose path begins in a folder."""
+    return scheme_of(config) is not None and not _rest(config).is_absolute()
 
 
 def usual_fit(config: Data) -> image_folder.UsualFit:
@@ -57,11 +75,15 @@ def usual_fit(config: Data) -> image_folder.UsualFit:
 
 def _path(config: Data) -> Path:
     """Returns the path behind the scheme, which exists."""
-    rest = str(config.name).partition(":")[2]
-    path = Path(config.dir or ".").expanduser() / Path(rest).expanduser()
-    if not rest or not path.exists():
+    path = Path(config.dir or ".").expanduser() / _rest(config)
+    if str(config.name).endswith(":") or not path.exists():
         raise InputError(f"data.name={config.name!r}: {printable(str(path))} does not exist")
     return path
+
+
+def _rest(config: Data) -> Path:
+    """Returns the path behind the scheme as it is given."""
+    return Path(str(config.name).partition(":")[2]).expanduser()
 
 
 def _divided(splits: Mapping[str, Any], classes: Sequence[str], config: Data) -> Dataset:

@@ -146,9 +146,7 @@ def load(config: Data) -> Dataset:
     if ":" in str(config.name):
         from jaxcnn.data import own, schemes
 
-        scheme = str(config.name).partition(":")[0]
-        brought = scheme not in schemes.SCHEMES or not isinstance(config.name, str)
-        dataset = own.load(config) if brought else schemes.load(config)
+        dataset = (schemes if schemes.scheme_of(config) else own).load(config)
     else:
         name = str(config.name)
         dataset = BUILT_IN[name](config) if name in BUILT_IN else _tfds(config)

@@ -64,12 +64,7 @@ def _settled(run: Run, made: dict[str, Data]) -> tuple[Experiment, list[str]]:
             f"schedule.warmup_epochs={asked:g}: longer than train.epochs={epochs}, cut to {taken:g}"
         )
     data = with_numbers(experiment).data
-    address = str(data.name).partition(":")
-    if (
-        data.dir is None
-        and address[0] in schemes.SCHEMES
-        and not Path(address[2]).expanduser().is_absolute()
-    ):
+    if data.dir is None and schemes.is_relative(data):
         data = replace(data, dir=".")
     if data.dir is not None and "://" not in data.dir:  # the address of a bucket is absolute
         data = replace(data, dir=str(Path(data.dir).expanduser().absolute()))
@@ -124,7 +119,7 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _with_fit(data: Data, before: Experiment | None) -> tuple[Data, list[str]]:
-    kind = "" if isinstance(data.name, Brought) else data.name.partition(":")[0]
+    kind = "folder" if data.name == "folder" else schemes.scheme_of(data) or ""
     usual_fit = {"folder": image_folder.usual_fit, "csv": schemes.usual_fit}.get(kind)
     if usual_fit is None or data.fit != "pad" or data.image_size is None:
         return data, []
@@ -144,28 +139,34 @@ def _recorded(folder: Path) -> Experiment | None:
     return None
 
 
-def vacant(experiment: Experiment, folder: Path, say: Say, inside: str = "") -> Path:
+def vacant(
+    planned: Callable[[Path], Sequence[Run]], folder: Path, say: Say, *, sweep: bool = False
+) -> Path:
     """Returns a folder or, where a run of another config lies in it, one beside it.
 
-    That is the one of NAME-2, NAME-3, ... in which a run of the same config lies, which then goes
+    That is the one of NAME-2, NAME-3, ... in which runs of the same configs lie, which then go
     on, or else the first that is not there.
 
     Args:
-        experiment: what is to be trained.
+        planned: the runs that are to be trained in a folder.
         folder: the folder to take if it is free.
         say: hears in one line why another folder is taken.
-        inside: where the run lies in the folder.
+        sweep: whether the runs are the trials of a sweep.
 
     Raises:
-        InputError: the run in the folder cannot be read.
+        InputError: a run in the folder cannot be read.
     """
 
     def changed(place: Path) -> list[str]:
-        (run,) = put_aside(settled([Run(experiment, place / inside)]))
-        fields = [*run_folder.changed(run.folder, to_dict(run.experiment))]
-        before = _recorded(run.folder)
-        other = before is not None and _other_photos(before.data, run.experiment.data)
-        return [*fields, "data.dir"] if other else fields
+        """Returns the fields in which the first run that differs from the one there does."""
+        for run in put_aside(settled(planned(place)), sweep=sweep):
+            fields = [*run_folder.changed(run.folder, to_dict(run.experiment))]
+            before = _recorded(run.folder)
+            if before is not None and _other_photos(before.data, run.experiment.data):
+                fields.append("data.dir")
+            if fields:
+                return fields
+        return []
 
     fields = changed(folder)
     if not fields:
@@ -178,7 +179,8 @@ def vacant(experiment: Experiment, folder: Path, say: Say, inside: str = "") -> 
             if number == free or not changed(chosen):
                 break
     listed = ", ".join(fields[:4]) + (f" and {len(fields) - 4} more" if fields[4:] else "")
-    say(f"{folder} holds a run with another {listed}: this one is in {chosen}")
+    held, asked = ("trials", "these are") if sweep else ("a run", "this one is")
+    say(f"{folder} holds {held} with another {listed}: {asked} in {chosen}")
     return chosen
 
 
