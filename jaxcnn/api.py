@@ -27,6 +27,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.learning import files, records, run_folder
 from jaxcnn.runs import display, evaluation, group, settled, trained
 from jaxcnn.tasks import Metric
+from jaxcnn.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -234,7 +235,8 @@ def train(
     run = Run(folder, _with_objects(run_folder.read_config(folder), made))
     if not quiet:
         tested = display.reached(run.result, run.metrics)
-        print(f"{tested} after {run.result['epochs']} epochs in {run.result['seconds']:.1f} s")
+        done = counted(run.result["epochs"], "epoch")
+        print(f"{tested} after {done} in {run.result['seconds']:.1f} s")
     return run
 
 

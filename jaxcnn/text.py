@@ -43,6 +43,15 @@ def printable(text: str, keep: str = "", longest: int | None = None) -> str:
     return f"{shown[:half]}…{shown[-half:]}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns a number and its noun, which ends in s if they are several.
+
+    >>> counted(1, "epoch"), counted(2000, "run")
+    ('1 epoch', '2,000 runs')
+    """
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
 def complain(line: str) -> None:
     """Prints one line about a problem on stderr."""
     print(f"jaxcnn: {printable(line, longest=2000)}", file=sys.stderr)

@@ -146,7 +146,7 @@ def test_a_sweep_trains_shows_and_reuses(capsys, tmp_path):
     assert "not finite" in captured.err
     args = ("optim.peak_lr=0.3,0.03", "optim.nesterov=true")
     assert cli.main([*start, *args]) == 0
-    assert capsys.readouterr().out.count("is finished: 1 epochs") == 1
+    assert capsys.readouterr().out.count("is finished: 1 epoch") == 1
     rows = json.loads((workdir / "sweep.json").read_text())["trials"]
     assert {row["values"]["optim.peak_lr"] for row in rows} == {0.3, 0.03}
     assert rows[0]["test_top1"] >= rows[1]["test_top1"] > 0.1

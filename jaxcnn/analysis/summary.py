@@ -78,7 +78,9 @@ class Summary:
         """Returns the table of the layers, as ``jaxcnn summary`` prints it."""
         from rich.console import Console
 
-        console = Console(file=io.StringIO(), width=160, markup=False, emoji=False)
+        console = Console(
+            file=io.StringIO(), width=160, markup=False, emoji=False, force_jupyter=False
+        )
         with console.capture() as printed:
             console.print(render(self))
         return printed.get()

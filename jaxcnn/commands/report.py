@@ -7,7 +7,7 @@ from typing import Any
 from jaxcnn.commands import arguments, pages
 from jaxcnn.commands.parsing import bring_from
 from jaxcnn.errors import InputError
-from jaxcnn.text import complain
+from jaxcnn.text import complain, counted
 
 
 @dataclass(frozen=True)
@@ -53,5 +53,5 @@ def run(command: Command) -> int:
             complain(f"left out: {problems[-1]}")
     title = command.title or ", ".join(path.resolve().name for path in paths)
     pages.write_page(title, reported, held, out, problems, command.data_dir)
-    print(f"{command.out}: {len(read)} runs in {len(reported)} arms")
+    print(f"{command.out}: {counted(len(read), 'run')} in {counted(len(reported), 'arm')}")
     return 2 if problems else 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.errors import InputError, as_warning
-from jaxcnn.text import complain
+from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
     from jaxcnn.tasks import Metric
@@ -72,7 +72,7 @@ def run(command: Command) -> int:
             usual = Path("runs") / f"sweep_{command.file.stem}"
             workdir = settled.vacant(planned, usual, listener.message, sweep=True)
         files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
-        listener.message(f"{len(trials)} trials in {workdir}")
+        listener.message(f"{counted(len(trials), 'trial')} in {workdir}")
         runs = aside.put_aside(planned(workdir), listener, sweep=True)
         split = aside.common_split(runs)
         modes = together.Modes(workdir / "together.json")
@@ -150,5 +150,5 @@ def _show(name: str, rows: Sequence[Mapping[str, Any]], split: str, metric: "Met
         shown.append([row["trial"], *(str(row["values"][f]) for f in fields), *figures])
     titles = ("folder", *fields, *(f"{split} {m.title}" for m in shown_metrics), "train time")
     screen = display.console()
-    title = f"{name}: {len(rows)} trials"
+    title = f"{name}: {counted(len(rows), 'trial')}"
     screen.print(tables.laid_out(titles, shown, screen.width, title=title, caption=""))

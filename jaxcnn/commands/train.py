@@ -13,7 +13,7 @@ from jaxcnn.commands.parsing import bring_from, load_experiment
 from jaxcnn.config import Distributed, Experiment
 from jaxcnn.config.brought import Brought
 from jaxcnn.errors import InputError, as_input_error
-from jaxcnn.text import complain
+from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
     from jaxcnn.tasks import Metric
@@ -155,7 +155,7 @@ def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
     files = ("summary.json", "metrics.jsonl", "curves.png", "confusion.png")
     written = ", ".join(name for name in files if (workdir / name).exists())
     return (
-        f"{display.reached(summary, metrics)} after {summary['epochs']} epochs "
+        f"{display.reached(summary, metrics)} after {counted(summary['epochs'], 'epoch')} "
         f"in {summary['seconds']:.1f} s\n"
         f"{_of_best(summary, metrics[0])}\n"
         f"{workdir}: {written}"
@@ -195,7 +195,7 @@ def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
             if found["low"] is not None:  # seeds that are all equal have no interval
                 low, high = kind.shown(found["low"]), kind.shown(found["high"])
                 line += f", 95 % interval {low} to {high}"
-            lines.append(f"{line} ({len(found['values'])} seeds)")
+            lines.append(f"{line} ({counted(len(found['values']), 'seed')})")
     return "\n".join([*lines, f"{workdir}: seeds.json, and a run folder for each seed"])
 
 

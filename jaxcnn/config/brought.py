@@ -58,7 +58,9 @@ class Brought:
 
     @property
     def title(self) -> str:
-        """The last part of the name, for people."""
+        """The last part of the name, for people; of arrays, all of it."""
+        if not self.has_source:
+            return self.name.replace(":", " ")
         base, bracket, bound = self.name.partition(":")[2].partition("(")
         return base.rpartition(".")[2] + bracket + bound
 

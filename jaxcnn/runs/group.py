@@ -32,6 +32,7 @@ from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Grouping, Modes
 from jaxcnn.runs.training import Evaluate, Training
 from jaxcnn.tasks import Sums
+from jaxcnn.text import counted
 
 SECONDS_PER_CHUNK = 0.5
 """A chunk returns to the host about this often, or when its epoch ends: for the display, and to
@@ -121,7 +122,8 @@ def train(
                 run_folder.check_place(run.folder)  # before hours are spent on the runs before
                 left.append(run)
             else:
-                listener.message(f"{run.folder} is finished: {result['epochs']} epochs")
+                done = counted(result["epochs"], "epoch")
+                listener.message(f"{run.folder} is finished: {done}")
                 session.outcome.results[run.folder] = result
         groups: list[tuple[list[Run], SeedsMode]] = [([run], "alone") for run in left]
         if session.many or modes is not None:

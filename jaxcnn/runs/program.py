@@ -28,6 +28,7 @@ from jaxcnn.learning.state import TrainState, sha256, stream
 from jaxcnn.runs import network
 from jaxcnn.runs.trained import Trained, describe, restore
 from jaxcnn.tasks import BaseTask
+from jaxcnn.text import counted
 
 States = tuple[TrainState, ...]
 """One state for each run that is computed together with others; a run alone has one."""
@@ -162,7 +163,7 @@ class Program:
         return (
             f"{config.name}: {titled(config.model.name)} on {titled(config.data.name)}, "
             f"{len(dataset.train):,} train{held} and {len(dataset.test):,} test images, "
-            f"{config.train.epochs} epochs of {self.steps_per_epoch} steps"
+            f"{counted(config.train.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}"
         )
 
     def given(self, sharding: Sharding | None = None) -> dict[str, Any]:

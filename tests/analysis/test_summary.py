@@ -259,3 +259,12 @@ def test_tables():
     text = "\n".join([out.file.getvalue(), *stats_lines(["lenet5", "mlp"])])
     for expected in ("61,706", "416,520", "14x14", "(training only)", "61.71 k", "image"):
         assert expected in text
+
+
+def test_the_table_is_text_in_a_notebook_too(monkeypatch, capsys):
+    found = summarize(create_model("lenet5", num_classes=10), (32, 32, 1))
+    expected = repr(found)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert repr(found) == expected
+    assert "\x1b" not in expected
+    assert capsys.readouterr().out == ""  # where Rich displays, without a kernel
