@@ -457,6 +457,10 @@ def test_a_map_does_not_take_the_place_of_an_image(tmp_path):
     said = command(tmp_path, "predict", str(run.folder), "a.png", "--out", ".", code=2)
     assert "must be another folder, since a.png is an image" in said
     assert (tmp_path / "a.png").read_bytes() == before
+    Image.fromarray(squares(1, 0)[0][0]).resize((40, 24)).save(tmp_path / "b.png")
+    command(tmp_path, "predict", str(run.folder), "b.png", "--out", "maps")
+    with Image.open(tmp_path / "maps" / "b.png") as found:
+        assert found.size == (40, 24)  # of the image's own size
 
 
 def test_what_cannot_be_read_is_not_learned_from():

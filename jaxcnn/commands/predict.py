@@ -36,8 +36,9 @@ class Command(arguments.Command):
     """How many of the most probable classes are printed for each image; by default one or, of
     multilabel, all that are more probable than not."""
     out: Path | None = None
-    """The folder into which label maps are written as PNG files, whose pixels are the numbers of
-    the classes; only of segmentation."""
+    """The folder into which label maps are written as PNG files of the images' own sizes, whose
+    pixels are the numbers of the classes; 255 where a network sees less than the whole image. Only
+    of segmentation."""
     json: bool = False
     """Prints a list of objects in JSON: file, and classes with class and probability (or, of other
     tasks, value)."""
@@ -159,12 +160,10 @@ def _write_maps(found: Sequence["Prediction"], out: Path) -> None:
 
     from jaxcnn.learning import files
 
-    for one in found:
-        fits = one.whole.ndim == 2 and np.issubdtype(one.whole.dtype, np.integer)
-        if not fits or one.whole.max(initial=0) > 255:
-            raise InputError(f"--out {out}: must be left out, since the run gives no label maps")
+    if not all(one.is_map and one.whole.max(initial=0) <= 255 for one in found):
+        raise InputError(f"--out {out}: must be left out, since the run gives no label maps")
     out.mkdir(parents=True, exist_ok=True)
     for one in found:
         png = io.BytesIO()
-        Image.fromarray(one.whole.astype(np.uint8)).save(png, "PNG")
+        Image.fromarray(one.label_map().astype(np.uint8)).save(png, "PNG")
         files.write_bytes(out / f"{one.path.stem}.png", png.getvalue())

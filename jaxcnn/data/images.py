@@ -189,19 +189,25 @@ def fitted(
         return picture.resize((width, height), sampling)
     side = height
     short = side if fit == "square" else round(side / CROP_RATIO)
-    columns, rows = scaled_size(picture.width, picture.height, short)
-    left, top = round((columns - side) / 2), round((rows - side) / 2)
+    (rows, columns), (top, left) = middle((picture.height, picture.width), side, short)
     if columns * rows > MAX_PIXELS:  # a long and narrow picture: only its middle is scaled
         across, down = picture.width / columns, picture.height / rows
-        middle = (left * across, top * down, (left + side) * across, (top + side) * down)
-        return picture.resize((side, side), sampling, box=middle)
+        box = (left * across, top * down, (left + side) * across, (top + side) * down)
+        return picture.resize((side, side), sampling, box=box)
     picture = picture.resize((columns, rows), sampling)
     return picture.crop((left, top, left + side, top + side))
 
 
-def scaled_size(a: int, b: int, short: int) -> tuple[int, int]:
-    """Returns the sides of an image of ``a`` by ``b`` once the shorter is scaled to ``short``."""
-    return int(short * a / min(a, b)), int(short * b / min(a, b))
+def middle(size: tuple[int, int], side: int, short: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns an image's height and width once the shorter is scaled, and where its middle begins.
+
+    Args:
+        size: its height and width.
+        side: the height and width of the square in the middle.
+        short: what its shorter side is scaled to.
+    """
+    rows, columns = (int(short * one / min(size)) for one in size)
+    return (rows, columns), (round((rows - side) / 2), round((columns - side) / 2))
 
 
 def decoded(data: bytes, channels: int, *, turned: bool) -> "Picture":

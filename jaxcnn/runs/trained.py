@@ -17,8 +17,8 @@ import numpy as np
 from jaxcnn import models
 from jaxcnn.config import Data, Experiment, to_dict
 from jaxcnn.config.checked import require
-from jaxcnn.data import sources
-from jaxcnn.data.images import read_image, stored_fit
+from jaxcnn.data import label_maps, sources
+from jaxcnn.data.images import image_size, read_image, stored_fit
 from jaxcnn.errors import InputError, as_input_error, as_not_written
 from jaxcnn.learning import brought, files, identity, mesh, records, run_folder
 from jaxcnn.learning.state import TrainState, eval_variables, sha256
@@ -247,6 +247,7 @@ class Prediction:
         answers: a number for each of them, such as its probability.
         called: what such a number is called.
         whole: what :meth:`jaxcnn.tasks.BaseTask.predictions` gives.
+        network: the network.
     """
 
     path: Path
@@ -254,11 +255,22 @@ class Prediction:
     answers: tuple[float, ...]
     called: str
     whole: np.ndarray
+    network: Trained
 
     @property
     def label(self) -> str:
         """The first of the names, such as the most probable class."""
         return self.labels[0]
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the network gives a label map."""
+        return self.whole.ndim == 2 and np.issubdtype(self.whole.dtype, np.integer)
+
+    def label_map(self) -> np.ndarray:
+        """Returns the classes of the image file's own pixels, 255 where the network saw none."""
+        data, stored = self.network.experiment.data, self.network.image_shape
+        return label_maps.of_picture(self.whole, image_size(self.path), stored, data)
 
 
 BATCH = 16
@@ -292,7 +304,7 @@ def predict(
         best = task.chosen(answers, top_k)
         labels = tuple(trained.named(int(i)) for i in best)
         shown = tuple(answers[best].tolist())
-        found.append(Prediction(path, labels, shown, task.answer, whole))
+        found.append(Prediction(path, labels, shown, task.answer, whole, trained))
     return found
 
 

@@ -31,7 +31,7 @@ from jaxcnn.data.augment.geometry import (
 from jaxcnn.data.augment.maps import is_map, moved
 from jaxcnn.data.augment.mix import mix
 from jaxcnn.data.augment.policies import rand_augment, trivial_augment
-from jaxcnn.data.images import CROP_RATIO, scaled_size
+from jaxcnn.data.images import CROP_RATIO, middle
 from jaxcnn.errors import InputError, as_input_error
 
 
@@ -176,9 +176,8 @@ def fit(x: Images, data: Data) -> Images:
     if data.fit == "resize":
         return jax.image.resize(x, (n, height, width, c), "bilinear")
     if data.fit == "crop":
-        rows, columns = scaled_size(h, w, round(height / CROP_RATIO))
+        (rows, columns), (top, left) = middle((h, w), height, round(height / CROP_RATIO))
         x = jax.image.resize(x, (n, rows, columns, c), "bilinear")
-        top, left = round((rows - height) / 2), round((columns - width) / 2)
         return x[:, top : top + height, left : left + width]
     top, left = (height - h) // 2, (width - w) // 2
     return jnp.pad(x, ((0, 0), (top, height - h - top), (left, width - w - left), (0, 0)))
