@@ -33,10 +33,10 @@ TINY = Experiment(
     model=Model("mlp", {"hidden": (4,)}),
     optim=Optim("sgd", peak_lr=0.1),
     schedule=Schedule("constant", warmup_epochs=0),
-    train=Train(epochs=2),
+    train=Train(epochs=2, checkpoint_every=1),
 )
-LONGER = replace(TINY, train=Train(epochs=3))
-OTHER_SEED = replace(TINY, train=Train(epochs=2, seed=7))
+LONGER = replace(TINY, train=Train(epochs=3, checkpoint_every=1))
+OTHER_SEED = replace(TINY, train=Train(epochs=2, seed=7, checkpoint_every=1))
 OTHER_RATE = replace(TINY, optim=Optim("sgd", peak_lr=0.2))
 
 
@@ -454,7 +454,7 @@ def test_files_that_may_not_grow_end_a_run_in_one_line(tmp_path, blocks):
     limit = "import resource, signal, os, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
     limit += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({blocks} * 512,) * 2);"
     limit += "os.execv(sys.argv[1], sys.argv[1:])"
-    wide = ["--model.options.hidden", "(64,)"]
+    wide = ["--model.options.hidden", "(64,)", "--train.checkpoint-every", "1"]
     environ = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false", "JAXCNN_NO_CACHE": "1"}
     process = start(tmp_path, *wide, before=[sys.executable, "-c", limit], env=environ)
     _, errors = process.communicate(timeout=120)
@@ -581,8 +581,10 @@ def test_ctrl_c_is_quiet_while_everything_is_imported(tmp_path, delay):
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode in (130, 2), errors
-    assert process.returncode == 2 or not errors
+    # After its line, Python itself may be ending, which has given the signal back by then.
+    said = (2, -signal.SIGINT)
+    assert process.returncode in (130, *said), errors
+    assert process.returncode in said or not errors
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ SMALL = Experiment(
     model=Model("convnet", {"widths": (4,), "hidden": 8, "batch_norm": True, "dropout": 0.2}),
     optim=Optim("sgd", peak_lr=0.1),
     schedule=Schedule("constant", 0),
-    train=Train(epochs=3, seed=5),
+    train=Train(epochs=3, seed=5, checkpoint_every=1),
 )
 DIGESTS = ("params_sha256", "state_sha256", "test_loss", "best_test_top1")
 
@@ -42,7 +42,7 @@ def summaries(workdir):
 
 
 def timeless(path):
-    times = {"seconds", "images_per_sec", "step_time", "data_wait"}
+    times = {"seconds", "images_per_sec", "step_time", "data_wait", "goodput"}
     return [{k: v for k, v in r.items() if k not in times} for r in folder.read_metrics(path)]
 
 

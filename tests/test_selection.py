@@ -23,7 +23,7 @@ BASE = Experiment(
     model=Model("mlp", {"hidden": (16,), "dropout": 0.1}),
     optim=Optim("sgd", peak_lr=0.05),
     schedule=Schedule("constant", warmup_epochs=0),
-    train=Train(epochs=3),
+    train=Train(epochs=3, checkpoint_every=1),
 )
 HELD = replace(BASE, data=replace(BASE.data, validation=0.2))
 DIGESTS = ("params_sha256", "state_sha256")

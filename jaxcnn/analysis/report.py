@@ -87,6 +87,7 @@ def page(
             (front, plots.scatter(points, front, label, formats.titled(comparison.metric, "test")))
             for label, points, front in plots.costs(comparison)
         ],
+        times=tables.times(arms),
         class_errors=tables.class_errors(comparison) if held else None,
         confusions=[(name, _confusion(found, classes)) for name, found in held.items()],
         whole_matrix=len(classes) <= WIDEST_CONFUSION,

@@ -2,10 +2,12 @@
 
 import math
 import re
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxcnn.analysis import formats
+from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.compare import ArmResult, ComparisonResult
 from jaxcnn.learning.selection import OPTIMISTIC
 from jaxcnn.tasks import Metric
@@ -59,6 +61,36 @@ def headers(comparison: ComparisonResult) -> list[str]:
         *("arm", *validation, f"test {title}", against, "p", "parameters"),
         *("MACs", "train time", "images/s", "memory"),
     ]
+
+
+def times(arms: Sequence[Arm]) -> tuple[list[str], list[list[str]]] | None:
+    """Returns headers and rows of where the time of runs went: means over an arm's seeds.
+
+    It is None where no run says, as none did at first.
+    """
+    rows = []
+    for arm in arms:
+        told = [run.summary for run in arm.runs if run.summary.spent]
+        if told:
+            share = statistics.mean(summary.goodput or 0.0 for summary in told)
+            seconds = [
+                statistics.mean((summary.spent or {}).get(part, 0.0) for summary in told)
+                for part in TIMES
+            ]
+            rows.append([arm.name, f"{100 * share:.1f} %", *(f"{value:,.1f}" for value in seconds)])
+    headers = ["arm", "goodput", *(f"{title} (s)" for title in TIMES.values())]
+    return (headers, rows) if rows else None
+
+
+TIMES = {
+    "steps": "steps",
+    "evaluate": "evaluating",
+    "data": "waiting for data",
+    "save": "saving",
+    "host": "host",
+    "compile": "compiling, before",
+}
+"""What summary.json says that the time went into, and how it is called on pages."""
 
 
 def explanation(comparison: ComparisonResult) -> str:

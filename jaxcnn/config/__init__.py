@@ -441,8 +441,11 @@ class Train(Checked, section="train"):
     neither patience nor data.validation is always the best on the test set."""
     eval_every: Count = 1
     """Epochs between evaluations on the validation set, or where there is none on the test set."""
-    checkpoint_every: Count = 1
-    """Epochs between checkpoints."""
+    save_minutes: NotNegative = 2.0
+    """Minutes between checkpoints, within an epoch too; a run that is killed loses no more than
+    that. The last state is always saved."""
+    checkpoint_every: Count | None = None
+    """Saves a checkpoint after every so many epochs too; None leaves it to save_minutes."""
     seeds_mode: SeedsMode = "auto"
     """How several seeds, or trials of a sweep, are trained in one program: in a loop (map), one
     after another without a loop (unroll), as one batch (vmap), or on several devices (devices).
@@ -599,6 +602,7 @@ RESUME_MAY_CHANGE = frozenset(
         "train.select_on",
         "train.eval_every",
         "train.checkpoint_every",
+        "train.save_minutes",
         "train.seeds_mode",
     }
 )

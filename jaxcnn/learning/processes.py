@@ -133,23 +133,23 @@ def _broadcast(text: str) -> str:
     return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).decode()
 
 
-def agree(calls: int, stop: int | None, chunk_steps: int) -> tuple[int | None, int]:
-    """Agrees on what all processes do next: stop for a signal, or go on for so many steps.
+def agree(calls: int, stop: int | None, *numbers: int) -> tuple[int | None, list[int]]:
+    """Agrees on what all processes do next: stop for a signal, or go on by the same numbers.
 
     Args:
         calls: how often this was called before, in this run.
         stop: the signal that this process has received, if any. A notice of preemption that comes
             through ``jax.distributed`` counts as SIGTERM.
-        chunk_steps: how many steps this process would take; the first one's number counts.
+        numbers: such as how many steps this process would take; the first one's count.
 
     Returns:
-        The signal to stop for, or None, and the number of steps.
+        The signal to stop for, or None, and the first one's numbers.
     """
     if jax.process_count() == 1:
-        return stop, chunk_steps
+        return stop, list(numbers)
     from jax.experimental import multihost_utils
 
     if multihost_utils.reached_preemption_sync_point(calls) and stop is None:
         stop = signal.SIGTERM
-    views = multihost_utils.process_allgather(np.array([stop or 0, chunk_steps], np.int32))
-    return int(views[:, 0].max()) or None, int(views[0, 1])
+    views = multihost_utils.process_allgather(np.array([stop or 0, *numbers], np.int32))
+    return int(views[:, 0].max()) or None, views[0, 1:].tolist()

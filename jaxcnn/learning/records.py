@@ -111,6 +111,7 @@ class Measured(Struct, kw_only=True, frozen=True, omit_defaults=True):
     images_per_sec: NotNegative | None = None
     step_time: NotNegative | None = None
     data_wait: NotNegative | None = None
+    goodput: NotNegative | None = None
     metrics: Annotated[dict[str, Any], Meta(description="numbers by the names of metrics")] = {}
 
     def value(self, name: str) -> float | None:
@@ -144,6 +145,9 @@ class Summary(Measured, kw_only=True, frozen=True, omit_defaults=True):
     model: Text | None = None
     dataset: Text | None = None
     memory_bytes: Natural | None = None
+    spent: (
+        Annotated[dict[str, NotNegative], Meta(description="seconds by what took them")] | None
+    ) = None
     runs_together: Count | None = None
     selected_on: Selected | None = None
     best_epoch: Natural | None = None

@@ -134,17 +134,22 @@ def eval_variables(state: TrainState) -> dict[str, Any]:
     return {"params": params, **state.model_state}
 
 
-def not_finite(state: TrainState) -> str | None:
-    """Names the first array of a state that is not finite throughout; None if all are finite."""
-    for path, finite in jax.tree_util.tree_leaves_with_path(jax.device_get(_finite(state))):
-        if not np.all(finite):
+@jax.jit
+def snapshot(state: TrainState) -> tuple[TrainState, Any]:
+    """Copies a state, which then may be consumed, and tells of each array whether it is finite."""
+    return jax.tree.map(jnp.copy, state), jax.tree.map(lambda a: jnp.isfinite(a).all(), state)
+
+
+def not_finite(found: Any) -> str | None:
+    """Names the first array that is not finite throughout; None if all are finite.
+
+    Args:
+        found: what :func:`snapshot` tells of each array.
+    """
+    for path, finite in jax.tree_util.tree_leaves_with_path(jax.device_get(found)):
+        if not finite:
             return jax.tree_util.keystr(path)
     return None
-
-
-@jax.jit
-def _finite(state: TrainState) -> Any:
-    return jax.tree.map(lambda a: jnp.isfinite(a).all(), state)
 
 
 def sha256(tree: Any) -> str:

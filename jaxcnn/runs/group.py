@@ -21,10 +21,12 @@ from jaxcnn.config.brought import titled
 from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.learning import brought, mesh, processes, run_folder
-from jaxcnn.learning.state import TrainState
+from jaxcnn.learning.background import Background
+from jaxcnn.learning.state import TrainState, snapshot
 from jaxcnn.runs import aside, together
 from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
+from jaxcnn.runs.goodput import Clock
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, program_key
 from jaxcnn.runs.settled import settled
 from jaxcnn.runs.start import Run, check_starts
@@ -111,8 +113,8 @@ def train(
     if listener is None or not processes.is_first():
         listener = Listener()
     # First of all, so that a signal while the data are read or compiled is not lost either.
-    with StopRequest() as stop:
-        session = _Session(listener, stop, modes, len(runs))
+    with StopRequest() as stop, Background() as background:
+        session = _Session(listener, stop, background, modes, len(runs))
         runs = aside.put_aside(settled(runs, listener.message), listener)
         left = []
         for run in runs:
@@ -187,12 +189,14 @@ def _ready(
     runs: Sequence[Run],
     mode: SeedsMode,
     closing: contextlib.ExitStack,
-) -> tuple[list[Training], Compiled, Evaluate, Evaluate]:
+) -> tuple[list[Training], Compiled, Evaluate, Evaluate, Clock]:
     """Finds where runs begin, and compiles what trains them together and what evaluates each."""
-    trainings, chosen = [], mode
+    start = time.perf_counter()
+    trainings, chosen, clock = [], mode, Clock()
     for run in runs:
         name = session.modes.name(run.folder) if session.modes and mode != "alone" else ""
-        trainings.append(Training(run, program, session.listener, closing, name))
+        known = session.listener, closing, session.background, clock, name
+        trainings.append(Training(run, program, *known))
     if mode == "alone":
         (training,) = trainings
         chunk = program.compile_chunk(training.state, training.rates, closing)
@@ -205,7 +209,9 @@ def _ready(
         session.modes.note([run.folder for run in runs], chosen)
     evaluate = _compiled(program, trainings[0].state, program.selected_on)
     test = evaluate if program.selected_on == "test" else _compiled_late(program)
-    return trainings, chunk, evaluate, test
+    jax.block_until_ready(snapshot(trainings[0].state))  # compiled before the clock begins
+    clock.begin(time.perf_counter() - start)
+    return trainings, chunk, evaluate, test, clock
 
 
 def _compiled(program: Program, state: TrainState, split: sources.HeldOut) -> Evaluate:
@@ -231,9 +237,12 @@ def _loop(
     chunk: Compiled,
     evaluate: Evaluate,
     test: Evaluate,
+    clock: Clock,
     window: "Window | None",
 ) -> None:
     """Trains a group from where its runs begin to where the last of them ends.
+
+    What is known after a chunk of steps is read, recorded and saved while the next one runs.
 
     Raises:
         Stopped: a signal came; every state that is finite is saved.
@@ -243,6 +252,9 @@ def _loop(
         training.restart_clock(chunk.waited)
     while True:
         for training in trainings:
+            if training.active and training.waits():
+                with session.giving_up(training):
+                    training.end()
             if training.active and training.is_over():
                 with session.giving_up(training):
                     result = training.finish(evaluate, test, chunk.memory, len(trainings))
@@ -252,7 +264,8 @@ def _loop(
         if not active:
             return
 
-        asked, steps = session.stop.agreed(steps)
+        late = any(training.time_to_save() for training in active)
+        asked, steps, late = session.stop.agreed(steps, late)
         if asked is not None:
             for training in active:
                 with session.giving_up(training):
@@ -268,34 +281,42 @@ def _loop(
             ends[0], tracing = window.cut(trainings[0], ends[0])
         done = [end - training.step for training, end in zip(trainings, ends, strict=True)]
         states = tuple(training.state for training in trainings)
-        start = time.perf_counter()
-        with tracing:
+        with tracing, clock.chunk() as seconds:
             states = chunk.run(states, np.array(ends, np.int32))
+            for training in active:
+                with session.giving_up(training):
+                    training.end()
             jax.block_until_ready(states[-1].sums)
-        seconds = time.perf_counter() - start
-        steps = max(1, round(max(done) * SECONDS_PER_CHUNK / seconds))
+        steps = max(1, round(max(done) * SECONDS_PER_CHUNK / seconds()))
 
-        for training, state, own in zip(trainings, states, done, strict=True):
+        for training, state, end, own in zip(trainings, states, ends, done, strict=True):
             if not training.active:
                 training.state = state  # given no steps, but its arrays were consumed
                 continue
             with session.giving_up(training):
-                progress = training.advance(state, seconds * own / sum(done))
+                progress = training.advance(state, end, seconds() * own / sum(done))
                 if training is active[0]:
                     session.listener.progress(progress)
-                if training.evaluation_is_due():
-                    training.record(evaluate(training.checked_state()))
-                if training.checkpoint_is_due():
-                    training.save()
+                looked = training.evaluation_is_due()
+                if looked or late or training.save_is_due():
+                    training.begin(
+                        evaluate if looked else None, save=late or training.save_is_due()
+                    )
 
 
 class _Session:
     """What one call of :func:`train` keeps from its beginning to its end."""
 
     def __init__(
-        self, listener: Listener, stop: StopRequest, modes: Modes | None, runs: int
+        self,
+        listener: Listener,
+        stop: StopRequest,
+        background: Background,
+        modes: Modes | None,
+        runs: int,
     ) -> None:
-        self.listener, self.stop, self.modes, self.runs = listener, stop, modes, runs
+        self.listener, self.stop, self.background = listener, stop, background
+        self.modes, self.runs = modes, runs
         self.many, self.trained, self.began = runs > 1, 0, time.monotonic()
         self.outcome = Outcome()
         self.load = functools.lru_cache(maxsize=2)(self._load)  # most runs share their data

@@ -50,9 +50,15 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def agreed(self, steps: int) -> tuple[int | None, int]:
-        """Returns the signal that any of the processes has noted, and the first one's steps."""
-        return processes.agree(next(self._calls), self.signal, steps)
+    def agreed(self, steps: int, late: bool = False) -> tuple[int | None, int, bool]:
+        """Returns the signal that any of the processes has noted, and the first one's numbers.
+
+        Args:
+            steps: how many steps are to be done next.
+            late: whether it is time to save.
+        """
+        asked, numbers = processes.agree(next(self._calls), self.signal, steps, late)
+        return asked, numbers[0], bool(numbers[1])
 
     def raise_if_asked(self) -> None:
         """Ends the training between two groups of runs, when everything is saved.
@@ -60,6 +66,6 @@ class StopRequest:
         Raises:
             Stopped: a signal has come.
         """
-        number, _ = self.agreed(0)
+        number, *_ = self.agreed(0)
         if number is not None:
             raise Stopped(number)

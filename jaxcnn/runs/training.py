@@ -2,8 +2,9 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -24,8 +25,10 @@ from jaxcnn.learning import (
     run_folder,
     selection,
 )
-from jaxcnn.learning.state import TrainState, not_finite, sha256, variables_of, zero_sums
+from jaxcnn.learning.background import Background
+from jaxcnn.learning.state import TrainState, not_finite, sha256, snapshot, variables_of, zero_sums
 from jaxcnn.runs.display import Listener, Progress, Record
+from jaxcnn.runs.goodput import Clock
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.start import Run, check_starts, transferred
 from jaxcnn.runs.trained import Trained
@@ -41,6 +44,29 @@ class _Before(msgspec.Struct):
     best: records.Evaluation | None
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """What the devices were asked for after a chunk of steps, and the host has not read yet.
+
+    Attributes:
+        step: the step after which it was.
+        state: a copy of the state.
+        finite: whether each of its arrays is.
+        sums: what the evaluation finds; None without one.
+        trained: what the record tells of training, before what the evaluation finds.
+        speed: what it tells of the speed, after that.
+        save: whether the state is saved.
+    """
+
+    step: int
+    state: TrainState
+    finite: Any
+    sums: Sums | None
+    trained: Record
+    speed: Record
+    save: bool
+
+
 class Training:
     """A run that is being trained; between two chunks of steps it holds all that is known of it.
 
@@ -51,6 +77,8 @@ class Training:
         program: what is compiled, which the runs of a group share.
         listener: hears messages and records.
         closing: closed when the run has ended.
+        background: does what need not be waited for.
+        clock: counts where the time goes.
         name: what the listener hears it called, where it is one of several.
 
     Attributes:
@@ -69,10 +97,13 @@ class Training:
         program: Program,
         listener: Listener,
         closing: contextlib.ExitStack,
+        background: Background,
+        clock: Clock,
         name: str = "",
     ) -> None:
         self.folder, self.experiment, self.program = run.folder, run.experiment, program
         self.listener, self.name = listener, name
+        self._background, self._clock = background, clock
         self.task, self.chosen_by = program.network.task, program.network.metrics[0]
         source = check_starts([run], program)  # before anything is made
         with as_not_written(run.folder):
@@ -107,9 +138,12 @@ class Training:
 
         self.rates = program.rates(run.experiment)
         self.state = self._begin(restored, source)
-        self._meta: Record = {"step": self.step, "seconds": self.seconds}
+        self._last: Record = {}
         self.active = True
-        self._finite_at = -1
+        self._zero_sums = jax.device_get(zero_sums(self.task))
+        self._begun: _Begun | None = None
+        self._best_unsaved: tuple[TrainState, Record] | None = None
+        self._saved_at = time.monotonic()
         self._confusion: np.ndarray | None = None
         self.restart_clock(lambda: 0.0)
 
@@ -195,19 +229,23 @@ class Training:
         """
         return min(self.step + steps, self.epoch_end) if self.active else self.step
 
-    def advance(self, state: TrainState, seconds: float) -> Progress:
-        """Takes over the state after a chunk of steps, and this run's share of its time.
+    def advance(self, state: TrainState, end: int, seconds: float) -> Progress:
+        """Takes over the state after a chunk of steps.
+
+        Args:
+            state: the state after it.
+            end: its last step.
+            seconds: this run's share of its time.
 
         Raises:
             Diverged: the loss or its gradient is not finite.
         """
         sums = jax.device_get(state.sums)
-        steps = int(state.step) - self.step
-        self.state, self.step = state, self.step + steps
+        steps = end - self.step
+        self.state, self.step = state, end
         self.seconds += seconds
         self._steps_since += steps
         self._seconds_since += seconds
-        self._meta = {"step": self.step, "seconds": self.seconds}
         if sums["bad_step"] >= 0:
             raise Diverged(
                 f"the loss or its gradient is not finite at step {int(sums['bad_step'])}; nothing "
@@ -226,9 +264,24 @@ class Training:
         """Tells whether the split that is chosen by is due to be evaluated."""
         return self._due(self.experiment.train.eval_every)
 
-    def checkpoint_is_due(self) -> bool:
-        """Tells whether the state is due to be saved, after an epoch or when patience has ended."""
-        return self._due(self.experiment.train.checkpoint_every) or self._is_out_of_patience()
+    def time_to_save(self) -> bool:
+        """Tells whether so much time has passed that the state is due to be saved."""
+        since = time.monotonic() - self._saved_at
+        return since >= 60 * self.experiment.train.save_minutes and not self._background.busy
+
+    def save_is_due(self) -> bool:
+        """Tells whether the state is due to be saved after an epoch, or as the last one."""
+        every = self.experiment.train.checkpoint_every
+        return self.step == self.program.total_steps or (every is not None and self._due(every))
+
+    def waits(self) -> bool:
+        """Tells whether what was begun is read before the run goes on.
+
+        It is if the run may end with it, and on a CPU, where an evaluation and steps at the same
+        time would only slow each other down.
+        """
+        ending = self.experiment.train.patience is not None or self.step == self.program.total_steps
+        return ending or self.program.devices.devices.flat[0].platform == "cpu"
 
     def is_over(self) -> bool:
         """Tells whether the last step is done, or patience has ended the run."""
@@ -244,63 +297,80 @@ class Training:
         looked = self.step == self._recorded and rest == 0
         return looked and patience is not None and epoch - self.best.get("epoch", epoch) >= patience
 
-    def checked_state(self) -> TrainState:
-        """Returns the state if all its numbers are finite.
+    def begin(self, evaluate: Evaluate | None, *, save: bool) -> None:
+        """Has the state copied, looked through and perhaps evaluated, without waiting for it.
 
-        Raises:
-            Diverged: names the first array that is not finite.
-        """
-        name = None if self._finite_at == self.step else not_finite(self.state)
-        if name is not None:
-            raise Diverged(f"state{name} is not finite after step {self.step}; not saved")
-        self._finite_at = self.step
-        return self.state
-
-    def record(self, sums: Sums) -> None:
-        """Records an evaluation, and saves the state if it is the best.
-
-        The sums over training steps and the clock then begin anew.
+        The state may be consumed from then on. With an evaluation, the sums over training steps
+        and the clock begin anew.
 
         Args:
-            sums: what the evaluation of the state has found on the split that is chosen by.
-
-        Raises:
-            Diverged: the loss there is not finite; nothing of it is saved.
+            evaluate: state to sums over the split that is chosen by; None if no evaluation is due.
+            save: whether the state is saved.
         """
-        held, confusion = self._means(sums, self.program.selected_on)
+        copied, finite = snapshot(self.state)
+        if evaluate is None:
+            speed: Record = {"seconds": self.seconds}
+            self._begun = _Begun(self.step, copied, finite, None, {}, speed, save)
+            return
+        with self._clock.spent("evaluate"):  # the examples may be read as it goes
+            sums = evaluate(self.state)
+        trained, speed = self._trained(), self._speed()
+        self.state, copied = (self._with_zero_sums(state) for state in (self.state, copied))
+        self._begun = _Begun(self.step, copied, finite, sums, trained, speed, save)
+        self.restart_clock(self._waited)
+
+    def _trained(self) -> Record:
         done = jax.device_get(self.state.sums)
         train = selection.of_split(self.task, done, "train")
         if train:
             steps = int(done["count"]) / self.experiment.data.batch_size
             train["grad_norm"] = float(done["grad_norm"]) / steps
-        found = {
-            "step": self.step,
-            "epoch": self.step // self.program.steps_per_epoch,
-            **train,
-            **held,
-            "lr": float(self.rates[self.step - 1]),
-            "seconds": self.seconds,
-        }
+        return {"step": self.step, "epoch": self.step // self.program.steps_per_epoch, **train}
+
+    def _speed(self) -> Record:
+        found = {"lr": float(self.rates[self.step - 1]), "seconds": self.seconds}
         if self._steps_since:
             found["images_per_sec"] = self._images_per_sec
             found["step_time"] = self._seconds_since / self._steps_since
             found["data_wait"] = self._waited() - self._waited_before
-        # The best goes to disk before the latest that names it.
+            found["goodput"] = self._clock.goodput(self._read_before)
+        return found
+
+    def _with_zero_sums(self, state: TrainState) -> TrainState:
+        return replace(state, sums=mesh.place(self._zero_sums, state.step.sharding))
+
+    def end(self) -> None:
+        """Reads what was begun: records the evaluation, and has the state saved if that is due.
+
+        Raises:
+            Diverged: the state or the loss is not finite; nothing of it is saved.
+            NotWritten: what was to be saved before could not be.
+        """
+        self._background.check()
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return
+        with self._clock.spent("evaluate"):
+            name, sums = not_finite(begun.finite), jax.device_get(begun.sums)
+        if name is not None:
+            raise Diverged(f"state{name} is not finite after step {begun.step}; not saved")
+        if sums is not None:
+            self._record(begun, sums)
+        if begun.save:
+            self._save(begun)
+
+    def _record(self, begun: _Begun, sums: Sums) -> None:
+        held, self._confusion = self._means(sums, self.program.selected_on, begun.step)
+        found = {**begun.trained, **held, **begun.speed}
         if self._score(found) > self._score(self.best):
-            self.best = found
-            with as_not_written(self.folder):
-                self._best_saved.save(self.step, self.state, {**found, "best": found, **self._mark})
+            self.best, self._best_unsaved = found, (begun.state, found)
         with as_not_written(self.folder):
             self._log.write(found)
-        self._confusion = confusion
         self.listener.record({"run": self.name, **found} if self.name else found)
-        self._meta, self._recorded = found, self.step
-        zero = mesh.place(zero_sums(self.task), self.state.step.sharding)
-        self.state = replace(self.state, sums=zero)
-        self.restart_clock(self._waited)
+        self._last, self._recorded = found, begun.step
 
     def _means(
-        self, sums: Sums, split: sources.HeldOut
+        self, sums: Sums, split: sources.HeldOut, step: int
     ) -> tuple[dict[str, float], np.ndarray | None]:
         """Returns the metrics of an evaluation, and its confusion matrix, if the task has one.
 
@@ -313,26 +383,63 @@ class Training:
             if not math.isfinite(value):
                 raise Diverged(
                     f"the {split} {name.removeprefix(f'{prefix}_')} is not finite after step "
-                    f"{self.step}; nothing of it is saved"
+                    f"{step}; nothing of it is saved"
                 )
         return found, np.asarray(sums["confusion"]) if "confusion" in sums else None
 
     def save(self) -> None:
-        """Saves the latest checkpoint, and deletes the best ones that no kept checkpoint names.
+        """Saves the newest state, and returns when it is on disk.
 
         Raises:
             Diverged: the state is not finite; it is not saved.
+            NotWritten: it cannot be saved.
         """
-        if self.step == self._saved:
-            return
-        state = self.checked_state()
-        with as_not_written(self.folder):
-            meta = {**self._meta, "best": self.best, **self._mark}
-            self._latest_saved.save(self.step, state, meta)
-            # The run may go on from this checkpoint, or from the one before.
-            wanted = {best.get("step") for best in (self._best_of_checkpoint, self.best)}
+        self.end()
+        if self.step != self._saved:
+            self.begin(None, save=True)
+            self.end()
+        elif self._best_unsaved is not None:
+            self._write(self._best_writer())
+        with self._clock.spent("save"):
+            self._background.wait()
+
+    def _save(self, begun: _Begun) -> None:
+        """Has the latest checkpoint saved, and the best ones deleted that no kept one names."""
+        best = self._best_writer()
+        about = {"step": begun.step, "seconds": begun.speed["seconds"]}
+        if self._last.get("step") == begun.step:
+            about = self._last
+        meta = {**about, "best": self.best, **self._mark}
+        # The run may go on from this checkpoint, or from the one before.
+        wanted = {best.get("step") for best in (self._best_of_checkpoint, self.best)}
+
+        def write() -> None:
+            best()  # before the latest that names it
+            self._latest_saved.save(begun.step, begun.state, meta)
             self._best_saved.keep_only(wanted.__contains__)
-        self._best_of_checkpoint, self._saved = self.best, self.step
+
+        self._write(write)
+        self._best_of_checkpoint, self._saved = self.best, begun.step
+        self._saved_at = time.monotonic()
+
+    def _best_writer(self) -> Callable[[], None]:
+        """Returns what saves the best state, if it is not saved yet."""
+        unsaved, self._best_unsaved = self._best_unsaved, None
+        if unsaved is None:
+            return lambda: None
+        state, found = unsaved
+        meta = {**found, "best": found, **self._mark}
+        return lambda: self._best_saved.save(found["step"], state, meta)
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Has something written in the background, once what was before is."""
+
+        def work() -> None:
+            with as_not_written(self.folder):
+                write()
+
+        with self._clock.spent("save"):
+            self._background.start(work)
 
     def restart_clock(self, waited: Callable[[], float]) -> None:
         """Begins to measure the speed anew.
@@ -342,6 +449,7 @@ class Training:
         """
         self._waited, self._waited_before = waited, waited()
         self._steps_since, self._seconds_since = 0, 0.0
+        self._read_before = self._clock.reading()
 
     def _score(self, record: Record) -> float:
         return selection.score(record, self.chosen_by)
@@ -369,21 +477,23 @@ class Training:
         Raises:
             Diverged: the state was never evaluated, and it or the loss is not finite.
         """
+        self.end()
         if self._recorded != self.step:  # the run was made shorter, or its record was lost
-            self.record(evaluate(self.checked_state()))
+            self.begin(evaluate, save=False)
+        self.save()
         log = run_folder.read_metrics(self.folder)
         last = log[-1]
         assert last["step"] == self.step
         tested: Record
         if self.program.selected_on == "validation":  # the only look at the test set
-            tested, self._confusion = self._means(test(self.state), "test")
+            tested, self._confusion = self._means(test(self.state), "test", self.step)
             best = f"val_{self.chosen_by.name}"
             tested |= {f"best_{best}": self.best[best]} | self._best_tested(test)
         else:
             best = f"test_{self.chosen_by.name}"
             tested = {f"best_{best}": self.best[best]}
             if self._confusion is None:  # stopped between the last step and the summary
-                _, self._confusion = self._means(evaluate(self.state), "test")
+                _, self._confusion = self._means(evaluate(self.state), "test", self.step)
         arrays = mesh.whole(self.program.devices, self.state)
         summary = {
             "name": self.experiment.name,
@@ -393,12 +503,13 @@ class Training:
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(arrays.params)),
             "memory_bytes": memory,
             **({"runs_together": together} if together > 1 else {}),
-            **{k: v for k, v in last.items() if k not in ("epoch", "lr")},
+            **{k: v for k, v in last.items() if k not in ("epoch", "lr", "goodput")},
             **tested,
             "epochs": last["epoch"],
             "selected_on": self.program.selected_on,
             "best_epoch": self.best["epoch"],
             "stopped_early": last["epoch"] < self.experiment.train.epochs,
+            **self._clock.found(self._waited()),
             "params_sha256": sha256(arrays.params),
             "state_sha256": sha256(replace(arrays, sums={})),
         }
@@ -425,7 +536,7 @@ class Training:
             if restored is None or int(restored[0].step) != self.best["step"]:
                 return {}
             state, _ = restored
-        found, _ = self._means(test(state), "test")
+        found, _ = self._means(test(state), "test", self.best["step"])
         return {f"best_{name}": found[name]}
 
     def _draw(self, log: list[dict[str, Any]], summary: Mapping[str, Any]) -> None:

@@ -186,17 +186,17 @@ def test_signals_are_noted_and_a_second_ctrl_c_acts_as_before(monkeypatch):
     monkeypatch.setattr(stopping, "SECONDS_OF_ONE_PRESS", -1.0)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with StopRequest() as stop:
-        assert stop.agreed(3) == (None, 3)
+        assert stop.agreed(3) == (None, 3, False)
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)  # schedulers repeat it, while the state is saved
-        assert stop.agreed(3) == (signal.SIGTERM, 3)
+        assert stop.agreed(3) == (signal.SIGTERM, 3, False)
         with pytest.raises(Stopped, match="SIGTERM"):
             stop.raise_if_asked()
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert stop.agreed(3) == (signal.SIGINT, 3)
+    assert stop.agreed(3, True) == (signal.SIGINT, 3, True)
     assert {number: signal.getsignal(number) for number in before} == before
 
 
@@ -205,7 +205,7 @@ def test_a_signal_that_was_ignored_stays_ignored():
     try:
         with StopRequest() as stop:
             signal.raise_signal(signal.SIGINT)
-        assert stop.agreed(3) == (None, 3)
+        assert stop.agreed(3) == (None, 3, False)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
