@@ -23,7 +23,7 @@ else
   models='["resnet50", "vgg16", "mobilenet_v2", "convnext_tiny", "lenet5"]'
   settings='bench.Settings("bf16", 256, 10, 40)'
   train_step=(--batch-size 256 --calls lenet5 resnet20)
-  ops=(--quick --name ops)
+  ops=(--card --dtype bfloat16 --name ops)
   peers=(resnet50 --dtype bf16)
   tests=()
 fi
@@ -41,7 +41,7 @@ step() { # NAME LIMIT_IN_SECONDS COMMAND...
   ((code == 0)) || { failed=1; tail -n 20 "$OUT/$name.log"; }
 }
 
-# The limits add up to 525 s. What matters most comes first.
+# The limits add up to 540 s. What matters most comes first.
 step bench 180 python -c "
 from pathlib import Path
 from jaxcnn.analysis import bench
@@ -49,7 +49,7 @@ problems = bench.run($models, ['infer', 'train'], Path('$OUT/bench.csv'), $setti
 raise SystemExit('; '.join(problems) or None)"
 step vs_peers 180 python -m benchmarks.vs_peers "${peers[@]}"
 step train_step 60 python -m benchmarks.train_step "${train_step[@]}"
-step ops 60 python -m benchmarks.ops --no-torch "${ops[@]}"
+step ops 75 python -m benchmarks.ops --no-torch "${ops[@]}"
 if python -c 'import pytest' 2>/dev/null; then
   # Without the settings of the suite, whose plugins need not be there; TF32 would not agree.
   JAX_DEFAULT_MATMUL_PRECISION=highest step parity 45 python -m pytest -c /dev/null --rootdir . \

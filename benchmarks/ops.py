@@ -1,13 +1,15 @@
 """Measures the ops against plain lax and PyTorch, on the layer shapes of well-known networks.
 
     python -m benchmarks.ops [--select resnet] [--quick] [--no-torch] [--rounds 9] [--name ops]
+    python -m benchmarks.ops --card --dtype bfloat16   # the zoo's stems and pools, on a GPU
 
 For every shape the forward pass, each gradient and all three together are timed as one jitted
 program, and all three once more as the body of a ``lax.scan`` (with lax only where that ends in
 reasonable time; ``vs_outside`` in the JSON is what the scan costs ops). In each round the variants
 take turns, so that a ratio compares neighbours in time: ``lax`` is ``impl="lax"``, ``ops`` is
 ``impl="auto"``, ``torch`` is eager, channels_last, with as many threads. Then two
-LeNet-like networks are trained for eight steps in one program, as a loop and unrolled.
+LeNet-like networks are trained for eight steps in one program, as a loop and unrolled. With
+``--card`` the shapes fill an accelerator, and nothing is measured inside a scan.
 """
 
 import argparse
@@ -91,13 +93,29 @@ CASES = [
     Case("Inception", "max_pool", 8, 28, 256, 0, 3, 1, 1),
     Case("Inception", "avg_pool", 8, 28, 256, 0, 3, 1, 1),
 ]
+# The stems and pools of the zoo, at a batch that fills a card.
+CARD = [
+    Case("ResNet", "conv", 256, 224, 3, 64, 7, 2, 3),
+    Case("ResNet", "max_pool", 256, 112, 64, 0, 3, 2, 1),
+    Case("VGG", "max_pool", 64, 224, 64, 0, 2, 2),
+    Case("GoogLeNet", "max_pool", 256, 14, 480, 0, 3, 1, 1),
+    Case("AlexNet", "conv", 256, 224, 3, 64, 11, 4, 2),
+    Case("ConvNeXt", "conv", 256, 224, 3, 96, 4, 4),
+    Case("MobileNet", "conv", 256, 224, 3, 32, 3, 2, 1),
+    Case("AlexNet", "max_pool", 256, 55, 64, 0, 3, 2),
+    Case("VGG", "max_pool", 256, 28, 512, 0, 2, 2),
+    Case("DenseNet", "avg_pool", 256, 56, 128, 0, 2, 2),
+    Case("Inception-v3", "avg_pool", 256, 35, 192, 0, 3, 1, 1),
+    Case("ResNet/CIFAR", "conv", 256, 32, 3, 16, 3, 1, 1),
+    Case("LeNet-5/MNIST", "max_pool", 256, 28, 6, 0, 2, 2),
+]
 QUICK = ("LeNet-5", "Inception")
 TORCH_GRID = ("LeNet-5", "ResNet-18/CIFAR", "ResNet-18/224", "MobileNetV2")
 
 
-def random(seed: int, *shape: int) -> Array:
+def random(seed: int, *shape: int, dtype: str = "float32") -> Array:
     """Draws standard normal numbers: zeros may be faster to compute with."""
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32), dtype)
 
 
 def layer(case: Case, impl: str) -> Callable[..., Array]:
@@ -110,12 +128,13 @@ def layer(case: Case, impl: str) -> Callable[..., Array]:
     return lambda x: pool(x, case.kernel, stride=case.stride, padding=case.padding, impl=impl)
 
 
-def arrays(case: Case) -> tuple[Array, ...]:
+def arrays(case: Case, dtype: str = "float32") -> tuple[Array, ...]:
     """Draws x, and w for a convolution. A pool gets zeros that tie, as after a ReLU."""
-    x = random(0, case.batch, case.size, case.size, case.channels)
+    x = random(0, case.batch, case.size, case.size, case.channels, dtype=dtype)
     if case.op != "conv":
         return (jax.nn.relu(x),)
-    return x, random(1, case.kernel, case.kernel, case.channels // case.groups, case.out)
+    shape = case.kernel, case.kernel, case.channels // case.groups, case.out
+    return x, random(1, *shape, dtype=dtype)
 
 
 def programs(case: Case, impl: str) -> dict[str, Callable[..., Any]]:
@@ -189,10 +208,12 @@ def torch_programs(
     return {"forward": forward, "dx": pullback, "all": lambda: (forward(), pullback())}
 
 
-def measure(case: Case, rounds: int, with_torch: bool) -> list[dict[str, Any]]:
+def measure(
+    case: Case, rounds: int, with_torch: bool, dtype: str = "float32", with_scan: bool = True
+) -> list[dict[str, Any]]:
     """Returns a row per direction: times in milliseconds and ratios (above 1: ops is faster)."""
-    inputs = arrays(case)
-    dy = random(2, *jax.eval_shape(layer(case, "lax"), *inputs).shape)
+    inputs = arrays(case, dtype)
+    dy = random(2, *jax.eval_shape(layer(case, "lax"), *inputs).shape, dtype=dtype)
     peers = torch_programs(case, inputs, dy) if with_torch else {}
     rows = []
     plan = ops.explain(layer(case, "auto"), *inputs)[0].plan
@@ -200,11 +221,15 @@ def measure(case: Case, rounds: int, with_torch: bool) -> list[dict[str, Any]]:
     compiled: dict[tuple[str, str], Callable[[], Any]] = {}
     for impl in ("lax", "auto"):
         for direction, program in programs(case, impl).items():
+            if direction == "scan" and not with_scan:
+                continue
             if (impl, direction) == ("lax", "scan") and _seconds(compiled["lax", "all"]) > 0.01:
                 continue  # XLA's naive kernel for loops would take minutes
             executable = jax.jit(program).lower(inputs, dy).compile()
             compiled[impl, direction] = functools.partial(executable, inputs, dy)
     for direction in programs(case, "auto"):
+        if ("auto", direction) not in compiled:
+            continue
         variants: dict[str, Callable[[], Any]] = {}
         if ("lax", direction) in compiled:
             variants["lax"] = compiled["lax", direction]
@@ -356,6 +381,8 @@ def main() -> None:
     )
     parser.add_argument("--select", default="", help="only cases whose network or name has this")
     parser.add_argument("--quick", action="store_true", help="the small shapes, three rounds")
+    parser.add_argument("--card", action="store_true", help="shapes that fill an accelerator")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--name", default="ops", help="of the JSON file")
@@ -363,25 +390,30 @@ def main() -> None:
         "--keep", action="store_true", help="keep the file's rows of cases that are not selected"
     )
     options = parser.parse_args()
-    with_torch = torch is not None and not options.no_torch
+    grid = CARD if options.card else CASES
+    with_torch = torch is not None and not options.no_torch and options.dtype == "float32"
     if with_torch:
         torch.set_num_threads(os.cpu_count() or 1)
         torch.set_grad_enabled(False)
     rounds = 3 if options.quick else options.rounds
     chosen = [
         case
-        for case in CASES
+        for case in grid
         if options.select.lower() in f"{case.network} {case.name}".lower()
         and (not options.quick or case.network in QUICK)
     ]
     if not chosen:
-        parser.error(f"--select {options.select!r} matches none of {[c.name for c in CASES]}")
+        parser.error(f"--select {options.select!r} matches none of {[c.name for c in grid]}")
     console = Console(width=110)
     kept: dict[str, Any] = {"rows": [], "loop": {}}
     path = RESULTS / f"{options.name}.json"
     if options.keep and path.exists():
         kept = json.loads(path.read_text())["results"]
-    settings = {"rounds": rounds, "torch": torch.__version__ if with_torch else None}
+    settings = {
+        "rounds": rounds,
+        "torch": torch.__version__ if with_torch else None,
+        "dtype": options.dtype,
+    }
     loop = kept["loop"]
     if any(case.network == "LeNet-5" for case in chosen):
         loop = {name: lenet_loop(shapes, rounds) for name, shapes in LOOPS.items()}
@@ -390,7 +422,7 @@ def main() -> None:
     others = [row for row in kept["rows"] if (row["network"], row["case"]) not in names]
     measured: list[dict[str, Any]] = []
     for case in chosen:
-        measured += measure(case, rounds, with_torch)
+        measured += measure(case, rounds, with_torch, options.dtype, not options.card)
         rows = others + measured
         results = {"summary": summarise(rows), "loop": loop, "rows": rows}
         write(options.name, results, **settings)

@@ -28,8 +28,8 @@ from jaxcnn.ops.annotations import ArrayInput, Name
 from jaxcnn.ops.conv_rewrites import ConvSpec
 from jaxcnn.ops.pool_rewrites import PoolSpec
 
-# The tables: op -> platform -> direction -> rules. TPUs are planned as GPUs are: both have
-# libraries made for convolutions, and a rewrite needs a measurement that says otherwise.
+# The tables: op -> platform -> direction -> rules. GPUs and TPUs have libraries made for
+# convolutions: a rewrite needs a measurement that says otherwise, which TPUs still lack.
 
 
 class Rule(NamedTuple):
@@ -103,6 +103,18 @@ def _kernel_above_output(spec: ConvSpec) -> bool:
     return spec.groups == 1 and _few_taps(spec) and above
 
 
+# An image has three channels, which leave most of a GPU's matrix units without work.
+
+
+def _undilated(spec: ConvSpec) -> bool:
+    return spec.groups == 1 and max(spec.dilation) == 1
+
+
+def _thin_stem(spec: ConvSpec) -> bool:
+    strided = min(spec.stride) > 1 and math.prod(spec.kernel) >= 4 * math.prod(spec.stride)
+    return strided and spec.in_channels <= 4 and _undilated(spec)
+
+
 def _dilated(spec: PoolSpec) -> bool:
     return max(spec.dilation) > 1
 
@@ -120,6 +132,7 @@ def _stride_one(spec: PoolSpec) -> bool:
 
 
 Rules = dict[str, dict[str, tuple[Rule, ...]]]
+UNMEASURED = "XLA's own, until a measurement says otherwise"
 
 CONV: Rules = {
     "cpu": {
@@ -160,13 +173,22 @@ CONV: Rules = {
         ),
     },
     "gpu": {
-        "forward": (Rule("lax", _always, "cuDNN's own, until a measurement says otherwise"),),
+        "forward": (
+            Rule("space_to_depth", _thin_stem, "too few channels for the matrix units"),
+            Rule("lax", _always, "cuDNN's own, until a measurement says otherwise"),
+        ),
         "input_gradient": (
             Rule("lax", _always, "cuDNN's own, until a measurement says otherwise"),
         ),
         "weight_gradient": (
+            Rule("space_to_depth", _thin_stem, "too few channels for the matrix units"),
             Rule("lax", _always, "cuDNN's own, until a measurement says otherwise"),
         ),
+    },
+    "tpu": {
+        "forward": (Rule("lax", _always, UNMEASURED),),
+        "input_gradient": (Rule("lax", _always, UNMEASURED),),
+        "weight_gradient": (Rule("lax", _always, UNMEASURED),),
     },
 }
 
@@ -185,10 +207,23 @@ MAX_POOL: Rules = {
         ),
     },
     "gpu": {
-        "forward": (Rule("lax", _always, "XLA's own, until a measurement says otherwise"),),
+        "forward": (
+            Rule("lax", _long, "too many slices to spell out"),
+            Rule("separable", _always, "fewer reads than one for each element of a window"),
+        ),
         "input_gradient": (
             Rule("separable", _dilated, "lax has no gradient for a dilated window"),
-            Rule("lax", _always, "XLA's own, until a measurement says otherwise"),
+            Rule("lax", _long, "too many slices to spell out"),
+            Rule("reshape", _disjoint, "select-and-scatter adds in memory, one by one"),
+            Rule("separable", _stride_one, "select-and-scatter adds in memory, one by one"),
+            Rule("phases", _always, "select-and-scatter adds in memory, one by one"),
+        ),
+    },
+    "tpu": {
+        "forward": (Rule("lax", _always, UNMEASURED),),
+        "input_gradient": (
+            Rule("separable", _dilated, "lax has no gradient for a dilated window"),
+            Rule("lax", _always, UNMEASURED),
         ),
     },
 }
@@ -207,8 +242,12 @@ SUM_POOL: Rules = {
         ),
     },
     "gpu": {
-        "forward": (Rule("lax", _always, "XLA's own, until a measurement says otherwise"),),
-        "input_gradient": (Rule("lax", _always, "XLA's own, until a measurement says otherwise"),),
+        "forward": (Rule("lax", _always, UNMEASURED),),
+        "input_gradient": (Rule("lax", _always, UNMEASURED),),
+    },
+    "tpu": {
+        "forward": (Rule("lax", _always, UNMEASURED),),
+        "input_gradient": (Rule("lax", _always, UNMEASURED),),
     },
 }
 
@@ -241,6 +280,11 @@ CONV_PINS = {
     ),
     "patches": Pin(
         Plan("patches", "patches", "patches"), lambda spec: spec.groups == 1, "groups=1"
+    ),
+    "space_to_depth": Pin(
+        Plan("space_to_depth", "space_to_depth", "space_to_depth"),
+        _undilated,
+        "groups=1 and no dilation",
     ),
 }
 MAX_POOL_PINS = {
@@ -398,7 +442,7 @@ def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: Name) ->
     if chosen == "auto":
         picks = {}
         for direction in directions:
-            table = rules["cpu" if platform == "cpu" else "gpu"][direction]
+            table = rules[platform if platform in rules else "tpu"][direction]
             picks[direction] = next(rule for rule in table if rule.when(spec))
         plan = Plan(*(rule.impl for rule in picks.values()))
         why = {direction: rule.why for direction, rule in picks.items()}

@@ -28,6 +28,11 @@ CONVS = [
     ((2, 5, 6, 4, 2), (3, 2, 3, 1, 2), {"stride": (1, 2, 1), "groups": 2}),
     ((2, 9, 8, 3), (3, 3, 3, 4), {"padding_mode": "reflect"}),
     ((1, 9, 8, 1), (5, 5, 1, 6), {"padding": 4}),
+    # stems: their last pixels may be in no window, and a kernel need not fill its blocks
+    ((2, 15, 16, 3), (7, 7, 3, 4), {"stride": 2, "padding": 3}),
+    ((1, 23, 26, 3), (11, 9, 3, 4), {"stride": (4, 3), "padding": "VALID"}),
+    ((2, 13, 12, 4), (4, 4, 4, 2), {"stride": 4, "padding": [(2, 1), (0, 5)]}),
+    ((1, 13, 2), (2, 2, 3), {"stride": 5, "padding": "VALID"}),
     # kernels with more taps than the input, or the output, has positions
     ((2, 3, 2, 3), (3, 3, 3, 4), {}),
     ((2, 4, 3), (7, 3, 2), {"stride": 2}),
@@ -64,10 +69,14 @@ def test_every_conv_rewrite_was_tried():
     plans = {
         plan
         for x, w, arguments in CONVS
-        for record in ops.explain(ops.conv, x, w, platform="cpu", **arguments)
+        for platform in ("cpu", "gpu")
+        for record in ops.explain(ops.conv, x, w, platform=platform, **arguments)
         for plan in record.plan
     }
-    assert plans == {"lax", "dot", "shift", "dense", "blocks", "canonical", "einsum", "patches"}
+    assert plans == {
+        *("lax", "dot", "shift", "dense", "blocks", "canonical", "einsum", "patches"),
+        "space_to_depth",
+    }
 
 
 TRANSPOSED = [

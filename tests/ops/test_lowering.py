@@ -11,6 +11,7 @@ from jaxcnn import ops
 
 X, W = np.ones((1, 8, 8, 4), "f"), np.ones((3, 3, 4, 4), "f")
 
+STEM = ("space_to_depth", "lax", "space_to_depth")
 CHOICES = [
     # platform, op, shapes and arguments, expected plan
     ("cpu", ops.conv, ((8, 56, 56, 64), (1, 1, 64, 256)), {}, ("dot", "dot", "dot")),
@@ -61,8 +62,18 @@ CHOICES = [
     ),
     ("cpu", ops.max_pool, ((8, 9, 9, 4), 3), {"stride": 2}, ("separable", "phases", "none")),
     ("cpu", ops.max_pool, ((8, 9, 9, 4), 3), {"stride": 1}, ("separable", "separable", "none")),
-    ("gpu", ops.max_pool, ((8, 9, 9, 4), 3), {"stride": 2}, ("lax", "lax", "none")),
-    ("gpu", ops.max_pool, ((8, 9, 9, 4), 3), {"dilation": 2}, ("lax", "separable", "none")),
+    ("gpu", ops.max_pool, ((8, 9, 9, 4), 3), {"stride": 2}, ("separable", "phases", "none")),
+    ("gpu", ops.max_pool, ((8, 9, 9, 4), 3), {"stride": 1}, ("separable", "separable", "none")),
+    ("gpu", ops.max_pool, ((8, 8, 8, 4), 2), {}, ("separable", "reshape", "none")),
+    ("gpu", ops.max_pool, ((8, 9, 9, 4), 3), {"dilation": 2}, ("separable", "separable", "none")),
+    ("tpu", ops.max_pool, ((8, 9, 9, 4), 3), {"stride": 2}, ("lax", "lax", "none")),
+    ("tpu", ops.max_pool, ((8, 9, 9, 4), 3), {"dilation": 2}, ("lax", "separable", "none")),
+    ("gpu", ops.avg_pool, ((8, 8, 8, 4), 2), {}, ("lax", "lax", "none")),
+    ("gpu", ops.conv, ((8, 64, 64, 3), (7, 7, 3, 64)), {"stride": 2}, STEM),
+    ("gpu", ops.conv, ((8, 64, 64, 3), (11, 11, 3, 64)), {"stride": 4}, STEM),
+    ("gpu", ops.conv, ((8, 64, 64, 3), (3, 3, 3, 64)), {"stride": 2}, ("lax",) * 3),
+    ("gpu", ops.conv, ((8, 64, 64, 64), (7, 7, 64, 64)), {"stride": 2}, ("lax",) * 3),
+    ("tpu", ops.conv, ((8, 64, 64, 3), (7, 7, 3, 64)), {"stride": 2}, ("lax",) * 3),
     ("cpu", ops.avg_pool, ((8, 8, 8, 4), 2), {}, ("reshape", "reshape", "none")),
 ]
 
