@@ -133,6 +133,18 @@ class _Switch(argparse.Action):
         setattr(space, self.dest, option == self.option_strings[0])
 
 
+FROM = {"name": "from", "repeated": True}
+"""Metadata of the field ``source``: it is called ``--from``, and may be given several times."""
+
+
+class _Repeated(argparse.Action):
+    """Adds a value each time that the option is given, which takes one word."""
+
+    def __call__(self, parser: Any, space: Any, values: Any, option: str | None = None) -> None:
+        before = getattr(space, self.dest)
+        setattr(space, self.dest, [*([] if before is MISSING else before), values])
+
+
 class _Entries(argparse.Action):
     """Adds entries to a mapping: the one that the flag names, or pairs of names and values."""
 
@@ -260,7 +272,9 @@ def _arguments(
         else:
             many = origin is tuple
             settings |= _reading(parts[0] if many else bare, none, shown=none and bool(section))
-            if many:
+            if "repeated" in field.metadata:
+                settings["action"] = _Repeated
+            elif many:
                 settings["nargs"] = "*" if parts[-1] is ... else len(parts)
             if "place" in field.metadata:
                 metavar = field.metadata["place"] + " ..." * many

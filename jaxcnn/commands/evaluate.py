@@ -23,8 +23,9 @@ class Command(arguments.Command):
     data_dir: str | None = None
     """The folder of the data, of prepared TFDS datasets or of image files; by default the same as
     in training."""
-    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
-    """Python files with the network, or whatever else was brought to the run."""
+    source: tuple[Path, ...] = field(default=(), metadata=arguments.FROM)
+    """A Python file with the network, or whatever else was brought to the run; may be given several
+    times."""
     tta: Views = "none"
     """Test-time augmentation: averages the probabilities of the image and its mirror image (flip),
     of the four corners and the centre (five_crop), or of those and their mirror images

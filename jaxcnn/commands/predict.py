@@ -44,8 +44,9 @@ class Command(arguments.Command):
     tasks, value)."""
     csv: bool = False
     """Prints a table of comma-separated values: file, rank, class, probability (or value)."""
-    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
-    """Python files with the network, or whatever else was brought to the run."""
+    source: tuple[Path, ...] = field(default=(), metadata=arguments.FROM)
+    """A Python file with the network, or whatever else was brought to the run; may be given several
+    times."""
     resize: bool = False
     """No longer needed: every image is brought to the dataset's size anyway."""
 

@@ -21,8 +21,9 @@ class Command(arguments.Command):
     data_dir: str | None = None
     """The folder of the data, of prepared TFDS datasets or of image files; by default the same as
     in training."""
-    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
-    """Python files with the network, or whatever else was brought to the run."""
+    source: tuple[Path, ...] = field(default=(), metadata=arguments.FROM)
+    """A Python file with the network, or whatever else was brought to the run; may be given several
+    times."""
     title: str | None = None
     """The heading of the page; by default the names of the folders."""
 

@@ -52,8 +52,9 @@ class Command(arguments.Command):
     init_from: str | None = None
     """A run or imported weights to start from, short for --model.init-from; by default what the
     experiment says."""
-    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
-    """Python files with what was brought to other runs: those to start from, or to learn from."""
+    source: tuple[Path, ...] = field(default=(), metadata=arguments.FROM)
+    """A Python file with what was brought to other runs: those to start from, or to learn from. May
+    be given several times."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
     profile: str | None = None

@@ -35,8 +35,9 @@ class Command(arguments.Command):
     endpoint: str | None = None
     """The endpoint whose feature maps and Grad-CAM are drawn; by default the last of those with
     the smallest maps."""
-    source: tuple[Path, ...] = field(default=(), metadata={"name": "from"})
-    """Python files with the network, or whatever else was brought to the run."""
+    source: tuple[Path, ...] = field(default=(), metadata=arguments.FROM)
+    """A Python file with the network, or whatever else was brought to the run; may be given several
+    times."""
     checkpoint: Literal["latest", "best"] = "latest"
     """The latest checkpoint, or the one with the best result on the validation set, or without
     one on the test set."""
