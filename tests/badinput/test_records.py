@@ -43,6 +43,14 @@ PLACES = {
     "run/metrics.jsonl": LATER,
     "imported/config.json": {"eval": ("eval", "imported"), "viz": ("viz", "imported")},
     "imported/dataset.json": {"predict": ("predict", "imported", "image.png")},
+    "numbers/task.json": {
+        **{
+            name: tuple(word.replace("run", "numbers") for word in argv)
+            for name, argv in ON_A_RUN.items()
+            if name in ("eval", "predict", "report", "viz")
+        },
+        "train again": ("train", "numbers.py", "--workdir", "numbers"),
+    },
     "seeds/seeds.json": ON_SEVERAL,
     "seeds/together.json": {"seeds": ON_SEVERAL["seeds"]},
     "seeds/seed1/config.json": ON_SEVERAL,
@@ -72,25 +80,31 @@ def whole() -> Iterator[Case]:
 
 
 DOCUMENTS: dict[str, Any] = {
-    "config.json": json.loads(json.dumps(to_dict(Experiment()))),
-    "dataset.json": {
+    "run/config.json": json.loads(json.dumps(to_dict(Experiment()))),
+    "run/dataset.json": {
         **dict.fromkeys(("name", "train_examples", "test_examples", "sha256", "test_form")),
         "classes": ["0", "1"],
         "image_shape": [8, 8, 1],
         "test_sha256": "",
     },
-    "summary.json": {
+    "run/summary.json": {
         **dict.fromkeys(("epochs", "test_top1", "test_top5", "test_loss", "parameters", "seconds")),
-        **dict.fromkeys(("params_sha256", "state_sha256", "stopped_early")),
+        **dict.fromkeys(("params_sha256", "state_sha256", "stopped_early", "goodput")),
+        "spent": {"steps": 1.0},
     },
-    "env.json": {
+    "run/env.json": {
         **dict.fromkeys(("platform", "processes", "cores", "processor", "system", "python")),
         "devices": ["cpu"],
         "versions": {"jax": "0"},
     },
-    "metrics.jsonl": {
+    "numbers/task.json": {
+        "name": "regression",
+        "metrics": [dict.fromkeys(("name", "title", "higher_is_better", "low", "high"))],
+        "fitted": {"mean": [0.0], "std": [1.0]},
+    },
+    "run/metrics.jsonl": {
         **dict.fromkeys(("step", "epoch", "train_loss", "train_top1", "test_loss", "test_top1")),
-        **dict.fromkeys(("lr", "test_top5", "images_per_sec")),
+        **dict.fromkeys(("lr", "test_top5", "images_per_sec", "goodput")),
     },
 }
 """The outlines of the files: where a value can be replaced."""
@@ -99,18 +113,18 @@ DOCUMENTS: dict[str, Any] = {
 def single() -> Iterator[Case]:
     """Yields a case for each value in each place; the commands take turns."""
     turn = itertools.count()
-    for name, outline in DOCUMENTS.items():
-        commands = [*PLACES[f"run/{name}"].items()]
+    for place, outline in DOCUMENTS.items():
+        commands = [*PLACES[place].items()]
         for path in paths(outline):
             for wrong, value in {**VALUES, "left out": ...}.items():
                 command, argv = commands[next(turn) % len(commands)]
 
                 def spoil(
-                    folder: Path, name: str = name, path: Any = path, value: Any = value
+                    folder: Path, place: str = place, path: Any = path, value: Any = value
                 ) -> None:
-                    file = folder / "run" / name
+                    file = folder / place
                     *lines, last = [file.read_text()]
-                    if name.endswith("l"):
+                    if place.endswith("l"):
                         *lines, last = last.splitlines()
                     try:
                         text = replaced(json.loads(last), path, value)
@@ -119,7 +133,7 @@ def single() -> Iterator[Case]:
                     file.write_text("\n".join([*lines, " ".join(text.split("\n")) + "\n"]))
 
                 where = ".".join(map(str, path))
-                yield Case(f"{command} with {name} {where} {wrong}", argv, spoil, WRITES)
+                yield Case(f"{command} with {place} {where} {wrong}", argv, spoil, WRITES)
 
 
 STEP = "run/checkpoints/latest/4"

@@ -12,7 +12,9 @@ from PIL import Image
 from tests.badinput import harness
 
 EXPERIMENT = """\
-from jaxcnn.config import Augment, Comparison, Data, Experiment, Model, Optim, Schedule, Train
+from jaxcnn.config import (
+    Augment, Comparison, Data, Experiment, Model, Optim, Schedule, Task, Train,
+)
 
 
 def config() -> Experiment:
@@ -22,7 +24,7 @@ def config() -> Experiment:
         model=Model("mlp", {{"hidden": (4,)}}),
         optim=Optim("sgd", peak_lr=0.05),
         schedule=Schedule("constant", warmup_epochs=0),
-        train=Train(epochs={epochs}),
+        train=Train(epochs={epochs}, checkpoint_every=1),
     )
 """
 DIGITS = 'Data("digits", batch_size=32, eval_batch_size=360, train_limit=64)'
@@ -38,6 +40,11 @@ def make(world: Path, server: harness.Server) -> None:
     """Makes the world, training what has to be trained."""
     for name, data in (("experiment", DIGITS), ("photos", PHOTOS), ("records", RECORDS)):
         (world / f"{name}.py").write_text(EXPERIMENT.format(data=data, epochs=1))
+    (world / "numbers.py").write_text(
+        EXPERIMENT.format(data=DIGITS, epochs=1).replace(
+            "train=", 'task=Task("regression"), train='
+        )
+    )
     (world / "two.py").write_text(EXPERIMENT.format(data=DIGITS, epochs=2))
     (world / "comparison.py").write_text(COMPARISON.format(data=DIGITS, epochs=1))
     pixels = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (8, 8, 3), np.uint8)
@@ -51,6 +58,7 @@ def make(world: Path, server: harness.Server) -> None:
     (world / "weights.safetensors").write_bytes(safetensors(*weights))
     for argv in (
         ("train", "two.py", "--workdir", "run"),
+        ("train", "numbers.py", "--workdir", "numbers"),
         ("train", "photos.py", "--workdir", "photo_run"),
         ("train", "records.py", "--workdir", "record_run"),
         ("train", "experiment.py", "--workdir", "seeds", "--seeds", "2"),
