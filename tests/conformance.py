@@ -45,8 +45,8 @@ SMALL = _families(lambda row: row.parameters < 1_000_000)  # compiles every oper
 FAST = {"xla_backend_optimization_level": 0}  # compiling takes longer than running here
 
 
-def images(batch: int, image: tuple[int, int, int]) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(3).standard_normal((batch, *image), np.float32))
+def images(batch: int, image: tuple[int, int, int]) -> np.ndarray:
+    return np.random.default_rng(3).standard_normal((batch, *image), np.float32)
 
 
 def out_shapes(model: Any, image: tuple[int, ...], batch: int = 2, **call: Any) -> Any:
@@ -154,10 +154,10 @@ def test_eval_mode(row: Row) -> None:
         next(traces)
         return model.apply(state, x)
 
-    logits = forward(state, x)
+    logits = np.asarray(forward(state, x))
     assert np.isfinite(logits).all()
-    scale = float(jnp.abs(logits).max())
-    other = forward(state, x.at[0].set(x[2]))
+    scale = np.abs(logits).max()
+    other = forward(state, x[np.array([2, 1, 2])])
     assert next(traces) == 1, "compiled more than once"
     np.testing.assert_array_equal(other[1:], logits[1:])
     np.testing.assert_allclose(other[0], logits[2], atol=1e-5 * scale)
@@ -165,8 +165,8 @@ def test_eval_mode(row: Row) -> None:
     low = build(row, dtype=jnp.bfloat16, **row.slim)
     low = jax.jit(low.apply).lower(state, x).compile(FAST)(state, x)
     assert low.dtype == jnp.bfloat16
-    error = jnp.abs(low.astype(jnp.float32) - logits)
-    assert float(jnp.sqrt((error**2).mean())) < 0.1 * scale
+    error = np.asarray(low, np.float32) - logits
+    assert np.sqrt((error**2).mean()) < 0.1 * scale
 
 
 @SMALL
@@ -176,14 +176,13 @@ def test_jit_equals_eager(row: Row) -> None:
     x = images(1, row.image)
     forward = functools.partial(model.apply, endpoints=True)
     compiled = jax.jit(forward, compiler_options=FAST)(state, x)
-    for jitted, eager in zip(
-        jax.tree.leaves(compiled), jax.tree.leaves(forward(state, x)), strict=True
-    ):
+    results = jax.device_get((compiled, forward(state, x)))
+    for jitted, eager in zip(*map(jax.tree.leaves, results), strict=True):
         assert np.isfinite(jitted).all()
-        np.testing.assert_allclose(eager, jitted, atol=1e-4 * float(jnp.abs(jitted).max()))
+        np.testing.assert_allclose(eager, jitted, atol=1e-4 * np.abs(jitted).max())
 
 
-def gradients(row: Row, **options: Any) -> tuple[dict[str, jax.Array], Any, Any]:
+def gradients(row: Row, **options: Any) -> tuple[dict[str, np.ndarray], Any, Any]:
     """Gradients by parameter in training mode, and the statistics before and after."""
     model = build(row, **row.slim, **options)
     state = variables(model, row.train_image)
@@ -199,7 +198,8 @@ def gradients(row: Row, **options: Any) -> tuple[dict[str, jax.Array], Any, Any]
         return sum(jnp.einsum("n...c,nc->", head, labels) for head in scaled), updated
 
     step = jax.jit(jax.grad(loss, has_aux=True)).lower(state["params"]).compile(FAST)
-    grads, updated = step(state["params"])
+    # To NumPy, since JAX compiles every comparison for every shape.
+    state, (grads, updated) = jax.device_get((state, step(state["params"])))
     return flatten_dict(grads, sep="/"), state.get("batch_stats"), updated.get("batch_stats")
 
 
@@ -224,9 +224,9 @@ def test_remat_changes_nothing(row: Row) -> None:
     again, _, after_again = gradients(row, remat=True)
     assert again.keys() == grads.keys()
     # A shift in front of a normalisation has no gradient but what rounding leaves of it.
-    rounding = 1e-6 * max(float(jnp.abs(grad).max()) for grad in grads.values())
+    rounding = 1e-6 * max(np.abs(grad).max() for grad in grads.values())
     for name, grad in grads.items():
-        atol = 1e-4 * float(jnp.abs(grad).max()) + rounding
+        atol = 1e-4 * np.abs(grad).max() + rounding
         np.testing.assert_allclose(again[name], grad, atol=atol, err_msg=name)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after_again, after
@@ -267,6 +267,7 @@ def test_every_seed_draws_other_values(name: str) -> None:
     model = build(row, **row.slim)
     init = jax.jit(jax.vmap(model.init, in_axes=(0, None)), compiler_options=FAST)
     drawn = init(jax.random.split(jax.random.key(0), 3), jnp.zeros((1, *row.image)))
+    drawn = jax.device_get(drawn)
     for path, leaf in flatten_dict(drawn["params"], sep="/").items():
         assert np.isfinite(leaf).all(), path
         if path.endswith("kernel"):

@@ -497,9 +497,10 @@ DIGITS = Experiment(
     train=Train(epochs=1),
 )
 SAME = [
-    (
+    pytest.param(
         Optim("adamw", peak_lr=0.01, weight_decay=0.1, clip_norm=1.0, sam_rho=0.05),
         Optim("optax:adamw", peak_lr=0.01, weight_decay=0.1, clip_norm=1.0, sam_rho=0.05),
+        marks=pytest.mark.slow,
     ),
     (
         Optim("sgd", peak_lr=0.1, weight_decay=1e-3, freeze=("fc1",)),
@@ -515,7 +516,11 @@ SAME = [
         Optim("adamw", b1=0.8, peak_lr=0.01),
         Optim(optax.scale_by_adam, {"b1": 0.8}, peak_lr=0.01),  # a direction
     ),
-    (Optim("lion", b2=0.99, peak_lr=0.001), Optim(optax.lion, {"b2": 0.99}, peak_lr=0.001)),
+    pytest.param(
+        Optim("lion", b2=0.99, peak_lr=0.001),
+        Optim(optax.lion, {"b2": 0.99}, peak_lr=0.001),
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

@@ -30,7 +30,7 @@ def config():
             name=name, data=Data("digits", batch_size=128, mean=(0.3,), std=(0.35,)), model=model,
             optim=Optim("sgd", peak_lr=0.1), train=Train(epochs=2),
         )
-    small = Model("convnet", {"widths": (4, 8), "hidden": 16, "batch_norm": True})
+    small = Model("convnet", {"widths": (2, 4), "hidden": 16, "batch_norm": True})
     return Comparison((arm("dense", Model("mlp", {"hidden": (32,)})), arm("conv", small)), seeds=2)
 """
 

@@ -30,7 +30,7 @@ SMALL = Experiment(
     name="small",
     data=Data("digits", batch_size=128, eval_batch_size=100, mean=(0.3,), std=(0.35,)),
     augment=Augment(crop_padding=1, cutout=2),
-    model=Model("convnet", {"widths": (4, 8), "hidden": 16, "batch_norm": True, "dropout": 0.2}),
+    model=Model("convnet", {"widths": (2, 4), "hidden": 16, "batch_norm": True, "dropout": 0.2}),
     optim=Optim("sgd", peak_lr=0.1, weight_decay=1e-4),
     schedule=Schedule("cosine", warmup_epochs=1),
     train=Train(epochs=4, seed=0, checkpoint_every=1),

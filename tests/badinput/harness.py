@@ -38,6 +38,13 @@ KEPT = (".lock", "predictions.npz", "__pycache__")
 """What a command may leave behind, or change, even where it fails: a lock and caches."""
 LIMITS = {"RLIMIT_AS": 8 << 30, "RLIMIT_CPU": 150, "RLIMIT_CORE": 0}
 
+LATE = (
+    *("array_record.python.array_record_data_source", "grain", "jinja2", "rich.progress"),
+    *("matplotlib.backends.backend_agg", "matplotlib.figure", "safetensors", "scipy.stats"),
+    *("sklearn.datasets", "tensorboardX"),
+)
+"""What commands import when they need it, which takes seconds."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -322,6 +329,8 @@ def _preload() -> None:
     tfds.core.constants.DATA_DIR  # noqa: B018  (its modules are imported when they are used)
     for module in pkgutil.walk_packages(jaxcnn.__path__, "jaxcnn."):
         importlib.import_module(module.name)
+    for name in LATE:
+        importlib.import_module(name)
     for plugin in ("Png", "Jpeg", "Webp", "Gif", "Bmp", "Tiff", "Ppm"):
         with contextlib.suppress(ImportError):
             importlib.import_module(f"PIL.{plugin}ImagePlugin")

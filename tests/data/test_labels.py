@@ -273,7 +273,7 @@ def test_label_maps_of_images_of_different_sizes_are_fitted_along(fit):
 
 def test_shapes_with_masks_are_the_shapes_with_what_they_cover():
     plain, masks = (
-        sources.load(Data(name, image_size=24, examples=(40, 20), seed=3, batch_size=8))
+        sources.load(Data(name, image_size=24, examples=(20, 20), seed=3, batch_size=8))
         for name in ("shapes", "shapes_masks")
     )
     assert masks.classes == ("background", *plain.classes)

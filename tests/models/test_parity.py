@@ -18,7 +18,7 @@ QUICK_TO_COMPILE = {"squeezenet1_1"}
 # They stand for their families, but take many seconds.
 COSTLY = {"convnext_tiny", "densenet121", "efficientnet_b0", "inception_v3", "mobilenet_v3_small"}
 # Their blocks are others than those of the network that stands for their family, and compile fast.
-OTHER_BLOCKS = {"regnet_x_400mf", "resnet50", "resnext50_32x4d", "squeezenet1_0"}
+OTHER_BLOCKS = {"regnet_x_400mf", "resnext50_32x4d", "squeezenet1_0"}
 
 
 def _param(row: Row) -> Any:

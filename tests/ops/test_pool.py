@@ -1,6 +1,7 @@
 """Pools against NumPy loops and PyTorch; what happens at ties; windows that hang over."""
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +123,14 @@ def test_two_relus_before_a_pool_in_bfloat16(pool):
     np.testing.assert_allclose(y.astype(jnp.float32), 2, rtol=2**-7)
 
 
+def as_usual(function, level, *arrays):
+    """Compiles with fusions as a user has them, which the tests have not everywhere."""
+    options = {"xla_backend_optimization_level": level}
+    if "fusion_emitters" in os.environ["XLA_FLAGS"]:  # elsewhere they are not to be chosen
+        options["xla_cpu_use_fusion_emitters"] = True
+    return jax.jit(function).lower(*arrays).compile(options)
+
+
 @pytest.mark.parametrize("level", [0, 3])
 @pytest.mark.parametrize(
     "pool",
@@ -145,7 +154,7 @@ def test_the_maximum_is_found_however_xla_rounds_what_precedes_the_pool(pool, le
 
     gradient = jax.grad(loss)
     arrays = np.full((1, 1, 1, 64), 0.1, np.float32), x, scale, weight
-    compiled = jax.jit(gradient).lower(*arrays).compile({"xla_backend_optimization_level": level})
+    compiled = as_usual(gradient, level, *arrays)
     np.testing.assert_allclose(compiled(*arrays), gradient(*arrays), rtol=1e-4, atol=1e-3)
 
 
@@ -156,7 +165,7 @@ def test_an_index_is_that_of_the_maximum_however_xla_rounds_what_precedes_the_po
     def indices(x, scale):
         return ops.max_pool_with_indices(jax.nn.relu(x * scale + 0.1), 2)[1]
 
-    compiled = jax.jit(indices).lower(x, scale).compile({"xla_backend_optimization_level": level})
+    compiled = as_usual(indices, level, x, scale)
     np.testing.assert_array_equal(compiled(x, scale), indices(x, scale))
 
 
