@@ -36,16 +36,18 @@ def run(command: Command) -> int:
     """Evaluates the run and returns the exit code."""
     bring_from(command.source)
 
-    from jaxcnn.learning import run_folder
     from jaxcnn.learning.selection import PREFIX
-    from jaxcnn.runs import display, evaluation
+    from jaxcnn.runs import display, evaluation, trained
 
     tta, split = command.tta, command.split
     with display.display() as listener, listener.waiting(f"evaluating {command.run}", said=False):
-        result = evaluation.evaluate(command.run, command.checkpoint, command.data_dir, tta, split)
+        network = trained.restore(command.run, command.checkpoint)
+        result = evaluation.evaluate_trained(
+            network, command.checkpoint, command.data_dir, tta, split
+        )
     display.show(
         f"{command.run} step {result['step']}: "
-        f"{display.reached(result, run_folder.judged(command.run).metrics, split)} "
+        f"{display.reached(result, network.metrics, split)} "
         f"on {result[f'{PREFIX[split]}_examples']:,} images"
         + (f", test-time augmentation {tta}" if tta != "none" else "")
         + (", chosen on it: an optimistic estimate" if result["optimistic"] else "")

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -139,9 +140,17 @@ def evaluate_trained(
         )
     run = compile_evaluate(trained, dataset, trained.state, prepare, split=split)
     sums = jax.device_get(run(trained.state))
+    with np.errstate(all="ignore"):  # what is not finite is said below
+        found = of_split(trained.task, sums, split)
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"{trained.folder}: {name} is {value}: its parameters, or what task.json holds of "
+                "the labels, are out of range"
+            )
     return {
         "step": trained.step,
-        **of_split(trained.task, sums, split),
+        **found,
         f"{PREFIX[split]}_examples": int(sums["count"]),
         "optimistic": _chosen_by(trained.experiment, checkpoint, split),
     }

@@ -14,6 +14,7 @@ from jaxcnn.tasks.interface import BaseTask, Batch, Metric, Sums
 from jaxcnn.tasks.multilabel import Multilabel
 from jaxcnn.tasks.regression import Regression
 from jaxcnn.tasks.segmentation import Segmentation
+from jaxcnn.text import printable
 
 __all__ = [
     "LOSS",
@@ -91,11 +92,10 @@ def _check(task: BaseTask, name: str) -> None:
         raise InputError(f"{what}: metrics must be a tuple, is {shown(task.metrics)}")
     seen = {"loss", "count"}
     for metric in task.metrics:
-        fits = isinstance(metric, Metric) and re.fullmatch(r"[A-Za-z]\w*", metric.name, re.ASCII)
-        if not fits or metric.name in seen:
+        if not isinstance(metric, Metric) or metric.name in seen:
             raise InputError(
-                f"{what}: metrics must be jaxcnn.Metric with names of their own, which begin with "
-                f"a letter and are not loss or count; holds {shown(metric)}"
+                f"{what}: metrics must be jaxcnn.Metric with names of their own, which are not "
+                f"loss or count; holds {shown(metric)}"
             )
         require_sound(metric, what)
         seen.add(metric.name)
@@ -107,6 +107,17 @@ def require_sound(metric: Metric, what: str) -> None:
     Raises:
         InputError: they do not; begins with ``what``.
     """
+    if not re.fullmatch(r"[A-Za-z]\w*", str(metric.name), re.ASCII):
+        raise InputError(
+            f"{what}: name={shown(metric.name)}: must be letters, digits and underscores, the "
+            "first of them a letter"
+        )
+    for text in (metric.title, metric.error):
+        if not isinstance(text, str) or printable(text) != text:
+            raise InputError(
+                f"{what}: title and error of {metric.name} must be printable text, hold "
+                f"{shown(text)}"
+            )
     for bound in (metric.low, metric.high):
         if bound is not None and not isinstance(bound, int | float):
             raise InputError(

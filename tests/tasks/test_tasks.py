@@ -230,16 +230,25 @@ def test_options_that_a_task_lacks_are_named(config, smoothing, said):
         tasks.build(config, smoothing, fitted)
 
 
+NAMES = "metrics must be jaxcnn.Metric with names of their own"
+
+
 @pytest.mark.parametrize(
-    "metrics",
-    [(Metric("loss", "l"),), (Metric("a b", "c"),), (Metric("a", ""), Metric("a", "")), (3,)],
+    ("metrics", "said"),
+    [
+        ((Metric("loss", "l"),), NAMES),
+        ((Metric("a", ""), Metric("a", "")), NAMES),
+        ((3,), NAMES),
+        ((Metric("a b", "c"),), "name='a b': must be letters, digits and underscores"),
+        ((Metric("a", "b\x00"),), "title and error of a must be printable text, hold 'b\\x00'"),
+    ],
 )
-def test_metrics_need_names_of_their_own(metrics):
+def test_metrics_need_names_of_their_own_and_text_that_can_be_shown(metrics, said):
     class Own(tasks.BaseTask):
         pass
 
     Own.metrics = metrics
-    with pytest.raises(InputError, match=r"metrics must be jaxcnn\.Metric with names of their own"):
+    with pytest.raises(InputError, match=re.escape(said)):
         tasks.build(Task(Own))
 
 
