@@ -1,6 +1,7 @@
 """What notebooks and other programs call: trains, opens a run, and asks it."""
 
 import contextlib
+import inspect
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from jaxcnn.analysis import plots
 from jaxcnn.analysis import summary as layers
 from jaxcnn.analysis.visualize import first_filters
 from jaxcnn.config import Data, Experiment, Model, Optim, Task, Views
-from jaxcnn.config.brought import bring, know
+from jaxcnn.config.brought import Brought, bring, know
 from jaxcnn.config.checked import shown
 from jaxcnn.data import own
 from jaxcnn.data.held_out import hold_out, strata
@@ -230,7 +231,9 @@ def train(
             made = replace(made, train=replace(made.train, epochs=epochs))
         if seed is not None:
             made = replace(made, train=replace(made.train, seed=seed))
-        folder = Path(workdir) if workdir is not None else Path(tempfile.mkdtemp(prefix="jaxcnn-"))
+        folder = Path(
+            tempfile.mkdtemp(prefix="jaxcnn-") if workdir is None else _path(workdir, "workdir")
+        )
         group.train_one(made, folder, listener, accept_changes=accept_changes)
     run = Run(folder, _with_objects(run_folder.read_config(folder), made))
     if not quiet:
@@ -262,7 +265,7 @@ def open(  # noqa: A001  (as jaxcnn.open)
     Raises:
         InputError: it is no run folder, or what was given is no object.
     """
-    folder = Path(folder)
+    folder = _path(folder, "folder")
     experiment = run_folder.read_config(folder)
     if isinstance(data, tuple | list):
         dataset = _dataset(data, test, None, experiment.data)
@@ -274,9 +277,35 @@ def open(  # noqa: A001  (as jaxcnn.open)
         made = _model(value).name if section == "model" else bring(value)
         if isinstance(made, str) or not hasattr(made, "target"):
             raise InputError(f"{section}={shown(value)}: must be the object that was brought")
+        if section != "data":  # which are compared by what they hold
+            _require_same(section, made, held, value)
         name = know(made.target, str(held.name))
         experiment = replace(experiment, **{section: replace(held, name=name)})
     return Run(folder, experiment)
+
+
+def _path(given: Any, name: str) -> Path:
+    if not isinstance(given, str | Path) or not str(given):
+        raise InputError(f"{name}={shown(given)}: must be the path of a folder")
+    return Path(given)
+
+
+def _require_same(section: str, made: Brought, held: Any, value: Any) -> None:
+    """Refuses another object than the one of this name that was brought to a run.
+
+    Where it was defined may differ: a file by then, a notebook now.
+    """
+    told = str(held.name).partition(":")[2]
+    if made.name.partition(":")[2] != told:
+        raise InputError(f"{section}: is {made.name!r}, must be {told}, as in config.json")
+    if section == "model" and not isinstance(value, type) and not inspect.isfunction(value):
+        given = _model(value).options
+        for name in {**held.options, **given}:
+            here, there = given.get(name, "its default"), held.options.get(name, "its default")
+            if here != there:
+                raise InputError(
+                    f"model: its {name} is {shown(here)}, must be {shown(there)}, as in config.json"
+                )
 
 
 def _model(network: Any) -> Model:

@@ -112,6 +112,17 @@ def test_a_run_is_opened_with_what_was_brought_to_it(run):
         alone.predict(XT)
     with pytest.raises(jaxcnn.InputError, match="model='TinyNet': must be the object"):
         jaxcnn.open(run.folder, model="TinyNet")
+    other = type("Other", (TinyNet,), {"__module__": __name__})
+    with pytest.raises(jaxcnn.InputError, match=r"model: is '.*:Other', must be TinyNet, as in"):
+        jaxcnn.open(run.folder, model=other)
+    with pytest.raises(jaxcnn.InputError, match="model: its width is 5, must be 'its default'"):
+        jaxcnn.open(run.folder, model=TinyNet(num_classes=3, width=5))
+    jaxcnn.open(run.folder, model=TinyNet(num_classes=3))
+    for folder in (3, ""):
+        with pytest.raises(jaxcnn.InputError, match=r"folder=.*: must be the path of a folder"):
+            jaxcnn.open(folder)
+        with pytest.raises(jaxcnn.InputError, match=r"workdir=.*: must be the path of a folder"):
+            jaxcnn.train(model=TinyNet, data=(X, Y), workdir=folder)
     with pytest.raises(jaxcnn.InputError, match=r"no such file; is .* a run folder"):
         jaxcnn.open(run.folder / "nowhere")
 

@@ -1,6 +1,8 @@
 """What users bring: from a file and nothing else to a trained, resumed, compared, explained run."""
 
 import contextlib
+import dataclasses
+import enum
 import functools
 import io
 import json
@@ -36,6 +38,7 @@ from jaxcnn.config import (
     from_dict,
     to_dict,
 )
+from jaxcnn.config.brought import require_given
 from jaxcnn.data import own, sources
 from jaxcnn.data.augment import make_prepare, make_training_batch
 from jaxcnn.errors import InputError
@@ -332,6 +335,57 @@ def test_of_a_module_that_was_made_the_fields_are_options():
     )
     with pytest.raises(InputError, match="has num_classes=3, must be 10"):
         build_model(model, 10, (4, 4, 1))
+
+
+class Kind(enum.Enum):
+    RELU = "relu"
+    GELU = "gelu"
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    width: int = 8
+    drop: float = 0.1
+
+
+class Odd(nn.Module):
+    num_classes: int
+    kind: Kind = Kind.RELU
+    head: Head = Head()
+    act: object = nn.relu
+
+    @nn.compact
+    def __call__(self, x):
+        x = (nn.gelu if self.kind is Kind.GELU else nn.relu)(nn.Dense(self.head.width)(x))
+        return nn.Dense(self.num_classes)(self.act(x).mean((1, 2)))
+
+
+def test_fields_that_no_config_can_hold_tell_networks_apart():
+    by_hand = [
+        Model(Odd(3, head=Head(9))),
+        Model(Odd(3, head=Head(9, 0.2))),
+        Model(Odd(3, act=lambda x: x)),
+        Model(Odd(3, act=lambda x: x + 1)),
+        Model(Odd(3, act=nn.silu)),
+    ]
+    assert len({str(model.name) for model in by_hand}) == len(by_hand)
+    assert str(by_hand[0].name) == f"{__name__}:Odd(head=Head(width=9, drop=0.1))"
+    with pytest.raises(InputError, match=r"what was given is '.*Odd\(act=silu\)', which has other"):
+        require_given(f"{__name__}:Odd(act=tanh)", "model.name")
+
+
+def test_members_of_an_enumeration_are_options_by_their_names():
+    for model in (Model(Odd(3, kind=Kind.GELU)), Model(Odd, {"kind": Kind.GELU})):
+        assert to_dict(Experiment(model=model))["model"]["options"] == {"kind": "GELU"}
+        x = jnp.linspace(-1, 1, 48).reshape(1, 4, 4, 3)
+        built, direct = build_model(model, 3, (4, 4, 3)), Odd(3, Kind.GELU)
+        variables = direct.init(jax.random.key(0), x)
+        np.testing.assert_array_equal(
+            built.apply(variables, x, train=False), direct.apply(variables, x)
+        )
+        assert np.any(built.apply(variables, x, train=False) != Odd(3).apply(variables, x))
+    with pytest.raises(InputError, match=r"model\.options\.kind='gelu': must be one of RELU, GELU"):
+        build_model(Model(Odd, {"kind": "gelu"}), 3, (4, 4, 3))
 
 
 def test_of_a_partial_the_arguments_are_options_or_stand_in_the_name():

@@ -11,6 +11,7 @@ and fields are the texts of ``jaxcnn train --help``.
 """
 
 import dataclasses
+import enum
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -274,8 +275,10 @@ class Model(Checked, section="model"):
         """Takes up a network that was brought, and checks the fields."""
         name, fields = bring_network(self.name)
         object.__setattr__(self, "name", name)
-        if fields:
-            object.__setattr__(self, "options", {**fields, **self.options})
+        if isinstance(self.options, Mapping):
+            given = {**fields, **self.options}
+            names = {k: v.name if isinstance(v, enum.Enum) else v for k, v in given.items()}
+            object.__setattr__(self, "options", names)
         super().__post_init__()
 
 

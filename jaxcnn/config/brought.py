@@ -7,6 +7,7 @@ the group ``jaxcnn.plugins``. No name imports anything by itself.
 """
 
 import dataclasses
+import enum
 import functools
 import hashlib
 import importlib.metadata
@@ -14,6 +15,7 @@ import inspect
 import site
 import sys
 import sysconfig
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +103,7 @@ def bring_network(value: Any) -> tuple[Any, dict[str, Any]]:
     """Returns the same for a network; of a Linen module its class, and its fields as options.
 
     Fields that no config could hold stay with the class, and so does the number of classes, which
-    must be that of the data.
+    must be that of the data. Of an enumeration, the config holds the member's name.
     """
     if isinstance(value, functools.partial) and not value.args:
         make, given = value.func, dict(value.keywords)
@@ -109,10 +111,24 @@ def bring_network(value: Any) -> tuple[Any, dict[str, Any]]:
         make, given = type(value), _fields(value)
     else:
         return bring(value), {}
-    options = {k: v for k, v in given.items() if k != "num_classes" and _is_option(v)}
+    listed = enumerations(make)
+    options = {k: v for k, v in given.items() if k in listed or _is_option(v)}
+    options.pop("num_classes", None)
     fixed = {k: v for k, v in given.items() if k not in options}
     target = functools.partial(make, **fixed) if fixed else make
     return know(target, name_of(target)), options
+
+
+def enumerations(make: Any) -> dict[str, type[enum.Enum]]:
+    """Returns the fields of a class, or the arguments of a function, that are enumerations."""
+    try:
+        hints = typing.get_type_hints(make)
+    except Exception:  # whatever the user's annotations are
+        return {}
+    found = {name: [kind, *typing.get_args(kind)] for name, kind in hints.items()}
+    kinds = {name: [k for k in parts if isinstance(k, type)] for name, parts in found.items()}
+    each = {name: [k for k in parts if issubclass(k, enum.Enum)] for name, parts in kinds.items()}
+    return {name: parts[0] for name, parts in each.items() if parts}
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -124,6 +140,8 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def _is_option(value: Any) -> bool:
     """Returns whether a config can hold a value as an option."""
+    if isinstance(value, enum.Enum):  # also of numbers or text
+        return False
     if isinstance(value, tuple):
         return all(_is_option(part) and not isinstance(part, tuple) for part in value)
     return isinstance(value, bool | int | float | str)
@@ -183,11 +201,31 @@ def _bound(target: Any) -> dict[str, Any]:
 
 
 def _word(value: Any) -> str:
-    """Returns a value in a word that is the same in every process."""
+    """Returns a value in a word that is the same in every process, and another for another value.
+
+    Of what holds more than data, such as an array, it is the name of its type alone.
+    """
+    name = str(getattr(value, "__qualname__", type(value).__qualname__))
+    text = name
     if _is_option(value):
         text = repr(value)
-        return text if len(text) <= 40 else hashlib.sha256(text.encode()).hexdigest()[:12]
-    return str(getattr(value, "__qualname__", type(value).__qualname__))
+    elif isinstance(value, enum.Enum):
+        text = f"{name}.{value.name}"
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        text = f"{name}({', '.join(f'{key}={_word(inner)}' for key, inner in held.items())})"
+    elif isinstance(value, list | tuple):
+        text = f"[{', '.join(map(_word, value))}]"
+    elif isinstance(value, Mapping):
+        text = f"{{{', '.join(f'{key}: {_word(inner)}' for key, inner in value.items())}}}"
+    elif "<lambda>" in name:  # which has nothing but what it does to tell it by
+        try:
+            source = inspect.getsource(value)
+        except OSError:
+            code = value.__code__
+            source = repr((code.co_code, code.co_consts, code.co_names))
+        text = f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    return text if len(text) <= 60 else hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _definition(target: Any) -> Any:
@@ -256,6 +294,12 @@ def require_given(name: object, field: str) -> None:
     """
     if isinstance(name, str) and ":" in name:
         file = name.partition(":")[0].rpartition(".")[2]
+        others = [known for known in _known if known.partition("(")[0] == name.partition("(")[0]]
+        if others:
+            raise InputError(
+                f"{field}={name!r}: what was given is {others[-1]!r}, which has other fields; give "
+                "it with those that it was trained with"
+            )
         handed = file in ("__main__", "arrays") or "<" in name
         how = "in Python, as to jaxcnn.open" if handed else f"--from {file}.py, or in Python"
         raise InputError(

@@ -165,6 +165,8 @@ def _csv(path: Path, config: Data) -> Dataset:
     if with_masks:
         return _with_masks(root, rows, used, config)
     classes = sorted({label for _, label, _ in rows}, key=natural)
+    if len(classes) == 1 and config.labels == "classes":
+        raise InputError(f"{what}: must name two classes or more, names {printable(classes[0])}")
     places = {name: place for place, name in enumerate(classes)}
     names = _file_names(rows)
     labels = np.array([places[label] for _, label, _ in rows], np.int32)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.config.brought import Brought
+from jaxcnn.config.brought import Brought, enumerations
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.layers import random_streams
@@ -73,7 +73,7 @@ def build(
                 f"model.options.{option}={shown(options[option])}: {brought.title} has no such "
                 f"option; it takes {', '.join(sorted(known)) or 'none'}"
             )
-    given = dict(options)
+    given = _with_members(brought, options)
     if "dtype" in _parameters(brought.target):
         given["dtype"] = dtype
     elif dtype != "float32":
@@ -108,6 +108,24 @@ def build(
                 f"train; {brought.title} also wants {other.name}"
             )
     return Own(brought.target, tuple(sorted(given.items())), num_classes, weight)
+
+
+def _with_members(brought: Brought, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options with the members of enumerations, which a config holds by their names."""
+    given = dict(options)
+    for name, kind in enumerations(_definition(brought.target)).items():
+        if isinstance(given.get(name), str):
+            members = {member.name: member for member in kind}
+            if given[name] not in members:
+                raise InputError(
+                    f"model.options.{name}={given[name]!r}: must be one of {', '.join(members)}"
+                )
+            given[name] = members[given[name]]
+    return given
+
+
+def _definition(make: Any) -> Any:
+    return _definition(make.func) if isinstance(make, functools.partial) else make
 
 
 def parameters(brought: Brought) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What is learned and how it is judged: tasks by name, and the interface for your own."""
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,8 @@ def build(
     for option, value in given.items():
         if option not in takes or option in own:
             listed = ", ".join(name for name in takes if name not in own) or "no options"
+            if hasattr(make, option) and not dataclasses.is_dataclass(make):
+                listed += "; decorate it with @dataclass(frozen=True), which makes its fields such"
             raise InputError(f"task.options.{option}={shown(value)}: {config.name} takes {listed}")
     if "label_smoothing" in takes:
         given["label_smoothing"] = label_smoothing
@@ -86,6 +89,8 @@ def build(
 def _check(task: BaseTask, name: str) -> None:
     """Checks the metrics of a task that was brought, and that it can be told from others."""
     what = f"task.name={name!r}"
+    if type(task).loss is BaseTask.loss:
+        raise InputError(f"{what}: must have a method loss(outputs, batch)")
     with as_one_line(what, "must be hashable, such as a frozen dataclass ({})"):
         hash(task)
     if not isinstance(task.metrics, tuple):

@@ -182,11 +182,14 @@ class BaseTask:
     def answers(self, outputs: jax.Array) -> jax.Array:
         """Returns a number for each name, ``(n, names)``, as ``jaxcnn predict`` prints them.
 
-        Of maps, it is their mean.
+        Of maps, it is their mean; of predictions that are whole numbers ``(n,)``, such as the
+        largest of the outputs, 1 for the name that they mean and 0 for the others.
         """
         found = self.predictions(outputs)
         if found.ndim == 2:
             return found
+        if found.ndim == 1 and jnp.issubdtype(found.dtype, jnp.integer):
+            return jax.nn.one_hot(found, outputs.shape[-1])
         return found.reshape(len(found), -1).mean(axis=1, keepdims=True)
 
     def chosen(self, answers: np.ndarray, top_k: int | None) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Data by address: NumPy's arrays, a table of files and labels, Hugging Face's datasets."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +104,13 @@ def test_a_table_that_is_none_is_said_in_one_line(files, rows, header, said):
 class Pickled:
     def __reduce__(self):
         return print, ("run",)
+
+
+def test_a_table_of_one_class_is_refused_unless_it_holds_numbers(files):
+    config = table(files[0], [f"ä b/{i}.png,7" for i in range(8)], header="file,label")
+    with pytest.raises(InputError, match="must name two classes or more, names 7"):
+        sources.load(config)
+    assert sources.load(replace(config, labels="numbers")).classes == ("value",)
 
 
 def test_arrays_that_are_none_are_said_in_one_line(tmp_path, capsys):

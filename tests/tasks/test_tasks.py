@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -250,6 +251,27 @@ def test_metrics_need_names_of_their_own_and_text_that_can_be_shown(metrics, sai
     Own.metrics = metrics
     with pytest.raises(InputError, match=re.escape(said)):
         tasks.build(Task(Own))
+
+
+def test_an_answer_that_is_a_number_of_a_name_is_1_for_it():
+    class Largest(tasks.BaseTask):
+        def predictions(self, outputs):
+            return outputs.argmax(-1)
+
+    outputs = jnp.array([[0.1, 0.7, 0.2], [3.0, 1.0, 2.0]])
+    np.testing.assert_array_equal(Largest().answers(outputs), [[0, 1, 0], [1, 0, 0]])
+
+
+def test_the_fields_of_a_class_are_options_once_it_is_a_dataclass():
+    class Focal(tasks.BaseTask):
+        gamma: float = 2.0
+
+        def loss(self, outputs, batch):
+            return outputs[:, 0] ** self.gamma
+
+    with pytest.raises(InputError, match=r"takes no options; decorate it with @dataclass\(frozen="):
+        tasks.build(Task(Focal, {"gamma": 1.0}))
+    assert tasks.build(Task(dataclass(frozen=True)(Focal), {"gamma": 1.0})).gamma == 1.0
 
 
 def test_only_some_tasks_mix_and_distil():
