@@ -592,7 +592,7 @@ def test_an_optimizer_of_optax_is_the_one_that_has_a_name_here(ours, theirs):
 @pytest.mark.parametrize("name", ["adabelief", "radam", "yogi", "lamb", "contrib.prodigy"])
 def test_whatever_optax_exports_can_be_trained_with(name):
     optim = Optim(f"optax:{name}", peak_lr=0.01, weight_decay=1e-4)
-    program = group._Session(group.Listener(), None, None, False).program
+    program = group._Session(group.Listener(), None, None, None, 1).program
     assert program(replace(DIGITS, optim=optim), "alone").total_steps == 4
 
 

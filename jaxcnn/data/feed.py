@@ -89,6 +89,8 @@ class Feed:
         block: the block that the compiled chunk takes next, on the device.
         waited: the seconds that the host has spent on making blocks. The device works meanwhile,
             unless it is done with the block before.
+        idle: those of them in which the device may have had nothing to do: all that a block took
+            which the device was waiting for at its end.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Feed:
         stop: int,
         put: Callable[[dict[str, Any]], dict[str, Any]] = jax.device_put,
     ) -> None:
-        self.waited = 0.0
+        self.waited = self.idle = 0.0
         self._put = put
         self._batches = stream.batches(start, stop)
         self._step, self._stop = start, stop
@@ -126,7 +128,10 @@ class Feed:
             state = chunk(state, self.block, np.int32(upto))
             self._step = upto
             if upto == self._end and upto < self._stop:
+                before = self.waited
                 self._load()  # while the device works
+                if all(leaf.is_ready() for leaf in jax.tree.leaves(state)):
+                    self.idle += self.waited - before
         return state
 
     def close(self) -> None:

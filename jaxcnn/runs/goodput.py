@@ -20,14 +20,16 @@ class Clock:
         self._then = dict(self._parts)
         self._compile = self._steps = self._wall = 0.0
         self._first = time.perf_counter()
+        self._idle: Callable[[], float] = lambda: 0.0
 
-    def begin(self, compiling: float) -> None:
+    def begin(self, compiling: float, idle: Callable[[], float] = lambda: 0.0) -> None:
         """Begins with the first step.
 
         Args:
             compiling: the seconds before it, in which the programs were compiled.
+            idle: gives the seconds in which steps waited for data so far.
         """
-        self._compile, self._first = compiling, time.perf_counter()
+        self._compile, self._first, self._idle = compiling, time.perf_counter(), idle
 
     @contextlib.contextmanager
     def spent(self, part: Part) -> Iterator[None]:
@@ -61,14 +63,11 @@ class Clock:
         """Returns the share of time that was spent in steps since an earlier reading."""
         return (self._steps - since[0]) / (self._wall - since[1])
 
-    def found(self, waited: float) -> dict[str, Any]:
-        """Returns what summary.json holds of it; nothing if there was no step.
-
-        Args:
-            waited: seconds in which steps waited for data.
-        """
+    def found(self) -> dict[str, Any]:
+        """Returns what summary.json holds of it; nothing if there was no step."""
         if not self._wall:
             return {}
+        waited = min(self._idle(), self._steps)
         steps, others = self._steps - waited, sum(self._then.values())
         spent = {
             "compile": self._compile,

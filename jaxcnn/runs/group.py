@@ -210,7 +210,7 @@ def _ready(
     evaluate = _compiled(program, trainings[0].state, program.selected_on)
     test = evaluate if program.selected_on == "test" else _compiled_late(program)
     jax.block_until_ready(snapshot(trainings[0].state))  # compiled before the clock begins
-    clock.begin(time.perf_counter() - start)
+    clock.begin(time.perf_counter() - start, chunk.idle)
     return trainings, chunk, evaluate, test, clock
 
 

@@ -44,11 +44,13 @@ class Compiled:
         run: ``(states, ends) -> states``: trains each state up to its step; consumes the states.
         memory: bytes of device memory that it needs, where that is known.
         waited: gives the seconds that were spent waiting for data so far.
+        idle: gives those of them in which the devices may have had nothing to do.
     """
 
     run: Callable[[States, np.ndarray], States]
     memory: int | None = None
     waited: Callable[[], float] = lambda: 0.0
+    idle: Callable[[], float] = lambda: 0.0
 
 
 class Program:
@@ -218,6 +220,7 @@ class Program:
             lambda states, ends: (feed.run(run, states[0], ends[0]),),
             step.planned_bytes(compiled),
             lambda: feed.waited,
+            lambda: feed.idle,
         )
 
     def _put_block(self, block: dict[str, Any]) -> dict[str, Any]:

@@ -509,7 +509,7 @@ class Training:
             "selected_on": self.program.selected_on,
             "best_epoch": self.best["epoch"],
             "stopped_early": last["epoch"] < self.experiment.train.epochs,
-            **self._clock.found(self._waited()),
+            **self._clock.found(),
             "params_sha256": sha256(arrays.params),
             "state_sha256": sha256(replace(arrays, sums={})),
         }
