@@ -19,7 +19,8 @@ from jaxcnn.errors import Diverged, InputError, NotWritten, Stopped
 from jaxcnn.learning import run_folder
 from jaxcnn.learning.background import Background
 from jaxcnn.learning.checkpoint import Checkpoints
-from jaxcnn.runs import display, goodput, group, training
+from jaxcnn.runs import display, goodput, group, together, training
+from jaxcnn.runs.start import Run
 from jaxcnn.runs.training import Training
 
 SMALL = Experiment(
@@ -98,7 +99,7 @@ def test_reading_while_the_next_steps_run_changes_nothing(whole, tmp_path):
 def test_stopped_while_something_is_to_be_read_it_is_read_and_saved(
     whole, tmp_path, monkeypatch, step
 ):
-    """Also where the step is the last of an epoch, whose evaluation has been begun by then."""
+    """Also where the step is the last of an epoch, whose evaluation has been asked for by then."""
     monkeypatch.setattr(group, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
     folder, summary = whole
     ear = StopAt(step)
@@ -210,12 +211,13 @@ def test_what_is_done_beside_is_done_in_order_and_its_faults_are_heard():
         background.check()  # says nothing while it is being done
         let.set()
         background.start(lambda: done.append(2))
-        background.wait()
+        background.settle()
         assert done == [True, 2]
         background.start(lambda: [][0])
+        background.settle()
         with pytest.raises(IndexError):
-            background.wait()
-        background.wait()  # it is heard once
+            background.check()
+        background.check()  # it is heard once
     with pytest.raises(IndexError), Background() as background:
         background.start(lambda: [][0])
 
@@ -255,6 +257,75 @@ def test_killed_while_it_saves_beside_the_steps_it_ends_with_the_same_bits(tmp_p
     assert [found[name] for name in DIGESTS] == [whole[name] for name in DIGESTS]
 
 
+def test_a_run_that_diverges_keeps_its_folder_until_what_it_saved_is_on_disk(tmp_path, monkeypatch):
+    order, save, close = [], Checkpoints.save, Checkpoints.close
+
+    def slow(self, *args):
+        time.sleep(0.5)
+        save(self, *args)
+        order.append("saved")
+
+    def closed(self):
+        order.append("closed")
+        close(self)
+
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    monkeypatch.setattr(Checkpoints, "close", closed)
+    calls = []
+    monkeypatch.setattr(
+        training, "not_finite", lambda found: calls.append(1) or (".params" if calls[1:] else None)
+    )
+    with pytest.raises(Diverged):
+        train(tmp_path / "a", checkpoint_every=1)
+    assert order == ["saved", "saved", "closed", "closed"]
+
+
+def test_the_best_whose_record_alone_was_written_is_saved_by_the_next_call(tmp_path, monkeypatch):
+    """Such as when the disk was full, or the run killed, between a record and its checkpoint."""
+    with pytest.raises(Stopped):
+        train(tmp_path / "a", StopAt(2 * STEPS), eval_every=4)
+    save = Checkpoints.save
+
+    def full(self, step, *args):
+        if self.folder.name == "best":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, step, *args)
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(NotWritten):
+        train(tmp_path / "a", epochs=2)
+    monkeypatch.undo()
+    found = train(tmp_path / "a", epochs=2)
+    assert (found["best_epoch"], saved(tmp_path / "a", "best")) == (2, [2 * STEPS])
+
+
+def test_many_runs_do_not_wait_for_one_another_to_be_saved(tmp_path, monkeypatch):
+    save = Checkpoints.save
+
+    def slow(self, *args):
+        time.sleep(0.2)
+        save(self, *args)
+
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    runs = [
+        Run(replace(SMALL, train=Train(epochs=1, seed=seed)), tmp_path / f"seed{seed}")
+        for seed in range(3)
+    ]
+    modes = together.Modes(tmp_path / "together.json")
+    results = group.train(runs, modes=modes, grouping="all").results.values()
+    assert [result["runs_together"] for result in results] == [3, 3, 3]
+    assert all(saved(run.folder) == saved(run.folder, "best") == [STEPS] for run in runs)
+    assert all(result["spent"]["save"] < 0.2 for result in results)
+
+
+def test_streamed_examples_that_come_in_time_cost_no_goodput(tmp_path):
+    streamed = replace(SMALL, data=replace(SMALL.data, streaming=True, workers=0))
+    found = group.train_one(streamed, tmp_path / "a")
+    assert 0 < found["goodput"] <= 1
+    assert found["spent"]["data"] <= found["seconds"]
+    assert run_folder.read_summary(tmp_path / "a").goodput == found["goodput"]
+
+
 # ---------------------------------------------------------------------------------- goodput
 
 
@@ -277,14 +348,14 @@ def test_goodput_is_the_share_of_time_in_steps(monkeypatch):
         passes(2)
     passes(1)
     first = clock.reading()
-    assert first == (10, 10)
+    assert first == (8, 10)
     with clock.chunk() as seconds:  # half of an evaluation is waited for within
         with clock.spent("evaluate"):
             passes(3)
         with clock.spent("save"):
             passes(1)
         passes(5)
-    assert seconds() == 6
+    assert seconds() == 5
     assert clock.goodput(first) == pytest.approx(5 / 12)
     with clock.spent("save"):  # after the last step, which nothing keeps waiting
         passes(50)

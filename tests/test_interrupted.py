@@ -25,7 +25,7 @@ EXPERIMENT = Experiment(
     model=Model("convnet", {"widths": (4, 8), "hidden": 16, "batch_norm": True, "dropout": 0.2}),
     optim=Optim("adamw", peak_lr=0.01),
     schedule=Schedule("cosine", warmup_epochs=1),
-    train=Train(epochs=EPOCHS, ema_decay=0.99),
+    train=Train(epochs=EPOCHS, ema_decay=0.99, checkpoint_every=1),
 )
 
 

@@ -27,7 +27,7 @@ def config():
         model=Model("convnet", {"widths": (2,), "hidden": 8, "batch_norm": True, "dropout": 0.2}),
         optim=Optim("adamw", peak_lr=0.003),
         schedule=Schedule("constant", 0),
-        train=Train(epochs=10),
+        train=Train(epochs=10, checkpoint_every=1),
     )
 """
 

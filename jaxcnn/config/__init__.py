@@ -445,8 +445,8 @@ class Train(Checked, section="train"):
     eval_every: Count = 1
     """Epochs between evaluations on the validation set, or where there is none on the test set."""
     save_minutes: NotNegative = 2.0
-    """Minutes between checkpoints, within an epoch too; a run that is killed loses no more than
-    that. The last state is always saved."""
+    """Minutes between checkpoints, within an epoch too: about as much is lost by a run that is
+    killed. The last state is always saved."""
     checkpoint_every: Count | None = None
     """Saves a checkpoint after every so many epochs too; None leaves it to save_minutes."""
     seeds_mode: SeedsMode = "auto"

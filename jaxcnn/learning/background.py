@@ -1,7 +1,8 @@
 """Work that is done beside the training, such as saving: one thing at a time, none of it lost."""
 
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
 import jax
@@ -18,35 +19,31 @@ class Background:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "jaxcnn-background")
-        self._running: Future[None] | None = None
+        self._given: deque[Future[None]] = deque()
 
     @property
     def busy(self) -> bool:
         """Whether something is being done."""
-        return self._running is not None and not self._running.done()
+        return bool(self._given) and not self._given[-1].done()
 
-    def start(self, work: Callable[[], None]) -> None:
-        """Has something done, once what was started before is done."""
-        self.wait()
-        if jax.process_count() > 1:
-            work()
-        else:
-            self._running = self._thread.submit(work)
+    def start(self, work: Callable[[], None]) -> "Future[None]":
+        """Has something done, once what was started before is done; returns what tells when."""
+        if jax.process_count() == 1:
+            self._given.append(self._thread.submit(work))
+            return self._given[-1]
+        work()
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
     def check(self) -> None:
-        """Raises what went wrong, if something has."""
-        if not self.busy:
-            self.wait()
+        """Raises what has gone wrong, if something has."""
+        while self._given and self._given[0].done():
+            self._given.popleft().result()
 
-    def wait(self) -> None:
-        """Returns when everything is done, or raises what went wrong."""
-        running, self._running = self._running, None
-        if running is not None:
-            try:
-                running.result()
-            except KeyboardInterrupt:  # is still being done
-                self._running = running
-                raise
+    def settle(self) -> None:
+        """Returns when everything is done; what went wrong is raised later."""
+        wait(self._given)
 
     def __enter__(self) -> "Background":
         return self
@@ -56,7 +53,8 @@ class Background:
     ) -> None:
         """Waits; where something else has gone wrong already, it tells of what did here."""
         try:
-            self.wait()
+            self.settle()
+            self.check()
         except Exception as fault:
             if error is None:
                 raise

@@ -26,7 +26,8 @@ class Clock:
         """Begins with the first step.
 
         Args:
-            compiling: the seconds before it, in which the programs were compiled.
+            compiling: the seconds before it, in which checkpoints were read and the programs
+                compiled.
             idle: gives the seconds in which steps waited for data so far.
         """
         self._compile, self._first, self._idle = compiling, time.perf_counter(), idle
@@ -45,35 +46,38 @@ class Clock:
         """Counts the seconds in the block, less what was spent otherwise, as spent in steps.
 
         Yields:
-            What gives the seconds of the steps, once the block has ended. Saving does not keep
-            them waiting, but may last longer than they do.
+            What gives the seconds of the steps, once the block has ended.
         """
-        start, before, seconds = time.perf_counter(), dict(self._parts), 0.0
+        start, others, seconds = time.perf_counter(), sum(self._parts.values()), 0.0
         yield lambda: seconds
         now = time.perf_counter()
-        seconds = now - start - (self._parts["evaluate"] - before["evaluate"])
-        self._steps += max(0.0, seconds - (self._parts["save"] - before["save"]))
+        seconds = now - start - (sum(self._parts.values()) - others)
+        self._steps += seconds
         self._wall, self._then = now - self._first, dict(self._parts)
 
     def reading(self) -> tuple[float, float]:
         """Returns the seconds in steps, and all of them, from the first step to the newest."""
-        return self._steps, self._wall
+        return self._steps - self._waited, self._wall
+
+    @property
+    def _waited(self) -> float:
+        return min(self._idle(), self._steps)
 
     def goodput(self, since: tuple[float, float] = (0.0, 0.0)) -> float:
         """Returns the share of time that was spent in steps since an earlier reading."""
-        return (self._steps - since[0]) / (self._wall - since[1])
+        steps, wall = self.reading()
+        return (steps - since[0]) / (wall - since[1])
 
     def found(self) -> dict[str, Any]:
         """Returns what summary.json holds of it; nothing if there was no step."""
         if not self._wall:
             return {}
-        waited = min(self._idle(), self._steps)
-        steps, others = self._steps - waited, sum(self._then.values())
+        (steps, wall), others = self.reading(), sum(self._then.values())
         spent = {
             "compile": self._compile,
             "steps": steps,
-            "data": waited,
+            "data": self._waited,
             **self._then,
             "host": max(0.0, self._wall - self._steps - others),
         }
-        return {"goodput": steps / self._wall, "spent": spent}
+        return {"goodput": steps / wall, "spent": spent}

@@ -181,6 +181,7 @@ def _train_group(
             with session.listener.waiting(compiling):
                 ready = _ready(session, program, part, mode, closing)
             _loop(session, *ready, window)
+        session.background.check()
 
 
 def _ready(
@@ -197,6 +198,7 @@ def _ready(
         name = session.modes.name(run.folder) if session.modes and mode != "alone" else ""
         known = session.listener, closing, session.background, clock, name
         trainings.append(Training(run, program, *known))
+    closing.callback(session.background.settle)  # before their folders are given back
     if mode == "alone":
         (training,) = trainings
         chunk = program.compile_chunk(training.state, training.rates, closing)
@@ -254,7 +256,7 @@ def _loop(
         for training in trainings:
             if training.active and training.waits():
                 with session.giving_up(training):
-                    training.end()
+                    training.read()
             if training.active and training.is_over():
                 with session.giving_up(training):
                     result = training.finish(evaluate, test, chunk.memory, len(trainings))
@@ -285,7 +287,7 @@ def _loop(
             states = chunk.run(states, np.array(ends, np.int32))
             for training in active:
                 with session.giving_up(training):
-                    training.end()
+                    training.read()
             jax.block_until_ready(states[-1].sums)
         steps = max(1, round(max(done) * SECONDS_PER_CHUNK / seconds()))
 
@@ -297,11 +299,11 @@ def _loop(
                 progress = training.advance(state, end, seconds() * own / sum(done))
                 if training is active[0]:
                     session.listener.progress(progress)
-                looked = training.evaluation_is_due()
-                if looked or late or training.save_is_due():
-                    training.begin(
-                        evaluate if looked else None, save=late or training.save_is_due()
-                    )
+                save = late or training.save_is_due()
+                if training.evaluation_is_due():
+                    training.look(evaluate, save=save)
+                elif save:
+                    training.look(None, save=True)
 
 
 class _Session:

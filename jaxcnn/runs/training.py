@@ -1,9 +1,11 @@
 """One run in its folder: where it starts, what it writes, how it ends."""
 
+import concurrent.futures
 import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,7 +47,7 @@ class _Before(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class _Begun:
+class _Look:
     """What the devices were asked for after a chunk of steps, and the host has not read yet.
 
     Attributes:
@@ -141,8 +143,12 @@ class Training:
         self._last: Record = {}
         self.active = True
         self._zero_sums = jax.device_get(zero_sums(self.task))
-        self._begun: _Begun | None = None
+        self._looked: _Look | None = None
         self._best_unsaved: tuple[TrainState, Record] | None = None
+        self._writing: Future[None] | None = None
+        named = self.step > 0 and self.best.get("step") == self.step
+        if named and self.step not in self._best_saved.steps():  # its record was written, no more
+            self._best_unsaved = snapshot(self.state)[0], self.best
         self._saved_at = time.monotonic()
         self._confusion: np.ndarray | None = None
         self.restart_clock(lambda: 0.0)
@@ -275,13 +281,14 @@ class Training:
         return self.step == self.program.total_steps or (every is not None and self._due(every))
 
     def waits(self) -> bool:
-        """Tells whether what was begun is read before the run goes on.
+        """Tells whether what was asked for is read before the run goes on.
 
         It is if the run may end with it, and on a CPU, where an evaluation and steps at the same
         time would only slow each other down.
         """
         ending = self.experiment.train.patience is not None or self.step == self.program.total_steps
-        return ending or self.program.devices.devices.flat[0].platform == "cpu"
+        alone = jax.process_count() == 1  # else saving keeps the host
+        return ending or not alone or self.program.devices.devices.flat[0].platform == "cpu"
 
     def is_over(self) -> bool:
         """Tells whether the last step is done, or patience has ended the run."""
@@ -297,7 +304,7 @@ class Training:
         looked = self.step == self._recorded and rest == 0
         return looked and patience is not None and epoch - self.best.get("epoch", epoch) >= patience
 
-    def begin(self, evaluate: Evaluate | None, *, save: bool) -> None:
+    def look(self, evaluate: Evaluate | None, *, save: bool) -> None:
         """Has the state copied, looked through and perhaps evaluated, without waiting for it.
 
         The state may be consumed from then on. With an evaluation, the sums over training steps
@@ -307,16 +314,19 @@ class Training:
             evaluate: state to sums over the split that is chosen by; None if no evaluation is due.
             save: whether the state is saved.
         """
+        if save and self._writing is not None:  # at most one in flight, whose copy takes room
+            with self._clock.spent("save"):
+                concurrent.futures.wait([self._writing])
         copied, finite = snapshot(self.state)
         if evaluate is None:
             speed: Record = {"seconds": self.seconds}
-            self._begun = _Begun(self.step, copied, finite, None, {}, speed, save)
+            self._looked = _Look(self.step, copied, finite, None, {}, speed, save)
             return
         with self._clock.spent("evaluate"):  # the examples may be read as it goes
             sums = evaluate(self.state)
         trained, speed = self._trained(), self._speed()
         self.state, copied = (self._with_zero_sums(state) for state in (self.state, copied))
-        self._begun = _Begun(self.step, copied, finite, sums, trained, speed, save)
+        self._looked = _Look(self.step, copied, finite, sums, trained, speed, save)
         self.restart_clock(self._waited)
 
     def _trained(self) -> Record:
@@ -339,35 +349,35 @@ class Training:
     def _with_zero_sums(self, state: TrainState) -> TrainState:
         return replace(state, sums=mesh.place(self._zero_sums, state.step.sharding))
 
-    def end(self) -> None:
-        """Reads what was begun: records the evaluation, and has the state saved if that is due.
+    def read(self) -> None:
+        """Reads what :meth:`look` has asked for: records the evaluation, has the state saved.
 
         Raises:
             Diverged: the state or the loss is not finite; nothing of it is saved.
             NotWritten: what was to be saved before could not be.
         """
         self._background.check()
-        begun, self._begun = self._begun, None
-        if begun is None:
+        look, self._looked = self._looked, None
+        if look is None:
             return
         with self._clock.spent("evaluate"):
-            name, sums = not_finite(begun.finite), jax.device_get(begun.sums)
+            name, sums = not_finite(look.finite), jax.device_get(look.sums)
         if name is not None:
-            raise Diverged(f"state{name} is not finite after step {begun.step}; not saved")
+            raise Diverged(f"state{name} is not finite after step {look.step}; not saved")
         if sums is not None:
-            self._record(begun, sums)
-        if begun.save:
-            self._save(begun)
+            self._record(look, sums)
+        if look.save:
+            self._save(look)
 
-    def _record(self, begun: _Begun, sums: Sums) -> None:
-        held, self._confusion = self._means(sums, self.program.selected_on, begun.step)
-        found = {**begun.trained, **held, **begun.speed}
+    def _record(self, look: _Look, sums: Sums) -> None:
+        held, self._confusion = self._means(sums, self.program.selected_on, look.step)
+        found = {**look.trained, **held, **look.speed}
         if self._score(found) > self._score(self.best):
-            self.best, self._best_unsaved = found, (begun.state, found)
+            self.best, self._best_unsaved = found, (look.state, found)
         with as_not_written(self.folder):
             self._log.write(found)
         self.listener.record({"run": self.name, **found} if self.name else found)
-        self._last, self._recorded = found, begun.step
+        self._last, self._recorded = found, look.step
 
     def _means(
         self, sums: Sums, split: sources.HeldOut, step: int
@@ -394,20 +404,21 @@ class Training:
             Diverged: the state is not finite; it is not saved.
             NotWritten: it cannot be saved.
         """
-        self.end()
+        self.read()
         if self.step != self._saved:
-            self.begin(None, save=True)
-            self.end()
+            self.look(None, save=True)
+            self.read()
         elif self._best_unsaved is not None:
             self._write(self._best_writer())
         with self._clock.spent("save"):
-            self._background.wait()
+            self._background.settle()
+        self._background.check()
 
-    def _save(self, begun: _Begun) -> None:
+    def _save(self, look: _Look) -> None:
         """Has the latest checkpoint saved, and the best ones deleted that no kept one names."""
         best = self._best_writer()
-        about = {"step": begun.step, "seconds": begun.speed["seconds"]}
-        if self._last.get("step") == begun.step:
+        about = {"step": look.step, "seconds": look.speed["seconds"]}
+        if self._last.get("step") == look.step:
             about = self._last
         meta = {**about, "best": self.best, **self._mark}
         # The run may go on from this checkpoint, or from the one before.
@@ -415,11 +426,11 @@ class Training:
 
         def write() -> None:
             best()  # before the latest that names it
-            self._latest_saved.save(begun.step, begun.state, meta)
+            self._latest_saved.save(look.step, look.state, meta)
             self._best_saved.keep_only(wanted.__contains__)
 
         self._write(write)
-        self._best_of_checkpoint, self._saved = self.best, begun.step
+        self._best_of_checkpoint, self._saved = self.best, look.step
         self._saved_at = time.monotonic()
 
     def _best_writer(self) -> Callable[[], None]:
@@ -438,8 +449,8 @@ class Training:
             with as_not_written(self.folder):
                 write()
 
-        with self._clock.spent("save"):
-            self._background.start(work)
+        with self._clock.spent("save"):  # which takes none but with several processes
+            self._writing = self._background.start(work)
 
     def restart_clock(self, waited: Callable[[], float]) -> None:
         """Begins to measure the speed anew.
@@ -477,9 +488,9 @@ class Training:
         Raises:
             Diverged: the state was never evaluated, and it or the loss is not finite.
         """
-        self.end()
+        self.read()
         if self._recorded != self.step:  # the run was made shorter, or its record was lost
-            self.begin(evaluate, save=False)
+            self.look(evaluate, save=False)
         self.save()
         log = run_folder.read_metrics(self.folder)
         last = log[-1]
