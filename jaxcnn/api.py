@@ -211,6 +211,8 @@ def train(
     for name, value in sections.items():
         if name not in known:
             raise InputError(f"{name}={shown(value)}: must be one of {', '.join(known)}")
+    if not isinstance(experiment, Experiment | None):
+        raise InputError(f"experiment={shown(experiment)}: must be a jaxcnn.Experiment")
     made = replace(experiment or Experiment(), **sections)
     if model is not None:
         made = replace(made, model=_model(model))
@@ -240,6 +242,7 @@ def train(
         tested = display.reached(run.result, run.metrics)
         done = counted(run.result["epochs"], "epoch")
         print(f"{tested} after {done} in {run.result['seconds']:.1f} s")
+        print(display.of_best(run.result, run.metrics[0]))
     return run
 
 
@@ -332,8 +335,13 @@ def _dataset(
     data: Any, test: own.Arrays | None, classes: Sequence[str] | None, config: Data
 ) -> Dataset:
     """Returns a dataset of arrays; without test arrays, a share of each class is held out."""
-    if len(data) != 2:
-        raise InputError(f"data: must be images and labels (x, y), has {len(data)} parts")
+    for name, pair in (("data", data), ("test", test)):
+        is_pair = isinstance(pair, tuple | list)
+        if pair is not None and not (is_pair and len(pair) == 2):
+            has = f"has {len(pair)} parts" if is_pair else f"is {shown(pair)}"
+            raise InputError(f"{name}: must be images and labels (x, y), {has}")
+    if not isinstance(classes, tuple | list | None):
+        raise InputError(f"classes={shown(classes)}: must be a list of names")
     if test is not None:
         return own.from_arrays(data, test, classes)
     images, labels = data

@@ -123,6 +123,14 @@ def test_a_run_is_opened_with_what_was_brought_to_it(run):
             jaxcnn.open(folder)
         with pytest.raises(jaxcnn.InputError, match=r"workdir=.*: must be the path of a folder"):
             jaxcnn.train(model=TinyNet, data=(X, Y), workdir=folder)
+    for given, said in (
+        ({"experiment": 42}, "experiment=42: must be a jaxcnn.Experiment"),
+        ({"data": (X, Y), "test": 5}, "test: must be images and labels .* is 5"),
+        ({"data": (X, Y), "test": (X,)}, "test: must be images and labels .* has 1 parts"),
+        ({"data": (X, Y), "classes": 5}, "classes=5: must be a list of names"),
+    ):
+        with pytest.raises(jaxcnn.InputError, match=said):
+            jaxcnn.train(**given)
     with pytest.raises(jaxcnn.InputError, match=r"no such file; is .* a run folder"):
         jaxcnn.open(run.folder / "nowhere")
 

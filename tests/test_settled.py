@@ -189,6 +189,21 @@ def test_the_default_folder_gives_way_to_another_run(tmp_path):
         taken()
 
 
+def test_a_file_beside_is_no_free_folder(tmp_path):
+    lies_in(tmp_path / "a", Experiment())
+    (tmp_path / "a-2").write_text("")
+    assert beside(tmp_path / "a", Experiment(optim=Optim(peak_lr=0.3)), []) == "a-3"
+
+
+@pytest.mark.parametrize("name", ["csv:t.csv", Brought(lambda: None, "mine:load")])
+def test_other_files_of_ones_own_are_another_run(tmp_path, name):
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+    experiments = [Experiment(data=Data(name, str(tmp_path / f))) for f in ("one", "other")]
+    lies_in(tmp_path / "a", experiments[0])
+    assert [beside(tmp_path / "a", asked, []) for asked in experiments] == ["a", "a-2"]
+
+
 def test_the_default_folder_of_a_sweep_gives_way_to_other_trials(tmp_path):
     def planned(folder, **optim):
         base = Experiment(optim=Optim(**optim))

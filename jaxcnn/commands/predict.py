@@ -161,8 +161,10 @@ def _write_maps(found: Sequence["Prediction"], out: Path) -> None:
 
     from jaxcnn.learning import files
 
-    if not all(one.is_map and one.whole.max(initial=0) <= 255 for one in found):
-        raise InputError(f"--out {out}: must be left out, since the run gives no label maps")
+    if not all(one.is_map and 0 <= one.whole.min() <= one.whole.max() < 255 for one in found):
+        raise InputError(
+            f"--out {out}: must be left out, since the run gives no label maps of classes below 255"
+        )
     out.mkdir(parents=True, exist_ok=True)
     for one in found:
         png = io.BytesIO()

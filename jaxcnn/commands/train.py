@@ -16,7 +16,7 @@ from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
-    from jaxcnn.tasks import Metric
+    pass
 
 
 @dataclass(frozen=True)
@@ -158,22 +158,9 @@ def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
     return (
         f"{display.reached(summary, metrics)} after {counted(summary['epochs'], 'epoch')} "
         f"in {summary['seconds']:.1f} s\n"
-        f"{_of_best(summary, metrics[0])}\n"
+        f"{display.of_best(summary, metrics[0])}\n"
         f"{workdir}: {written}"
     )
-
-
-def _of_best(summary: Mapping[str, Any], metric: "Metric") -> str:
-    """Returns the line on the best checkpoint, and by which examples it was chosen."""
-    from jaxcnn.learning.selection import OPTIMISTIC
-
-    found = f"best epoch {summary['best_epoch']}: "
-    name, title = metric.name, metric.title
-    test, validation = (summary.get(f"best_{prefix}_{name}") for prefix in ("test", "val"))
-    known = "" if test is None else f"test {title} {metric.shown(test)}"
-    if validation is None:
-        return f"{found}{known}, {OPTIMISTIC}"
-    return f"{found}validation {title} {metric.shown(validation)}{', ' * bool(known)}{known}"
 
 
 def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:

@@ -22,7 +22,7 @@ def of_picture(
         data: how it was brought to them, and these to what the network sees.
 
     Returns:
-        ``size``, in the type of the labels; 255 where the network sees nothing of the picture.
+        ``size``, int32; 255 where the network sees nothing of the picture.
     """
     stored = image_shape[:2]
     seen = fitted_size(*stored, data)
@@ -36,8 +36,8 @@ def of_picture(
         at = (np.arange(pixels) + 0.5 - first) / (last - first) * shown
         places.append(np.where((at >= 0) & (at < shown), at, -1).astype(int))
     rows, columns = places
-    found = labels[rows[:, None], columns]
-    return np.where((rows[:, None] < 0) | (columns < 0), labels.dtype.type(ALSO_IGNORED), found)
+    found = labels[rows[:, None], columns].astype(np.int32)
+    return np.where((rows[:, None] < 0) | (columns < 0), np.int32(ALSO_IGNORED), found)
 
 
 def _sides(size: Size, to: Size, fit: str) -> list[tuple[int | float, int | float]]:

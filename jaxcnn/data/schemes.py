@@ -165,7 +165,7 @@ def _csv(path: Path, config: Data) -> Dataset:
     if with_masks:
         return _with_masks(root, rows, used, config)
     classes = sorted({label for _, label, _ in rows}, key=natural)
-    if len(classes) == 1 and config.labels == "classes":
+    if len(classes) == 1 and config.labels == "classes" and "train" in used:
         raise InputError(f"{what}: must name two classes or more, names {printable(classes[0])}")
     places = {name: place for place, name in enumerate(classes)}
     names = _file_names(rows)
@@ -194,10 +194,11 @@ def _rows(path: Path, config: Data) -> tuple[list[tuple[str, str, str]], bool]:
                 raise InputError(
                     f"{what}: needs the columns file and label (or mask), lacks {min(missing)}"
                 )
-            rows = [
-                (row["file"] or "", row[label_column] or "", row.get("split") or "train")
-                for row in reader
-            ]
+            rows, lines = [], []
+            for row in reader:
+                kept = row["file"] or "", row[label_column] or "", row.get("split") or "train"
+                rows.append(kept)
+                lines.append(reader.line_num)
     except InputError:
         raise
     except (OSError, ValueError, csv.Error) as error:
@@ -205,7 +206,7 @@ def _rows(path: Path, config: Data) -> tuple[list[tuple[str, str, str]], bool]:
     if not rows:
         raise InputError(f"{what}: has no rows below the header")
     root = path.parent
-    for number, (file_name, label, split) in enumerate(rows, start=2):
+    for number, (file_name, label, split) in zip(lines, rows, strict=True):
         paths = {"file": file_name} | ({"mask": label} if label_column == "mask" else {})
         for column, name in paths.items():
             if not name or Path(name).is_absolute() or ".." in Path(name).parts:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxcnn.analysis import formats
-from jaxcnn.learning.selection import PREFIX
+from jaxcnn.learning.selection import OPTIMISTIC, PREFIX
 from jaxcnn.tasks import LOSS, Metric
 from jaxcnn.text import printable
 
@@ -284,3 +284,14 @@ def console() -> Any:
 
     width = None if sys.stdout.isatty() else 160
     return Plain(width=width, markup=False, emoji=False, highlight=False)
+
+
+def of_best(summary: Mapping[str, Any], metric: Metric) -> str:
+    """Returns the line on the best checkpoint, and by which examples it was chosen."""
+    found = f"best epoch {summary['best_epoch']}: "
+    name, title = metric.name, metric.title
+    test, validation = (summary.get(f"best_{prefix}_{name}") for prefix in ("test", "val"))
+    known = "" if test is None else f"test {title} {metric.shown(test)}"
+    if validation is None:
+        return f"{found}{known}, {OPTIMISTIC}"
+    return f"{found}validation {title} {metric.shown(validation)}{', ' * bool(known)}{known}"

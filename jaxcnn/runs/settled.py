@@ -22,7 +22,9 @@ from jaxcnn.runs.start import Run
 Say = Callable[[str], object]
 
 
-def settled(runs: Sequence[Run], say: Say = lambda line: None) -> list[Run]:
+def settled(
+    runs: Sequence[Run], say: Say = lambda line: None, fits: "Fits | None" = None
+) -> list[Run]:
     """Returns runs as they are trained and recorded.
 
     - A warm-up that is longer than the run takes a tenth of it: see :func:`with_warmup_cut`.
@@ -37,12 +39,14 @@ def settled(runs: Sequence[Run], say: Say = lambda line: None) -> list[Run]:
     Args:
         runs: the runs; one may start from another that comes before it.
         say: hears each choice, in one line.
+        fits: what is known of image files, all of whose headers are read for it.
     """
     found: list[Run] = []
     told: set[str] = set()
     made: dict[str, Data] = {}
+    fits = {} if fits is None else fits
     for run in runs:
-        experiment, lines = _settled(run, made)
+        experiment, lines = _settled(run, made, fits)
         made[str(run.folder)] = experiment.data
         found.append(replace(run, experiment=experiment))
         for line in lines:
@@ -52,7 +56,7 @@ def settled(runs: Sequence[Run], say: Say = lambda line: None) -> list[Run]:
     return found
 
 
-def _settled(run: Run, made: dict[str, Data]) -> tuple[Experiment, list[str]]:
+def _settled(run: Run, made: dict[str, Data], fits: "Fits") -> tuple[Experiment, list[str]]:
     """Returns a run's experiment as it is trained, and what is to be said of it."""
     before = _recorded(run.folder)
     experiment = with_warmup_cut(run.experiment)
@@ -70,7 +74,7 @@ def _settled(run: Run, made: dict[str, Data]) -> tuple[Experiment, list[str]]:
         data = replace(data, dir=str(Path(data.dir).expanduser().absolute()))
     data, said = _with_normalization(experiment, data, before, made)
     lines += said
-    data, said = _with_fit(data, before)
+    data, said = _with_fit(data, before, fits)
     return replace(experiment, data=data), lines + said
 
 
@@ -118,13 +122,19 @@ def _numbers(values: tuple[float, ...]) -> str:
     return f"({' '.join(f'{value:g}' for value in values)})"
 
 
-def _with_fit(data: Data, before: Experiment | None) -> tuple[Data, list[str]]:
+Fits = dict[Data, image_folder.UsualFit]
+"""The usual fits of image files, by what says which files they are."""
+
+
+def _with_fit(data: Data, before: Experiment | None, fits: Fits) -> tuple[Data, list[str]]:
     kind = "folder" if data.name == "folder" else schemes.scheme_of(data) or ""
     usual_fit = {"folder": image_folder.usual_fit, "csv": schemes.usual_fit}.get(kind)
     if usual_fit is None or data.fit != "pad" or data.image_size is None:
         return data, []
     try:
-        fit, like = usual_fit(data)
+        if data not in fits:
+            fits[data] = usual_fit(data)
+        fit, like = fits[data]
     except (InputError, OSError):
         return replace(data, fit=before.data.fit if before else data.fit), []
     if fit == "pad":
@@ -156,13 +166,14 @@ def vacant(
     Raises:
         InputError: a run in the folder cannot be read.
     """
+    fits: Fits = {}
 
     def changed(place: Path) -> list[str]:
         """Returns the fields in which the first run that differs from the one there does."""
-        for run in put_aside(settled(planned(place)), sweep=sweep):
+        for run in put_aside(settled(planned(place), fits=fits), sweep=sweep):
             fields = [*run_folder.changed(run.folder, to_dict(run.experiment))]
             before = _recorded(run.folder)
-            if before is not None and _other_photos(before.data, run.experiment.data):
+            if before is not None and _other_files(before.data, run.experiment.data):
                 fields.append("data.dir")
             if fields:
                 return fields
@@ -175,6 +186,8 @@ def vacant(
     free = next(number for number in itertools.count(2) if number not in numbers)
     for number in [*numbers, free]:
         chosen = folder.with_name(f"{folder.name}-{number}")
+        if chosen.exists() and not chosen.is_dir():
+            continue
         with contextlib.suppress(InputError, OSError):
             if number == free or not changed(chosen):
                 break
@@ -184,9 +197,10 @@ def vacant(
     return chosen
 
 
-def _other_photos(a: Data, b: Data) -> bool:
-    """Tells whether two configs name different folders of images, neither of which was moved."""
-    if a.dir is None or b.dir is None or (a.name, b.name) != ("folder", "folder"):
+def _other_files(a: Data, b: Data) -> bool:
+    """Tells whether two configs name different folders of a user's, neither of which was moved."""
+    own = b.name == "folder" or isinstance(b.name, Brought) or schemes.scheme_of(b) is not None
+    if a.dir is None or b.dir is None or not own or str(a.name) != str(b.name):
         return False
     one, other = (Path(folder).expanduser() for folder in (a.dir, b.dir))
     return one.is_dir() and other.is_dir() and not one.samefile(other)

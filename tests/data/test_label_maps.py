@@ -34,7 +34,7 @@ def test_it_is_the_map_that_was_brought_to_the_network(size, stored, data, cover
     assert seen.shape == augment.fitted_size(*stored, data)
     found = of_picture(np.asarray(seen, np.uint8), size, shape, data)
     assert found.shape == size
-    assert found.dtype == np.uint8
+    assert found.dtype == np.int32
     known = found != 255
     np.testing.assert_array_equal(found[known], picture[known])
     assert known.mean() == pytest.approx(covers, abs=2 * (size[0] + size[1]) / (size[0] * size[1]))
@@ -42,6 +42,6 @@ def test_it_is_the_map_that_was_brought_to_the_network(size, stored, data, cover
 
 
 def test_a_map_of_another_resolution_covers_the_same_picture():
-    quarters = np.array([[1, 2], [3, 4]])
+    quarters = np.array([[1, 2], [3, 4]], np.int8)
     found = of_picture(quarters, (8, 6), (64, 64, 3), Data(image_size=64, fit="resize"))
     np.testing.assert_array_equal(found, np.kron(quarters, np.ones((4, 3), int)))

@@ -106,6 +106,12 @@ class Pickled:
         return print, ("run",)
 
 
+def test_lines_are_counted_as_an_editor_does(files):
+    config = table(files[0], ["ä b/0.png,a", "", "", "../1.png,b"], header="file,label")
+    with pytest.raises(InputError, match=r"line 5: file='\.\./1\.png' must be a path below"):
+        sources.load(config)
+
+
 def test_a_table_of_one_class_is_refused_unless_it_holds_numbers(files):
     config = table(files[0], [f"ä b/{i}.png,7" for i in range(8)], header="file,label")
     with pytest.raises(InputError, match="must name two classes or more, names 7"):
