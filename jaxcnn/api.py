@@ -359,7 +359,9 @@ def _with_objects(recorded: Experiment, made: Experiment) -> Experiment:
     optim: Optim = replace(recorded.optim, name=made.optim.name)
     augment = replace(recorded.augment, own=made.augment.own)
     task = replace(recorded.task, name=made.task.name)
-    return replace(recorded, model=model, data=data, optim=optim, augment=augment, task=task)
+    schedule = replace(recorded.schedule, name=made.schedule.name)
+    found = replace(recorded, model=model, data=data, optim=optim, augment=augment, task=task)
+    return replace(found, schedule=schedule)
 
 
 def _stored(network: trained.Trained, images: Any) -> np.ndarray:

@@ -43,6 +43,7 @@ from jaxcnn.data import own, sources
 from jaxcnn.data.augment import make_prepare, make_training_batch
 from jaxcnn.errors import InputError
 from jaxcnn.layers import random_streams
+from jaxcnn.learning.optim import make_schedule
 from jaxcnn.models import build_model
 from jaxcnn.runs import group, network
 
@@ -642,6 +643,50 @@ def mirrored(key, image, label):
 
 def shifted(key, image, label):
     return image + jax.random.uniform(key), label
+
+
+def ramp(done, power=1.0):
+    return (1 - done) ** power
+
+
+def test_a_schedule_is_a_function_of_the_share_of_the_run(tmp_path):
+    asked = Schedule(ramp, warmup_epochs=1, options={"power": 2.0})
+    rates = np.array([make_schedule(asked, 0.4, 10, 5)(step) for step in range(51)])
+    warm = np.arange(10) / 10
+    done = np.arange(41) / 40
+    np.testing.assert_allclose(rates, 0.4 * np.concatenate([warm, (1 - done) ** 2]), atol=1e-6)
+    experiment = Experiment(
+        model=Model("mlp"), schedule=asked, train=Train(epochs=3), data=Data("digits")
+    )
+    assert to_dict(experiment)["schedule"]["name"] == f"{__name__}:ramp"
+    whole = group.train_one(experiment, tmp_path / "a")
+    lines = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["lr"] for line in lines] == pytest.approx(
+        [0.1 * 21 / 22, 0.1 * (1 - 21 / 44) ** 2, 0.1 * (1 - 43 / 44) ** 2], rel=1e-4
+    )
+    known = json.loads((tmp_path / "a" / "brought.json").read_text())
+    assert known["schedule.name"]["name"] == f"{__name__}:ramp"
+    assert group.train_one(experiment, tmp_path / "a") == whole
+
+
+@pytest.mark.parametrize(
+    ("curve", "options", "said"),
+    [
+        (lambda done: jnp.nan * done, {}, "must give finite numbers >= 0, gives nan"),
+        (lambda done: done - 1, {}, "must give finite numbers >= 0, gives -0.1"),
+        (lambda done: jnp.ones(2), {}, "must return a number, the factor of optim.peak_lr"),
+        (lambda done: "x", {}, "TypeError"),
+        (lambda: 1.0, {}, "TypeError"),
+        (ramp, {"powr": 1.0}, "unexpected keyword argument 'powr'"),
+        ("nowhere:ramp", {}, "was brought by a user"),
+    ],
+)
+def test_a_schedule_that_does_not_fit_is_said_in_one_line(tmp_path, curve, options, said):
+    schedule = Schedule(curve, warmup_epochs=0, options=options)
+    experiment = Experiment(model=Model("mlp"), schedule=schedule)
+    with pytest.raises(InputError, match=re.escape(said)):
+        group.train_one(experiment, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_own_functions_change_each_image_in_their_order_with_keys_of_their_own():

@@ -76,6 +76,11 @@ class Command(arguments.Command):
         if given.get("optim.name", optim.name) != optim.name and optim.options:
             name = "sgd"  # the name that is given comes later, with options of its own
             experiment = replace(experiment, optim=replace(optim, name=name, options={}))
+        schedule = experiment.schedule
+        if given.get("schedule.name", schedule.name) != schedule.name and schedule.options:
+            experiment = replace(
+                experiment, schedule=replace(schedule, name="constant", milestones=(), options={})
+            )
         task = experiment.task
         if given.get("task.name", task.name) != task.name:
             experiment = replace(experiment, task=replace(task, options={}))

@@ -381,10 +381,17 @@ class Optim(Checked, section="optim"):
 class Schedule(Checked, section="schedule"):
     """The learning rate over time: a linear warm-up, then the named curve."""
 
-    name: Literal["constant", "cosine", "polynomial", "step", "one_cycle"] = "cosine"
+    name: (
+        Literal["constant", "cosine", "polynomial", "step", "one_cycle"]
+        | Annotated[str, Accepts("", lambda name: ":" in name)]
+        | Annotated[Handed, Accepts("a function of the share of the run that is done")]
+    ) = "cosine"
     """The curve: constant; half a cosine (Loshchilov & Hutter 2017) or a polynomial down to
     end_factor; steps down at milestones; or one cycle, up from peak_lr / 25 and down to end_factor
-    (Smith & Topin 2019)."""
+    (Smith & Topin 2019). In Python also a function of your own, of the share of the steps after the
+    warm-up that is done, which returns the factor of peak_lr."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Settings of a curve of your own, each as a name and a value."""
     warmup_epochs: NotNegative = 1.0
     """Epochs of a linear rise from 0 to peak_lr, or of one_cycle's rise. In a run that is shorter
     than that, it takes a tenth of the run."""
@@ -398,8 +405,11 @@ class Schedule(Checked, section="schedule"):
     """The factor by which each milestone multiplies the learning rate."""
 
     def __post_init__(self) -> None:
-        """Checks the fields and their relations."""
+        """Takes up a curve that was brought, and checks the fields and their relations."""
+        object.__setattr__(self, "name", bring(self.name))
         super().__post_init__()
+        own = isinstance(self.name, Brought) or ":" in self.name
+        self.require("options", own or not self.options, f"empty for the {self.name} schedule")
         if self.name == "step":
             after = min(self.milestones, default=-1) >= self.warmup_epochs
             self.require("milestones", after, "rising epochs, after schedule.warmup_epochs")

@@ -36,6 +36,10 @@ def make_schedule(
     - step: ``peak * factor ** (number of milestones reached)``
     - one_cycle: half a cosine up from ``peak / 25`` in place of the line, half a cosine down to
       ``peak * end``
+    - a curve that was brought: ``peak * curve(s)``
+
+    Raises:
+        InputError: a curve that was brought was not given again, or gives no number.
     """
     total = steps_per_epoch * epochs
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
@@ -49,6 +53,9 @@ def make_schedule(
     milestones = Counter(  # two may fall on the same step; none behind the run is of any effect
         round(min(m, epochs + 1) * steps_per_epoch) - warmup for m in schedule.milestones
     )
+    if isinstance(schedule.name, Brought) or ":" in schedule.name:
+        own = _brought_curve(schedule, peak_lr, rest)
+        return optax.join_schedules([optax.linear_schedule(0.0, peak_lr, warmup), own], [warmup])
     curve = {
         "constant": lambda: optax.constant_schedule(peak_lr),
         "cosine": lambda: optax.cosine_decay_schedule(peak_lr, rest, alpha=end),
@@ -60,6 +67,20 @@ def make_schedule(
         ),
     }[schedule.name]()
     return optax.join_schedules([optax.linear_schedule(0.0, peak_lr, warmup), curve], [warmup])
+
+
+def _brought_curve(schedule: Schedule, peak_lr: float, steps: int) -> optax.Schedule:
+    """Makes a schedule of a function of the share of the steps that is done, 0 to 1."""
+    require_given(schedule.name, "schedule.name")
+    assert isinstance(schedule.name, Brought)
+    what, curve = f"schedule.name={schedule.name.name!r}", schedule.name.target
+    with as_one_line(what):
+        found = jax.eval_shape(
+            lambda share: curve(share, **schedule.options), jax.ShapeDtypeStruct((), jnp.float32)
+        )
+    if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.number):
+        raise InputError(f"{what}: must return a number, the factor of optim.peak_lr")
+    return lambda step: peak_lr * curve(jnp.minimum(step / steps, 1.0), **schedule.options)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,8 @@ class Program:
         self.steps_per_epoch = shuffle.steps_per_epoch
         self.total_steps = shuffle.steps_per_epoch * experiment.train.epochs
         self._require_room()
+        if not isinstance(experiment.schedule.name, str):
+            self.rates(experiment)  # a fault in what was brought is said before anything is made
         self.teacher = _teacher(self.network)
         self.layout = mesh.of_state(devices, self.network.shapes)
         self.init = jax.jit(self.network.init, out_shardings=self.layout)
@@ -156,7 +158,13 @@ class Program:
             self.steps_per_epoch,
             experiment.train.epochs,
         )
-        return np.asarray(jax.jit(jax.vmap(schedule))(np.arange(self.total_steps + 1)))
+        rates = np.asarray(jax.jit(jax.vmap(schedule))(np.arange(self.total_steps + 1)))
+        if not (np.isfinite(rates) & (rates >= 0)).all():
+            raise InputError(
+                f"schedule.name={str(experiment.schedule.name)!r}: must give finite numbers >= 0, "
+                f"gives {rates[~(np.isfinite(rates) & (rates >= 0))][0]}"
+            )
+        return rates
 
     def title(self) -> str:
         """Says in one line what is trained on what."""

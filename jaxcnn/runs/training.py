@@ -107,7 +107,8 @@ class Training:
         self.listener, self.name = listener, name
         self._background, self._clock = background, clock
         self.task, self.chosen_by = program.network.task, program.network.metrics[0]
-        source = check_starts([run], program)  # before anything is made
+        self.rates = program.rates(run.experiment)  # before anything is made
+        source = check_starts([run], program)
         with as_not_written(run.folder):
             opened = run_folder.RunFolder(run.folder)
             closing.callback(opened.close)
@@ -138,7 +139,6 @@ class Training:
             self._log = run_folder.MetricsLog(run.folder, self.step)
         closing.callback(self._log.close)
 
-        self.rates = program.rates(run.experiment)
         self.state = self._begin(restored, source)
         self._last: Record = {}
         self.active = True
