@@ -390,8 +390,6 @@ class Schedule(Checked, section="schedule"):
     end_factor; steps down at milestones; or one cycle, up from peak_lr / 25 and down to end_factor
     (Smith & Topin 2019). In Python also a function of your own, of the share of the steps after the
     warm-up that is done, which returns the factor of peak_lr."""
-    options: Mapping[str, Option] = field(default_factory=dict)
-    """Settings of a curve of your own, each as a name and a value."""
     warmup_epochs: NotNegative = 1.0
     """Epochs of a linear rise from 0 to peak_lr, or of one_cycle's rise. In a run that is shorter
     than that, it takes a tenth of the run."""
@@ -403,6 +401,8 @@ class Schedule(Checked, section="schedule"):
     """Epochs from the start of the run at which the step schedule lowers the learning rate."""
     factor: ShareAboveZero = 0.1
     """The factor by which each milestone multiplies the learning rate."""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    """Settings of a curve of your own, each as a name and a value."""
 
     def __post_init__(self) -> None:
         """Takes up a curve that was brought, and checks the fields and their relations."""
