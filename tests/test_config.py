@@ -282,7 +282,6 @@ CHOICES = [
     (Data, "labels", ("classes", "numbers")),
     (Data, "channels", (1, 3)),
     (Model, "dtype", ("float32", "bfloat16")),
-    (Schedule, "name", ("constant", "cosine", "polynomial", "step", "one_cycle")),
     (Train, "select_on", ("auto", "test")),
     (Train, "seeds_mode", ("auto", "map", "unroll", "vmap", "devices", "alone")),
 ]
@@ -291,8 +290,7 @@ CHOICES = [
 @pytest.mark.parametrize(("kind", "field", "choices"), CHOICES, ids=lambda v: str(v)[:40])
 def test_every_choice_is_accepted_and_a_foreign_one_is_told_them_all(kind, field, choices):
     for choice in choices:
-        more = {"milestones": (3,)} if choice == "step" else {}
-        assert getattr(kind(**{field: choice}, **more), field) == choice
+        assert getattr(kind(**{field: choice}), field) == choice
     foreign = ("", "Adam", "PAD", None) if isinstance(choices[0], str) else (2, 1.0, True, "1")
     named = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
     for value in foreign:
@@ -301,9 +299,21 @@ def test_every_choice_is_accepted_and_a_foreign_one_is_told_them_all(kind, field
 
 def test_no_choice_is_missing_above():
     literal = {key for key, text in SOURCE.items() if "Literal" in text or text == "SeedsMode"}
-    assert literal - {("Optim", "name"), ("Task", "name")} == {
+    assert literal - {(kind, "name") for kind in ("Optim", "Schedule", "Task")} == {
         (kind.__name__, field) for kind, field, _ in CHOICES
     }
+
+
+@pytest.mark.parametrize("foreign", ["", "Cosine", "STEP", None])
+def test_a_schedule_is_a_choice_or_comes_from_outside(foreign):
+    for name in ("constant", "cosine", "polynomial", "one_cycle"):
+        assert Schedule(name).name == name
+    assert refused(Schedule, "name", foreign) == (
+        "'constant', 'cosine', 'polynomial', 'step', 'one_cycle' or a function of the share of the "
+        "run that is done"
+    )
+    with pytest.raises(InputError, match=r"schedule\.options=.*: must be empty for the cosine"):
+        Schedule("cosine", options={"power": 1.0})
 
 
 @pytest.mark.parametrize("foreign", ["", "Adam", "SGD", None])
@@ -499,9 +509,8 @@ def test_nested_values_become_flat():
     names = config.flat(config.to_dict(experiment))
     own = {written(kind, field) for kind, field in FIELDS if kind is not Distributed}
     sections = {name for name in vars(experiment) if name != "name"}
-    assert names.keys() == own - sections - {"model.options", "optim.options", "task.options"} | {
-        "model.options.hidden"
-    }
+    empty = {f"{section}.options" for section in ("model", "optim", "schedule", "task")}
+    assert names.keys() == own - sections - empty | {"model.options.hidden"}
     assert names["model.options.hidden"] == (8,)
     assert config.flat({"a": {}, "b": {"c": {}, "d": [1]}}) == {"b.d": [1]}
     assert names.keys() >= config.RESUME_MAY_CHANGE
