@@ -255,6 +255,10 @@ def _nearby(root: Path) -> str:
     inside = [root / name for name in sorted(_folders(root), key=natural)]
     if (root / "train").is_dir():
         return "has train alone; "
+    if len(inside) == 1:
+        if len(_folders(inside[0])) > 1:
+            return f"is not the folder meant, perhaps {printable(str(inside[0]))} is; "
+        return f"has the folder of a single class, {printable(inside[0].name)}; "
     return f"has the folders {_few([path.name for path in inside])} instead; " if inside else ""
 
 

@@ -281,7 +281,8 @@ WANTED = (
         ("train/class2", "is not the folder meant, perhaps {root} is"),
         ("above", "is not the folder meant, perhaps {above}/{root.name} is"),
         ("half", "has train alone"),
-        ("one", "has the folders a instead"),
+        ("one", "has the folder of a single class, a"),
+        ("deep", "is not the folder meant, perhaps {other}/deep/photos is"),
         ("empty", ""),
     ],
 )
@@ -289,7 +290,7 @@ def test_a_folder_that_is_not_the_one_meant_is_told_from_others(
     root, tmp_path_factory, given, said
 ):
     other = tmp_path_factory.mktemp("other")
-    for name in ("half/train", "one/a", "empty"):
+    for name in ("half/train", "one/a", "deep/photos/a", "deep/photos/b", "empty"):
         (other / name).mkdir(parents=True)
     (other / "above").mkdir()
     (other / "above" / root.name).symlink_to(root)
@@ -297,7 +298,7 @@ def test_a_folder_that_is_not_the_one_meant_is_told_from_others(
     place = other / given if (other / given).exists() else root / given
     with pytest.raises(InputError) as error:
         sources.load(config(place))
-    expected = said.format(root=root, above=above) + "; " if said else ""
+    expected = said.format(root=root, above=above, other=other) + "; " if said else ""
     assert str(error.value) == f"data.dir={str(place)!r}: {expected}{WANTED}"
 
 
