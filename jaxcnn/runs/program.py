@@ -159,10 +159,11 @@ class Program:
             experiment.train.epochs,
         )
         rates = np.asarray(jax.jit(jax.vmap(schedule))(np.arange(self.total_steps + 1)))
-        if not (np.isfinite(rates) & (rates >= 0)).all():
+        sound = np.isfinite(rates[:-1]) & (rates[:-1] >= 0)
+        if not sound.all():
             raise InputError(
                 f"schedule.name={str(experiment.schedule.name)!r}: must give finite numbers >= 0, "
-                f"gives {rates[~(np.isfinite(rates) & (rates >= 0))][0]}"
+                f"gives {rates[:-1][~sound][0]}"
             )
         return rates
 
