@@ -122,13 +122,15 @@ def bring_network(value: Any) -> tuple[Any, dict[str, Any]]:
 def enumerations(make: Any) -> dict[str, type[enum.Enum]]:
     """Returns the fields of a class, or the arguments of a function, that are enumerations."""
     try:
-        hints = typing.get_type_hints(make)
+        hints = typing.get_type_hints(_definition(make))
     except Exception:  # whatever the user's annotations are
         return {}
-    found = {name: [kind, *typing.get_args(kind)] for name, kind in hints.items()}
-    kinds = {name: [k for k in parts if isinstance(k, type)] for name, parts in found.items()}
-    each = {name: [k for k in parts if issubclass(k, enum.Enum)] for name, parts in kinds.items()}
-    return {name: parts[0] for name, parts in each.items() if parts}
+    found: dict[str, type[enum.Enum]] = {}
+    for name, hint in hints.items():
+        for kind in (hint, *typing.get_args(hint)):  # such as Kind | None
+            if isinstance(kind, type) and issubclass(kind, enum.Enum):
+                found.setdefault(name, kind)
+    return found
 
 
 def _fields(value: Any) -> dict[str, Any]:

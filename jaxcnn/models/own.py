@@ -113,7 +113,7 @@ def build(
 def _with_members(brought: Brought, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns options with the members of enumerations, which a config holds by their names."""
     given = dict(options)
-    for name, kind in enumerations(_definition(brought.target)).items():
+    for name, kind in enumerations(brought.target).items():
         if isinstance(given.get(name), str):
             members = {member.name: member for member in kind}
             if given[name] not in members:
@@ -122,10 +122,6 @@ def _with_members(brought: Brought, options: Mapping[str, Any]) -> dict[str, Any
                 )
             given[name] = members[given[name]]
     return given
-
-
-def _definition(make: Any) -> Any:
-    return _definition(make.func) if isinstance(make, functools.partial) else make
 
 
 def parameters(brought: Brought) -> dict[str, Any]:

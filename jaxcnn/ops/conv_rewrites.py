@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -124,18 +125,20 @@ def lax_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
     )
 
 
+def _transposed(linear: Callable[[Array], Array], shape: tuple[int, ...], dy: Array) -> Array:
+    """The cotangent of the argument of a linear function, which is of this shape and dy's type."""
+    (dx,) = jax.linear_transpose(linear, jax.ShapeDtypeStruct(shape, dy.dtype))(dy)
+    return dx
+
+
 def lax_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
     """What differentiation of ``lax.conv_general_dilated`` gives."""
-    x = jax.ShapeDtypeStruct(spec.x_shape, dy.dtype)
-    (dx,) = jax.linear_transpose(lambda x: lax_forward(spec, x, w.astype(dy.dtype)), x)(dy)
-    return dx
+    return _transposed(lambda x: lax_forward(spec, x, w.astype(dy.dtype)), spec.x_shape, dy)
 
 
 def lax_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
     """What differentiation of ``lax.conv_general_dilated`` gives."""
-    w = jax.ShapeDtypeStruct(spec.w_shape, dy.dtype)
-    (dw,) = jax.linear_transpose(lambda w: lax_forward(spec, x.astype(dy.dtype), w), w)(dy)
-    return dw
+    return _transposed(lambda w: lax_forward(spec, x.astype(dy.dtype), w), spec.w_shape, dy)
 
 
 def transpose_kernel(spec: ConvSpec, w: Array) -> Array:
@@ -530,18 +533,14 @@ def space_to_depth_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
     """The gradient of the blocks, put back where they come from."""
     kernel = _block_kernel(spec, w.astype(dy.dtype))
     blocks = lax_input_gradient(_by_blocks(spec), kernel, dy)
-    x = jax.ShapeDtypeStruct(spec.x_shape, dy.dtype)
-    (dx,) = jax.linear_transpose(functools.partial(_blocks_of, spec), x)(blocks)
-    return dx
+    return _transposed(functools.partial(_blocks_of, spec), spec.x_shape, blocks)
 
 
 def space_to_depth_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
     """The gradient of the kernel of the blocks, less what lies beyond the kernel."""
     blocks = _blocks_of(spec, x.astype(dy.dtype))
     kernel = lax_weight_gradient(_by_blocks(spec), blocks, dy)
-    w = jax.ShapeDtypeStruct(spec.w_shape, dy.dtype)
-    (dw,) = jax.linear_transpose(functools.partial(_block_kernel, spec), w)(kernel)
-    return dw
+    return _transposed(functools.partial(_block_kernel, spec), spec.w_shape, kernel)
 
 
 FORWARD = {

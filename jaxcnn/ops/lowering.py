@@ -132,7 +132,7 @@ def _stride_one(spec: PoolSpec) -> bool:
 
 
 Rules = dict[str, dict[str, tuple[Rule, ...]]]
-UNMEASURED = "XLA's own, until a measurement says otherwise"
+UNMEASURED = (Rule("lax", _always, "XLA's own, until a measurement says otherwise"),)
 
 CONV: Rules = {
     "cpu": {
@@ -185,45 +185,46 @@ CONV: Rules = {
             Rule("lax", _always, "cuDNN's own, until a measurement says otherwise"),
         ),
     },
-    "tpu": {
-        "forward": (Rule("lax", _always, UNMEASURED),),
-        "input_gradient": (Rule("lax", _always, UNMEASURED),),
-        "weight_gradient": (Rule("lax", _always, UNMEASURED),),
-    },
+    "tpu": {"forward": UNMEASURED, "input_gradient": UNMEASURED, "weight_gradient": UNMEASURED},
 }
 
+
+def _rewritten_max_pool(forward: str, scatter: str) -> dict[str, tuple[Rule, ...]]:
+    """Rewrites all but long windows.
+
+    Args:
+        forward: why shifted slices are faster than reduce_window.
+        scatter: what select-and-scatter, which is lax's gradient, suffers from.
+    """
+    return {
+        "forward": (
+            Rule("lax", _long, "too many slices to spell out"),
+            Rule("separable", _always, forward),
+        ),
+        "input_gradient": (
+            Rule("separable", _dilated, "lax has no gradient for a dilated window"),
+            Rule("lax", _long, "too many slices to spell out"),
+            Rule("reshape", _disjoint, scatter),
+            Rule("separable", _stride_one, scatter),
+            Rule("phases", _always, scatter),
+        ),
+    }
+
+
 MAX_POOL: Rules = {
-    "cpu": {
-        "forward": (
-            Rule("lax", _long, "too many slices to spell out"),
-            Rule("separable", _always, "shifted slices vectorise, reduce_window hardly"),
-        ),
-        "input_gradient": (
-            Rule("separable", _dilated, "lax has no gradient for a dilated window"),
-            Rule("lax", _long, "too many slices to spell out"),
-            Rule("reshape", _disjoint, "select-and-scatter runs element by element"),
-            Rule("separable", _stride_one, "select-and-scatter runs element by element"),
-            Rule("phases", _always, "select-and-scatter runs element by element"),
-        ),
-    },
-    "gpu": {
-        "forward": (
-            Rule("lax", _long, "too many slices to spell out"),
-            Rule("separable", _always, "fewer reads than one for each element of a window"),
-        ),
-        "input_gradient": (
-            Rule("separable", _dilated, "lax has no gradient for a dilated window"),
-            Rule("lax", _long, "too many slices to spell out"),
-            Rule("reshape", _disjoint, "select-and-scatter adds in memory, one by one"),
-            Rule("separable", _stride_one, "select-and-scatter adds in memory, one by one"),
-            Rule("phases", _always, "select-and-scatter adds in memory, one by one"),
-        ),
-    },
+    "cpu": _rewritten_max_pool(
+        "shifted slices vectorise, reduce_window hardly",
+        "select-and-scatter runs element by element",
+    ),
+    "gpu": _rewritten_max_pool(
+        "fewer reads than one for each element of a window",
+        "select-and-scatter adds in memory, one by one",
+    ),
     "tpu": {
-        "forward": (Rule("lax", _always, UNMEASURED),),
+        "forward": UNMEASURED,
         "input_gradient": (
             Rule("separable", _dilated, "lax has no gradient for a dilated window"),
-            Rule("lax", _always, UNMEASURED),
+            *UNMEASURED,
         ),
     },
 }
@@ -241,14 +242,8 @@ SUM_POOL: Rules = {
             Rule("separable", _always, "shifted slices vectorise, reduce_window hardly"),
         ),
     },
-    "gpu": {
-        "forward": (Rule("lax", _always, UNMEASURED),),
-        "input_gradient": (Rule("lax", _always, UNMEASURED),),
-    },
-    "tpu": {
-        "forward": (Rule("lax", _always, UNMEASURED),),
-        "input_gradient": (Rule("lax", _always, UNMEASURED),),
-    },
+    "gpu": {"forward": UNMEASURED, "input_gradient": UNMEASURED},
+    "tpu": {"forward": UNMEASURED, "input_gradient": UNMEASURED},
 }
 
 
