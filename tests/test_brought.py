@@ -159,7 +159,7 @@ def test_without_its_file_one_line_says_how_to_give_it_and_the_report_shows_the_
         "name alone; give it again: --from tiny.py, or in Python"
     ]
     (trained / "runs" / "tiny-seed0" / "predictions.npz").unlink(missing_ok=True)
-    said = command(trained, "report", "runs/tiny-seed0", "--out", "alone.html", code=2)
+    said = command(trained, "report", "runs/tiny-seed0", "--out", "alone.html")
     assert "left out: predictions of runs/tiny-seed0" in said
     page = (trained / "alone.html").read_text()
     assert "its network was brought" in page
@@ -214,6 +214,9 @@ def test_the_same_network_from_a_file_and_from_a_package_gives_the_same_hash(
         patch.setattr(site, "getsitepackages", lambda: [str(package)])
         command(tmp_path, "train", "packaged.py", "--workdir", "run")
         assert "top-1" in command(tmp_path, "eval", "run")  # nothing has to be given
+        assert command(tmp_path, "list", "my*") == "mynets.nets:TinyNet\n"
+        shown = command(tmp_path, "summary", "mynets.nets:TinyNet", "--input", "8", "8", "1")
+        assert "4x4x64" in shown
     for key in ("params_sha256", "state_sha256"):
         assert summary(tmp_path / "run")[key] == summary(trained / "runs" / "tiny-seed0")[key]
     assert "was brought" in command(tmp_path, "eval", "run", code=2)  # without the package
@@ -481,6 +484,12 @@ FAULTS = [
     (make(draws), {}, 'needs PRNG for "noise"'),
     (make(half), {}, "Dense_0/bias is of type bfloat16, must be float32"),
     (make(features, width=int), {}, "cannot be made .*width"),
+    (
+        make(features, width=int),
+        {"width": "abc"},
+        r"model\.options\.width='abc': must be of type int",
+    ),
+    (make(features, width=int | None), {"width": 0.5}, r"width=0\.5: must be of type int or None"),
     (Plain, {"width": 3}, r"model\.options\.width=3: Plain has no such option; it takes act"),
     (Plain, {"num_classes": 3}, r"model\.options\.num_classes=3: is no option"),
     (lambda **options: 7, {}, "must make a flax.linen.Module, made a int"),
@@ -839,6 +848,16 @@ def test_arrays_fit_together():
     with pytest.raises(InputError, match="must name 3 classes, for labels up to 2"):
         own.from_arrays((PIXELS, LABELS), (PIXELS, LABELS + 1), ("a", "b"))
     assert own.from_arrays((PIXELS, LABELS), (PIXELS, LABELS)).classes == ("0", "1")
+
+
+def test_classes_that_nothing_is_learned_of_are_named(caplog):
+    labels = np.arange(12) % 3 * 3  # 0, 3, 6
+    images = np.zeros((12, 8, 8), np.uint8)
+    held = own.from_arrays((images, labels), (images, labels))
+    data = Data(lambda: held, batch_size=4)
+    assert sources.load(data).classes == tuple("0123456")
+    (line,) = caplog.messages
+    assert line.endswith("no training example is of the class 1, 2, 4, 5")
 
 
 def test_floating_point_images_are_seen_as_they_are():

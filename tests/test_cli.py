@@ -561,6 +561,7 @@ def test_options_of_the_file_stay_as_long_as_its_model_does():
         ("--data.image-size None", "data.image_size", None),
         ("--data.image_size=48", "data.image_size", 48),
         ("--data.streaming False", "data.streaming", False),
+        ("--data.streaming true", "data.streaming", True),
         ("--data.mean 0.1 -1e-3", "data.mean", (0.1, -1e-3)),
         ("--data.examples 30 20", "data.examples", (30, 20)),
         ("--data.dir a=b", "data.dir", "a=b"),

@@ -126,10 +126,23 @@ def test_the_fit_of_image_files_follows_from_their_sizes(tmp_path, kind, sizes, 
     assert settle(Experiment(data=data), run)[0].data == found.data
 
 
-def test_photos_with_masks_are_not_cropped_unasked(tmp_path):
-    photos(tmp_path, [(9, 7)])
-    data = Data(table(tmp_path, "mask"), image_size=8, batch_size=2)
-    assert settle(Experiment(data=data), tmp_path / "new") == (Experiment(data=data), [])
+@pytest.mark.parametrize(
+    ("sizes", "side", "fit"),
+    [
+        ([(9, 7)], 8, "resize"),
+        ([(9, 7), (7, 9)], 12, "resize"),
+        ([(9, 7)], 12, "pad"),
+        ([(9, 7)], None, "pad"),
+    ],
+)
+def test_photos_with_masks_are_not_cropped_unasked(tmp_path, sizes, side, fit):
+    photos(tmp_path, sizes)
+    data = Data(table(tmp_path, "mask"), image_size=side, batch_size=2)
+    found, said = settle(Experiment(data=data), tmp_path / "new")
+    assert found.data.fit == fit
+    assert len(said) == (fit != "pad")
+    before = lies_in(tmp_path / "run", Experiment(data=data))  # as they were settled before
+    assert settle(Experiment(data=data), before) == (Experiment(data=data), [])
 
 
 def test_images_keep_their_size_only_where_all_have_it(tmp_path):

@@ -307,7 +307,8 @@ def _reading(kind: Any, none: bool, shown: bool) -> dict[str, Any]:
         try:
             if kind is Path and not text:
                 raise ValueError("a path of no letters would be the current folder")
-            return known[text] if known else _first(kinds, text)
+            word = text.capitalize() if kind is bool else text
+            return known[word] if known else _first(kinds, text)
         except (KeyError, ValueError):
             said = f"one of {', '.join(map(repr, known))}" if known else ACCEPTED[kinds[0]]
             said += " or None" if none else ""

@@ -43,6 +43,7 @@ def run(command: Command) -> int:
         raise InputError(f"report: none of {len(problems)} runs can be reported; {problems[0]}")
     for problem in problems:
         complain(f"left out: {problem}")
+    left_out = len(problems)
     reported = arms.group(read)
     held: dict[Path, Any] = {}
     for run in read:
@@ -55,4 +56,4 @@ def run(command: Command) -> int:
     title = command.title or ", ".join(path.resolve().name for path in paths)
     pages.write_page(title, reported, held, out, problems, command.data_dir)
     print(f"{command.out}: {counted(len(read), 'run')} in {counted(len(reported), 'arm')}")
-    return 2 if problems else 0
+    return 2 if left_out else 0

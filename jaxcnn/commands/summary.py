@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import load_experiment
+from jaxcnn.config import Model
 from jaxcnn.errors import as_input_error
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class Command(arguments.Command):
     """Shows every layer's output shape, parameters, MACs and receptive field."""
 
     model: str = field(metadata={"place": "MODEL"})
-    """A name from `jaxcnn list`, or an experiment file, whose network is shown on its data."""
+    """A name from `jaxcnn list`, of a network of an installed package too, or an experiment file,
+    whose network is shown on its data."""
     input: tuple[int, int, int] | None = None
     """Height, width and channels; by default those that the model was published for, or those of
     the experiment."""
@@ -37,11 +39,12 @@ def run(command: Command) -> int:
         display.console().print(summary.render(summary.summarize(model, shape)))
         return 0
     with as_input_error():
-        shape = command.input or models.standard_input(command.model)
+        own = ":" in command.model
+        shape = command.input or ((224, 224, 3) if own else models.standard_input(command.model))
         classes = command.num_classes
         if classes is None:
             classes = models.standard_classes(command.model, shape)
-        model = models.create_model(command.model, num_classes=classes)
+        model = models.create_model(Model(command.model).name, num_classes=classes)
     with as_input_error(f"--input {' '.join(map(str, shape))}"):
         found = summary.summarize(model, shape)
     display.console().print(summary.render(found))

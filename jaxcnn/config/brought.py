@@ -121,16 +121,29 @@ def bring_network(value: Any) -> tuple[Any, dict[str, Any]]:
 
 def enumerations(make: Any) -> dict[str, type[enum.Enum]]:
     """Returns the fields of a class, or the arguments of a function, that are enumerations."""
-    try:
-        hints = typing.get_type_hints(_definition(make))
-    except Exception:  # whatever the user's annotations are
-        return {}
     found: dict[str, type[enum.Enum]] = {}
-    for name, hint in hints.items():
+    for name, hint in _annotated(make).items():
         for kind in (hint, *typing.get_args(hint)):  # such as Kind | None
             if isinstance(kind, type) and issubclass(kind, enum.Enum):
                 found.setdefault(name, kind)
     return found
+
+
+def plain_types(make: Any) -> dict[str, Any]:
+    """Returns the fields or arguments annotated as text, numbers, truth values, or None."""
+    plain = {bool, int, float, str, type(None)}
+    return {
+        name: hint
+        for name, hint in _annotated(make).items()
+        if {*(typing.get_args(hint) or (hint,))} <= plain
+    }
+
+
+def _annotated(make: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(_definition(make))
+    except Exception:  # whatever the user's annotations are
+        return {}
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -241,8 +254,8 @@ def _definition(target: Any) -> Any:
 def _find(name: str) -> Brought | None:
     """Finds the object of a name, if it is at hand; imports nothing but what is offered."""
     if name not in _known:
-        for offer in importlib.metadata.entry_points(group=PLUGINS):
-            if offer.value == name and _is_installed(offer.dist):
+        for offer in _offers():
+            if offer.value == name:
                 try:
                     know(offer.load(), name)
                 except Exception as error:
@@ -251,6 +264,16 @@ def _find(name: str) -> Brought | None:
                         f"cannot be imported ({type(error).__name__}: {error})"
                     ) from error
     return _known.get(name)
+
+
+def offered() -> list[str]:
+    """Returns the names of what installed packages offer, none of which is imported for it."""
+    return sorted({offer.value for offer in _offers()})
+
+
+def _offers() -> list[importlib.metadata.EntryPoint]:
+    found = importlib.metadata.entry_points(group=PLUGINS)
+    return [offer for offer in found if _is_installed(offer.dist)]
 
 
 def _is_installed(package: Any) -> bool:

@@ -55,7 +55,7 @@ class Checked:
     def __post_init__(self) -> None:
         kind: Any = type(self)
         for name, annotation in annotations(kind).items():
-            _check(self._prefix + name, getattr(self, name), annotation)
+            check(self._prefix + name, getattr(self, name), annotation)
 
     def require(self, name: str, holds: object, accepted: str) -> None:
         """Checks a relation to other fields.
@@ -110,14 +110,15 @@ def annotations(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
-def _check(name: str, value: object, annotation: Any) -> None:
+def check(name: str, value: object, annotation: Any) -> None:
+    """Raises an InputError that names a field, unless its value fits the annotation."""
     if not _fits(value, annotation):
         *others, last = _accepted(annotation)
         require(name, value, False, f"{', '.join(others)} or {last}" if others else last)
     if isinstance(value, Mapping):
         for key, item in value.items():
             require(f"{name}: key", key, isinstance(key, str), "a text")
-            _check(f"{name}.{key}", item, get_args(annotation)[1])
+            check(f"{name}.{key}", item, get_args(annotation)[1])
 
 
 def _fits(value: Any, annotation: Any) -> bool:

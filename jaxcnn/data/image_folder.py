@@ -162,7 +162,7 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...], Files | None]:
     test = others[0]
     untested = np.flatnonzero(np.bincount(test.labels, minlength=len(classes)) == 0)
     if untested.size:
-        names = _few([classes[i] for i in untested])
+        names = few([classes[i] for i in untested])
         log.warning("%s: %s has no images of the class %s", where, test.root.name, names)
     if len(classes) == 1:
         log.warning("%s: %s is the only class; there is nothing to tell apart", where, classes[0])
@@ -201,6 +201,19 @@ def fit_for(splits: Sequence[Path], names: Sequence[np.ndarray], side: int | Non
     if len(sizes) == 1 and len({*next(iter(sizes))}) == 1:
         return "resize", f"squares of {_pixels(next(iter(sizes)))} pixels"
     return "crop", " and ".join(f"{_pixels(size)} pixels" for size in sizes)
+
+
+def fit_of_masked(
+    splits: Sequence[Path], names: Sequence[np.ndarray], side: int | None
+) -> UsualFit:
+    """Returns the same for photos with masks, all of which is to be learned: none is cropped.
+
+    Those of one size that fit into that of the network stay as they are; all others are resized.
+    """
+    sizes = _sizes(splits, names)
+    if side is None or (len(sizes) == 1 and max(next(iter(sizes))) <= side):
+        return "pad", "fit into that size"
+    return "resize", " and ".join(f"{_pixels(size)} pixels" for size in sizes) + ", with masks"
 
 
 def _splits(config: Data) -> tuple[Path, ...]:
@@ -259,7 +272,7 @@ def _nearby(root: Path) -> str:
         if len(_folders(inside[0])) > 1:
             return f"is not the folder meant, perhaps {printable(str(inside[0]))} is; "
         return f"has the folder of a single class, {printable(inside[0].name)}; "
-    return f"has the folders {_few([path.name for path in inside])} instead; " if inside else ""
+    return f"has the folders {few([path.name for path in inside])} instead; " if inside else ""
 
 
 def _classes(config: Data, splits: Sequence[Path]) -> tuple[str, ...]:
@@ -317,7 +330,7 @@ def _pixels(size: tuple[int, int]) -> str:
     return f"{width}x{height}"
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
     """Names the first few, and counts the others."""
     more = f" and {len(names) - 5:,} others" if len(names) > 5 else ""
     return printable(", ".join(names[:5]), longest=300) + more
@@ -327,7 +340,7 @@ def _left_out(skipped: Counter[str]) -> str:
     """Says how many files of which suffixes do not count."""
     ordered = sorted(skipped.items(), key=lambda kind: (-kind[1], kind[0]))
     kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in ordered]
-    return f"files that are no images by their names are left out: {_few(kinds)}"
+    return f"files that are no images by their names are left out: {few(kinds)}"
 
 
 def natural(name: str) -> tuple[list[tuple[bool, int, str]], str]:

@@ -68,9 +68,10 @@ def usual_fit(config: Data) -> image_folder.UsualFit:
     """
     path = _path(config)
     rows, with_masks = _rows(path, config)
-    if with_masks:  # which are never cropped unasked
-        return "pad", "have masks"
-    return image_folder.fit_for([path.parent], [_file_names(rows)], config.image_size)
+    names = [_file_names(rows)]
+    if with_masks:
+        return image_folder.fit_of_masked([path.parent], names, config.image_size)
+    return image_folder.fit_for([path.parent], names, config.image_size)
 
 
 def _path(config: Data) -> Path:

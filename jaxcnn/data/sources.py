@@ -1,6 +1,7 @@
 """Reads the dataset that the config names: into memory where it fits, else when it is needed."""
 
 import functools
+import logging
 import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     import jax
 
     from jaxcnn.data import shapes
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,20 @@ def load(config: Data) -> Dataset:
                 f"{config.dir or ''} can be read"
             )
     _check_batch(dataset, config)
+    _tell_of_unseen(dataset, config)
     return dataset
+
+
+def _tell_of_unseen(dataset: Dataset, config: Data) -> None:
+    """Warns of classes without training examples, such as those of labels with gaps."""
+    form, number = dataset.train.label_form, len(dataset.classes)
+    is_class = form.ndim == 0 and form.dtype == np.int32 and config.labels == "classes"
+    if not is_class or not isinstance(dataset.train, Split | image_folder.Files):
+        return
+    seen = np.bincount(dataset.train.read_labels(), minlength=number)
+    if (unseen := np.flatnonzero(seen == 0)).size:
+        names = image_folder.few([dataset.classes[i] for i in unseen])
+        log.warning("data.name=%r: no training example is of the class %s", config.name, names)
 
 
 def _of_numbers(dataset: Dataset, config: Data) -> Dataset:

@@ -7,6 +7,7 @@ source files, to be read by people. Nothing here is ever run or imported again.
 import ast
 import difflib
 import hashlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,5 +132,14 @@ def _first(then: str, now: str) -> str:
     before, after = then.splitlines(), now.splitlines()
     matched = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
     a, b, c, d = next(place for kind, *place in matched if kind != "equal")
-    old, new = (" ".join(" ".join(part).split())[:70] for part in (before[a:b], after[c:d]))
-    return f"{old!r} is now {new!r}"
+    old, new = (" ".join(" ".join(part).split()) for part in (before[a:b], after[c:d]))
+    pairs = zip(old, new, strict=False)
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    start = max(0, same - 20) if same > 40 else 0
+    return f"{_excerpt(old, start)} is now {_excerpt(new, start)}"
+
+
+def _excerpt(text: str, start: int) -> str:
+    """Returns 70 characters of a line from a place on, in quotes."""
+    more = "..." if len(text) > start + 70 else ""
+    return repr(f"{'...' if start else ''}{text[start : start + 70]}{more}")

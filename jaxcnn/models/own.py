@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.config.brought import Brought, enumerations
-from jaxcnn.config.checked import shown
+from jaxcnn.config.brought import Brought, enumerations, plain_types
+from jaxcnn.config.checked import check, shown
 from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.layers import random_streams
 
@@ -63,8 +63,8 @@ def build(
         dtype: type of the arithmetic, which it is given where it takes it.
 
     Raises:
-        InputError: an unknown or missing option, what is made is no Linen module, or it cannot
-            compute in another type than its own.
+        InputError: an unknown or missing option, one of another type than its field, what is made
+            is no Linen module, or it cannot compute in another type than its own.
     """
     known = parameters(brought)
     for option in options:
@@ -73,6 +73,9 @@ def build(
                 f"model.options.{option}={shown(options[option])}: {brought.title} has no such "
                 f"option; it takes {', '.join(sorted(known)) or 'none'}"
             )
+    for option, kind in plain_types(brought.target).items():
+        if option in options:
+            check(f"model.options.{option}", options[option], kind)
     given = _with_members(brought, options)
     if "dtype" in _parameters(brought.target):
         given["dtype"] = dtype

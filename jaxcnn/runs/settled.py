@@ -31,7 +31,8 @@ def settled(
     - A relative ``data.dir`` becomes absolute, so that the run finds its data from anywhere.
     - ``data.mean`` and ``data.std``, left at their defaults, are those of ``model.init_from``.
     - ``data.labels`` is "numbers" for a task that learns numbers.
-    - ``data.fit`` of image files, left at its default, is :func:`image_folder.fit_for`.
+    - ``data.fit`` of image files, left at its default, is :func:`image_folder.fit_for`, or of those
+      with masks :func:`image_folder.fit_of_masked`.
 
     Where the network to start from, or the data, are no longer at hand, the run that lies in the
     folder says what was settled before. A fault in any of them is left to those who need it.
@@ -137,7 +138,7 @@ def _with_fit(data: Data, before: Experiment | None, fits: Fits) -> tuple[Data, 
         fit, like = fits[data]
     except (InputError, OSError):
         return replace(data, fit=before.data.fit if before else data.fit), []
-    if fit == "pad":
+    if fit == "pad" or (before is not None and before.data == data):
         return data, []
     return replace(data, fit=fit), [f"data.fit: taken as {fit!r}, for images of {like}"]
 

@@ -1,6 +1,7 @@
 """The world and the server of a session, how many cases it tries, and what came of them."""
 
 import fcntl
+import functools
 import os
 import zlib
 from collections import Counter
@@ -24,19 +25,30 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Server]
 
 @pytest.fixture(scope="session")
 def valid(tmp_path_factory: pytest.TempPathFactory, server: harness.Server) -> Path:
-    """The folder of valid files, made once for all of pytest's processes."""
+    """The folder of valid files, made once by all of pytest's processes together."""
     base = tmp_path_factory.getbasetemp()
     if "popen-gw" in base.name:  # a process of pytest-xdist
         base = base.parent
     folder = base / "world" / "files"
-    folder.parent.mkdir(exist_ok=True)
-    with (folder.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder.parent / "done").exists():
-            folder.mkdir()
-            world.make(folder, server)
-            (folder.parent / "done").touch()
+    folder.mkdir(parents=True, exist_ok=True)
+    _once(folder.parent / "written", lambda: world.write(folder))
+    for wait in (False, True):
+        for number, argv in enumerate(world.MADE):
+            made = functools.partial(world.call, server, folder, argv)
+            _once(folder.parent / f"made-{number}", made, wait=wait)
     return folder
+
+
+def _once(mark: Path, make: Callable[[], object], *, wait: bool = True) -> None:
+    """Makes a part of the world unless a process has; where one is at it, waits or goes on."""
+    with mark.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        if not mark.stat().st_size:
+            make()
+            file.write("done")
 
 
 @pytest.fixture

@@ -1,0 +1,94 @@
+"""What README and docs show is run as it stands there."""
+
+import ast
+import contextlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxcnn
+from tests.test_brought import command, killed_and_whole, summary
+
+ROOT = Path(__file__).parents[1]
+
+
+def blocks(name):
+    """The blocks of Python in a file."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.S)
+
+
+def experiment(name):
+    """The block that defines the experiment of a name."""
+    files = ["README.md", "docs/own.md"]
+    (found,) = [b for file in files for b in blocks(file) if f'name="{name}"' in b][:1]
+    return found
+
+
+FOUND = {
+    "scans": ("data", "name", "scans:load_lazily"),
+    "momentum": ("optim", "name", "momentum:momentum"),
+    "ramp": ("schedule", "name", "ramp:ramp"),
+    "noisy": ("augment", "own", ["noisy:noise"]),
+}
+SHORT = ("--train.epochs", "2", "--data.batch-size", "128")
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_an_experiment_trains_in_a_folder_that_holds_nothing_else(tmp_path, name):
+    (tmp_path / f"{name}.py").write_text(experiment(name))
+    command(tmp_path, "train", f"{name}.py", *SHORT)
+    section, field, value = FOUND[name]
+    run = tmp_path / "runs" / f"{name}-seed0"
+    assert json.loads((run / "config.json").read_text())[section][field] == value
+    assert summary(run)["test_top1"] > 0.3  # by chance it is a tenth
+    said = command(tmp_path, "eval", f"runs/{name}-seed0", "--from", f"{name}.py")
+    assert f"top-1 {summary(run)['test_top1']:.2%}" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FOUND)
+def test_killed_it_goes_on_with_the_same_bits(tmp_path, name):
+    (tmp_path / f"{name}.py").write_text(experiment(name))
+    argv = ("train", f"{name}.py", "--train.epochs", "6", "--train.checkpoint-every", "1")
+    killed, whole = killed_and_whole(tmp_path, (*argv, "--workdir"), "epoch 3")
+    assert killed["state_sha256"] == whole["state_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked"), [("README.md", "README.md"), ("docs/own.md", "docs/notebook.md")]
+)
+def test_a_notebook_trains_the_network_that_is_shown(tmp_path, shown, asked):
+    (network,) = [block for block in blocks(shown) if "class TinyNet" in block]
+    (cells,) = [block for block in blocks(asked) if "jaxcnn.train(" in block]
+    (tmp_path / "tiny.py").write_text(network)
+    command(tmp_path, "train", "tiny.py", "--data.name", "digits", "--train.epochs", "1")
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (96, 12, 12, 3), np.uint8), np.arange(96) % 3
+    names = {"x": x[:64], "y": y[:64], "xt": x[64:], "yt": y[64:], "images": x[:4]}
+    with contextlib.chdir(tmp_path):
+        exec(network, names)
+        exec(cells.replace("epochs=5", "epochs=2"), names)
+    run, again = names["run"], names["again"]
+    assert len(run.history) == 2
+    assert run.predict(names["images"]).shape == (4, 3)
+    assert again.result["epochs"] == 1
+    assert again.predict(np.zeros((1, 8, 8, 1), np.uint8)).shape == (1, 10)
+
+
+OTHERS = [
+    block
+    for name in ("README.md", "docs/tasks.md")
+    for block in blocks(name)
+    if "TinyNet" not in block and "BaseTask" not in block  # tried here, and in test_own_task
+]
+
+
+@pytest.mark.parametrize("block", OTHERS, ids=lambda block: block.split("\n")[0][:40])
+def test_whatever_else_is_shown_runs(block):
+    names = {}
+    exec(block, names)
+    made = [node for node in ast.parse(block).body if isinstance(node, ast.FunctionDef)]
+    assert all(isinstance(names[node.name](), jaxcnn.Experiment) for node in made)
