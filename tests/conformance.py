@@ -38,7 +38,7 @@ def _families(fast: Callable[[Row], Any]) -> Any:
 
 
 FAMILIES = _families(lambda row: True)
-# Their gradients take 10 s and more to compile.
+# Their gradients take 10 s and more to compile, and to trace them takes as long as ten others.
 DEEP = {"inception_v3", "googlenet", "googlenet_2014", "convnext_tiny", "xception"}
 SHALLOW = _families(lambda row: row.name not in DEEP)
 SMALL = _families(lambda row: row.parameters < 1_000_000)  # compiles every operation by itself
@@ -99,7 +99,7 @@ def test_parameters_and_any_sides(row: Row) -> None:
     check_output(logits, ends, logits_shape(row, (height, width), row.classes))
 
 
-@FAMILIES
+@SHALLOW
 def test_any_classes_and_channels(row: Row) -> None:
     side = max(row.size, row.smallest + 1)
     for num_classes, image in ((7, (side | 1, side + 6, 5)), (1, (side + 2, side, 1))):
@@ -130,7 +130,7 @@ def test_small_images_stem(row: Row) -> None:
     assert ends["stage1"].shape[1] >= 16
 
 
-@FAMILIES
+@SHALLOW
 def test_wrong_channels_are_named(row: Row) -> None:
     model = build(row)
     held = shapes(model, row.image)
@@ -233,7 +233,7 @@ def test_remat_changes_nothing(row: Row) -> None:
     )
 
 
-@FAMILIES
+@SHALLOW
 def test_remat_recomputes(row: Row) -> None:
     """The option takes effect and leaves the names of the variables as they are."""
     if "remat" not in models.model_options(row.name):
@@ -245,7 +245,7 @@ def test_remat_recomputes(row: Row) -> None:
     assert "remat" in str(jax.make_jaxpr(model.apply)(state, x))
 
 
-@FAMILIES
+@SHALLOW
 def test_init_for_many_seeds(row: Row) -> None:
     model = build(row, **row.slim)
     x = jax.ShapeDtypeStruct((1, *row.image), jnp.float32)

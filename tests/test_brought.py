@@ -184,8 +184,8 @@ def test_no_name_in_a_config_imports_anything(trained, tmp_path, monkeypatch, na
     config["model"] |= {"name": name, "options": {"command": "touch touched"}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     (tmp_path / "run" / "predictions.npz").unlink(missing_ok=True)
-    for argv in (("eval",), ("report",), ("viz", "--from", "file.py")):
-        said = command(tmp_path, argv[0], "run", *argv[1:], code=2)
+    for code, *argv in ((2, "eval"), (0, "report"), (2, "viz", "--from", "file.py")):
+        said = command(tmp_path, argv[0], "run", *argv[1:], code=code)
         assert f"model.name='{name}': was brought by a user" in said
         assert not (tmp_path / "touched").exists()
         assert "canary" not in sys.modules
@@ -566,7 +566,7 @@ SAME = [
         Optim("optax:adamw", peak_lr=0.01, weight_decay=0.1, clip_norm=1.0, sam_rho=0.05),
         marks=pytest.mark.slow,
     ),
-    (
+    pytest.param(
         Optim("sgd", peak_lr=0.1, weight_decay=1e-3, freeze=("fc1",)),
         Optim(
             "optax:sgd",
@@ -575,6 +575,7 @@ SAME = [
             weight_decay=1e-3,
             freeze=("fc1",),
         ),
+        marks=pytest.mark.slow,
     ),
     (
         Optim("adamw", b1=0.8, peak_lr=0.01),
@@ -809,7 +810,9 @@ def test_own_data_are_learned_and_known_again(striped, tmp_path):
     )
 
 
-@pytest.mark.parametrize("workers", [None, 0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "workers", [None, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1))]
+)
 def test_a_random_access_source_gives_the_same_examples(striped, tmp_path, workers):
     streaming = () if workers is None else ("--data.streaming", "True")
     how = (*streaming, *(("--data.workers", "1") if workers else ()))

@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CODE = r"""
 import json, signal, sys
 from dataclasses import replace
@@ -128,7 +130,6 @@ def test_the_number_of_devices_does_not_change_what_is_learned(found):
     same(found["4x2"], found["1"])
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_on_another_number_of_devices(tmp_path):
     """Stopped and resumed on 1, 2, 2x2 and 8 devices, or all on 8, with accumulation."""
     found = simulate(tmp_path, "1", "8", "moved")
