@@ -71,11 +71,11 @@ def test_a_notebook_trains_the_network_that_is_shown(tmp_path, shown, asked):
     with contextlib.chdir(tmp_path):
         exec(network, names)
         exec(cells.replace("epochs=5", "epochs=2"), names)
-    run, again = names["run"], names["again"]
-    assert len(run.history) == 2
-    assert run.predict(names["images"]).shape == (4, 3)
-    assert again.result["epochs"] == 1
-    assert again.predict(np.zeros((1, 8, 8, 1), np.uint8)).shape == (1, 10)
+        run, again = names["run"], names["again"]
+        assert len(run.history) == 2
+        assert run.predict(names["images"]).shape == (4, 3)
+        assert again.result["epochs"] == 1
+        assert again.predict(np.zeros((1, 8, 8, 1), np.uint8)).shape == (1, 10)
 
 
 OTHERS = [
