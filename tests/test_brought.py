@@ -45,7 +45,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.layers import random_streams
 from jaxcnn.learning.optim import make_schedule
 from jaxcnn.models import build_model
-from jaxcnn.runs import group, network
+from jaxcnn.runs import display, group, network
 
 ROOT = Path(__file__).parents[1]
 TINY = '''
@@ -731,6 +731,14 @@ def test_an_own_function_that_does_not_fit_is_said_in_one_line(function, said):
     with pytest.raises(InputError, match=said) as error:
         make_training_batch(Data(), Augment(own=(function,)), SOFT)(batch, jax.random.key(0))
     assert "\n" not in str(error.value)
+
+
+def test_that_it_does_not_fit_is_known_before_anything_is_compiled(tmp_path, capsys):
+    experiment = replace(DIGITS, augment=Augment(own=(lambda key, image, label: image,)))
+    with pytest.raises(InputError, match=r"augment\.own=.*: "), display.display() as listener:
+        group.train_one(experiment, tmp_path / "a", listener)
+    assert "compiling" not in capsys.readouterr().out
+    assert not (tmp_path / "a").exists()
 
 
 # ----------------------------------------------------------------------------------- data

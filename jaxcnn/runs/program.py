@@ -84,6 +84,7 @@ class Program:
         task = tasks.build(experiment.task, experiment.train.label_smoothing)
         self.experiment, self.dataset, self.devices = experiment, dataset, devices
         self.network = _built(experiment, task, dataset)
+        _require_augmentable(self.network, dataset, experiment.data.batch_size // devices.size)
         shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
             len(dataset.train), experiment.data.batch_size
         )
@@ -289,15 +290,40 @@ LABELS = 1024
 
 def _seen_label(data: Data, dataset: sources.Dataset) -> jax.ShapeDtypeStruct:
     """Returns the form of the labels of two examples, as they stand beside network input."""
-    form = dataset.train.label_form
-    stored = dataset.train.read(np.array([0]))["image"]
-    batch = {
-        "image": jax.ShapeDtypeStruct((2, *stored.shape[1:]), stored.dtype),
-        "label": jax.ShapeDtypeStruct((2, *form.shape), form.dtype),
-    }
     prepare = augment.make_prepare_batch(data)
-    found = jax.eval_shape(lambda batch: prepare(dataset.rendered(batch))["label"], batch)
+    found = jax.eval_shape(
+        lambda batch: prepare(dataset.rendered(batch))["label"], _form(dataset.train, 2)
+    )
     return jax.ShapeDtypeStruct(found.shape, found.dtype)
+
+
+def _form(source: Source, number: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the form of a batch of a split, as it is stored."""
+    label, image = source.label_form, source.read(np.array([0]))["image"]
+    return {
+        "image": jax.ShapeDtypeStruct((number, *image.shape[1:]), image.dtype),
+        "label": jax.ShapeDtypeStruct((number, *label.shape), label.dtype),
+    }
+
+
+def _require_augmentable(net: network.Network, dataset: sources.Dataset, number: int) -> None:
+    """Traces the augmentation of a batch, where functions of a user's are part of it.
+
+    Raises:
+        InputError: one of them does not fit, which is said before anything is compiled.
+    """
+    if net.experiment.augment.own:
+        prepare = _preparing(net)
+        jax.eval_shape(
+            lambda batch: prepare(dataset.rendered(batch), jax.random.key(0)),
+            _form(dataset.train, number),
+        )
+
+
+def _preparing(net: network.Network) -> Callable[..., step.Batch]:
+    """Returns what makes network input of a batch in training."""
+    soft = functools.partial(net.task.soft_targets, names=net.classes)
+    return augment.make_training_batch(net.experiment.data, net.experiment.augment, soft)
 
 
 def _batch(
@@ -314,9 +340,7 @@ def _batch(
     experiment = net.experiment
     batch = shuffle.batch(given["train"], order, step)
     key = jax.random.fold_in(stream(seed, "augment"), step)
-    soft = functools.partial(net.task.soft_targets, names=net.classes)
-    prepare = augment.make_training_batch(experiment.data, experiment.augment, soft)
-    batch = prepare(dataset.rendered(batch), key)
+    batch = _preparing(net)(dataset.rendered(batch), key)
     if teacher is not None:
         images = _renormalised(batch["image"], experiment.data, teacher.experiment.data)
         logits: Any = teacher.model.apply(given["teacher"], images, train=False)
