@@ -308,10 +308,64 @@ def test_parameters_are_those_that_the_module_gives_them():
     mine = Plain().init(jax.random.key(3), x)
     variables = model.init(jax.random.key(3), x, train=False)
     jax.tree.map(np.testing.assert_array_equal, variables, mine)
-    np.testing.assert_array_equal(model.apply(variables, x, train=True), Plain().apply(mine, x))
+    found = model.apply(variables, x, train=True)
+    np.testing.assert_allclose(found, Plain().apply(mine, x), rtol=1e-5)  # convolved by ops
     logits, ends = models.with_endpoints(model, variables, x)
     assert ends.keys() == {"Conv_0", "Dense_0"}
     np.testing.assert_array_equal(ends["Dense_0"], logits)
+
+
+CONVOLUTIONS = [
+    {"kernel_size": (3, 3)},
+    {"kernel_size": (5, 3), "strides": (2, 1), "padding": "VALID"},
+    {"kernel_size": (3, 3), "kernel_dilation": 2, "padding": ((1, 2), (0, 3))},
+    {"kernel_size": (3, 3), "feature_group_count": 4},  # depthwise
+    {"kernel_size": (3, 3), "feature_group_count": 2, "padding": "CIRCULAR"},
+    {"kernel_size": (4, 4), "strides": 4, "use_bias": False, "padding": 1},
+    {"kernel_size": (2, 2), "input_dilation": 2, "padding": 1},
+    {"kernel_size": (3, 3), "padding": ((-1, 0), (0, 0))},
+]
+
+
+@pytest.mark.parametrize("fields", CONVOLUTIONS, ids=str)
+def test_convolutions_of_linen_are_those_of_ops(fields):
+    """Values and gradients are Linen's; what computes them, in a loop of steps too, is ops.conv."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Conv(8, **fields)(x)
+
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 8, 4), np.float32))
+    net = models.own.Own(Net, (), 10)
+    variables = Net().init(jax.random.key(0), x)
+
+    def squares(model, variables, x):
+        return (model.apply(variables, x) ** 2).sum()
+
+    for found, wanted in zip(
+        jax.tree.leaves(jax.value_and_grad(squares, (1, 2))(net, variables, x)),
+        jax.tree.leaves(jax.value_and_grad(squares, (1, 2))(Net(), variables, x)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    ours = "custom_vjp" in str(jax.make_jaxpr(net.apply)(variables, x))
+    assert ours == (fields not in CONVOLUTIONS[-2:])  # which ops.conv has not
+
+
+def test_a_convolution_that_names_its_own_way_goes_it():
+    def zero(x, kernel, strides, padding, **others):
+        return 0 * jax.lax.conv_general_dilated(x, kernel, strides, padding, **others)
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Conv(8, (3, 3), conv_general_dilated=zero)(x)
+
+    found, _ = models.own.Own(Net, (), 10).init_with_output(
+        jax.random.key(0), jnp.ones((1, 4, 4, 1))
+    )
+    assert not found.any()
 
 
 class Deep(nn.Module):

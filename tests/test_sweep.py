@@ -38,6 +38,18 @@ def test_a_grid_is_every_combination():
     assert len({t.name for t in found}) == 4
 
 
+def test_fields_of_all_trials_are_overridden(tmp_path, capsys):
+    file = tmp_path / "base.py"
+    file.write_text(
+        f"from jaxcnn.config import from_dict\n\ndef config(): return from_dict({to_dict(BASE)!r})"
+    )
+    given = ["--grid", "optim.peak_lr=0.1", "--data.train-limit", "300", "--data.seed", "3"]
+    assert cli.main(["sweep", str(file), *given, "--workdir", str(tmp_path / "s")]) == 0
+    (trial,) = (path for path in (tmp_path / "s").iterdir() if path.is_dir())
+    recorded = json.loads((trial / "config.json").read_text())
+    assert (recorded["data"]["train_limit"], recorded["data"]["seed"]) == (300, 3)
+
+
 def test_random_draws_fill_their_ranges():
     ranges = [
         "optim.peak_lr=log:1e-3:1e-1",

@@ -5,7 +5,8 @@ import difflib
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -27,6 +28,38 @@ def load_experiment(path: Path) -> Experiment:
         InputError: no such file, or not an experiment.
     """
     return _load(path, Experiment)
+
+
+def load_overridable(path: Path, given: Mapping[str, Any]) -> Experiment:
+    """Runs an experiment file whose fields a command line overrides.
+
+    Where it names another network, optimizer, schedule or task, the options of the file's are left
+    out.
+
+    Args:
+        path: the file.
+        given: what the command line says, by the names of the fields.
+
+    Raises:
+        InputError: no such file, or not an experiment.
+    """
+    experiment = load_experiment(path)
+    model = experiment.model
+    if given.get("model.name", model.name) != model.name:  # the options are those of another
+        experiment = replace(experiment, model=replace(model, options={}))
+    optim = experiment.optim
+    if given.get("optim.name", optim.name) != optim.name and optim.options:
+        name = "sgd"  # the name that is given comes later, with options of its own
+        experiment = replace(experiment, optim=replace(optim, name=name, options={}))
+    schedule = experiment.schedule
+    if given.get("schedule.name", schedule.name) != schedule.name and schedule.options:
+        experiment = replace(
+            experiment, schedule=replace(schedule, name="constant", milestones=(), options={})
+        )
+    task = experiment.task
+    if given.get("task.name", task.name) != task.name:
+        experiment = replace(experiment, task=replace(task, options={}))
+    return experiment
 
 
 def load_comparison(path: Path) -> Comparison:

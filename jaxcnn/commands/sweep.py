@@ -4,10 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.parsing import load_experiment
+from jaxcnn.commands.parsing import load_overridable
+from jaxcnn.config import Experiment
 from jaxcnn.errors import InputError, as_warning
 from jaxcnn.text import complain, counted
 
@@ -24,7 +25,12 @@ class Command(arguments.Command):
 
     Trials are chosen by the validation set: data.validation, or else a tenth of the training
     examples, which is put aside. The test set is read once in each trial, at its end.
+
+    Every field of the experiment is an option too, which takes precedence over the file in all
+    trials.
     """
+
+    most_used = ("grid", "random", "seed", "select_on", "workdir", "accept_changes")
 
     file: Path = field(metadata={"place": "EXPERIMENT.py"})
     """An experiment file, which defines config() -> Experiment."""
@@ -44,11 +50,19 @@ class Command(arguments.Command):
     workdir: Path | None = None
     """The folder of the run folders; by default runs/sweep_NAME, with the file's name. Where that
     holds trials with other settings, the default is a folder beside it, runs/sweep_NAME-2."""
+    experiment: Experiment = field(default_factory=Experiment, metadata={"spread": True})
+
+    @classmethod
+    def defaults(cls, given: Mapping[str, Any]) -> Self | None:
+        """Returns the command with the experiment of the file."""
+        if "file" not in given:
+            return None
+        return cls(given["file"], experiment=load_overridable(given["file"], given))
 
 
 def run(command: Command) -> int:
     """Trains the trials, shows them, and returns the exit code."""
-    base, workdir = load_experiment(command.file), command.workdir
+    base, workdir = command.experiment, command.workdir
     if command.select_on == "test":
         base = replace(base, train=replace(base.train, select_on="test"))
     count, ranges = _count(command.random)

@@ -4,19 +4,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from jaxcnn.commands import arguments
 from jaxcnn.commands.arguments import Argument
 from jaxcnn.commands.model_options import brought_docs, option_docs
-from jaxcnn.commands.parsing import bring_from, load_experiment
+from jaxcnn.commands.parsing import bring_from, load_overridable
 from jaxcnn.config import Distributed, Experiment
 from jaxcnn.config.brought import Brought
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.text import complain, counted
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -68,23 +65,7 @@ class Command(arguments.Command):
         """Returns the command with the experiment of the file."""
         if "file" not in given:
             return None
-        experiment = load_experiment(given["file"])
-        model = experiment.model
-        if given.get("model.name", model.name) != model.name:  # the options are those of another
-            experiment = replace(experiment, model=replace(model, options={}))
-        optim = experiment.optim
-        if given.get("optim.name", optim.name) != optim.name and optim.options:
-            name = "sgd"  # the name that is given comes later, with options of its own
-            experiment = replace(experiment, optim=replace(optim, name=name, options={}))
-        schedule = experiment.schedule
-        if given.get("schedule.name", schedule.name) != schedule.name and schedule.options:
-            experiment = replace(
-                experiment, schedule=replace(schedule, name="constant", milestones=(), options={})
-            )
-        task = experiment.task
-        if given.get("task.name", task.name) != task.name:
-            experiment = replace(experiment, task=replace(task, options={}))
-        return cls(given["file"], experiment=experiment)
+        return cls(given["file"], experiment=load_overridable(given["file"], given))
 
     def more_help(self, given: Mapping[str, Any]) -> Sequence[Argument]:
         """Returns the options of the experiment's model."""

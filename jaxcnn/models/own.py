@@ -2,13 +2,15 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from jaxcnn import ops
 from jaxcnn.config.brought import Brought, enumerations, plain_types
 from jaxcnn.config.checked import check, shown
 from jaxcnn.errors import InputError, as_one_line
@@ -21,7 +23,8 @@ CALLED_WITH = ("train", "deterministic", "endpoints")
 class Own(nn.Module):
     """A network that was brought, with the arguments that the networks of this package take.
 
-    Its variables have the names that the brought module gives them: this one adds no scope.
+    Its variables have the names that the brought module gives them: this one adds no scope. Its
+    convolutions, as far as they are plain ones of Linen, are carried out by :func:`ops.conv`.
 
     Attributes:
         make: makes the module from the options and, where it takes it, ``num_classes``.
@@ -47,8 +50,53 @@ class Own(nn.Module):
         taken = {k: v for k, v in given.items() if k in takes}
         if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
             taken["train"] = train
-        found = self.network(images, **taken)
+        with nn.intercept_methods(_by_ops):
+            found = self.network(images, **taken)
         return (found, {}) if endpoints and "endpoints" not in takes else found
+
+
+def _by_ops(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """Has a convolution of Linen carried out by :func:`convolved`, unless it names another way."""
+    module, name = context.module, "conv_general_dilated"
+    plain = type(module) is nn.Conv and getattr(module, name) is None
+    if plain and context.method_name == "__call__" and getattr(module, f"{name}_cls") is None:
+        object.__setattr__(module, name, convolved)  # setattr would find the module frozen
+    return call(*args, **kwargs)
+
+
+def convolved(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    *,
+    lhs_dilation: Sequence[int],
+    rhs_dilation: Sequence[int],
+    feature_group_count: int,
+    **others: Any,
+) -> jax.Array:
+    """Computes a convolution as Linen asks :func:`jax.lax.conv_general_dilated` for it."""
+    padded = isinstance(padding, str) or min(map(min, padding), default=0) >= 0
+    if {*lhs_dilation} != {1} or not padded:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            strides,
+            padding,
+            lhs_dilation=lhs_dilation,
+            rhs_dilation=rhs_dilation,
+            feature_group_count=feature_group_count,
+            **others,
+        )
+    return ops.conv(
+        x,
+        kernel,
+        stride=tuple(strides),
+        padding=padding,
+        dilation=tuple(rhs_dilation),
+        groups=feature_group_count,
+        precision=others["precision"],
+    )
 
 
 def build(
