@@ -1,7 +1,7 @@
 """Measures five seeds in one program against five single runs, step for step, in one process.
 
     python -m benchmarks.seeds [--model lenet5] [--seeds 5] [--batch-size 64] [--steps 22]
-        [--rounds 15] [--modes map unroll vmap]
+        [--rounds 15] [--modes map unroll vmap layers]
 
 Every variant trains the same seeds for the same steps on digits, from the same states, with
 augmentation: ``single`` calls the program of one run once for each seed. Compilation, evaluation
@@ -38,7 +38,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=22)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument(
-        "--modes", nargs="+", default=["map", "unroll", "vmap"], choices=get_args(SeedsMode)[1:]
+        "--modes",
+        nargs="+",
+        default=["map", "unroll", "vmap", "layers"],
+        choices=get_args(SeedsMode)[1:],
     )
     args = parser.parse_args()
 

@@ -14,6 +14,10 @@ class InputError(ValueError):
     """A fault in what the user gave: one line with the field or file, its value, and the remedy."""
 
 
+class NotAtHand(InputError):
+    """Something that was brought to a run is known by name alone, and was not given again."""
+
+
 class Diverged(Exception):
     """The loss or a parameter is no longer finite; the message says at which step."""
 

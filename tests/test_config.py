@@ -283,7 +283,7 @@ CHOICES = [
     (Data, "channels", (1, 3)),
     (Model, "dtype", ("float32", "bfloat16")),
     (Train, "select_on", ("auto", "test")),
-    (Train, "seeds_mode", ("auto", "map", "unroll", "vmap", "devices", "alone")),
+    (Train, "seeds_mode", ("auto", "map", "unroll", "vmap", "layers", "devices", "alone")),
 ]
 
 

@@ -105,8 +105,9 @@ def test_likewise_without_the_loop_and_on_devices(alone, tmp_path, mode):
 
 
 @pytest.mark.slow
-def test_as_one_batch_the_seeds_differ_by_rounding_alone(alone, tmp_path):
-    train_two(in_mode("vmap"), tmp_path)
+@pytest.mark.parametrize("mode", ["vmap", "layers"])
+def test_as_one_batch_the_seeds_differ_by_rounding_alone(alone, tmp_path, mode):
+    train_two(in_mode(mode), tmp_path)
     for found, expected in zip(summaries(tmp_path), summaries(alone), strict=True):
         assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
 

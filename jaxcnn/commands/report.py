@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxcnn.commands import arguments, pages
 from jaxcnn.commands.parsing import bring_from
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, NotAtHand
 from jaxcnn.text import complain, counted
 
 
@@ -43,7 +43,7 @@ def run(command: Command) -> int:
         raise InputError(f"report: none of {len(problems)} runs can be reported; {problems[0]}")
     for problem in problems:
         complain(f"left out: {problem}")
-    left_out = len(problems)
+    failed = bool(problems)
     reported = arms.group(read)
     held: dict[Path, Any] = {}
     for run in read:
@@ -51,9 +51,10 @@ def run(command: Command) -> int:
             answers = evaluation.predict_test_set(run.path, command.data_dir)
             held |= {} if answers is None else {run.path: answers}
         except InputError as error:
+            failed |= not isinstance(error, NotAtHand)  # which the page can do without
             problems.append(f"predictions of {run.path} ({error})")
             complain(f"left out: {problems[-1]}")
     title = command.title or ", ".join(path.resolve().name for path in paths)
     pages.write_page(title, reported, held, out, problems, command.data_dir)
     print(f"{command.out}: {counted(len(read), 'run')} in {counted(len(reported), 'arm')}")
-    return 2 if left_out else 0
+    return 2 if failed else 0

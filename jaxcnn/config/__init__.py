@@ -85,7 +85,7 @@ Option = Annotated[
 ]
 Views = Literal["none", "flip", "five_crop", "ten_crop"]
 """The views of a test image that test-time augmentation averages over."""
-SeedsMode = Literal["auto", "map", "unroll", "vmap", "devices", "alone"]
+SeedsMode = Literal["auto", "map", "unroll", "vmap", "layers", "devices", "alone"]
 """How several runs are computed together, see :attr:`Train.seeds_mode`."""
 
 
@@ -461,8 +461,9 @@ class Train(Checked, section="train"):
     """Saves a checkpoint after every so many epochs too; None leaves it to save_minutes."""
     seeds_mode: SeedsMode = "auto"
     """How several seeds, or trials of a sweep, are trained in one program: in a loop (map), one
-    after another without a loop (unroll), as one batch (vmap), or on several devices (devices).
-    auto takes the fastest for a few steps; alone gives each run a program of its own."""
+    after another without a loop (unroll), as one batch (vmap), likewise but for convolutions
+    (layers), or on several devices (devices). auto takes the fastest for a few steps; alone gives
+    each run a program of its own."""
 
 
 @dataclass(frozen=True)

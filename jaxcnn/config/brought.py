@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, NotAtHand
 
 FILE_MODULE = "file "
 """With this and their path begin the names of modules that were run from a file."""
@@ -315,19 +315,19 @@ def require_given(name: object, field: str) -> None:
         field: the config's field.
 
     Raises:
-        InputError: it is the name of an object that is not at hand.
+        NotAtHand: it is the name of an object that is not at hand.
     """
     if isinstance(name, str) and ":" in name:
         file = name.partition(":")[0].rpartition(".")[2]
         others = [known for known in _known if known.partition("(")[0] == name.partition("(")[0]]
         if others:
-            raise InputError(
+            raise NotAtHand(
                 f"{field}={name!r}: what was given is {others[-1]!r}, which has other fields; give "
                 "it with those that it was trained with"
             )
         handed = file in ("__main__", "arrays") or "<" in name
         how = "in Python, as to jaxcnn.open" if handed else f"--from {file}.py, or in Python"
-        raise InputError(
+        raise NotAtHand(
             f"{field}={name!r}: was brought by a user, and is known here by name alone; give it "
             f"again: {how}"
         )

@@ -14,6 +14,7 @@ dictionary at the end of that file, and a rule here.
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -305,6 +306,7 @@ class _Recorder:
 _forced_impl = jax.make_user_context("auto")
 _forced_platform = jax.make_user_context(None)
 _recorder = jax.make_user_context(None)
+_in_turn = jax.make_user_context(False)
 
 
 @contextlib.contextmanager
@@ -337,6 +339,29 @@ def force_impl(impl: Name = "auto", *, platform: Name | None = None) -> Iterator
     if platform not in (None, "cpu", "gpu", "tpu"):
         raise ValueError(f"platform={platform!r} must be 'cpu', 'gpu' or 'tpu'")
     with _forced_impl(impl), _forced_platform(platform or _forced_platform.value):
+        yield
+
+
+@contextlib.contextmanager
+def batched_in_turn() -> Iterator[None]:
+    """Has :func:`jax.vmap` carry out convolutions with other kernels one after the other.
+
+    By JAX's own rule they become one grouped convolution, which is slower than one after the other
+    on most devices; all other operations are batched as usual. It is read while tracing, as
+    :func:`force_impl` is. What is traced inside can be differentiated once.
+
+    Yields:
+        Nothing; it holds until the block ends.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxcnn import ops
+    >>> many = jnp.ones((4, 1, 8, 8, 3)), jnp.ones((4, 3, 3, 3, 4))
+    >>> with batched_in_turn():
+    ...     jaxpr = jax.make_jaxpr(jax.vmap(ops.conv))(*many)
+    >>> "feature_group_count=1" in str(jaxpr), "scan" in str(jaxpr)
+    (True, True)
+    """
+    with _in_turn(True):
         yield
 
 
@@ -459,7 +484,16 @@ def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: Name) ->
         why = {direction: why[exchanged.get(direction, direction)] for direction in why}
     if _recorder.value is not None:
         _recorder.value.records.append(Explanation(op, platform, plan, why))
-    return None if set(plan) <= {"lax", "none"} else plan
+    # By lax alone, there is nothing that a rule for batches could be attached to.
+    return None if set(plan) <= {"lax", "none"} and not _in_turn.value else plan
+
+
+def _carried_out(function: Callable[..., Array], spec: ConvSpec, a: Array, b: Array) -> Array:
+    """Calls an implementation of a convolution or of one of its gradients."""
+    call = functools.partial(function, spec)
+    if _in_turn.value:
+        return jnp.asarray(jax.custom_batching.sequential_vmap(call)(a, b))
+    return call(a, b)
 
 
 # Each operation is one custom_vjp function of its arrays; spec and plan are static. The cotangent
@@ -467,7 +501,7 @@ def _plan(op: str, rules: Rules, pins: dict[str, Pin], spec: Any, impl: Name) ->
 
 
 def _conv(spec: ConvSpec, plan: Plan, x: Array, w: Array) -> Array:
-    return conv_rewrites.FORWARD[plan.forward](spec, x, w)
+    return _carried_out(conv_rewrites.FORWARD[plan.forward], spec, x, w)
 
 
 def _conv_fwd(spec: ConvSpec, plan: Plan, x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -479,8 +513,8 @@ def _conv_bwd(
 ) -> tuple[Array, Array]:
     (x, w), dy = residuals, jnp.asarray(cotangent)
     plain = dataclasses.replace(spec, preferred_element_type=None)  # it concerns the output alone
-    dx = conv_rewrites.INPUT_GRADIENT[plan.input_gradient](plain, w, dy)
-    dw = conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient](plain, x, dy)
+    dx = _carried_out(conv_rewrites.INPUT_GRADIENT[plan.input_gradient], plain, w, dy)
+    dw = _carried_out(conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient], plain, x, dy)
     return dx.astype(x.dtype), dw.astype(w.dtype)
 
 
@@ -501,7 +535,7 @@ def run_conv(spec: ConvSpec, x: Array, w: Array, impl: Name) -> Array:
 
 
 def _conv_transpose(spec: ConvSpec, plan: Plan, x: Array, w: Array) -> Array:
-    return conv_rewrites.INPUT_GRADIENT[plan.forward](spec, w, x)
+    return _carried_out(conv_rewrites.INPUT_GRADIENT[plan.forward], spec, w, x)
 
 
 def _conv_transpose_fwd(
@@ -515,8 +549,10 @@ def _conv_transpose_bwd(
 ) -> tuple[Array, Array]:
     (x, w), dy = residuals, jnp.asarray(cotangent)
     plain = dataclasses.replace(spec, preferred_element_type=None)
-    dx = conv_rewrites.FORWARD[plan.input_gradient](plain, dy, w.astype(dy.dtype))
-    dw = conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient](plain, dy, x.astype(dy.dtype))
+    dx = _carried_out(conv_rewrites.FORWARD[plan.input_gradient], plain, dy, w.astype(dy.dtype))
+    dw = _carried_out(
+        conv_rewrites.WEIGHT_GRADIENT[plan.weight_gradient], plain, dy, x.astype(dy.dtype)
+    )
     return dx.astype(x.dtype), dw.astype(w.dtype)
 
 

@@ -4,6 +4,7 @@ Seed, learning rate and schedule are arguments of the program of a run, so runs 
 nothing else can share it.
 """
 
+import contextlib
 import math
 import os
 import time
@@ -20,6 +21,7 @@ from jaxcnn.config import SeedsMode
 from jaxcnn.learning import files, mesh, processes, records, run_folder
 from jaxcnn.learning.state import TrainState
 from jaxcnn.learning.step import planned_bytes
+from jaxcnn.ops import lowering
 from jaxcnn.runs.network import require_planned
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, RatedChunk, States, program_key
 from jaxcnn.runs.start import Run
@@ -38,8 +40,9 @@ Together = Callable[[States, Any, Any, Any], States]
 class Modes:
     """Remembers in a file in which mode each run is computed.
 
-    A run that goes on in the mode in which it began comes to the same bits; in ``"vmap"`` only
-    together with the same others, since another width of the batch rounds differently.
+    A run that goes on in the mode in which it began comes to the same bits; in ``"vmap"`` and
+    ``"layers"`` only together with the same others, since another width of the batch rounds
+    differently.
 
     Args:
         path: the file, together.json; it is made when the first mode is noted.
@@ -143,7 +146,9 @@ def compile_fastest(
     if mode == "auto":
         # On CPUs the others gain nothing: vmap turns convolutions with other weights for each run
         # into grouped ones, three to five times slower, and rounds differently.
-        candidates = ["map"] if jax.default_backend() == "cpu" else ["map", "unroll", "vmap"]
+        candidates = (
+            ["map"] if jax.default_backend() == "cpu" else ["map", "unroll", "vmap", "layers"]
+        )
         candidates += ["devices"] if len(devices) > 1 else []
     if len(candidates) == 1:
         return candidates[0], _compiled(program, states, rates, candidates[0], devices)
@@ -196,7 +201,8 @@ def make_together(chunk: RatedChunk, mode: SeedsMode, devices: Sequence[jax.Devi
     Args:
         chunk: ``(state, given, rates, end) -> state``.
         mode: ``"map"`` computes one run after the other in a loop, ``"unroll"`` the same without
-            the loop, ``"vmap"`` all at once, ``"devices"`` as many at once as there are devices.
+            the loop, ``"vmap"`` all at once, ``"layers"`` all at once but for convolutions,
+            ``"devices"`` as many at once as there are devices.
         devices: those that ``"devices"`` uses.
     """
     if mode == "unroll":
@@ -205,8 +211,10 @@ def make_together(chunk: RatedChunk, mode: SeedsMode, devices: Sequence[jax.Devi
         )
 
     def mapped(states: TrainState, given: Any, rates: jax.Array, ends: jax.Array) -> TrainState:
-        if mode == "vmap":
-            return jax.vmap(chunk, in_axes=(0, None, 0, 0))(states, given, rates, ends)
+        if mode in ("vmap", "layers"):
+            in_turn = lowering.batched_in_turn() if mode == "layers" else contextlib.nullcontext()
+            with in_turn:
+                return jax.vmap(chunk, in_axes=(0, None, 0, 0))(states, given, rates, ends)
         return jax.lax.map(lambda one: chunk(one[0], given, one[1], one[2]), (states, rates, ends))
 
     if mode != "devices":

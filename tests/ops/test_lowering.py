@@ -1,5 +1,6 @@
 """The choice of an implementation: explicit, inspectable, and possible to pin."""
 
+import re
 import threading
 
 import jax
@@ -167,6 +168,39 @@ def test_force_impl_ends_with_its_block_and_stays_in_its_thread():
     if jax.default_backend() == "cpu":
         assert inside == [{"conv_general_dilated"}]
         assert all("custom_vjp_call" in found for found in outside)
+
+
+IN_TURN = [
+    (ops.conv, (3, 3, 4, 4), {}),
+    (ops.conv, (5, 5, 4, 6), {"stride": 2, "impl": "lax"}),
+    (ops.conv, (1, 1, 4, 8), {}),
+    (ops.depthwise_conv, (3, 3, 1, 4), {}),
+    (ops.conv_transpose, (2, 2, 4, 3), {"stride": 2}),
+]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize(("op", "kernel", "arguments"), IN_TURN)
+def test_a_batch_of_kernels_is_convolved_in_turn(op, kernel, arguments, platform):
+    """Values and gradients of each kernel, and no convolution with more groups than its own."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 2, 8, 8, 4), np.float32)
+    w = rng.standard_normal((3, *kernel), np.float32)
+
+    def found(x, w):
+        loss = lambda x, w: (op(x, w, **arguments) ** 2).sum()  # noqa: E731
+        return op(x, w, **arguments), jax.grad(loss, (0, 1))(x, w)
+
+    with ops.lowering.batched_in_turn(), ops.force_impl(platform=platform):
+        jaxpr = str(jax.make_jaxpr(jax.vmap(found))(x, w))
+        batch = jax.jit(jax.vmap(found))(x, w)
+    groups = 4 if op is ops.depthwise_conv else 1
+    assert {int(n) for n in re.findall(r"feature_group_count=(\d+)", jaxpr)} <= {1, groups}
+    with ops.force_impl(platform=platform):
+        each = [jax.jit(found)(*pair) for pair in zip(x, w, strict=True)]
+    for place, one in enumerate(each):
+        for a, b in zip(jax.tree.leaves(batch), jax.tree.leaves(one), strict=True):
+            np.testing.assert_allclose(a[place], b, rtol=1e-5, atol=1e-4)
 
 
 def test_a_pin_on_the_call_wins_over_the_block():
