@@ -18,8 +18,9 @@ from PIL import Image
 from jaxcnn import cli
 from jaxcnn.analysis import arms, compare
 from jaxcnn.commands.parsing import load_comparison
+from jaxcnn.config import to_dict
 from jaxcnn.learning import run_folder as folder
-from jaxcnn.runs import evaluation, network, training
+from jaxcnn.runs import evaluation, group, network, training
 
 FILE = """
 from jaxcnn.config import *
@@ -83,6 +84,32 @@ def test_seeds_of_an_arm_are_computed_together_where_that_is_asked(capsys, tmp_p
             for folder_ in (alone, tmp_path / "out")
         )
         assert one["state_sha256"] == other["state_sha256"]
+
+
+def test_arms_with_other_settings_get_a_folder_of_their_own(tmp_path, monkeypatch, capsys):
+    """Unless only seeds are added."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(runs, *args, **kwargs):
+        """Leaves of each run what is looked at of one that has begun."""
+        for run in runs:
+            newest = run.folder / "checkpoints" / "latest" / "5"
+            newest.mkdir(parents=True, exist_ok=True)
+            (newest / "manifest.sha256").touch()
+            (run.folder / "config.json").write_text(json.dumps(to_dict(run.experiment)))
+        return group.Outcome()  # after which the command has nothing to compare
+
+    monkeypatch.setattr(group, "train", train)
+    Path("two_arms.py").write_text(FILE)
+    for seeds in ("2", "3"):
+        cli.main(["compare", "two_arms.py", "--seeds", seeds])
+        assert {path.name for path in Path("runs").iterdir()} == {"two_arms"}
+    Path("two_arms.py").write_text(FILE.replace('Data("digits"', 'Data("digits", train_limit=300'))
+    capsys.readouterr()
+    cli.main(["compare", "two_arms.py"])
+    assert {path.name for path in Path("runs").iterdir()} == {"two_arms", "two_arms-2"}
+    line = "runs/two_arms holds a run with another data.train_limit: these are in runs/two_arms-2"
+    assert line in capsys.readouterr().out
 
 
 def test_figures_are_those_of_the_runs(compared):

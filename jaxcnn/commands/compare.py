@@ -1,6 +1,7 @@
 """``jaxcnn compare``: trains or reuses every arm and seed, then says which arm does better."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,28 +26,29 @@ class Command(arguments.Command):
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
     workdir: Path | None = None
-    """The folder of the run folders ARM/seedN; by default runs/NAME, with the file's name."""
+    """The folder of the run folders ARM/seedN; by default runs/NAME, with the file's name. Where
+    that holds an arm with other settings, the default is a folder beside it, runs/NAME-2."""
 
 
 def run(command: Command) -> int:
     """Trains and compares the arms, and returns the exit code."""
-    file, seeds = command.file, command.seeds
-    workdir = command.workdir or Path("runs") / file.stem
+    file, seeds, workdir = command.file, command.seeds, command.workdir
     comparison = load_comparison(file)
     if seeds is not None:
         comparison = dataclasses.replace(comparison, seeds=seeds)
 
-    from jaxcnn.learning import files
-
-    made = ("report.html", "comparison.json", "comparison.png")
-    files.check_writable(*(workdir / name for name in made))
-
     from jaxcnn.analysis import arms, plots, tables
     from jaxcnn.analysis import compare as comparing
-    from jaxcnn.runs import display, evaluation, group, plan, together
+    from jaxcnn.learning import files
+    from jaxcnn.runs import display, evaluation, group, plan, settled, together
 
-    runs = plan.comparison(comparison, workdir)
+    made = ("report.html", "comparison.json", "comparison.png")
     with display.display(each_run=True) as listener:
+        if workdir is None:
+            planned = functools.partial(plan.comparison, comparison)
+            workdir = settled.vacant(planned, Path("runs") / file.stem, listener.message)
+        files.check_writable(*(workdir / name for name in made))
+        runs = plan.comparison(comparison, workdir)
         modes = together.Modes(workdir / "together.json")
         outcome = group.train(
             runs, listener, modes=modes, grouping="faster", accept_changes=command.accept_changes

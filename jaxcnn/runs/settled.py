@@ -193,7 +193,8 @@ def vacant(
             if number == free or not changed(chosen):
                 break
     listed = ", ".join(fields[:4]) + (f" and {len(fields) - 4} more" if fields[4:] else "")
-    held, asked = ("trials", "these are") if sweep else ("a run", "this one is")
+    held = "trials" if sweep else "a run"
+    asked = "these are" if sweep or len(planned(folder)) > 1 else "this one is"
     say(f"{folder} holds {held} with another {listed}: {asked} in {chosen}")
     return chosen
 
