@@ -86,6 +86,15 @@ OTHERS = [
 ]
 
 
+def test_no_block_is_left_out():
+    shown = [
+        b for file in ("README.md", *sorted((ROOT / "docs").glob("*.md"))) for b in blocks(file)
+    ]
+    tried = [*OTHERS, *map(experiment, FOUND)]
+    left = [b for b in shown if b not in tried and "TinyNet" not in b and "BaseTask" not in b]
+    assert not left
+
+
 @pytest.mark.parametrize("block", OTHERS, ids=lambda block: block.split("\n")[0][:40])
 def test_whatever_else_is_shown_runs(block):
     names = {}

@@ -50,6 +50,21 @@ def test_fields_of_all_trials_are_overridden(tmp_path, capsys):
     assert (recorded["data"]["train_limit"], recorded["data"]["seed"]) == (300, 3)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--optim.peak-lr", "0.5"], "--optim.peak-lr: must be left out"),
+        (["--model.options.hidden", "(4,)"], "--model.options.hidden: must be left out"),
+        (["--select-on", "test", "--train.select-on", "auto"], "--select-on test: must be that of"),
+    ],
+)
+def test_an_option_cannot_say_otherwise_than_the_sweep(tmp_path, capsys, given, said):
+    (tmp_path / "base.py").write_text(file_of(BASE))
+    swept = ["--grid", "optim.peak_lr=0.1,0.2", "model.options.hidden=[8],[4]"]
+    assert cli.main(["sweep", str(tmp_path / "base.py"), *swept, *given]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_random_draws_fill_their_ranges():
     ranges = [
         "optim.peak_lr=log:1e-3:1e-1",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import Model
-from jaxcnn.errors import as_input_error
+from jaxcnn.errors import InputError, as_input_error
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -44,7 +44,13 @@ def run(command: Command) -> int:
         classes = command.num_classes
         if classes is None:
             classes = models.standard_classes(command.model, shape)
-        model = models.create_model(Model(command.model).name, num_classes=classes)
+        name = Model(command.model).name
+        if own and isinstance(name, str):
+            raise InputError(
+                f"MODEL {name!r}: no installed package offers it; an experiment file is given as "
+                f"{name.partition(':')[0].removesuffix('.py')}.py alone"
+            )
+        model = models.create_model(name, num_classes=classes)
     with as_input_error(f"--input {' '.join(map(str, shape))}"):
         found = summary.summarize(model, shape)
     display.console().print(summary.render(found))

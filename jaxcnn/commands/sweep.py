@@ -57,6 +57,7 @@ class Command(arguments.Command):
         """Returns the command with the experiment of the file."""
         if "file" not in given:
             return None
+        _require_apart(given)
         return cls(given["file"], experiment=load_overridable(given["file"], given))
 
 
@@ -127,6 +128,18 @@ def run(command: Command) -> int:
     for path, reason in (outcome.refused | outcome.diverged).items():
         complain(f"{path}: {reason}")
     return 0 if done else 1
+
+
+def _require_apart(given: Mapping[str, Any]) -> None:
+    """Refuses options that say something else than the sweep does."""
+    words = [*given.get("grid", ()), *given.get("random", ())[1:]]
+    swept = {word.partition("=")[0] for word in words}
+    fixed = {f"model.options.{name}" for name in given.get("model.options", ())} | {*given}
+    for name in sorted(swept & fixed):
+        raise InputError(f"--{name.replace('_', '-')}: must be left out, since the sweep varies it")
+    chosen = given.get("select_on"), given.get("train.select_on")
+    if None not in chosen and len({*chosen}) > 1:
+        raise InputError(f"--select-on {chosen[0]}: must be that of --train.select-on {chosen[1]}")
 
 
 def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:

@@ -15,6 +15,7 @@ import inspect
 import site
 import sys
 import sysconfig
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,12 +132,13 @@ def enumerations(make: Any) -> dict[str, type[enum.Enum]]:
 
 def plain_types(make: Any) -> dict[str, Any]:
     """Returns the fields or arguments annotated as text, numbers, truth values, or None."""
-    plain = {bool, int, float, str, type(None)}
-    return {
-        name: hint
-        for name, hint in _annotated(make).items()
-        if {*(typing.get_args(hint) or (hint,))} <= plain
-    }
+    found = {}
+    for name, hint in _annotated(make).items():
+        is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        kinds = typing.get_args(hint) if is_union else (hint,)
+        if all(kind in (bool, int, float, str, type(None)) for kind in kinds):
+            found[name] = hint
+    return found
 
 
 def _annotated(make: Any) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Reads the dataset that the config names: into memory where it fits, else when it is needed."""
 
 import functools
-import logging
 import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     import jax
 
     from jaxcnn.data import shapes
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -190,20 +186,31 @@ def load(config: Data) -> Dataset:
                 f"{config.dir or ''} can be read"
             )
     _check_batch(dataset, config)
-    _tell_of_unseen(dataset, config)
     return dataset
 
 
-def _tell_of_unseen(dataset: Dataset, config: Data) -> None:
-    """Warns of classes without training examples, such as those of labels with gaps."""
+def unseen(dataset: Dataset, config: Data) -> str:
+    """Says in one line which classes have no training examples, such as those of labels with gaps.
+
+    It is empty where all have some, and where a label is no class or would have to be read.
+    """
     form, number = dataset.train.label_form, len(dataset.classes)
     is_class = form.ndim == 0 and form.dtype == np.int32 and config.labels == "classes"
     if not is_class or not isinstance(dataset.train, Split | image_folder.Files):
-        return
-    seen = np.bincount(dataset.train.read_labels(), minlength=number)
-    if (unseen := np.flatnonzero(seen == 0)).size:
-        names = image_folder.few([dataset.classes[i] for i in unseen])
-        log.warning("data.name=%r: no training example is of the class %s", config.name, names)
+        return ""
+    seen = np.bincount(dataset.train.read_labels(), minlength=number) > 0
+    if seen.all():
+        return ""
+    if seen.sum() == 1:
+        only = printable(dataset.classes[int(seen.argmax())])
+        return f"{only} is the only class of the training examples; there is nothing to tell apart"
+    line = "no training example is of the class "
+    line += image_folder.few([dataset.classes[i] for i in np.flatnonzero(~seen)])
+    tested = np.bincount(dataset.test.read_labels(), minlength=number) > 0
+    if (missed := tested & ~seen).any():
+        line += ", although test examples are of "
+        line += image_folder.few([dataset.classes[i] for i in np.flatnonzero(missed)])
+    return line
 
 
 def _of_numbers(dataset: Dataset, config: Data) -> Dataset:

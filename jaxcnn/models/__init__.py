@@ -308,7 +308,7 @@ def build_model(
         assert isinstance(config.name, Brought)
         with as_one_line(what), nn.intercept_methods(_at_most(MOST_CALLS)):
             own.require_trainable(model, config.name, input_shape, output_shape)
-        return model
+            return own.carried_out(model, input_shape)
 
     def training_pass(images: jax.Array) -> Any:
         key = jax.random.key(0)

@@ -1,5 +1,6 @@
 """Networks that users bring: any Linen module, called as the networks of this package are."""
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -31,12 +32,14 @@ class Own(nn.Module):
         options: names and values of the options.
         num_classes: number of logits.
         aux_weight: weight of each auxiliary loss, where the module has auxiliary heads.
+        by_ops: whether its convolutions are those of :mod:`jaxcnn.ops`; see :func:`carried_out`.
     """
 
     make: Callable[..., nn.Module]
     options: tuple[tuple[str, Any], ...]
     num_classes: int
     aux_weight: float = 1.0
+    by_ops: bool = True
 
     def setup(self) -> None:
         """Makes the module."""
@@ -50,7 +53,7 @@ class Own(nn.Module):
         taken = {k: v for k, v in given.items() if k in takes}
         if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
             taken["train"] = train
-        with nn.intercept_methods(_by_ops):
+        with nn.intercept_methods(_by_ops) if self.by_ops else contextlib.nullcontext():
             found = self.network(images, **taken)
         return (found, {}) if endpoints and "endpoints" not in takes else found
 
@@ -77,7 +80,8 @@ def convolved(
 ) -> jax.Array:
     """Computes a convolution as Linen asks :func:`jax.lax.conv_general_dilated` for it."""
     padded = isinstance(padding, str) or min(map(min, padding), default=0) >= 0
-    if {*lhs_dilation} != {1} or not padded:
+    known = jnp.issubdtype(x.dtype, jnp.floating) and 3 <= x.ndim <= 5
+    if {*lhs_dilation} != {1} or not padded or not known:
         return lax.conv_general_dilated(
             x,
             kernel,
@@ -92,7 +96,7 @@ def convolved(
         x,
         kernel,
         stride=tuple(strides),
-        padding=padding,
+        padding=padding.upper() if isinstance(padding, str) else padding,
         dilation=tuple(rhs_dilation),
         groups=feature_group_count,
         precision=others["precision"],
@@ -240,6 +244,29 @@ def require_trainable(
         )
     # Evaluation gives it no random numbers, and changes nothing.
     jax.eval_shape(functools.partial(model.apply, train=False), before, images)
+
+
+def carried_out(model: Own, input_shape: tuple[int, int, int]) -> Own:
+    """Returns a network with convolutions by :mod:`jaxcnn.ops`, or by lax where it needs these.
+
+    So does a network that differentiates forwards within itself, which the former do not allow.
+    """
+
+    def total(params: Any, others: Any, images: jax.Array) -> jax.Array:
+        streams = random_streams(jax.random.key(0))
+        given = {**others, "params": params}
+        outputs, _ = model.apply(given, images, train=True, mutable=[*others], rngs=streams)
+        return outputs.astype(jnp.float32).sum()
+
+    def traced(images: jax.Array) -> Any:
+        others = dict(model.init(jax.random.key(0), images, train=False))
+        return jax.grad(total)(others.pop("params"), others, images)
+
+    try:
+        jax.eval_shape(traced, jax.ShapeDtypeStruct((2, *input_shape), jnp.float32))
+    except Exception:  # whatever the network does
+        return model.clone(by_ops=False)
+    return model
 
 
 def captured(variables: Any) -> dict[str, jax.Array]:

@@ -343,9 +343,10 @@ class _Session:
 
     def _load(self, data: Data) -> sources.Dataset:
         found = sources.load(data)
-        if found.note and found.note not in self._noted:
-            self._noted.add(found.note)
-            self.listener.message(found.note)
+        for line in (found.note, sources.unseen(found, data)):
+            if line and line not in self._noted:
+                self._noted.add(line)
+                self.listener.message(line)
         return found
 
     @contextlib.contextmanager

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcnn.config import SeedsMode
+from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.learning import files, mesh, processes, records, run_folder
 from jaxcnn.learning.state import TrainState
 from jaxcnn.learning.step import planned_bytes
@@ -168,6 +169,8 @@ def compile_fastest(
             if "RESOURCE_EXHAUSTED" not in str(error) or (mode == candidates[-1] and not fastest):
                 raise
             continue
+        except InputError:  # the network cannot be computed in this mode
+            continue
         if seconds < least:
             fastest, least = (mode, chunk), seconds
     assert fastest is not None
@@ -188,7 +191,11 @@ def _compiled(
         return Compiled(lambda states, ends: together(states, given, rates, ends))
     given = program.given()
     held = mesh.place(rates, mesh.replicated(mesh.one_device()))
-    compiled = jax.jit(together, donate_argnums=0).lower(states, given, held, ends).compile()
+    program_of = jax.jit(together, donate_argnums=0)
+    layers = as_one_line(f"train.seeds_mode={mode!r}", "is not for this network ({})")
+    with layers if mode == "layers" else contextlib.nullcontext():
+        lowered = program_of.lower(states, given, held, ends)
+    compiled = lowered.compile()
     require_planned(compiled, program.experiment.data, "batch_size")
     return Compiled(
         lambda states, ends: compiled(states, given, held, ends), planned_bytes(compiled)
