@@ -281,6 +281,8 @@ CHOICES = [
     (Data, "fit", ("pad", "resize", "crop")),
     (Data, "labels", ("classes", "numbers")),
     (Data, "channels", (1, 3)),
+    (Augment, "flip", ("alternating", True, False)),
+    (Augment, "padding_mode", ("zeros", "reflect")),
     (Model, "dtype", ("float32", "bfloat16")),
     (Train, "select_on", ("auto", "test")),
     (Train, "seeds_mode", ("auto", "map", "unroll", "vmap", "layers", "devices", "alone")),

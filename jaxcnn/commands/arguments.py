@@ -127,10 +127,11 @@ class _Help(argparse.HelpFormatter):
 
 
 class _Switch(argparse.Action):
-    """Stores True for the first of its flags, and False for the other."""
+    """Stores True for the first of its flags, False for the next, or the word behind a `=`."""
 
     def __call__(self, parser: Any, space: Any, values: Any, option: str | None = None) -> None:
-        setattr(space, self.dest, option == self.option_strings[0])
+        word = (option or "").partition("=")[2]
+        setattr(space, self.dest, word or option == self.option_strings[0])
 
 
 FROM = {"name": "from", "repeated": True}
@@ -259,8 +260,9 @@ def _arguments(
         if value is not MISSING and "by default" not in text.lower():
             text = with_default(text, value)
         settings: dict[str, Any] = {"help": text}
-        if bare is bool and not none:
+        if bool in (bare, *parts) and not none:
             flags += [_flag(f"{section}.no-{field.name}")] if section else []
+            flags += [f"{flags[0]}={word}" for part in parts for word in get_args(part)]
             settings |= {"action": _Switch, "nargs": 0}
         elif origin is Mapping:
             settings |= {"action": _Entries, "default": {}, "metavar": "VALUE"}

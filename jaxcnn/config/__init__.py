@@ -83,7 +83,7 @@ Option = Annotated[
     bool | int | float | str | tuple[bool | int | float | str, ...],
     Accepts("a truth value, number, text, or tuple of these"),
 ]
-Views = Literal["none", "flip", "five_crop", "ten_crop"]
+Views = Literal["none", "flip", "five_crop", "ten_crop", "flip_shift"]
 """The views of a test image that test-time augmentation averages over."""
 SeedsMode = Literal["auto", "map", "unroll", "vmap", "layers", "devices", "alone"]
 """How several runs are computed together, see :attr:`Train.seeds_mode`."""
@@ -180,11 +180,14 @@ class Data(Checked, section="data"):
 class Augment(Checked, section="augment"):
     """Random changes to each training image, inside the compiled step; 0 or False turns one off."""
 
-    flip: bool = False
-    """Mirrors an image left to right with probability 1/2."""
+    flip: Literal["alternating"] | bool = False
+    """Mirrors an image left to right with probability 1/2; alternating draws that for the first
+    epoch alone, and then mirrors each image in every other epoch (Jordan 2024)."""
     crop_padding: Annotated[int, _whole(0, 2**12)] = 0
-    """Pads each side with this many pixels of zeros, then crops back to the original size at a
-    random position."""
+    """Pads each side with this many pixels, then crops back to the original size at a random
+    position."""
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
+    """What crop_padding pads with: zeros, or the image reflected at its border."""
     random_crop: bool = False
     """Crops image_size out of the read_size pixels at random (Krizhevsky et al. 2012). Evaluation
     takes the central 7/8; the scale is the same if read_size is 8/7 of image_size, such as 256 for

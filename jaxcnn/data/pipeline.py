@@ -41,12 +41,16 @@ class Shuffle:
         epoch = step // self.steps_per_epoch
         return jax.random.permutation(jax.random.fold_in(key, epoch), self.examples)
 
+    def places(self, order: jax.Array, step: jax.Array) -> jax.Array:
+        """Returns the places of the examples of ``step``, given the order of its epoch."""
+        start = (step % self.steps_per_epoch) * self.batch_size
+        return lax.dynamic_slice(order, (start,), (self.batch_size,))
+
     def batch(
         self, split: Mapping[str, jax.Array], order: jax.Array, step: jax.Array
     ) -> StoredBatch:
         """Returns the batch of ``step``, given the order of its epoch."""
-        start = (step % self.steps_per_epoch) * self.batch_size
-        index = lax.dynamic_slice(order, (start,), (self.batch_size,))
+        index = self.places(order, step)
         return {name: jnp.take(array, index, axis=0) for name, array in split.items()}
 
 

@@ -52,7 +52,7 @@ def stream(seed: jax.Array, name: str) -> jax.Array:
     >>> bool((stream(1, "init") == stream(1, "dropout")).all())
     False
     """
-    streams = ("init", "order", "augment", "dropout")
+    streams = ("init", "order", "augment", "dropout", "flip")
     return jax.random.fold_in(jax.random.key(seed), streams.index(name))
 
 

@@ -20,6 +20,7 @@ from jaxcnn.config import Data, Experiment, brought_in, to_dict
 from jaxcnn.config.brought import Brought, titled
 from jaxcnn.config.checked import require
 from jaxcnn.data import augment, pipeline, sources
+from jaxcnn.data.augment.geometry import alternating
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError, as_one_line
@@ -310,8 +311,12 @@ def _require_augmentable(net: network.Network, dataset: sources.Dataset, number:
     """Traces the augmentation of a batch, where functions of a user's are part of it.
 
     Raises:
-        InputError: one of them does not fit, which is said before anything is compiled.
+        InputError: one of them does not fit, or flips cannot alternate, which is said before
+            anything is compiled.
     """
+    flip = net.experiment.augment.flip
+    accepted = "True or False where data are streamed, whose examples have no place to go by"
+    require("augment.flip", flip, not (dataset.streamed and flip == "alternating"), accepted)
     if net.experiment.augment.own:
         prepare = _preparing(net)
         jax.eval_shape(
@@ -338,9 +343,13 @@ def _batch(
 ) -> step.Batch:
     """Makes the batch of a step, prepared for the network."""
     experiment = net.experiment
-    batch = shuffle.batch(given["train"], order, step)
+    batch = dataset.rendered(shuffle.batch(given["train"], order, step))
+    if experiment.augment.flip == "alternating":
+        assert isinstance(shuffle, pipeline.Shuffle)
+        places, epoch = shuffle.places(order, step), step // shuffle.steps_per_epoch
+        batch["mirrored"] = alternating(stream(seed, "flip"), places, epoch)
     key = jax.random.fold_in(stream(seed, "augment"), step)
-    batch = _preparing(net)(dataset.rendered(batch), key)
+    batch = _preparing(net)(batch, key)
     if teacher is not None:
         images = _renormalised(batch["image"], experiment.data, teacher.experiment.data)
         logits: Any = teacher.model.apply(given["teacher"], images, train=False)

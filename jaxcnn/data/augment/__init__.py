@@ -22,6 +22,7 @@ from jaxcnn.data.augment.annotations import Array, Batch, Images, Key
 from jaxcnn.data.augment.colour import color_jitter
 from jaxcnn.data.augment.erase import cutout, random_erasing
 from jaxcnn.data.augment.geometry import (
+    mirror,
     pad_and_crop,
     random_crop,
     random_flip,
@@ -59,7 +60,9 @@ def make_prepare_batch(data: Data) -> Callable[..., Batch]:
     surroundings are black, then cutout and random erasing on the normalised image.
 
     Where ``label`` is a map ``(n, h, w)``, it is fitted, cropped, turned and mirrored as its image
-    is, and holds -1 outside of it. Whatever else a batch holds stays as it is.
+    is, and holds -1 outside of it. Where ``augment.flip`` is ``"alternating"``, the batch tells in
+    ``mirrored`` ``(n,)`` which images are: see :func:`.geometry.alternating`. Whatever else a batch
+    holds stays as it is.
 
     Raises:
         InputError: while it is traced, if ``augment`` has a change that label maps cannot follow.
@@ -74,7 +77,8 @@ def make_prepare_batch(data: Data) -> Callable[..., Batch]:
             return {**batch, "image": (batch["image"] - mean) / std}
         if is_map(batch):
             require_followed(augment)
-        batch = moved(batch, x, lambda x: cropped_and_turned(x, key, data, augment))
+        mirrored = batch["mirrored"] if augment.flip == "alternating" else None
+        batch = moved(batch, x, lambda x: cropped_and_turned(x, key, data, augment, mirrored))
         x = photometric(batch["image"], jax.random.fold_in(key, 3), augment)
         x = (x - mean) / std
         if augment.cutout:
@@ -183,10 +187,12 @@ def fit(x: Images, data: Data) -> Images:
     return jnp.pad(x, ((0, 0), (top, height - h - top), (left, width - w - left), (0, 0)))
 
 
-def cropped_and_turned(x: Images, key: Key, data: Data, augment: Augment) -> Images:
+def cropped_and_turned(
+    x: Images, key: Key, data: Data, augment: Augment, mirrored: Array | None = None
+) -> Images:
     """Fits images or crops them at random, then changes where their pixels are."""
     x = fitted_or_cropped(x, jax.random.fold_in(key, 2), data, augment)
-    return geometric(x, jax.random.fold_in(key, 0), augment)
+    return geometric(x, jax.random.fold_in(key, 0), augment, mirrored)
 
 
 def fitted_or_cropped(x: Images, key: Key, data: Data, augment: Augment) -> Images:
@@ -207,14 +213,19 @@ def fitted_or_cropped(x: Images, key: Key, data: Data, augment: Augment) -> Imag
     )
 
 
-def geometric(x: Images, key: Key, augment: Augment) -> Images:
-    """Rotates and zooms, then pads and crops, then mirrors, each drawn anew for every example."""
+def geometric(x: Images, key: Key, augment: Augment, mirrored: Array | None = None) -> Images:
+    """Rotates and zooms, then pads and crops, then mirrors, each drawn anew for every example.
+
+    Where it is given which images are ``mirrored`` ``(n,)``, these are, and it is not drawn.
+    """
     warp, crop, flip = jax.random.split(key, 3)
     if augment.rotate or augment.zoom:
         x = rotate_and_zoom(x, warp, augment.rotate, augment.zoom)
     if augment.crop_padding:
-        x = pad_and_crop(x, crop, augment.crop_padding)
-    if augment.flip:
+        x = pad_and_crop(x, crop, augment.crop_padding, augment.padding_mode)
+    if mirrored is not None:
+        x = mirror(x, mirrored)
+    elif augment.flip:
         x = random_flip(x, flip)
     return x
 

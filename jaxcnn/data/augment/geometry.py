@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
 from jaxcnn.data.augment.annotations import Array, Images, Key, SameImages
+from jaxcnn.ops.conv import PADDING_MODES
 
 
 def random_flip(x: SameImages, key: Key) -> SameImages:
@@ -15,10 +16,31 @@ def random_flip(x: SameImages, key: Key) -> SameImages:
     return jnp.where(mirrored, x[:, :, ::-1], x)
 
 
-def pad_and_crop(x: SameImages, key: Key, padding: int) -> SameImages:
-    """Shifts each image by up to ``padding`` pixels either way; zeros come in."""
+def alternating(key: Key, places: Int[Array, " n"], epoch: Int[Array, ""]) -> Bool[Array, " n"]:
+    """Tells which images are mirrored in an epoch: not those that were in the one before.
+
+    In the first epoch each is with probability 1/2. Two epochs in turn so show both forms of every
+    image (Jordan 2024, section 3.6).
+
+    Args:
+        key: random key of the run.
+        places: places of the images in the training set.
+        epoch: the epoch, counted from 0.
+    """
+    first = jax.vmap(lambda place: jax.random.bernoulli(jax.random.fold_in(key, place)))(places)
+    return first ^ (epoch % 2 == 1)
+
+
+def mirror(x: SameImages, mirrored: Bool[Array, " n"]) -> SameImages:
+    """Mirrors some of the images left to right."""
+    return jnp.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
+
+
+def pad_and_crop(x: SameImages, key: Key, padding: int, mode: str = "zeros") -> SameImages:
+    """Shifts each image by up to ``padding`` pixels either way; zeros come in, or a reflection."""
     _, h, w, _ = x.shape
-    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    sides = (0, 0), (padding, padding), (padding, padding), (0, 0)
+    padded = jnp.pad(x, sides, mode=PADDING_MODES[mode])
     return random_crop(padded, key, (h, w))
 
 

@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import jax
@@ -52,10 +53,12 @@ def test_flip_mirrors_about_half_the_images(images):
     assert 16 < int(mirrored.sum()) < 48
 
 
-def test_crop_shifts_by_at_most_the_padding(images):
+@pytest.mark.parametrize(("mode", "numpys"), [("zeros", "constant"), ("reflect", "reflect")])
+def test_crop_shifts_by_at_most_the_padding(images, mode, numpys):
     x = np.asarray(images, np.float32)
-    got = np.asarray(geometry.pad_and_crop(jnp.asarray(x), KEY, 2))
-    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    got = augment.geometric(jnp.asarray(x), KEY, Augment(crop_padding=2, padding_mode=mode))
+    got = np.asarray(got)
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), numpys)
     shifts = set()
     for image, big in zip(got, padded, strict=True):
         found = [
@@ -64,6 +67,26 @@ def test_crop_shifts_by_at_most_the_padding(images):
         assert len(found) == 1
         shifts.add(found[0])
     assert len(shifts) > 15  # of 25, with 64 draws
+
+
+def test_an_image_is_mirrored_every_other_epoch():
+    places = jax.random.permutation(KEY, 200)
+    epochs = [np.asarray(geometry.alternating(KEY, places, jnp.int32(e))) for e in range(5)]
+    assert 60 < epochs[0].sum() < 140
+    for before, after in itertools.pairwise(epochs):
+        np.testing.assert_array_equal(after, ~before)
+    again = geometry.alternating(KEY, places[::-1], jnp.int32(0))
+    np.testing.assert_array_equal(again, epochs[0][::-1])  # by place, not by order
+    assert (geometry.alternating(jax.random.key(1), places, jnp.int32(0)) != epochs[0]).any()
+
+
+def test_what_alternates_is_told_by_the_batch(images):
+    mirrored = jnp.arange(64) % 3 == 0
+    prepare = augment.make_prepare_batch(Data())
+    got = prepare({"image": images, "mirrored": mirrored}, KEY, Augment(flip="alternating"))
+    x = augment.make_prepare(Data())(images)
+    want = np.where(np.asarray(mirrored)[:, None, None, None], x[:, :, ::-1], x)
+    np.testing.assert_array_equal(got["image"], want)
 
 
 def test_cutout_clears_one_square():
