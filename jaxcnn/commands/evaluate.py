@@ -28,8 +28,8 @@ class Command(arguments.Command):
     times."""
     tta: Views = "none"
     """Test-time augmentation: averages the probabilities of the image and its mirror image (flip),
-    of the four corners and the centre (five_crop), or of those and their mirror images
-    (ten_crop)."""
+    of the four corners and the centre (five_crop), of those and their mirror images (ten_crop), or
+    of the image and two shifts by a pixel with half its weight, each mirrored too (flip_shift)."""
 
 
 def run(command: Command) -> int:

@@ -17,7 +17,9 @@ def make_views(data: Data, views: Views) -> Callable[[jax.Array], Float[Array, "
 
     ``"flip"`` is the image and its mirror image. ``"five_crop"`` is four corners and the centre of
     the image enlarged by 8/7, as 224 pixels of 256 (Krizhevsky et al. 2012), ``"ten_crop"`` those
-    and their mirror images.
+    and their mirror images. ``"flip_shift"`` is the image, the image shifted by one pixel down and
+    to the right and by one up and to the left, reflected at the border, and the mirror images of
+    the three (Jordan 2024, section 3.5); :data:`COUNTED` says how often each counts.
     """
     prepare = augment.make_prepare(data)
 
@@ -30,7 +32,9 @@ def make_views(data: Data, views: Views) -> Callable[[jax.Array], Float[Array, "
             shown = five_crops(enlarged(images, seen), *seen)
         else:
             shown = prepare(images)[None]
-        if views in ("flip", "ten_crop"):
+        if views == "flip_shift":
+            shown = jnp.concatenate([shown, shifted(shown[0])])
+        if views in ("flip", "ten_crop", "flip_shift"):
             shown = jnp.concatenate([shown, shown[:, :, :, ::-1]])
         return shown
 
@@ -44,6 +48,16 @@ def make_views(data: Data, views: Views) -> Callable[[jax.Array], Float[Array, "
         return jax.image.resize(prepare(images), (n, height, width, c), "bilinear")
 
     return prepared
+
+
+COUNTED: dict[Views, tuple[int, ...]] = {"flip_shift": (0, 0, 1, 2, 3, 3, 4, 5)}
+"""The views that are averaged, by their places, where not each counts once."""
+
+
+def shifted(x: Float[Array, "n h w c"]) -> Float[Array, "2 n h w c"]:
+    """Shifts each image by one pixel along both sides, either way, and reflects at the border."""
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    return jnp.stack([padded[:, :-2, :-2], padded[:, 2:, 2:]])
 
 
 def five_crops(

@@ -1,13 +1,14 @@
 """Makes pure steps of training and evaluation, and the programs that are compiled of them."""
 
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -209,7 +210,7 @@ def make_train_chunk(
 
 
 def make_eval_step(
-    model: nn.Module, task: BaseTask | None = None
+    model: nn.Module, task: BaseTask | None = None, counted: Sequence[int] | None = None
 ) -> Callable[[TrainState, Batch], Sums]:
     """Makes ``step(state, batch) -> sums`` over the examples whose mask is True.
 
@@ -218,6 +219,8 @@ def make_eval_step(
     Args:
         model: the network.
         task: what says how it is judged; by default classification.
+        counted: the places of the views that are averaged, one as often as it is named; by default
+            each counts once.
     """
     judge = task or Classification()
 
@@ -230,7 +233,8 @@ def make_eval_step(
         if batch["image"].ndim == 4:
             outputs = outputs_of(batch["image"])
         else:
-            outputs = judge.average(lax.map(outputs_of, batch["image"]))
+            outputs = lax.map(outputs_of, batch["image"])
+            outputs = judge.average(outputs if counted is None else outputs[np.array(counted)])
         return judge.sums(outputs, batch)
 
     return eval_step

@@ -34,7 +34,7 @@ def compile_evaluate(
     network: Network,
     dataset: sources.Dataset,
     state: Any,
-    prepare: Callable[[jax.Array], jax.Array] | None = None,
+    tta: Views = "none",
     devices: Mesh | None = None,
     split: sources.HeldOut = "test",
 ) -> Callable[[TrainState], Sums]:
@@ -44,7 +44,7 @@ def compile_evaluate(
         network: the network, and how its images are prepared and how many at a time.
         dataset: the dataset of the split.
         state: a state of the shapes that the program will be called with.
-        prepare: stored images to network input, where it is another way than the network's own.
+        tta: the views of each image over which the outputs are averaged.
         devices: those that the state lies on; the first one by default.
         split: which of the dataset's splits is evaluated.
 
@@ -56,13 +56,14 @@ def compile_evaluate(
     fitted = augment.make_prepare_batch(data)
     gather = mesh.make_gather(devices, state)
 
+    seen = views.make_views(data, tta)
+
     def prepared(batch: step.Batch) -> step.Batch:
         batch = dataset.rendered(batch)
-        if prepare is None:
-            return fitted(batch)
-        return {**batch, "image": prepare(batch["image"])}
+        return fitted(batch) if tta == "none" else {**batch, "image": seen(batch["image"])}
 
-    for_one = step.make_evaluate(step.make_eval_step(network.model, network.task), prepared)
+    judged = step.make_eval_step(network.model, network.task, views.COUNTED.get(tta))
+    for_one = step.make_evaluate(judged, prepared)
 
     def evaluate(state: TrainState, batches: step.Batch) -> Sums:
         return for_one(gather(state), batches)
@@ -131,14 +132,13 @@ def evaluate_trained(
     split: sources.HeldOut = "test",
 ) -> dict[str, Any]:
     """Evaluates a network that was restored from a checkpoint, as :func:`evaluate` does."""
-    prepare = None if tta == "none" else views.make_views(trained.experiment.data, tta)
     dataset = trained.dataset(data_dir)
     if split not in dataset.held_out:
         raise InputError(
             f"--split {split}: {trained.folder} held out no examples for validation "
             "(config.json: data.validation is None)"
         )
-    run = compile_evaluate(trained, dataset, trained.state, prepare, split=split)
+    run = compile_evaluate(trained, dataset, trained.state, tta, split=split)
     sums = jax.device_get(run(trained.state))
     with np.errstate(all="ignore"):  # what is not finite is said below
         found = of_split(trained.task, sums, split)
