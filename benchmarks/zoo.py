@@ -134,6 +134,10 @@ TABLE = (
         size=16, classes=10,
         slim={"depth": 10, "widen": 2}),
 
+    Row("airbench", "airbench", 1_971_640, torchvision=False, representative=True, size=32,
+        smallest=9, classes=10,
+        slim={"widths": (8, 16, 16)}),
+
     Row("densenet121", "densenet", 7_978_856, representative=True, smallest=29,
         slim={"block_sizes": (2, 2, 2, 2)}),
     Row("densenet161", "densenet", 28_681_000, smallest=29, giant=True),

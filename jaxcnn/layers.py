@@ -198,12 +198,14 @@ class BatchNorm(nn.Module):
         epsilon: added to the variance.
         dtype: type of the output.
         scale_init: initialiser of ``scale``; zeros make a residual branch start as identity.
+        use_scale: multiplies by the learned ``scale``; else it is 1 and no parameter.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     dtype: DTypeLike = jnp.float32
     scale_init: Initializer = nn.initializers.ones_init()
+    use_scale: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -211,7 +213,7 @@ class BatchNorm(nn.Module):
         c = (x.shape[-1],)
         mean = self.variable("batch_stats", "mean", jnp.zeros, c, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, c, jnp.float32)
-        scale = self.param("scale", self.scale_init, c)
+        scale = self.param("scale", self.scale_init, c) if self.use_scale else None
         bias = self.param("bias", nn.initializers.zeros_init(), c)
         y, new_mean, new_var = ops.batch_norm(
             x.astype(self.dtype),

@@ -64,8 +64,9 @@ def init_state(
     *,
     ema: bool = False,
     task: BaseTask | None = None,
+    images: jax.Array | None = None,
 ) -> TrainState:
-    """Returns the state before the first step, a pure function of the seed.
+    """Returns the state before the first step, a pure function of the seed and perhaps of images.
 
     Args:
         model: the network, called on ``(n, h, w, c)`` images.
@@ -74,8 +75,10 @@ def init_state(
         image_shape: height, width and channels that the network sees.
         ema: whether the state keeps a moving average.
         task: what is learned; by default classification.
+        images: those that the initialisation sees; by default a single black one.
     """
-    images = jnp.zeros((1, *image_shape), jnp.float32)
+    if images is None:
+        images = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init(stream(seed, "init"), images, train=False)
     return state_from(variables, tx, seed, ema=ema, task=task)
 

@@ -28,6 +28,7 @@ from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError, as_input_error, as_one_line
 from jaxcnn.layers import random_streams
 from jaxcnn.models import (
+    airbench,
     alexnet,
     convnet,
     convnext,
@@ -113,6 +114,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet56": resnet_cifar.resnet56,
     "resnet110": resnet_cifar.resnet110,
     "wide_resnet28_10": wide_resnet.wide_resnet28_10,
+    "airbench": airbench.Airbench,
     "densenet121": densenet.densenet121,
     "densenet161": densenet.densenet161,
     "densenet169": densenet.densenet169,
@@ -180,6 +182,7 @@ STANDARD_INPUTS: dict[str, tuple[int, int, int]] = {
     "resnet56": (32, 32, 3),
     "resnet110": (32, 32, 3),
     "wide_resnet28_10": (32, 32, 3),
+    "airbench": (32, 32, 3),
     "xception": (299, 299, 3),
     "efficientnet_b1": (240, 240, 3),
     "efficientnet_b2": (288, 288, 3),

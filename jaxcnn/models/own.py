@@ -33,12 +33,14 @@ class Own(nn.Module):
         num_classes: number of logits.
         aux_weight: weight of each auxiliary loss, where the module has auxiliary heads.
         by_ops: whether its convolutions are those of :mod:`jaxcnn.ops`; see :func:`carried_out`.
+        init_images: how many training images its initialisation sees.
     """
 
     make: Callable[..., nn.Module]
     options: tuple[tuple[str, Any], ...]
     num_classes: int
     aux_weight: float = 1.0
+    init_images: int = 0
     by_ops: bool = True
 
     def setup(self) -> None:
@@ -144,6 +146,7 @@ def build(
     with as_one_line(f"model.name={brought.name!r}", "cannot be made ({})"):
         network = _made(brought.target, given, num_classes)
         weight = getattr(network, "aux_weight", 1.0)
+        images = getattr(network, "init_images", 0)
     if not isinstance(network, nn.Module):
         raise InputError(
             f"model.name={brought.name!r}: must make a flax.linen.Module, "
@@ -162,7 +165,12 @@ def build(
                 f"model.name={brought.name!r}: is called with images and, where it takes it, "
                 f"train; {brought.title} also wants {other.name}"
             )
-    return Own(brought.target, tuple(sorted(given.items())), num_classes, weight)
+    if type(images) is not int or images < 0:
+        raise InputError(
+            f"model.name={brought.name!r}: has init_images={shown(images)}, must be a whole number "
+            ">= 0, of training images"
+        )
+    return Own(brought.target, tuple(sorted(given.items())), num_classes, weight, images)
 
 
 def _with_members(brought: Brought, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,10 +53,15 @@ class Network:
         """Returns the optimizer at a learning rate, on which its state does not depend."""
         return optim.make_optimizer(self.experiment.optim, rate, self.layout)
 
-    def init(self, seed: jax.Array) -> TrainState:
-        """Returns the state before the first step, a pure function of the seed."""
-        shape, ema = self.input_shape, self._ema
-        return init_state(self.model, self.optimizer(), seed, shape, ema=ema, task=self.task)
+    def init(self, seed: jax.Array, images: jax.Array | None = None) -> TrainState:
+        """Returns the state before the first step, a pure function of its arguments.
+
+        Args:
+            seed: the seed of the run.
+            images: network input that the initialisation sees, where it looks at any.
+        """
+        tx, shape = self.optimizer(), self.input_shape
+        return init_state(self.model, tx, seed, shape, ema=self._ema, task=self.task, images=images)
 
     def start_from(self, variables: Any, seed: jax.Array) -> TrainState:
         """Returns the state before the first step from given variables."""

@@ -98,7 +98,8 @@ class Program:
             self.rates(experiment)  # a fault in what was brought is said before anything is made
         self.teacher = _teacher(self.network)
         self.layout = mesh.of_state(devices, self.network.shapes)
-        self.init = jax.jit(self.network.init, out_shardings=self.layout)
+        begin = jax.jit(self.begin, out_shardings=self.layout)
+        self.init: Callable[[Any], TrainState] = lambda seed: begin(seed, self.seen())
         self.start_from = jax.jit(self.network.start_from, out_shardings=self.layout)
         self.chunk = self._make_chunk(shuffle)
         # All processes train on the same data, all files of which may take long to read.
@@ -122,6 +123,26 @@ class Program:
         rates = f"train.epochs={epochs}: the learning rates of all steps"
         network.require_room(rates, 32 * self.total_steps)
         network.require_room(f"{classes:,} classes: the confusion matrix", 4 * classes**2)
+
+    def seen(self) -> dict[str, np.ndarray]:
+        """Reads the training examples that the initialisation sees.
+
+        They are as many as the network says by its ``init_images``, evenly spread over the set; of
+        a network that says nothing, there are none.
+        """
+        train = self.dataset.train
+        number = min(getattr(self.network.model, "init_images", 0), len(train))
+        if not number:
+            return {}
+        batch = train.read(np.arange(number) * len(train) // number)
+        sound = batch.pop("ok")
+        return {name: array[sound] for name, array in batch.items()}
+
+    def begin(self, seed: jax.Array, seen: dict[str, Any]) -> TrainState:
+        """Returns the state before the first step, a pure function of the seed and :meth:`seen`."""
+        if not seen:
+            return self.network.init(seed)
+        return self.network.init(seed, self.network.prepare(self.dataset.rendered(seen)["image"]))
 
     def _make_chunk(self, shuffle: pipeline.Shuffle | InBlocks) -> RatedChunk:
         config, net = self.experiment, self.network

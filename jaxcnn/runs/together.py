@@ -153,15 +153,13 @@ def compile_fastest(
         candidates += ["devices"] if len(devices) > 1 else []
     if len(candidates) == 1:
         return candidates[0], _compiled(program, states, rates, candidates[0], devices)
-    fresh = jax.jit(lambda seeds: tuple(map(program.init, seeds)))
-    seeds = tuple(state.seed for state in states)
     ends = np.full(len(states), min(8, program.steps_per_epoch), np.int32)
     fastest, least = None, math.inf
     for mode in candidates:
         try:
             chunk = _compiled(program, states, rates, mode, devices)
             for _ in range(2):  # the first time warms up
-                begin = jax.block_until_ready(fresh(seeds))
+                begin = jax.block_until_ready(tuple(program.init(s.seed) for s in states))
                 start = time.perf_counter()
                 jax.block_until_ready(chunk.run(begin, ends))
                 seconds = time.perf_counter() - start
