@@ -10,10 +10,10 @@ import io
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
 import jax
@@ -22,8 +22,10 @@ import numpy as np
 import optax
 
 from jaxcnn import models
-from jaxcnn.analysis import summary
-from jaxcnn.errors import InputError
+from jaxcnn.analysis import energy, summary
+from jaxcnn.analysis.budget import Budget
+from jaxcnn.analysis.roofline import DTYPES, Dtype, Roofs, measure_roofs
+from jaxcnn.errors import as_input_error
 from jaxcnn.learning import files
 from jaxcnn.learning.state import state_from
 from jaxcnn.learning.step import make_train_step, planned_bytes
@@ -32,15 +34,15 @@ from jaxcnn.tasks import Classification, Segmentation
 
 T = TypeVar("T")
 Work = Literal["infer", "train"]
-Dtype = Literal["fp32", "bf16"]
-
-DTYPES = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 TIMM = {
     "infer": ("samples_per_sec", "step_time", "batch_size", "img_size", "gmacs", "macts"),
     "train": ("samples_per_sec", "step_time", "batch_size", "img_size"),
 }
 """timm's columns of each kind of work; the kind stands in front of them, with an underscore."""
-MEASURED = ("compile_time", "peak_memory", "memory_source", "flops_per_sec", "utilisation")
+MEASURED = (
+    *("compile_time", "peak_memory", "memory_source", "flops_per_sec", "utilisation"),
+    "joules_per_1000",
+)
 """Columns that timm does not have; the kind of work stands in front of them too."""
 DEVICE = ("dtype", "device", "device_flops_per_sec", "device_bytes_per_sec")
 """Columns that stand once in a row."""
@@ -70,54 +72,6 @@ DEFAULTS = {"cpu": Settings("fp32", 4, 1, 5)}
 def default_settings() -> Settings:
     """Returns small settings on a CPU, and timm's batch and numbers of steps elsewhere."""
     return DEFAULTS.get(jax.default_backend(), Settings("bf16", 256, 10, 40))
-
-
-class Roofs(NamedTuple):
-    """What the device reaches at its best: FLOP/s of a matrix product, bytes/s of a copy."""
-
-    flops_per_sec: float
-    bytes_per_sec: float
-
-    def attainable(self, flops: float, bytes_moved: float) -> float:
-        """Returns the FLOP/s of the roofline, ``min(peak, intensity * bandwidth)``.
-
-        Williams et al., "Roofline: An Insightful Visual Performance Model", 2009.
-
-        >>> Roofs(100.0, 10.0).attainable(flops=8.0, bytes_moved=2.0)
-        40.0
-        """
-        return min(self.flops_per_sec, flops / bytes_moved * self.bytes_per_sec)
-
-
-def measure_roofs(dtype: Dtype) -> Roofs:
-    """Times a large matrix product and a large copy and returns the best of five each."""
-    side, floats, queue = (1024, 2**24, 1) if jax.default_backend() == "cpu" else (8192, 2**26, 8)
-    a, b = jax.random.normal(jax.random.key(0), (2, side, side), DTYPES[dtype])
-    product = jax.jit(jnp.matmul)
-    # In place: fresh memory would be measured with the time in which the system finds its pages.
-    copy = jax.jit(lambda x: x + 1, donate_argnums=0)
-    held = [jax.random.normal(jax.random.key(1), (floats,))]
-
-    def next_copy() -> jax.Array:
-        held[0] = copy(held[0])
-        return held[0]
-
-    return Roofs(
-        2 * side**3 / _best_seconds(lambda: product(a, b), queue),
-        2 * 4 * floats / _best_seconds(next_copy, queue),
-    )
-
-
-def _best_seconds(call: Callable[[], Any], queue: int) -> float:
-    """Times a call in seconds; several are queued, so that one hides the launch of the next."""
-    jax.block_until_ready(call())
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        results = [call() for _ in range(queue)]
-        jax.block_until_ready(results[-1])  # the earlier ones are done, or given away
-        times.append((time.perf_counter() - start) / queue)
-    return min(times)
 
 
 def with_halved_batch(measure: Callable[[int], T], batch_size: int) -> T:
@@ -284,7 +238,6 @@ def measure(name: str, work: Work, settings: Settings, roofs: Roofs) -> dict[str
         seconds = step_seconds(step, settings.warm_up, settings.iterations)
         passes = 3 if work == "train" else 1
         flops = passes * 2 * cost.macs * batch_size
-        rate = flops / statistics.mean(seconds)
         peak = _peak_bytes()
         # The device remembers the peak of the whole process: another program may have set it.
         seen = before is not None and peak is not None and peak > before
@@ -298,19 +251,20 @@ def measure(name: str, work: Work, settings: Settings, roofs: Roofs) -> dict[str
             "compile_time": step.compile_seconds,
             "peak_memory": peak if seen else planned_bytes(step.compiled),
             "memory_source": "device" if seen else "xla_plan",
-            "flops_per_sec": rate,
+            "flops_per_sec": flops / statistics.mean(seconds),
         }
         moved = passes * needed_bytes(cost, batch_size, DTYPES[settings.dtype])
-        found["utilisation"] = rate / roofs.attainable(flops, moved)
+        found["utilisation"] = roofs.seconds(flops, moved) / statistics.mean(seconds)
+        found["joules_per_1000"] = energy.joules_per_1000(step, batch_size)
         return found
 
     found = with_halved_batch(at, settings.batch_size)
     kept = (*TIMM[work], *MEASURED)
-    row = {f"{work}_{key}": _rounded(found[key]) for key in kept if key in found}
-    return {"model": name, **row, "param_count": _rounded(cost.parameters / 1e6)}
+    row = {f"{work}_{key}": rounded(found[key]) for key in kept}
+    return {"model": name, **row, "param_count": rounded(cost.parameters / 1e6)}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Rounds to five significant digits; counts and words stay as they are."""
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
@@ -338,15 +292,17 @@ def run(
     out: Path,
     settings: Settings,
     report: Callable[[str], None] = print,
+    budget: Budget | None = None,
 ) -> list[str]:
-    """Measures models one after the other and writes a row of the CSV as soon as it is known.
+    """Measures models one after the other and writes the CSV anew after each measurement.
 
     Args:
         names: names of models; they are checked before anything runs.
         works: the kinds of work that are measured.
         out: the CSV file, which is overwritten.
         settings: how to measure.
-        report: called with a line for each measurement.
+        report: called with a line for each measurement, and with one that names what is left out.
+        budget: the time that may be spent; without one, all that it takes.
 
     Returns:
         A line for each model that could not be measured, with the reason.
@@ -354,38 +310,71 @@ def run(
     Raises:
         InputError: a model is unknown, or the file cannot be written.
     """
-    for name in names:
-        try:
-            models.standard_input(name)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+    check_names(names)
+    budget = budget or Budget()
     out = files.destination(out, "--out", "model,")
-    written = io.StringIO()
-    table = csv.DictWriter(written, columns(works))
-    table.writeheader()
-    files.write_text(out, written.getvalue())
-    problems = []
-    with _compiling_anew():
-        device = jax.devices()[0]
-        roofs = measure_roofs(settings.dtype)
-        report(
-            f"{device.device_kind}, {settings.dtype}: {roofs.flops_per_sec:.3g} FLOP/s in a "
-            f"matrix product, {roofs.bytes_per_sec:.3g} bytes/s in a copy"
-        )
+    rows: dict[str, dict[str, Any]] = {}
+    files.write_text(out, as_csv(columns(works), ()))
+    problems, left_out = [], []
+    with compiling_anew():
+        roofs, about = describe_device(settings.dtype, report)
         for name in names:
-            row: dict[str, Any] = {}
-            try:
-                for work in works:
-                    row |= measure(name, work, settings, roofs)
-                    report(_line(row, work))
-            except MemoryError as error:
-                problems.append(f"{name}: {error}")
-                continue
-            numbers = [_rounded(roof) for roof in roofs]
-            about = [settings.dtype, device.device_kind, *numbers]
-            table.writerow({**row, **dict(zip(DEVICE, about, strict=True))})
-            files.write_text(out, written.getvalue())
+            for work in works:
+                if not budget.fits(work):
+                    left_out.append(f"{name} {work}")
+                    continue
+                try:
+                    with budget.spent_on(work):
+                        found = measure(name, work, settings, roofs)
+                except FAULTS as error:
+                    problems.append(f"{name}: {first_line(error)} ({work})")
+                    break
+                report(_line(found, work))
+                rows[name] = {**rows.get(name, about), **found}
+                files.write_text(out, as_csv(columns(works), rows.values()))
+    if left_out:
+        report(budget.left_out(left_out))
     return problems
+
+
+FAULTS = (MemoryError, jax.errors.JaxRuntimeError)
+"""What a model may fail of that leaves the others."""
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error."""
+    return str(error).partition("\n")[0]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Checks that there are such models.
+
+    Raises:
+        InputError: a model is unknown.
+    """
+    for name in names:
+        with as_input_error():
+            models.standard_input(name)
+
+
+def describe_device(dtype: Dtype, report: Callable[[str], None]) -> tuple[Roofs, dict[str, Any]]:
+    """Measures the roofline and reports it; returns it and the cells of :data:`DEVICE`."""
+    kind, roofs = jax.devices()[0].device_kind, measure_roofs(dtype)
+    report(
+        f"{kind}, {dtype}: {roofs.flops_per_sec:.3g} FLOP/s in a matrix product, "
+        f"{roofs.bytes_per_sec:.3g} bytes/s in a copy"
+    )
+    cells = (dtype, kind, *map(rounded, roofs))
+    return roofs, dict(zip(DEVICE, cells, strict=True))
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns a CSV file's text; what a row does not have is an empty cell."""
+    written = io.StringIO()
+    table = csv.DictWriter(written, header)
+    table.writeheader()
+    table.writerows(rows)
+    return written.getvalue()
 
 
 def _line(row: dict[str, Any], work: Work) -> str:
@@ -401,7 +390,7 @@ def _line(row: dict[str, Any], work: Work) -> str:
 
 
 @contextlib.contextmanager
-def _compiling_anew() -> Iterator[None]:
+def compiling_anew() -> Iterator[None]:
     """Turns off the cache on disk, from which a program would come in no time."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)

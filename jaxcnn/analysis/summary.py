@@ -120,7 +120,7 @@ def summarize(
             "all at least 1"
         )
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    variables, types = _abstract_variables(module, image)
+    variables, types = abstract_variables(module, image)
     owners = _owners(variables)
 
     def forward(variables: Any, image: jax.Array) -> Any:
@@ -129,19 +129,14 @@ def summarize(
 
     with ops.force_impl("lax"):
         jaxpr = jax.make_jaxpr(forward)(variables, image)
-    walk = _Walk(
-        owners=set(owners),
-        modules=set(types),
-        parents={path[:-1] for path in types if path},
-        count_padding=count_padding,
-    )
+    walk = _Walk(Naming.of(variables, types), count_padding)
     walk.model(jaxpr, input_shape)
 
     rows = []
     for key, layer in sorted(walk.layers.items(), key=lambda item: item[1].last):
         rows.append(
             Row(
-                layer="/".join((*key.path, key.op) if key.op else key.path),
+                layer=key.name,
                 type=key.op or types[key.path],
                 output_shape=layer.shape[1:],
                 parameters=0 if key.op else owners.get(key.path, 0),
@@ -181,14 +176,14 @@ def endpoint_fields(
     (6, 6)
     """
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    variables, _ = _abstract_variables(module, image)
+    variables, _ = abstract_variables(module, image)
 
     def forward(variables: Any, image: jax.Array) -> Any:
         return models.with_endpoints(module, variables, image)[1]
 
     with ops.force_impl("lax"):
         jaxpr, shapes = jax.make_jaxpr(forward, return_shape=True)(variables, image)
-    walk = _Walk(owners=set(), modules=set(), parents=set(), count_padding=True)
+    walk = _Walk(Naming(set(), set(), set()), count_padding=True)
     fields = walk.model(jaxpr, input_shape)
     found = jax.tree.unflatten(jax.tree.structure(shapes), fields)
     return {
@@ -268,7 +263,7 @@ Path = tuple[str, ...]
 """The names of a module and of those that hold it, the outermost first."""
 
 
-def _abstract_variables(module: nn.Module, image: Any) -> tuple[dict[str, Any], dict[Path, str]]:
+def abstract_variables(module: nn.Module, image: Any) -> tuple[dict[str, Any], dict[Path, str]]:
     """Returns the shapes of a model's variables, and the class of the module at each path."""
     types: dict[Path, str] = {}
 
@@ -333,12 +328,66 @@ def _merge(fields: Iterable[_Field]) -> _Field:
     return tuple(map(_widest, zip(*fields, strict=True)))
 
 
-class _Key(NamedTuple):
+class Key(NamedTuple):
     """Which layer an operation belongs to: a module, or the ``call``-th use of one of our ops."""
 
     path: Path
     op: str = ""
     call: int = 0
+
+    @property
+    def name(self) -> str:
+        """What a :class:`Row` calls the layer."""
+        return "/".join((*self.path, self.op) if self.op else self.path)
+
+
+@dataclasses.dataclass
+class Naming:
+    """Says which layer each operation belongs to, in the order in which they are carried out."""
+
+    owners: set[Path]  # modules with parameters of their own
+    modules: set[Path]
+    parents: set[Path]  # modules that hold other modules
+    position: int = 0
+    previous: Key | None = None
+
+    @classmethod
+    def of(cls, variables: Mapping[str, Any], types: Mapping[Path, str]) -> "Naming":
+        """Returns the names of a model's layers, given what :func:`abstract_variables` returns."""
+        parents = {path[:-1] for path in types if path}
+        return cls(owners=set(_owners(variables)), modules=set(types), parents=parents)
+
+    def following(self, scope: Path, product: str) -> Key | None:
+        """Returns the layer of the operation that follows, as :meth:`key` does."""
+        self.position += 1
+        self.previous = self.key(scope, product)
+        return self.previous
+
+    def key(self, scope: Path, product: str) -> Key | None:
+        """Returns an operation's layer: the innermost module with parameters, else one of our ops.
+
+        A product outside both is a layer of its own; other operations (activations, sums,
+        concatenations) are none.
+
+        Args:
+            scope: the names of the modules and functions that the operation lies in.
+            product: the name of the operation if it multiplies arrays, else nothing.
+        """
+        path: Path = ()
+        op = ""
+        for name in scope:
+            if (*path, name) in self.modules:
+                path, op = (*path, name), ""
+            elif name in _OPS and not op:
+                op = name
+        if path in self.owners and not (op and path in self.parents):
+            return Key(path)
+        op = op or product
+        if not op:
+            return None
+        if self.previous and self.previous[:2] == (path, op):
+            return self.previous
+        return Key(path, op, self.position)
 
 
 @dataclasses.dataclass
@@ -353,14 +402,10 @@ class _Layer:
 class _Walk:
     """One pass over a jaxpr that follows the image and charges every operation to a layer."""
 
-    owners: set[Path]  # modules with parameters of their own
-    modules: set[Path]
-    parents: set[Path]  # modules that hold other modules
+    naming: Naming
     count_padding: bool
-    layers: dict[_Key, _Layer] = dataclasses.field(default_factory=dict)
+    layers: dict[Key, _Layer] = dataclasses.field(default_factory=dict)
     macs: int = 0
-    position: int = 0
-    previous: _Key | None = None
 
     def model(self, jaxpr: core.ClosedJaxpr, input_shape: Sequence[int]) -> list[_Field | None]:
         """Walks a model of ``(variables, image)``; returns the fields of its outputs."""
@@ -382,7 +427,7 @@ class _Walk:
                 continue
             stack = str(eqn.source_info.name_stack)
             inner = (*scope, *stack.split("/")) if stack else scope
-            body = _called(eqn)
+            body = called(eqn)
             if body is not None:
                 name = eqn.params.get("name", "")
                 outputs = self.jaxpr(body, inputs, (*inner, name))
@@ -394,42 +439,18 @@ class _Walk:
 
     def charge(self, eqn: core.JaxprEqn, outputs: Sequence[_Field | None], scope: Path) -> None:
         """Adds an operation to its layer, whose output so far is that of the operation."""
-        self.position += 1
         macs = _macs(eqn, self.count_padding)
         self.macs += macs
-        key = self.key(scope, eqn.primitive.name if macs else "")
-        self.previous = key
+        key = self.naming.following(scope, eqn.primitive.name if macs else "")
         field = outputs[0]
         if key is None or field is None:
             return
         shape = _shape(eqn.outvars[0])
-        layer = self.layers.setdefault(key, _Layer(shape, field, self.position))
+        layer = self.layers.setdefault(key, _Layer(shape, field, self.naming.position))
         layer.macs += macs
         # In training a batch normalisation ends with its running statistics, which are vectors.
         if key.op or len(shape) >= len(layer.shape):
-            layer.shape, layer.field, layer.last = shape, field, self.position
-
-    def key(self, scope: Path, product: str) -> _Key | None:
-        """Returns an operation's layer: the innermost module with parameters, else one of our ops.
-
-        A product outside both is a layer of its own; other operations (activations, sums,
-        concatenations) are none.
-        """
-        path: Path = ()
-        op = ""
-        for name in scope:
-            if (*path, name) in self.modules:
-                path, op = (*path, name), ""
-            elif name in _OPS and not op:
-                op = name
-        if path in self.owners and not (op and path in self.parents):
-            return _Key(path)
-        op = op or product
-        if not op:
-            return None
-        if self.previous and self.previous[:2] == (path, op):
-            return self.previous
-        return _Key(path, op, self.position)
+            layer.shape, layer.field, layer.last = shape, field, self.naming.position
 
 
 _OPS = frozenset(ops.__all__)
@@ -443,7 +464,7 @@ def _shapes(atoms: Iterable[Any]) -> list[tuple[int, ...]]:
     return [_shape(atom) for atom in atoms]
 
 
-def _called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
+def called(eqn: core.JaxprEqn) -> core.Jaxpr | None:
     """Returns the body of a call that runs once (jit, custom derivatives, remat), else None.
 
     It is told by its form, since JAX renames these calls now and then: the one body takes and

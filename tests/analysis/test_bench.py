@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxcnn import cli
-from jaxcnn.analysis import bench
+from jaxcnn.analysis import bench, budget
 from jaxcnn.models import create_model
 
 TIMM_INFER = (
@@ -32,8 +32,12 @@ def test_a_table_of_lenet5(monkeypatch, tmp_path, capsys):
     with out.open() as file:
         (row,) = csv.DictReader(file)
     assert list(row) == bench.columns(["infer", "train"])
-    assert all(row.values())
-    number = {key: float(value) for key, value in row.items() if value[0].isdigit()}
+    # A CPU does not count its joules.
+    assert {key for key in row if not row[key]} == {
+        "infer_joules_per_1000",
+        "train_joules_per_1000",
+    }
+    number = {key: float(value) for key, value in row.items() if value[:1].isdigit()}
     assert number["param_count"] == pytest.approx(0.061706)
     assert number["infer_gmacs"] == pytest.approx(416_520e-9, rel=1e-4)
     # 28x28x6 and 10x10x16 of the convolutions, 120, 84 and 10 of the dense layers.
@@ -119,6 +123,84 @@ def test_a_model_that_does_not_fit_leaves_the_others(monkeypatch, tmp_path, caps
         assert [row["model"] for row in csv.DictReader(file)] == ["lenet5"]
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A list whose sum is the time on the clock of budgets; what passes is appended."""
+    passed = [0.0]
+    monkeypatch.setattr(budget.time, "monotonic", lambda: sum(passed))
+    return passed
+
+
+def pretend(monkeypatch, clock, seconds, error=None, fails=()):
+    """Replaces what is measured: it takes the given seconds of each kind of work, or fails."""
+
+    def measure(name, work, settings, roofs):
+        clock.append(seconds[work])
+        if (name, work) in fails:
+            raise error
+        figures = ("samples_per_sec", "step_time", "batch_size", "compile_time", "flops_per_sec")
+        return {"model": name} | {f"{work}_{key}": 1.0 for key in figures}
+
+    monkeypatch.setattr(bench, "measure_roofs", lambda dtype: bench.Roofs(1.0, 1.0))
+    monkeypatch.setattr(bench, "measure", measure)
+
+
+def measured(out):
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    return [
+        (row["model"], bool(row["infer_step_time"]), bool(row["train_step_time"])) for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "works", "left_out"),
+    [
+        (1e9, "11 11 11", ""),
+        # The first measurement is begun in any time, and finished.
+        (1, "10", "lenet5 train, alexnet infer, alexnet train, vgg11 infer, vgg11 train"),
+        # 10 s pass for each inference and 20 for each training step.
+        (25, "11", "alexnet infer, alexnet train, vgg11 infer, vgg11 train"),
+        (45, "11 10", "alexnet train, vgg11 infer, vgg11 train"),
+        (55, "11 10 10", "alexnet train, vgg11 train"),
+        (61, "11 11", "vgg11 infer, vgg11 train"),
+    ],
+)
+def test_what_does_not_fit_into_the_budget_is_left_out(
+    seconds, works, left_out, monkeypatch, clock, tmp_path, capsys
+):
+    pretend(monkeypatch, clock, {"infer": 10, "train": 20})
+    names, out = ("lenet5", "alexnet", "vgg11"), tmp_path / "b.csv"
+    assert cli.main(["bench", *names, "--budget", str(seconds), "--out", str(out)]) == 0
+    done = [(n, w[0] == "1", w[1] == "1") for n, w in zip(names, works.split(), strict=False)]
+    assert measured(out) == done
+    lines = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    expected = f"left out, for lack of time in {seconds:g} s: {left_out}"
+    assert lines == ([expected] if left_out else [])
+
+
+def test_a_failure_of_the_compiler_leaves_the_others_and_what_is_done(
+    monkeypatch, clock, tmp_path, capsys
+):
+    error = jax.errors.JaxRuntimeError("INTERNAL: no algorithm\nworked")
+    pretend(monkeypatch, clock, {"infer": 1, "train": 1}, error, {("alexnet", "train")})
+    out = tmp_path / "b.csv"
+    assert cli.main(["bench", "lenet5", "alexnet", "vgg11", "--out", str(out)]) == 1
+    assert measured(out) == [
+        ("lenet5", True, True),
+        ("alexnet", True, False),
+        ("vgg11", True, True),
+    ]
+    assert capsys.readouterr().err == "jaxcnn: alexnet: INTERNAL: no algorithm (train)\n"
+
+
+def test_an_interruption_leaves_what_is_done(monkeypatch, clock, tmp_path):
+    pretend(monkeypatch, clock, {"infer": 1, "train": 1}, KeyboardInterrupt, {("alexnet", "train")})
+    out = tmp_path / "b.csv"
+    assert cli.main(["bench", "lenet5", "alexnet", "vgg11", "--out", str(out)]) == 130
+    assert measured(out) == [("lenet5", True, True), ("alexnet", True, False)]
+
+
 def test_bad_input(tmp_path, capsys):
     occupied = tmp_path / "file"
     occupied.write_text("")
@@ -128,6 +210,13 @@ def test_bad_input(tmp_path, capsys):
         (("lenet5", "--out", str(tmp_path)), "cannot be written"),
         (("lenet5", "--batch-size", "0"), "--batch-size 0: must be at least 1"),
         (("lenet5", "--dtype", "fp8"), "--dtype"),
+        (("lenet5", "--budget", "0"), "--budget 0: must be a positive number of seconds"),
+        (("lenet5", "--budget", "-2.5"), "--budget -2.5: must be a positive number of seconds"),
+        (("lenet5", "--budget", "nan"), "--budget nan: must be a positive number of seconds"),
+        (("lenet5", "--budget", "1e999"), "--budget inf: must be a positive number of seconds"),
+        (("lenet5", "--budget", "soon"), "--budget: must be a number or None, got 'soon'"),
+        (("lenet6", "--layers", "--out", str(tmp_path / "b.csv")), "did you mean lenet5"),
+        (("lenet5", "--layers", "--out", str(tmp_path)), "cannot be written"),
     ):
         assert cli.main(["bench", *args]) == 2
         err = capsys.readouterr().err
