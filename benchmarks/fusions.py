@@ -46,8 +46,8 @@ MOVING = frozenset(
 )
 """Instructions that put numbers elsewhere, or into another type."""
 KINDS = {
-    "convolution": re.compile("convolution|custom-call.*conv"),
-    "product": re.compile("dot|custom-call.*(gemm|matmul|dot)"),
+    "convolution": re.compile("convolution|custom-call.*conv.*"),
+    "product": re.compile("dot|custom-call.*(gemm|matmul|dot).*"),
     "scatter": re.compile("(select-and-)?scatter"),
     "reduction": re.compile("reduce(-window)?"),
     "other": re.compile("custom-call.*|conditional|sort|rng.*|fft|all-.*|collective-.*"),
@@ -119,7 +119,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
             held = computations[found[2]] = []
             entry = found[2] if found[1] else entry
         elif found := re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (.*)", line):
-            shape, rest = _cut(re.sub(r"/\*.*?\*/", "", found[2]))
+            shape, rest = _cut(found[2])
             opcode, _, rest = rest.partition("(")
             operands, attributes = _cut("(" + rest)
             names = tuple(re.findall(r"%([\w.-]+)", operands))
@@ -263,7 +263,7 @@ def show(found: Sequence[Pass], totals: Mapping[str, Any], top: int, console: Co
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Compiles the step, prints the tables and, if asked, writes the JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument("--input", type=int, nargs=3, metavar=("H", "W", "C"))
     parser.add_argument("--top", type=int, default=30, help="how many instructions are listed")
     parser.add_argument("--out", metavar="NAME", help="of a JSON file in the folder of results")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.batch_size < 1:
         parser.error(f"--batch-size {options.batch_size}: must be at least 1")
     try:

@@ -180,8 +180,9 @@ class _Cut:
         others = [eqn.invars for eqn in jaxpr.eqns if id(eqn) not in inside]
         used = {atom for atoms in (*others, jaxpr.outvars) for atom in _variables(atoms)}
         inputs = [variable for variable in needed if variable not in made]
-        outputs = [v for v in made if v in used and jnp.issubdtype(v.aval.dtype, jnp.inexact)]
-        if not outputs or not any(known.get(v, Origin()).image for v in inputs):
+        outputs = [v for v in made if v in used and _is_real(v)]
+        sources = [known.get(v, Origin()) for v in inputs]
+        if not outputs or not any(source.image for source in sources):
             return
         part = jaxpr.replace(constvars=[], invars=inputs, outvars=outputs, eqns=list(eqns))
         run = core.jaxpr_as_fun(core.ClosedJaxpr(part, ()))
@@ -189,9 +190,17 @@ class _Cut:
             [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
             for variables in (inputs, outputs)
         )
-        origins = tuple(known.get(v, Origin()) for v in inputs)
+        origins = tuple(
+            Origin(source.image, source.learned and _is_real(v))
+            for v, source in zip(inputs, sources, strict=True)
+        )
         layer = Layer(key.name, lambda arrays: run(*arrays), arguments, results, origins)
         self.layers.append(layer)
+
+
+def _is_real(variable: Any) -> bool:
+    """Says whether a variable holds numbers that have gradients."""
+    return jnp.issubdtype(variable.aval.dtype, jnp.inexact)
 
 
 def _variables(atoms: Sequence[Any]) -> list[Any]:

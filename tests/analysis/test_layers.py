@@ -23,7 +23,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        y = nn.relu(BatchNorm(name="norm")(Conv(x.shape[-1], name="conv")(x), train=train))
+        y = nn.remat(Conv)(x.shape[-1], name="conv")(x)
+        y = nn.relu(BatchNorm(name="norm")(y, train=train))
         return x + self.param("gamma", nn.initializers.ones_init(), (1, 1, 1, y.shape[-1])) * y
 
 
@@ -122,6 +123,14 @@ def test_the_figures_of_a_layer(monkeypatch):
     assert pool1["bytes"] == 4 * 2 * 2 * (28 * 28 * 6 + 14 * 14 * 6)
     assert fc3["flops_per_sec"] == pytest.approx(3 * 2 * 840 * 2 / 0.25, rel=1e-4)
     assert fc3["bytes"] == 4 * (2 * 2 * (84 + 10) + 2 * 850)
+
+
+def test_every_layer_has_a_row_in_the_order_of_the_summary(monkeypatch):
+    monkeypatch.setattr(layers, "_timed", lambda *args: {})
+    rows = layers.measure("resnet20", "train", FP32, ROOFS, Budget())
+    model = create_model("resnet20", num_classes=10)
+    expected = summary.summarize(model, (32, 32, 3), train=True).rows
+    assert [row["layer"] for row in rows] == [row.layer for row in expected]
 
 
 def test_equal_layers_are_timed_once(monkeypatch):
