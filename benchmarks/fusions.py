@@ -6,7 +6,8 @@
 The step is the one that `jaxcnn train` makes (forward, backward, SGD with momentum), compiled for
 the device at hand and never run. Each instruction of its optimised HLO reads its operands from
 memory and writes its result, a fusion as one instruction; the table lists them by bytes. XLA's own
-count is the figure to compare with: it takes less where a fusion reads a slice of an operand.
+count is the figure to compare with: it differs by some per cent, for instance where a fusion reads
+a slice of an operand, or one operand twice.
 
 Beside the total stands the fewest bytes that a step can move,
 
@@ -224,6 +225,7 @@ def count(
         "xla": cost.get("bytes accessed"),
         "fewest": fewest_bytes(learned, step.batch, activations),
         "activations": activations,
+        "learned": _bytes(learned),
         "kinds": dict(by_kind.most_common()),
     }
     return found, totals
@@ -258,8 +260,9 @@ def show(found: Sequence[Pass], totals: Mapping[str, Any], top: int, console: Co
     xla = "" if totals["xla"] is None else f" ({totals['xla'] / 1e6:,.1f} MB as XLA counts)"
     console.print(
         f"{total / 1e6:,.1f} MB read and written{xla}, {total / totals['fewest']:.1f} times the "
-        f"fewest possible, {totals['fewest'] / 1e6:,.1f} MB; as much as "
-        f"{total / totals['activations']:.1f} passes over the outputs of all layers"
+        f"fewest possible, {totals['fewest'] / 1e6:,.1f} MB; less the parameters and slots once, "
+        f"{(total - 2 * totals['learned']) / totals['activations']:.1f} passes over the outputs of "
+        "all convolutions and dense layers"
     )
 
 

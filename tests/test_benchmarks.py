@@ -211,6 +211,7 @@ def test_a_training_step_is_counted_as_xla_counts_it():
     # Parameters and momentum read and written; images and labels read; activations both.
     activations = 4 * 4 * (28 * 28 * 6 + 10 * 10 * 16 + 120 + 84 + 10)
     assert totals["activations"] == activations
+    assert totals["learned"] == 2 * 4 * 61_706
     state, batch = 2 * 4 * 61_706, 4 * 4 * (32 * 32 + 1)
     assert totals["fewest"] == 2 * state + batch + 2 * activations
 
