@@ -1,7 +1,7 @@
 """CIFAR-10 in eight epochs: the network and recipe of airbench94, with Muon.
 
 Command:   jaxcnn train experiments/speedrun_cifar10.py
-           jaxcnn eval runs/speedrun_cifar10-seed0 --tta flip_shift
+           jaxcnn eval runs/speedrun_cifar10-seed0 --from FILE --tta flip_shift
            python -m benchmarks.speedrun    # many runs, each timed as one program
 Hardware:  meant for one GPU of the class of an H100; not run here
 Time:      not run here; 2.6 s on an A100 is what the author's own program takes
