@@ -804,6 +804,11 @@ def test_own_functions_change_each_image_in_their_order_with_keys_of_their_own()
     assert mixed["target"][:, 1].sum() == pytest.approx(1)
 
 
+def test_own_functions_go_with_flips_that_alternate(tmp_path):
+    experiment = replace(DIGITS, augment=Augment(flip="alternating", own=(shifted,)))
+    assert group.train_one(experiment, tmp_path / "a")["epochs"] == 1
+
+
 @pytest.mark.parametrize(
     ("function", "said"),
     [

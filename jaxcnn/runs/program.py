@@ -339,10 +339,11 @@ def _require_augmentable(net: network.Network, dataset: sources.Dataset, number:
     accepted = "True or False where data are streamed, whose examples have no place to go by"
     require("augment.flip", flip, not (dataset.streamed and flip == "alternating"), accepted)
     if net.experiment.augment.own:
-        prepare = _preparing(net)
+        prepare, batch = _preparing(net), _form(dataset.train, number)
+        if flip == "alternating":
+            batch["mirrored"] = jax.ShapeDtypeStruct((number,), jnp.bool_)
         jax.eval_shape(
-            lambda batch: prepare(dataset.rendered(batch), jax.random.key(0)),
-            _form(dataset.train, number),
+            lambda batch: prepare({**batch, **dataset.rendered(batch)}, jax.random.key(0)), batch
         )
 
 
