@@ -315,35 +315,60 @@ def run(
     out = files.destination(out, "--out", "model,")
     rows: dict[str, dict[str, Any]] = {}
     files.write_text(out, as_csv(columns(works), ()))
-    problems, left_out = [], []
-    with compiling_anew():
-        roofs, about = describe_device(settings.dtype, report)
-        for name in names:
+
+    def piece(name: str, work: Work, roofs: Roofs, about: dict[str, Any]) -> list[str]:
+        with budget.spent_on(work):
+            found = measure(name, work, settings, roofs)
+        report(_line(found, work))
+        rows[name] = {**rows.get(name, about), **found}
+        files.write_text(out, as_csv(columns(works), rows.values()))
+        return []
+
+    return in_turn([(name, works) for name in names], piece, settings.dtype, report, budget)
+
+
+Piece = Callable[[str, Work, Roofs, dict[str, Any]], Sequence[str]]
+"""Measures a kind of work of a model, given the roofline and the cells of :data:`DEVICE`; returns
+the names of what it left out."""
+
+
+def in_turn(
+    entries: Iterable[tuple[str, Sequence[Work]]],
+    piece: Piece,
+    dtype: Dtype,
+    report: Callable[[str], None],
+    budget: Budget,
+) -> list[str]:
+    """Measures models one after the other, as far as a budget reaches.
+
+    Args:
+        entries: the models, with their kinds of work; one that fails ends its entry.
+        piece: measures one of them.
+        dtype: the type that the roofline is measured with.
+        report: called with a line on the device, and with one that names what is left out.
+        budget: the time that may be spent.
+
+    Returns:
+        A line for each entry that could not be measured, with the reason.
+    """
+    problems: list[str] = []
+    left_out: list[str] = []
+    with _compiling_anew():
+        roofs, about = _describe_device(dtype, report)
+        for name, works in entries:
             for work in works:
                 if not budget.fits(work):
                     left_out.append(f"{name} {work}")
                     continue
                 try:
-                    with budget.spent_on(work):
-                        found = measure(name, work, settings, roofs)
-                except FAULTS as error:
-                    problems.append(f"{name}: {first_line(error)} ({work})")
+                    left_out += piece(name, work, roofs, about)
+                except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                    first_line = str(error).partition("\n")[0]
+                    problems.append(f"{name}: {first_line} ({work})")
                     break
-                report(_line(found, work))
-                rows[name] = {**rows.get(name, about), **found}
-                files.write_text(out, as_csv(columns(works), rows.values()))
     if left_out:
         report(budget.left_out(left_out))
     return problems
-
-
-FAULTS = (MemoryError, jax.errors.JaxRuntimeError)
-"""What a model may fail of that leaves the others."""
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error."""
-    return str(error).partition("\n")[0]
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -357,7 +382,7 @@ def check_names(names: Sequence[str]) -> None:
             models.standard_input(name)
 
 
-def describe_device(dtype: Dtype, report: Callable[[str], None]) -> tuple[Roofs, dict[str, Any]]:
+def _describe_device(dtype: Dtype, report: Callable[[str], None]) -> tuple[Roofs, dict[str, Any]]:
     """Measures the roofline and reports it; returns it and the cells of :data:`DEVICE`."""
     kind, roofs = jax.devices()[0].device_kind, measure_roofs(dtype)
     report(
@@ -390,7 +415,7 @@ def _line(row: dict[str, Any], work: Work) -> str:
 
 
 @contextlib.contextmanager
-def compiling_anew() -> Iterator[None]:
+def _compiling_anew() -> Iterator[None]:
     """Turns off the cache on disk, from which a program would come in no time."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)

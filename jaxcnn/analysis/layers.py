@@ -341,29 +341,19 @@ def run(
     out = files.destination(out, "--out", "model,")
     rows: list[dict[str, Any]] = []
     files.write_text(out, bench.as_csv(COLUMNS, rows))
-    problems, left_out = [], []
-    with bench.compiling_anew():
-        roofs, about = bench.describe_device(settings.dtype, report)
-        for name, work in ((name, work) for name in names for work in works):
-            if not budget.fits(work):
-                left_out.append(f"{name} {work}")
-                continue
-            try:
-                found = measure(name, work, settings, roofs, budget)
-            except bench.FAULTS as error:
-                problems.append(f"{name}: {bench.first_line(error)} ({work})")
-                continue
-            measured = [row for row in found if "ms" in row]
-            if not measured:
-                left_out.append(f"{name} {work}")
-                continue
-            left_out += [f"{name} {work} {row['layer']}" for row in found if "ms" not in row]
-            report(render(measured))
-            rows += [row | about for row in measured]
-            files.write_text(out, bench.as_csv(COLUMNS, rows))
-    if left_out:
-        report(budget.left_out(left_out))
-    return problems
+
+    def piece(name: str, work: Work, roofs: Roofs, about: dict[str, Any]) -> list[str]:
+        found = measure(name, work, settings, roofs, budget)
+        measured = [row for row in found if "ms" in row]
+        if not measured:
+            return [f"{name} {work}"]
+        report(render(measured))
+        rows.extend(row | about for row in measured)
+        files.write_text(out, bench.as_csv(COLUMNS, rows))
+        return [f"{name} {work} {row['layer']}" for row in found if "ms" not in row]
+
+    each: list[tuple[str, Sequence[Work]]] = [(name, [work]) for name in names for work in works]
+    return bench.in_turn(each, piece, settings.dtype, report, budget)
 
 
 def render(rows: Sequence[dict[str, Any]]) -> "Table":
