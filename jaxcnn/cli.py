@@ -38,6 +38,7 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
   jaxcnn bench [MODEL ...]          speed, memory, utilisation of the device
   jaxcnn summary MODEL              layers, shapes, parameters, MACs
   jaxcnn list [PATTERN] [--stats]   names of the models
+  jaxcnn native build               oneDNN on the CPU: trains up to N times as fast
 
   jaxcnn COMMAND --help             every option of a command
   jaxcnn COMMAND --debug            the traceback of an error, as JAXCNN_DEBUG=1
@@ -56,6 +57,7 @@ COMMANDS = {
     "bench": "bench",
     "summary": "summary",
     "list": "list_models",
+    "native": "native",
 }
 """Names of the commands, and of the modules of ``jaxcnn.commands`` that hold them."""
 

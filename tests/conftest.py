@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0"
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
 )
+
+# What is tested is what everybody has; the fixture `onednn` brings what some have built.
+os.environ.setdefault("JAXCNN_NATIVE", "0")
 
 import jax
 import pytest
@@ -64,3 +67,39 @@ def torchvision() -> Any:
 
     torch.set_num_threads(1)
     return module
+
+
+@pytest.fixture(scope="session")
+def _onednn_built() -> Path:
+    """The cache folder with the handlers that call oneDNN, or a visible skip."""
+    from jaxcnn.errors import InputError
+    from jaxcnn.ops.native import library
+
+    folder = Path(".pytest_cache/native").absolute()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        if not library.path().exists():
+            try:
+                library.build()
+            except InputError as error:
+                pytest.skip(f"no oneDNN: {error}")
+    return folder
+
+
+@pytest.fixture
+def onednn(_onednn_built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Lets ``impl="auto"`` choose oneDNN, in processes started here too; a call looks anew."""
+    from jaxcnn.ops.native import library
+
+    def look() -> None:
+        library._loaded.cache_clear()
+        library.dtypes.cache_clear()
+        jax.clear_caches()
+
+    monkeypatch.delenv("JAXCNN_NATIVE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_onednn_built))
+    look()
+    assert library.version(), library.why_not()
+    yield look
+    monkeypatch.undo()
+    look()

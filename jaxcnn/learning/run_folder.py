@@ -45,6 +45,7 @@ from jaxcnn.learning import files, processes
 from jaxcnn.learning.checkpoint import Checkpoints, steps_in
 from jaxcnn.learning.records import Dataset, Evaluation, Judged, RunDataset, Summary, fault, plain
 from jaxcnn.learning.tensorboard import Events
+from jaxcnn.ops import lowering
 from jaxcnn.tasks import Classification, judged_by, require_sound
 
 log = logging.getLogger(__name__)
@@ -427,6 +428,8 @@ def environment() -> dict[str, Any]:
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
+    if onednn := lowering.onednn_version():
+        versions["onednn"] = onednn
     return {
         "platform": jax.default_backend(),
         "devices": [d.device_kind for d in jax.devices()],

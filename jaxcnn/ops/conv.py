@@ -52,8 +52,9 @@ def conv(
         groups: split the channels into this many independent convolutions, 1 by default.
         bias: (o,), added to the output; None for none.
         impl: "auto" (default), "lax" for XLA's own operation and derivatives (forward mode
-            included), or a rewrite: "canonical", "dot", "shift", "dense", "blocks" or "patches";
-            see ``explain`` and ``lowering``.
+            included), a rewrite ("canonical", "dot", "shift", "dense", "blocks", "patches" or
+            "space_to_depth"), or "onednn" where `jaxcnn native` has built it; see ``explain`` and
+            ``lowering``.
         precision: as in ``lax.conv_general_dilated``.
         preferred_element_type: as in ``lax.conv_general_dilated``.
 
@@ -94,6 +95,7 @@ def conv(
             groups=int(groups),
             precision=tuple(precision) if isinstance(precision, list) else precision,
             preferred_element_type=_element_type(x, preferred_element_type),
+            dtype=x.dtype.name,
         )
         return _add_bias(lowering.run_conv(spec, x, w, impl), bias)
 
@@ -178,6 +180,7 @@ def conv_transpose(
             groups=int(groups),
             precision=tuple(precision) if isinstance(precision, list) else precision,
             preferred_element_type=_element_type(x, preferred_element_type),
+            dtype=x.dtype.name,
         )
         return _add_bias(lowering.run_conv_transpose(spec, x, exchanged, impl), bias)
 

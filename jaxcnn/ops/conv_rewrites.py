@@ -24,6 +24,7 @@ from jaxtyping import Float
 from jaxcnn.ops.annotations import Pairs
 from jaxcnn.ops.checks import wide
 from jaxcnn.ops.geometry import window_output_shape
+from jaxcnn.ops.native import calls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class ConvSpec:
     groups: int
     precision: lax.PrecisionLike = None
     preferred_element_type: str | None = None
+    dtype: str = "float32"
 
     @property
     def spatial(self) -> tuple[int, ...]:
@@ -543,7 +545,9 @@ def space_to_depth_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array
     return _transposed(functools.partial(_block_kernel, spec), spec.w_shape, kernel)
 
 
-FORWARD = {
+Implementation = Callable[[ConvSpec, Array, Array], Array]
+
+FORWARD: dict[str, Implementation] = {
     "lax": lax_forward,
     "dot": dot_forward,
     "shift": shift_forward,
@@ -551,8 +555,9 @@ FORWARD = {
     "dense": dense_forward,
     "patches": patches_forward,
     "space_to_depth": space_to_depth_forward,
+    "onednn": calls.forward,
 }
-INPUT_GRADIENT = {
+INPUT_GRADIENT: dict[str, Implementation] = {
     "lax": lax_input_gradient,
     "canonical": canonical_input_gradient,
     "dot": dot_input_gradient,
@@ -561,8 +566,9 @@ INPUT_GRADIENT = {
     "dense": dense_input_gradient,
     "patches": patches_input_gradient,
     "space_to_depth": space_to_depth_input_gradient,
+    "onednn": calls.input_gradient,
 }
-WEIGHT_GRADIENT = {
+WEIGHT_GRADIENT: dict[str, Implementation] = {
     "lax": lax_weight_gradient,
     "canonical": canonical_weight_gradient,
     "dot": dot_weight_gradient,
@@ -570,4 +576,5 @@ WEIGHT_GRADIENT = {
     "einsum": grouped_weight_gradient,
     "patches": patches_weight_gradient,
     "space_to_depth": space_to_depth_weight_gradient,
+    "onednn": calls.weight_gradient,
 }

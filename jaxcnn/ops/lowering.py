@@ -27,6 +27,7 @@ from jax import Array
 from jaxcnn.ops import conv_rewrites, pool_rewrites
 from jaxcnn.ops.annotations import ArrayInput, Name
 from jaxcnn.ops.conv_rewrites import ConvSpec
+from jaxcnn.ops.native import calls, library
 from jaxcnn.ops.pool_rewrites import PoolSpec
 
 # The tables: op -> platform -> direction -> rules. GPUs and TPUs have libraries made for
@@ -104,6 +105,14 @@ def _kernel_above_output(spec: ConvSpec) -> bool:
     return spec.groups == 1 and _few_taps(spec) and above
 
 
+# oneDNN has kernels of its own for each processor; see benchmarks/results/ops.json.
+
+
+def _by_onednn(spec: ConvSpec) -> bool:
+    measured = spec.groups == 1 or _depthwise(spec)
+    return measured and not _without_onednn.value and calls.takes(spec)
+
+
 # An image has three channels, which leave most of a GPU's matrix units without work.
 
 
@@ -135,9 +144,12 @@ def _stride_one(spec: PoolSpec) -> bool:
 Rules = dict[str, dict[str, tuple[Rule, ...]]]
 UNMEASURED = (Rule("lax", _always, "XLA's own, until a measurement says otherwise"),)
 
+ONEDNN = Rule("onednn", _by_onednn, "oneDNN has kernels for this processor")
+
 CONV: Rules = {
     "cpu": {
         "forward": (
+            ONEDNN,
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule(
                 "shift", _small_depthwise, "XLA convolves every channel on its own, in scalar code"
@@ -152,6 +164,7 @@ CONV: Rules = {
             Rule("lax", _always, "XLA's convolution is already in the canonical layout"),
         ),
         "input_gradient": (
+            ONEDNN,
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule(
                 "shift", _small_depthwise, "XLA convolves every channel on its own, in scalar code"
@@ -166,6 +179,7 @@ CONV: Rules = {
             Rule("canonical", _always, "lax's layout falls to a naive kernel inside loops"),
         ),
         "weight_gradient": (
+            ONEDNN,
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule("shift", _small_depthwise, "lax convolves every pair of channels, then masks"),
             Rule("einsum", _small_grouped, "lax convolves every pair of channels, then masks"),
@@ -282,6 +296,11 @@ CONV_PINS = {
         _undilated,
         "groups=1 and no dilation",
     ),
+    "onednn": Pin(
+        Plan("onednn", "onednn", "onednn"),
+        calls.takes,
+        "oneDNN (`jaxcnn native status`), float32 and no negative padding",
+    ),
 }
 MAX_POOL_PINS = {
     "reshape": Pin(Plan("separable", "reshape"), _disjoint, "stride=window and no dilation"),
@@ -307,6 +326,7 @@ _forced_impl = jax.make_user_context("auto")
 _forced_platform = jax.make_user_context(None)
 _recorder = jax.make_user_context(None)
 _in_turn = jax.make_user_context(False)
+_without_onednn = jax.make_user_context(False)
 
 
 @contextlib.contextmanager
@@ -363,6 +383,40 @@ def batched_in_turn() -> Iterator[None]:
     """
     with _in_turn(True):
         yield
+
+
+@contextlib.contextmanager
+def without_onednn() -> Iterator[None]:
+    """Leaves oneDNN out of what ``impl="auto"`` chooses from, as where it is not built.
+
+    The last bits differ with it and without it. It is read while tracing, as :func:`force_impl`.
+
+    Yields:
+        Nothing; it holds until the block ends.
+
+    >>> with without_onednn():
+    ...     onednn_version()
+    ''
+    """
+    with _without_onednn(True):
+        yield
+
+
+def onednn_version() -> str:
+    """Returns the version of the oneDNN that ``impl="auto"`` chooses from; empty without one."""
+    return "" if _without_onednn.value else library.version()
+
+
+def normalises_by_onednn(x: Array, *per_channel: Array) -> bool:
+    """Returns whether oneDNN normalises a batch, chosen as ``impl="auto"`` chooses.
+
+    Args:
+        x: the batch.
+        *per_channel: scale and bias.
+    """
+    plain = all(array.dtype == jnp.float32 for array in (x, *per_channel))
+    chosen = current_platform() == "cpu" and not _without_onednn.value
+    return chosen and plain and 2 < x.ndim < 6 and bool(library.version())
 
 
 def current_platform() -> str:

@@ -23,13 +23,14 @@ from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.learning import brought, mesh, processes, run_folder
 from jaxcnn.learning.background import Background
 from jaxcnn.learning.state import TrainState, snapshot
+from jaxcnn.ops import lowering
 from jaxcnn.runs import aside, together
 from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.goodput import Clock
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, program_key
 from jaxcnn.runs.settled import settled
-from jaxcnn.runs.start import Run, check_starts
+from jaxcnn.runs.start import Run, begun_without_onednn, check_starts
 from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Grouping, Modes
 from jaxcnn.runs.training import Evaluate, Training
@@ -113,7 +114,7 @@ def train(
     if listener is None or not processes.is_first():
         listener = Listener()
     # First of all, so that a signal while the data are read or compiled is not lost either.
-    with StopRequest() as stop, Background() as background:
+    with StopRequest() as stop, Background() as background, contextlib.ExitStack() as choices:
         session = _Session(listener, stop, background, modes, len(runs))
         runs = aside.put_aside(settled(runs, listener.message), listener)
         left = []
@@ -127,6 +128,13 @@ def train(
                 done = counted(result["epochs"], "epoch")
                 listener.message(f"{run.folder} is finished: {done}")
                 session.outcome.results[run.folder] = result
+        before = [run for run in left if begun_without_onednn(run)]
+        if before and lowering.onednn_version():
+            choices.enter_context(lowering.without_onednn())
+            listener.message(
+                f"{before[0].folder} was begun without oneDNN, and goes on without it: its last "
+                "bits would change"
+            )
         groups: list[tuple[list[Run], SeedsMode]] = [([run], "alone") for run in left]
         if session.many or modes is not None:
             groups = _checked_groups(session, left, grouping, skip_unfit)

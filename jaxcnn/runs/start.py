@@ -9,7 +9,8 @@ import jax
 
 from jaxcnn.config import Experiment
 from jaxcnn.errors import InputError
-from jaxcnn.learning import run_folder
+from jaxcnn.learning import files, processes, run_folder
+from jaxcnn.learning.records import Environment
 from jaxcnn.learning.state import variables_of
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.trained import Trained, restore, transfer
@@ -21,6 +22,19 @@ class Run:
 
     experiment: Experiment
     folder: Path
+
+
+def begun_without_onednn(run: Run) -> bool:
+    """Tells whether a run has done steps without oneDNN, with which the last bits would differ."""
+
+    def look() -> bool:
+        try:
+            begun = files.read(run.folder / "env.json", Environment)
+        except (InputError, OSError):  # of which the run tells when it goes on
+            return False
+        return run_folder.holds_checkpoints(run.folder) and "onednn" not in begun.versions
+
+    return processes.on_first(look)
 
 
 def check_starts(runs: Sequence[Run], program: Program) -> Trained | None:

@@ -1,0 +1,1 @@
+"""oneDNN's convolutions and batch normalisation on CPUs, compiled once on the user's machine."""

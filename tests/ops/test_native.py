@@ -1,0 +1,328 @@
+"""oneDNN's convolutions and batch normalisation against NumPy loops, plain XLA and themselves."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jaxcnn import ops
+from jaxcnn.errors import InputError
+from jaxcnn.ops import lowering
+from jaxcnn.ops.native import calls, library
+from tests.ops import oracles
+from tests.ops.oracles import close, normal
+from tests.ops.test_agreement import CONVS
+from tests.ops.test_conv import GRID, KERNELS, SHAPES
+
+X, W = normal(0, (2, 9, 8, 16)), normal(1, (3, 3, 16, 32))
+ALL = ("onednn",) * 3
+
+
+def with_gradients(impl, x, w, op=ops.conv, **arguments):
+    """The output, and both gradients for a cotangent that is no multiple of it."""
+
+    @jax.jit
+    def run(x, w):
+        y, pullback = jax.vjp(lambda x, w: op(x, w, impl=impl, **arguments), x, w)
+        return y, *pullback(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    return run(x, w)
+
+
+def all_close(actual, expected):
+    for a, b in zip(actual, expected, strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_convolutions_are_the_loop(onednn, rank):
+    for arguments in GRID:
+        if rank == 3 and arguments["padding"] == "VALID" and arguments["dilation"] == 2:
+            continue  # the kernel would not fit
+        x = normal(0, SHAPES[rank])
+        w = normal(1, (*KERNELS[rank], 4 // arguments["groups"], 8))
+        actual = with_gradients("onednn", x, w, **arguments)
+        close(actual[0], oracles.conv(x, w, **arguments))
+        all_close(actual, with_gradients("lax", x, w, **arguments))
+
+
+@pytest.mark.parametrize(("x", "w", "arguments"), CONVS)
+def test_every_kind_of_convolution_agrees_with_lax(onednn, x, w, arguments):
+    x, w = normal(0, x), normal(1, w)
+    all_close(with_gradients("onednn", x, w, **arguments), with_gradients("lax", x, w, **arguments))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_odd_convolutions_agree_with_lax(onednn, data):
+    """Sides, strides and pads that no network has; kernels larger than the image; one channel."""
+    sides = st.integers(1, 9)
+    groups = data.draw(st.sampled_from([1, 1, 2, 3]))
+    x = normal(0, (data.draw(st.integers(1, 3)), data.draw(sides), data.draw(sides), groups * 3))
+    w = normal(1, (data.draw(sides), data.draw(sides), 3, groups * data.draw(st.integers(1, 40))))
+    pad = st.tuples(st.integers(0, 9), st.integers(0, 9))
+    arguments = {
+        "stride": (data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))),
+        "dilation": (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))),
+        "padding": (data.draw(pad), data.draw(pad)),
+        "groups": groups,
+    }
+    try:
+        expected = with_gradients("lax", x, w, **arguments)
+    except ValueError as error:
+        assert "larger than the padded input" in str(error)  # noqa: PT017
+        return
+    all_close(with_gradients("onednn", x, w, **arguments), expected)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"stride": 2}, {"stride": 2, "output_padding": 1, "padding": 0}, {"groups": 2}],
+)
+def test_transposed_convolutions_agree_with_lax(onednn, arguments):
+    w = normal(1, (3, 3, 16 // arguments.get("groups", 1), 6))
+    given = {"op": ops.conv_transpose, **arguments}
+    if "output_padding" in arguments:  # a side is padded by less than nothing
+        with pytest.raises(ValueError, match="impl='onednn' needs"):
+            with_gradients("onednn", X, w, **given)
+        given_impl = "auto"
+    else:
+        given_impl = "onednn"
+    all_close(with_gradients(given_impl, X, w, **given), with_gradients("lax", X, w, **given))
+
+
+def test_auto_takes_it_and_explain_says_so(onednn):
+    (record,) = ops.explain(ops.conv, X, W, platform="cpu")
+    assert record.plan == ALL
+    assert "oneDNN" in str(record)
+    assert ops.explain(ops.conv, X, W, platform="gpu")[0].plan == ("lax",) * 3
+    with lowering.without_onednn():
+        assert "onednn" not in ops.explain(ops.conv, X, W, platform="cpu")[0].plan
+        assert not lowering.onednn_version()
+    assert lowering.onednn_version() == library.version()
+
+
+def test_traces_with_it_and_without_it_are_kept_apart(onednn):
+    conv = jax.jit(ops.conv)
+    assert "jaxcnn_onednn" in conv.lower(X, W).as_text()
+    with lowering.without_onednn():
+        assert "jaxcnn_onednn" not in conv.lower(X, W).as_text()
+    with lowering.force_impl("lax"):
+        assert "jaxcnn_onednn" not in conv.lower(X, W).as_text()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dtype": "float16"}, {"dtype": "float64"}, {"preferred_element_type": "float64"}],
+    ids=str,
+)
+def test_what_it_does_not_take_goes_another_way(onednn, change):
+    with jax.enable_x64(True):
+        dtype = change.pop("dtype", "float32")
+        x, w = jnp.asarray(X, dtype), jnp.asarray(W, dtype)
+        assert "onednn" not in ops.explain(ops.conv, x, w, **change)[0].plan
+        with pytest.raises(ValueError, match="impl='onednn' needs oneDNN"):
+            ops.conv(x, w, impl="onednn", **change)
+
+
+def test_empty_batches_go_another_way(onednn):
+    assert ops.conv(X[:0], W).shape == (0, 9, 8, 32)
+
+
+def test_vmap_scan_and_gradients_of_gradients(onednn):
+    many = normal(3, (3, *W.shape))
+    each = np.stack([ops.conv(X, w, impl="lax") for w in many])
+    close(jax.vmap(ops.conv, (None, 0))(X, many), each)
+    close(jax.lax.map(lambda w: ops.conv(X, w), many), each)
+    images = normal(4, (3, *X.shape))
+    close(jax.vmap(ops.conv, (0, None))(images, W), [ops.conv(x, W, impl="lax") for x in images])
+
+    def gradients(impl):
+        def norm_of_gradient(x, w):
+            loss = lambda x, w: (jnp.sin(ops.conv(x, w, impl=impl)) ** 2).sum()  # noqa: E731
+            dx, dw = jax.grad(loss, (0, 1))(x, w)
+            return (dx**2).sum() + (jnp.sin(dw) ** 2).sum()
+
+        return jax.jit(jax.grad(norm_of_gradient, (0, 1)))(X, W)
+
+    all_close(gradients("onednn"), gradients("lax"))
+
+
+def test_bits_are_the_same_each_time_and_inside_loops(onednn):
+    x, w = normal(0, (8, 17, 17, 32)), normal(1, (3, 3, 32, 64))
+    once = with_gradients("onednn", x, w)
+    for _ in range(5):
+        again = with_gradients("onednn", x, w)
+        assert all(map(np.array_equal, again, once))
+
+    @jax.jit
+    def in_loop(x, w):
+        body = lambda carry, _: (carry, with_gradients("onednn", x, w))  # noqa: E731
+        return jax.lax.scan(body, 0, None, length=3)[1]
+
+    assert all(np.array_equal(many[2], one) for many, one in zip(in_loop(x, w), once, strict=True))
+
+
+def normalised(by_onednn, x, scale, bias):
+    """The output, the statistics and their gradients, and those of the gradients."""
+
+    def outputs(x, scale, bias):
+        zeros = jnp.zeros_like(scale)
+        return ops.batch_norm(x, zeros, zeros + 1, scale, bias, train=True)
+
+    def of_output(x, scale, bias):
+        return jnp.sin(outputs(x, scale, bias)[0]).sum()
+
+    def of_all(x, scale, bias):
+        return sum(jnp.sin(part).sum() for part in outputs(x, scale, bias))
+
+    def of_gradient(x, scale, bias):
+        return sum((jnp.cos(g) ** 2).sum() for g in jax.grad(of_output, (0, 1, 2))(x, scale, bias))
+
+    def run(*given):
+        gradients = [jax.grad(f, (0, 1, 2))(*given) for f in (of_output, of_all, of_gradient)]
+        return jax.tree.leaves((outputs(*given), gradients))
+
+    with contextlib.nullcontext() if by_onednn else lowering.without_onednn():
+        lowered = jax.jit(run).lower(x, scale, bias)
+        assert ("jaxcnn_onednn_norm" in lowered.as_text()) is by_onednn
+        return lowered.compile()(x, scale, bias)
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 12), (4, 6, 5, 12), (2, 3, 4, 2, 12), (3, 2, 2, 1)])
+def test_batch_norm_is_that_without_it(onednn, shape):
+    x = normal(0, shape) * 3 + 5
+    scale, bias = normal(1, shape[-1:]), normal(2, shape[-1:])
+    ours, plain = (normalised(by_onednn, x, scale, bias) for by_onednn in (True, False))
+    for number, (a, b) in enumerate(zip(ours, plain, strict=True)):
+        close(a, b, 2e-5 if number < 9 else 2e-4)  # the last three are second derivatives
+
+
+def test_handlers_refuse_what_is_wrong(onednn):
+    """The tables let nothing of this through; what comes nevertheless is an error, not a crash."""
+    spec = lowering.ConvSpec(X.shape, W.shape, (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    shape = (2, 9, 8, 32)
+    for x, w, shape_of_y, said in (
+        (X, W[:, :, :8], shape, "oneDNN"),
+        (X, W, (2, 5, 8, 32), "oneDNN"),
+        (X, W[0, 0], shape, "kernel"),
+        (X.astype(np.float16), W.astype(np.float16), shape, "float32"),
+        (X.astype(np.int32), W.astype(np.int32), shape, "float32"),
+    ):
+        with pytest.raises(jax.errors.JaxRuntimeError, match=said):
+            jax.block_until_ready(
+                calls._call("conv_forward", spec, shape_of_y, jnp.asarray(x), jnp.asarray(w))
+            )
+
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from jaxcnn import ops
+from jaxcnn.ops import lowering
+assert lowering.onednn_version() and len(jax.devices()) == 8
+mesh = jax.make_mesh((8,), ("data",))
+x = np.random.default_rng(0).standard_normal((16, 9, 8, 4)).astype("f")
+w = np.random.default_rng(1).standard_normal((3, 3, 4, 8)).astype("f")
+def loss(w, x):
+    y = ops.conv(x, w)
+    return jnp.sin(ops.batch_norm(y, jnp.zeros(8), jnp.ones(8), train=True)[0]).sum()
+split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+step = jax.jit(jax.value_and_grad(loss), in_shardings=split)
+assert "jaxcnn_onednn" in step.lower(w, x).as_text()
+a = step(w, x)
+b = jax.value_and_grad(loss)(w, x)
+np.testing.assert_allclose(a[0], b[0], rtol=1e-4)
+np.testing.assert_allclose(a[1], b[1], rtol=1e-4, atol=1e-4)
+print("equal")
+"""
+
+
+def test_eight_devices_compute_what_one_does(onednn):
+    flags = "--xla_force_host_platform_device_count=8"
+    env = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
+    done = subprocess.run([sys.executable, "-c", SHARDED], env=env, capture_output=True, text=True)
+    assert done.stdout == "equal\n", done.stderr
+
+
+# ------------------------------------------------------------------------------------- building
+
+
+def test_without_a_build_everything_goes_as_before(onednn, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    onednn()
+    assert "jaxcnn native build" in library.why_not()
+    assert "onednn" not in ops.explain(ops.conv, X, W)[0].plan
+    with pytest.raises(ValueError, match="impl='onednn' needs oneDNN"):
+        ops.conv(X, W, impl="onednn")
+    library.path().parent.mkdir(parents=True)
+    (library.path().parent / "onednn-jaxlib-0.1-f.so").touch()
+    onednn()
+    assert "onednn-jaxlib-0.1-f.so is of another version" in library.why_not()
+    library.path().write_text("no library")
+    onednn()
+    assert "cannot be loaded" in library.why_not()
+    assert "onednn" not in ops.explain(ops.conv, X, W)[0].plan
+
+
+def installation(folder, major="3", library_text="no library"):
+    """A folder that looks like an installation of oneDNN."""
+    (folder / "include").mkdir(parents=True)
+    (folder / "lib").mkdir()
+    version = "".join(
+        f"#define DNNL_VERSION_{part} {number}\n"
+        for part, number in (("MAJOR", major), ("MINOR", "6"), ("PATCH", "0"))
+    )
+    (folder / "include/dnnl_version.h").write_text(version)
+    (folder / "include/dnnl.hpp").write_text("")
+    (folder / "lib/libdnnl.so.3").write_text(library_text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "environment", "said"),
+    [
+        (lambda folder: folder, {}, "holds no include/dnnl.hpp"),
+        (lambda folder: installation(folder / "a", "2"), {}, "is oneDNN 2.6.0.*need 3.x"),
+        (lambda folder: None, {"CXX": "no-such-compiler"}, "CXX='no-such-compiler': must name"),
+        (lambda folder: installation(folder / "b"), {}, "could not build the handlers: .*error"),
+        (lambda folder: None, {"JAXCNN_NO_CACHE": "1"}, "JAXCNN_NO_CACHE must not be set"),
+    ],
+    ids=["nothing there", "version 2", "no compiler", "broken headers", "nowhere to keep it"],
+)
+def test_a_build_that_cannot_be_made_says_why(
+    onednn, monkeypatch, tmp_path, make, environment, said
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=said):
+        library.build(make(tmp_path))
+    assert not list(tmp_path.rglob("*-jaxlib-*"))
+
+
+def test_a_library_of_another_machine_is_refused(onednn, monkeypatch, tmp_path):
+    """The headers are right, and the linker finds out."""
+    found = library.find()
+    other = installation(tmp_path / "other", library_text="\x7fELF of another machine")
+    monkeypatch.setattr(
+        library, "find", lambda prefix: found._replace(library=other / "lib/libdnnl.so.3")
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=r"could not build the handlers: .*libdnnl.so.3"):
+        library.build()
+
+
+def test_packages_that_are_half_there_are_no_onednn(onednn, monkeypatch):
+    monkeypatch.setattr(library, "PACKAGES", ("onednn-cpu-gomp", "no-such-package"))
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    with pytest.raises(InputError, match=r"pip install 'jaxcnn\[native\]'"):
+        library.find()
