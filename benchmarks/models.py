@@ -2,17 +2,21 @@
 
     python -m benchmarks.models [NAME ...] [--batch-size 4] [--size 224] [--rounds 7]
 
-``jaxcnn`` is the network as it is; ``stock`` the same architecture with XLA's own convolutions,
-pools and their gradients, as stock Flax layers use them; ``torch`` is torchvision's in eager
-mode, channels_last, on as many threads as there are cores. A training step is forward, backward
-(auxiliary heads included) and SGD with momentum.
+``jaxcnn`` is the network without oneDNN, and ``onednn`` with it, where `jaxcnn native build` has
+built it. ``stock`` is the same architecture with XLA's own convolutions, pools and their gradients,
+as stock Flax layers use them; ``torch`` is torchvision's in eager mode, channels_last, on as many
+threads as there are cores. A training step is forward, backward (auxiliary heads included) and SGD
+with momentum. Ours are several in one program, as a run of `jaxcnn train` takes them, which saves
+the fresh memory of each call; in a loop stock layers would fall to a naive kernel.
 """
 
 import argparse
 import contextlib
+import functools
 import json
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +25,30 @@ import optax
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import timing
+from benchmarks import peers, timing
 from benchmarks.zoo import ROWS, build, variables
 from jaxcnn import models, ops
+from jaxcnn.ops import lowering
 
 NAMES = ("lenet5", "alexnet", "vgg11", "googlenet", "resnet18", "mobilenet_v2")
 
 
-def jax_calls(name: str, x: np.ndarray, impl: str) -> dict[str, Callable[[], Any]]:
-    """Compiles inference and a training step ahead of time, under one choice of ops."""
+class Load(NamedTuple):
+    """How much work one call is: images in a batch, and training steps in a program of ours."""
+
+    batch_size: int
+    steps: int
+
+
+LOADS = {"lenet5": Load(64, 64)}
+"""Of networks for which the others' is too little to be told from the call itself."""
+OTHERS = Load(4, 4)
+
+
+def jax_calls(
+    name: str, x: np.ndarray, steps: int, impl: str, by_onednn: bool = False
+) -> dict[str, Callable[[], Any]]:
+    """Compiles inference and training steps ahead of time, under one choice of ops."""
     num_classes = ROWS[name].classes
     model = build(ROWS[name], num_classes)
     state = variables(model, x.shape[1:])
@@ -51,13 +70,20 @@ def jax_calls(name: str, x: np.ndarray, impl: str) -> dict[str, Callable[[], Any
         updates, opt_state = tx.update(grads, opt_state, state["params"])
         return {**updated, "params": optax.apply_updates(state["params"], updates)}, opt_state
 
+    def chunk(state: Any, opt_state: Any, x: jax.Array) -> Any:
+        return jax.lax.fori_loop(
+            0, steps, lambda _, at: train_step(at[0], at[1], x), (state, opt_state)
+        )
+
     opt_state = tx.init(state["params"])
-    with ops.force_impl(impl):
+    choice = contextlib.nullcontext() if by_onednn else lowering.without_onednn()
+    with choice, ops.force_impl(impl):
         infer = jax.jit(model.apply).lower(state, images).compile()
-        step = jax.jit(train_step).lower(state, opt_state, images).compile()
+        trained = train_step if steps == 1 else chunk
+        train = jax.jit(trained).lower(state, opt_state, images).compile()
     return {
         "inference": lambda: infer(state, images),
-        "training": lambda: step(state, opt_state, images),
+        "training": lambda: train(state, opt_state, images),
     }
 
 
@@ -69,12 +95,17 @@ def torch_calls(name: str, x: np.ndarray) -> dict[str, Callable[[], Any]]:
         from benchmarks.torch_reference import randomize, reference
     except ImportError:
         return {}
-    if not ROWS[name].torchvision:
-        return {}
     torch.set_num_threads(timing.environment()["cores"])
-    inferring, training = reference(name), reference(name)
+    if name == "lenet5":
+        case = peers.Case(name, x.shape[1:], ROWS[name].classes, False, len(x), "fp32")
+        inferring, training = peers.torch_model(case), peers.torch_model(case)
+    elif ROWS[name].torchvision:
+        inferring, training = reference(name), reference(name)
+    else:
+        return {}
     for model in (inferring, training):
-        randomize(model)
+        if name != "lenet5":
+            randomize(model)
         model.to(memory_format=torch.channels_last)
     inferring.eval()
     training.train()
@@ -101,33 +132,52 @@ def torch_calls(name: str, x: np.ndarray) -> dict[str, Callable[[], Any]]:
     return {"inference": infer, "training": step}
 
 
-def measure(name: str, batch_size: int, size: int | None, rounds: int) -> list[dict[str, Any]]:
+def measure(name: str, load: Load, size: int | None, rounds: int) -> list[dict[str, Any]]:
     """Returns the images per second of every variant, and how many times faster ours is."""
     shape = models.standard_input(name)
     if size is not None and ROWS[name].any_size:
         shape = (size, size, shape[2])
-    x = np.random.default_rng(0).standard_normal((batch_size, *shape), np.float32)
-    calls = {
-        "jaxcnn": jax_calls(name, x, "auto"),
-        "stock": jax_calls(name, x, "lax"),
-        "torch": torch_calls(name, x),
-    }
-    flat = {(w, v): f for v, by_work in calls.items() for w, f in by_work.items()}
-    seconds = timing.interleaved({f"{w} {v}": f for (w, v), f in flat.items()}, rounds)
+    x = np.random.default_rng(0).standard_normal((load.batch_size, *shape), np.float32)
+    ours = {"jaxcnn": jax_calls(name, x, load.steps, "auto")}
+    if lowering.onednn_version():
+        ours["onednn"] = jax_calls(name, x, load.steps, "auto", by_onednn=True)
+    calls = {**ours, "stock": jax_calls(name, x, 1, "lax"), "torch": torch_calls(name, x)}
+    # OpenMP's threads spin for a while after a call and would slow down their neighbour.
+    rest = functools.partial(time.sleep, 0.02)
+    turns: dict[str, Callable[[], Any]] = {}
+    for variant, by_work in calls.items():
+        for work, call in by_work.items():
+            turns |= {f"{variant} {work}": call, f"{variant} {work}, rest": rest}
+    taken = timing.interleaved(turns, rounds)
     results = []
     for work in ("inference", "training"):
-        ours = seconds[f"{work} jaxcnn"]
         result: dict[str, Any] = {"model": name, "work": work, "image": list(shape)}
-        result["batch_size"] = batch_size
-        for variant in calls:
-            taken = seconds.get(f"{work} {variant}")
-            if taken is None:
-                continue
-            result[f"{variant}_images_per_s"] = batch_size / float(np.median(taken))
-            if variant != "jaxcnn":
-                result[f"speedup_over_{variant}"] = timing.median_ratio(taken, ours)
+        result["batch_size"] = load.batch_size
+        seconds = {
+            v: [
+                s / (load.steps if v in ours and work == "training" else 1)
+                for s in taken[f"{v} {work}"]
+            ]
+            for v in calls
+            if f"{v} {work}" in taken
+        }
+        for variant, of_rounds in seconds.items():
+            result[f"{variant}_images_per_s"] = load.batch_size / float(np.median(of_rounds))
+        for column, (faster, slower) in RATIOS.items():
+            if {faster, slower} <= seconds.keys():
+                result[column] = timing.median_ratio(seconds[slower], seconds[faster])
         results.append(result)
     return results
+
+
+RATIOS = {
+    "speedup_over_stock": ("jaxcnn", "stock"),
+    "speedup_over_torch": ("jaxcnn", "torch"),
+    "onednn_speedup_over_jaxcnn": ("onednn", "jaxcnn"),
+    "onednn_speedup_over_stock": ("onednn", "stock"),
+    "onednn_speedup_over_torch": ("onednn", "torch"),
+}
+"""Columns that say how many times faster the first variant is than the second."""
 
 
 def geometric_mean(results: list[dict[str, Any]], work: str, column: str) -> float | None:
@@ -140,7 +190,7 @@ def main() -> None:
     """Measures, prints the table, writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(NAMES))
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--size", type=int, default=None, help="in place of the standard input's")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--merge", action="store_true", help="keep other models' earlier figures")
@@ -151,29 +201,29 @@ def main() -> None:
         earlier = json.loads(path.read_text())["results"]["models"]
         results = [result for result in earlier if result["model"] not in args.names]
     for name in args.names:
-        results += measure(name, args.batch_size, args.size, args.rounds)
+        load = LOADS.get(name, OTHERS)
+        load = load._replace(batch_size=args.batch_size or load.batch_size)
+        results += measure(name, load, args.size, args.rounds)
         print(json.dumps(results[-2:]), flush=True)
 
     table = Table("model", "", title="images/s, float32")
-    columns = ("jaxcnn", "stock", "torch")
-    for column in (*columns, "over stock", "over torch"):
+    columns = ("jaxcnn", "onednn", "stock", "torch")
+    for column in (*columns, *(f"{a} / {b}" for a, b in RATIOS.values())):
         table.add_column(column, justify="right")
     for result in results:
         speeds = [result.get(f"{column}_images_per_s") for column in columns]
-        ratios = [result.get(f"speedup_over_{column}") for column in columns[1:]]
         table.add_row(
             result["model"],
             result["work"],
             *("" if speed is None else f"{speed:.1f}" for speed in speeds),
-            *("" if ratio is None else f"{ratio:.2f}x" for ratio in ratios),
+            *(f"{result[ratio]:.2f}x" if ratio in result else "" for ratio in RATIOS),
         )
     means = {}
     for work in ("inference", "training"):
-        found = [geometric_mean(results, work, f"speedup_over_{c}") for c in columns[1:]]
-        means[work] = dict(zip(columns[1:], found, strict=True))
-        shown = ("" if mean is None else f"{mean:.2f}x" for mean in found)
-        table.add_row("geometric mean", work, "", "", "", *shown)
-    Console(width=110).print(table)
+        means[work] = {ratio: geometric_mean(results, work, ratio) for ratio in RATIOS}
+        shown = ("" if mean is None else f"{mean:.2f}x" for mean in means[work].values())
+        table.add_row("geometric mean", work, *[""] * len(columns), *shown)
+    Console(width=130).print(table)
     settings = {"batch_size": args.batch_size, "size": args.size, "rounds": args.rounds}
     with contextlib.suppress(ImportError):
         import torch

@@ -7,12 +7,14 @@ For every shape the forward pass, each gradient and all three together are timed
 program, and all three once more as the body of a ``lax.scan`` (with lax only where that ends in
 reasonable time; ``vs_outside`` in the JSON is what the scan costs ops). In each round the variants
 take turns, so that a ratio compares neighbours in time: ``lax`` is ``impl="lax"``, ``ops`` is
-``impl="auto"``, ``torch`` is eager, channels_last, with as many threads. Then two
+``impl="auto"`` without oneDNN, ``onednn`` with it, where `jaxcnn native build` has built it;
+``torch`` is eager, channels_last, with as many threads. Then two
 LeNet-like networks are trained for eight steps in one program, as a loop and unrolled. With
 ``--card`` the shapes fill an accelerator, and nothing is measured inside a scan.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import math
@@ -31,6 +33,7 @@ from rich.table import Table
 
 from benchmarks.timing import RESULTS, interleaved, median_ratio, write
 from jaxcnn import ops
+from jaxcnn.ops import lowering
 
 try:
     import torch
@@ -216,16 +219,18 @@ def measure(
     dy = random(2, *jax.eval_shape(layer(case, "lax"), *inputs).shape, dtype=dtype)
     peers = torch_programs(case, inputs, dy) if with_torch else {}
     rows = []
-    plan = ops.explain(layer(case, "auto"), *inputs)[0].plan
+    with lowering.without_onednn():
+        plan = ops.explain(layer(case, "auto"), *inputs)[0].plan
     chosen = {"forward": plan.forward, "dx": plan.input_gradient, "dw": plan.weight_gradient}
     compiled: dict[tuple[str, str], Callable[[], Any]] = {}
-    for impl in ("lax", "auto"):
-        for direction, program in programs(case, impl).items():
+    for impl in IMPLS[: 3 if case.op == "conv" and lowering.onednn_version() else 2]:
+        for direction, program in programs(case, "lax" if impl == "lax" else "auto").items():
             if direction == "scan" and not with_scan:
                 continue
             if (impl, direction) == ("lax", "scan") and _seconds(compiled["lax", "all"]) > 0.01:
                 continue  # XLA's naive kernel for loops would take minutes
-            executable = jax.jit(program).lower(inputs, dy).compile()
+            with chosen_from(impl):
+                executable = jax.jit(program).lower(inputs, dy).compile()
             compiled[impl, direction] = functools.partial(executable, inputs, dy)
     for direction in programs(case, "auto"):
         if ("auto", direction) not in compiled:
@@ -234,6 +239,8 @@ def measure(
         if ("lax", direction) in compiled:
             variants["lax"] = compiled["lax", direction]
         variants["ops"] = compiled["auto", direction]
+        if ("onednn", direction) in compiled:
+            variants["onednn"] = compiled["onednn", direction]
         if direction == "scan":
             variants["outside"] = compiled["auto", "all"]
         if direction in peers:
@@ -244,7 +251,7 @@ def measure(
         slow = "lax" in variants and _seconds(variants["lax"]) > 0.5
         seconds = interleaved(variants, 3 if slow else rounds)
         if direction == "scan":
-            for name in ("ops", "lax"):
+            for name in ("ops", "onednn", "lax"):
                 seconds[name] = [s / SCAN_STEPS for s in seconds.get(name, [])]
         seconds = {name: t for name, t in seconds.items() if t and not name.startswith("rest")}
         row = {
@@ -258,8 +265,18 @@ def measure(
         }
         for name in seconds.keys() - {"ops"}:
             row[f"vs_{name}"] = median_ratio(seconds[name], seconds["ops"])
+        for name in seconds.keys() & {"ops", "torch"} if "onednn" in seconds else ():
+            row[f"onednn_vs_{name}"] = median_ratio(seconds[name], seconds["onednn"])
         rows.append(row)
     return rows
+
+
+IMPLS = ("lax", "auto", "onednn")
+
+
+def chosen_from(impl: str) -> contextlib.AbstractContextManager[None]:
+    """Leaves oneDNN out, but for the variant that is called so."""
+    return contextlib.nullcontext() if impl == "onednn" else lowering.without_onednn()
 
 
 def _discard(call: Callable[[], Any]) -> None:
@@ -324,16 +341,58 @@ def lenet_loop(
         return lambda p, *data: jax.lax.scan(step, p, data, unroll=unroll)[0]
 
     variants = {}
-    for impl in ("lax", "auto"):
+    for impl in IMPLS[: 3 if lowering.onednn_version() else 2]:
         for name, unroll in (("scan", 1), ("unrolled", steps)):
-            with ops.force_impl(impl):
+            with chosen_from(impl), ops.force_impl("lax" if impl == "lax" else "auto"):
                 compiled = jax.jit(loop(unroll)).lower(parameters, images, labels).compile()
             variants[f"{impl} {name}"] = functools.partial(compiled, parameters, images, labels)
+    if torch is not None:
+        variants["rest"] = functools.partial(time.sleep, 0.02)
+        steps_of_torch = torch_steps(parameters, np.asarray(images), np.asarray(labels))
+        variants["torch eager"] = functools.partial(_discard, steps_of_torch)
+        variants["rest again"] = variants["rest"]
     seconds = interleaved(variants, rounds)
+    seconds = {name: taken for name, taken in seconds.items() if not name.startswith("rest")}
     result = {f"{name} ms": statistics.median(times) * 1e3 for name, times in seconds.items()}
     result["scan vs lax scan"] = median_ratio(seconds["lax scan"], seconds["auto scan"])
     result["scan vs unrolled"] = median_ratio(seconds["auto scan"], seconds["auto unrolled"])
+    if "onednn scan" in seconds:
+        result["onednn scan vs lax scan"] = median_ratio(
+            seconds["lax scan"], seconds["onednn scan"]
+        )
+    for ours in ("auto scan", "onednn scan") if "torch eager" in seconds else ():
+        if ours in seconds:
+            result[f"{ours} vs torch"] = median_ratio(seconds["torch eager"], seconds[ours])
     return result
+
+
+def torch_steps(
+    parameters: dict[str, Array], images: np.ndarray, labels: np.ndarray
+) -> Callable[[], None]:
+    """Returns the same steps in eager PyTorch, channels_last."""
+    from torch import nn
+
+    layers: list[Any] = []
+    for name, w in parameters.items():
+        if name.startswith("c"):
+            k, _, c, out = w.shape
+            layers += [nn.Conv2d(c, out, k, padding=k // 2, bias=False), nn.ReLU(), nn.MaxPool2d(2)]
+        else:
+            layers += [nn.Flatten()] * (name == "f1") + [nn.Linear(*w.shape, bias=False), nn.ReLU()]
+    network = nn.Sequential(*layers[:-1]).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    x = torch.from_numpy(images.transpose(0, 1, 4, 2, 3).copy())
+    y = torch.from_numpy(labels.astype(np.int64))
+
+    @torch.enable_grad()
+    def run() -> None:
+        for batch, classes in zip(x, y, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            given = batch.contiguous(memory_format=torch.channels_last)
+            nn.functional.cross_entropy(network(given), classes).backward()
+            optimizer.step()
+
+    return run
 
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
@@ -346,9 +405,11 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
         "impl",
         "lax",
         "ops",
+        "onednn",
         "torch",
-        "/lax",
-        "/torch",
+        "lax/ops",
+        "torch/ops",
+        "torch/onednn",
     ):
         table.add_column(heading, justify="left" if heading in ("network", "case") else "right")
     last = None
@@ -362,9 +423,11 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
             row["impl"],
             f"{row['lax_ms']:.2f}" if "lax_ms" in row else "",
             f"{row['ops_ms']:.2f}",
+            f"{row['onednn_ms']:.2f}" if "onednn_ms" in row else "",
             f"{row['torch_ms']:.2f}" if "torch_ms" in row else "",
             f"[red]{ratio}[/red]" if row.get("vs_lax", 1) < 0.95 else ratio,
             f"{row['vs_torch']:.2f}" if "vs_torch" in row else "",
+            f"{row['onednn_vs_torch']:.2f}" if "onednn_vs_torch" in row else "",
         )
     console.print(table)
 
@@ -404,7 +467,7 @@ def main() -> None:
     ]
     if not chosen:
         parser.error(f"--select {options.select!r} matches none of {[c.name for c in grid]}")
-    console = Console(width=110)
+    console = Console(width=130)
     kept: dict[str, Any] = {"rows": [], "loop": {}}
     path = RESULTS / f"{options.name}.json"
     if options.keep and path.exists():
@@ -453,6 +516,17 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "geometric mean vs torch over the grid": geometric_mean(
             [row["vs_torch"] for row in against_torch]
         ),
+        **{
+            f"geometric mean of onednn vs {peer}": geometric_mean(
+                [row[f"onednn_vs_{peer}"] for row in rows if f"onednn_vs_{peer}" in row]
+            )
+            for peer in ("ops", "torch")
+        },
+        "slower with onednn by over 5 %": [
+            f"{row['case']} {row['direction']} {row['onednn_vs_ops']:.2f}"
+            for row in rows
+            if row.get("onednn_vs_ops", 1) < 0.95
+        ],
     }
 
 

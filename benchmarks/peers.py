@@ -5,6 +5,7 @@ JSON for each request; each is answered by a line of JSON. ``{"case": {...}}`` b
 warms up; ``{"work": "infer" | "train", "steps": n}`` runs n steps and reports the seconds of one.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -48,12 +49,21 @@ class Calls(NamedTuple):
     device: str
 
 
-def jax_calls(case: Case, impl: str) -> Calls:
-    """Prepares this project's network; ``impl="lax"`` computes it as stock Flax layers do."""
+def jax_calls(case: Case, impl: str, by_onednn: bool = False) -> Calls:
+    """Prepares this project's network; ``impl="lax"`` computes it as stock Flax layers do.
+
+    Raises:
+        RuntimeError: oneDNN is asked for and not in use.
+    """
     import flax
     import jax
 
     from jaxcnn import models, ops
+    from jaxcnn.ops import lowering
+
+    if by_onednn and not lowering.onednn_version():
+        raise RuntimeError("see `jaxcnn native status`")
+    choice = contextlib.nullcontext() if by_onednn else lowering.without_onednn()
 
     options = {"small_images": True} if case.small_images else {}
     dtype: Any = case.dtype
@@ -62,7 +72,7 @@ def jax_calls(case: Case, impl: str) -> Calls:
     )
     images, labels = bench.random_batch(case.batch_size, case.shape, case.classes)
     steps: dict[str, Callable[[], Any]] = {}
-    with ops.force_impl(impl):
+    with choice, ops.force_impl(impl):
         steps["infer"] = bench.compile_step(model, "infer", images, labels, dtype)
         steps["train"] = bench.compile_step(model, "train", images, labels, dtype)
     version = f"jax {jax.__version__}, flax {flax.__version__}"
@@ -244,6 +254,7 @@ def keras_calls(case: Case) -> Calls:
 
 
 FRAMEWORKS: dict[str, Callable[[Case], Calls]] = {
+    "jaxcnn, oneDNN": lambda case: jax_calls(case, "auto", by_onednn=True),
     "jaxcnn": lambda case: jax_calls(case, "auto"),
     "stock Flax": lambda case: jax_calls(case, "lax"),
     "PyTorch eager": lambda case: torch_calls(case, compiled=False),

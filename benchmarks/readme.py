@@ -76,15 +76,21 @@ def train_step_calls() -> str:
 def models() -> str:
     """Compares whole networks in one process, from ``benchmarks.models``."""
     results = read("models")["results"]
-    rows: dict[str, list[str]] = {}
-    for row in results["models"]:
-        ratios = (row.get(f"speedup_over_{peer}") for peer in ("stock", "torch"))
-        rows.setdefault(row["model"], []).extend(map(times, ratios))
-    mean = results["geometric_mean"]
-    last = [mean[work][peer] for work in ("inference", "training") for peer in ("stock", "torch")]
-    headers = ("model", "inference, over stock", "over PyTorch", "training, over stock")
-    lines = [[name, *cells] for name, cells in rows.items()]
-    return table((*headers, "over PyTorch"), [*lines, ["geometric mean", *map(times, last)]])
+    columns = {
+        "over stock": "speedup_over_stock",
+        "over PyTorch": "speedup_over_torch",
+        "oneDNN over stock": "onednn_speedup_over_stock",
+        "oneDNN over PyTorch": "onednn_speedup_over_torch",
+    }
+    rows = [
+        [f"{row['model']}, {row['work']}", *(times(row.get(key)) for key in columns.values())]
+        for row in results["models"]
+    ]
+    rows += [
+        [f"geometric mean, {work}", *(times(mean[key]) for key in columns.values())]
+        for work, mean in results["geometric_mean"].items()
+    ]
+    return table(("model", *columns), rows)
 
 
 def vs_peers() -> str:
@@ -96,7 +102,7 @@ def vs_peers() -> str:
         cells = []
         for name in names:
             speed = row["images_per_s"].get(name)
-            ratio = row["speedup_of_jaxcnn_over"].get(name)
+            ratio = row["speedup_of_reference_over"].get(name)
             cells.append(
                 "" if speed is None else f"{speed:,.0f}" + (f" ({times(ratio)})" if ratio else "")
             )

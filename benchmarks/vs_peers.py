@@ -120,6 +120,7 @@ def measure(
                 else:
                     seconds[name].append(answer["seconds"])
         whole = {name: taken for name, taken in seconds.items() if len(taken) == rounds}
+        reference = next(iter(whole), "")
         results.append(
             {
                 "model": case.model,
@@ -132,10 +133,11 @@ def measure(
                     name: case.batch_size / statistics.median(taken)
                     for name, taken in whole.items()
                 },
-                "speedup_of_jaxcnn_over": {
-                    name: timing.median_ratio(taken, whole["jaxcnn"])
+                "reference": reference,
+                "speedup_of_reference_over": {
+                    name: timing.median_ratio(taken, whole[reference])
                     for name, taken in whole.items()
-                    if name != "jaxcnn" and "jaxcnn" in whole
+                    if name != reference
                 },
             }
         )
@@ -143,15 +145,16 @@ def measure(
 
 
 def table(results: list[dict[str, Any]], names: list[str]) -> Table:
-    """Lays out the images per second, and how many times faster jaxcnn is."""
-    laid_out = Table("model", "", title="images/s (in brackets: how many times faster jaxcnn is)")
+    """Lays out the images per second, and how many times faster the first framework is."""
+    title = "images/s (in brackets: how many times faster the first column is)"
+    laid_out = Table("model", "", title=title)
     for name in names:
         laid_out.add_column(name, justify="right")
     for result in results:
         cells = []
         for name in names:
             speed = result["images_per_s"].get(name)
-            ratio = result["speedup_of_jaxcnn_over"].get(name)
+            ratio = result["speedup_of_reference_over"].get(name)
             cell = "" if speed is None else f"{speed:,.1f}"
             cells.append(cell if ratio is None else f"{cell} ({ratio:.2f}x)")
         laid_out.add_row(result["model"], result["work"], *cells)
@@ -159,7 +162,7 @@ def table(results: list[dict[str, Any]], names: list[str]) -> Table:
 
 
 def save_plot(results: list[dict[str, Any]], names: list[str], path: Path) -> None:
-    """Draws the speed of every framework as a multiple of jaxcnn's; nothing without matplotlib."""
+    """Draws the speed of every framework as a multiple of the first one's."""
     from jaxcnn.analysis.plots import canvas
 
     with canvas(2 + 1.6 * len(results), 3.6, path) as figure:
@@ -167,13 +170,14 @@ def save_plot(results: list[dict[str, Any]], names: list[str], path: Path) -> No
         width = 0.8 / len(names)
         for i, name in enumerate(names):
             ratios = [
-                1.0 if name == "jaxcnn" else 1 / r["speedup_of_jaxcnn_over"].get(name, float("inf"))
+                float(name == r["reference"])
+                or 1 / r["speedup_of_reference_over"].get(name, float("inf"))
                 for r in results
             ]
             axes.bar([k + i * width for k in range(len(results))], ratios, width, label=name)
         ticks = [k + 0.4 - width / 2 for k in range(len(results))]
         axes.set_xticks(ticks, [f"{r['model']}\n{r['work']}" for r in results])
-        axes.set(ylabel="speed, jaxcnn = 1", title=f"images/s, {results[0]['dtype']}")
+        axes.set(ylabel=f"speed, {names[0]} = 1", title=f"images/s, {results[0]['dtype']}")
         axes.grid(axis="y")
         figure.legend(loc="outside lower center", ncols=len(names), fontsize="small")
 

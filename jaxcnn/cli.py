@@ -38,7 +38,7 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
   jaxcnn bench [MODEL ...]          speed, memory, utilisation of the device
   jaxcnn summary MODEL              layers, shapes, parameters, MACs
   jaxcnn list [PATTERN] [--stats]   names of the models
-  jaxcnn native build               oneDNN on the CPU: trains up to N times as fast
+  jaxcnn native build               convolutions by oneDNN on CPUs: faster
 
   jaxcnn COMMAND --help             every option of a command
   jaxcnn COMMAND --debug            the traceback of an error, as JAXCNN_DEBUG=1

@@ -105,12 +105,17 @@ def _kernel_above_output(spec: ConvSpec) -> bool:
     return spec.groups == 1 and _few_taps(spec) and above
 
 
-# oneDNN has kernels of its own for each processor; see benchmarks/results/ops.json.
+# oneDNN has kernels of its own for each kind of processor. A call takes some ten microseconds.
 
 
 def _by_onednn(spec: ConvSpec) -> bool:
-    measured = spec.groups == 1 or _depthwise(spec)
-    return measured and not _without_onednn.value and calls.takes(spec)
+    multiplications = math.prod(spec.out_spatial) * math.prod(spec.w_shape) * spec.x_shape[0]
+    worth_a_call = multiplications >= 200_000
+    return worth_a_call and not _without_onednn.value and calls.takes(spec)
+
+
+def _by_onednn_unless_kernel_above_output(spec: ConvSpec) -> bool:
+    return _by_onednn(spec) and not _kernel_above_output(spec)
 
 
 # An image has three channels, which leave most of a GPU's matrix units without work.
@@ -144,12 +149,14 @@ def _stride_one(spec: PoolSpec) -> bool:
 Rules = dict[str, dict[str, tuple[Rule, ...]]]
 UNMEASURED = (Rule("lax", _always, "XLA's own, until a measurement says otherwise"),)
 
-ONEDNN = Rule("onednn", _by_onednn, "oneDNN has kernels for this processor")
+_ONEDNN_WHY = "oneDNN has kernels for this processor"
+_ONEDNN = Rule("onednn", _by_onednn, _ONEDNN_WHY)
+_MOSTLY_ONEDNN = Rule("onednn", _by_onednn_unless_kernel_above_output, _ONEDNN_WHY)
 
 CONV: Rules = {
     "cpu": {
         "forward": (
-            ONEDNN,
+            _MOSTLY_ONEDNN,
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule(
                 "shift", _small_depthwise, "XLA convolves every channel on its own, in scalar code"
@@ -164,7 +171,7 @@ CONV: Rules = {
             Rule("lax", _always, "XLA's convolution is already in the canonical layout"),
         ),
         "input_gradient": (
-            ONEDNN,
+            _ONEDNN,
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule(
                 "shift", _small_depthwise, "XLA convolves every channel on its own, in scalar code"
@@ -179,7 +186,7 @@ CONV: Rules = {
             Rule("canonical", _always, "lax's layout falls to a naive kernel inside loops"),
         ),
         "weight_gradient": (
-            ONEDNN,
+            _MOSTLY_ONEDNN,
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule("shift", _small_depthwise, "lax convolves every pair of channels, then masks"),
             Rule("einsum", _small_grouped, "lax convolves every pair of channels, then masks"),
@@ -405,18 +412,6 @@ def without_onednn() -> Iterator[None]:
 def onednn_version() -> str:
     """Returns the version of the oneDNN that ``impl="auto"`` chooses from; empty without one."""
     return "" if _without_onednn.value else library.version()
-
-
-def normalises_by_onednn(x: Array, *per_channel: Array) -> bool:
-    """Returns whether oneDNN normalises a batch, chosen as ``impl="auto"`` chooses.
-
-    Args:
-        x: the batch.
-        *per_channel: scale and bias.
-    """
-    plain = all(array.dtype == jnp.float32 for array in (x, *per_channel))
-    chosen = current_platform() == "cpu" and not _without_onednn.value
-    return chosen and plain and 2 < x.ndim < 6 and bool(library.version())
 
 
 def current_platform() -> str:

@@ -16,7 +16,6 @@ from jaxcnn.ops import lowering
 from jaxcnn.ops.annotations import ArrayInput, AxisName, Flag, Int, Ints, Number
 from jaxcnn.ops.checks import channel_vector, floating_array, number_at_least, per_channel, wide
 from jaxcnn.ops.geometry import is_int, per_dimension
-from jaxcnn.ops.native import calls
 
 
 def _affine(y: Array, scale: ArrayInput | None, bias: ArrayInput | None) -> Array:
@@ -116,9 +115,7 @@ def batch_norm(
             beta = (
                 jnp.zeros_like(default) if bias is None else channel_vector("bias", bias, channels)
             )
-            by_onednn = lowering.normalises_by_onednn(x, gamma, beta)
-            normalise = _normalise_by_onednn if by_onednn else _normalise_by_batch
-            y, batch_mean, batch_var = normalise(x, gamma, beta, float(epsilon))
+            y, batch_mean, batch_var = _normalise_by_batch(x, gamma, beta, float(epsilon))
             count = float(x.size // channels)
         else:
             batch_mean, batch_var, count = _batch_statistics(x, weights, axis_name)
@@ -172,56 +169,6 @@ def _normalise_by_batch_bwd(epsilon: float, residuals: Any, cotangents: Any) -> 
 
 
 _normalise_by_batch.defvjp(_normalise_by_batch_fwd, _normalise_by_batch_bwd)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalise_by_onednn(
-    x: Array, scale: Array, bias: Array, epsilon: float
-) -> tuple[Array, Array, Array]:
-    """The same, each way one call of oneDNN."""
-    return calls.norm_forward(x, scale, bias, epsilon)
-
-
-def _normalise_by_onednn_fwd(x: Any, scale: Any, bias: Any, epsilon: float) -> tuple[Any, Any]:
-    found = _normalise_by_onednn(x.value, scale.value, bias.value, epsilon)
-    return found, (x.value, scale.value, bias.value, *found[1:])
-
-
-def _normalise_by_onednn_bwd(epsilon: float, residuals: Any, cotangents: Any) -> Any:
-    x, scale, bias, mean, var = residuals
-    missing = jax.custom_derivatives.SymbolicZero
-    if not all(isinstance(cotangent, missing) for cotangent in cotangents[1:]):
-        # Whoever differentiates the statistics too gets the plain form.
-        given = [jnp.zeros(c.shape, c.dtype) if isinstance(c, missing) else c for c in cotangents]
-        return _normalise_by_batch_bwd(epsilon, residuals, given)
-    return _onednn_gradient(x, scale, bias, mean, var, cotangents[0], epsilon)
-
-
-_normalise_by_onednn.defvjp(_normalise_by_onednn_fwd, _normalise_by_onednn_bwd, symbolic_zeros=True)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _onednn_gradient(
-    x: Array, scale: Array, bias: Array, mean: Array, var: Array, dy: Array, epsilon: float
-) -> tuple[Array, Array, Array]:
-    return calls.norm_gradient(x, mean, var, scale, dy, epsilon)
-
-
-def _onednn_gradient_fwd(*given: Any) -> tuple[Any, Any]:
-    return _onednn_gradient(*given), given[:-1]
-
-
-def _onednn_gradient_bwd(epsilon: float, given: Any, cotangents: Any) -> Any:
-    """Differentiates the plain form: oneDNN has no second derivatives."""
-
-    def plain(x: Any, scale: Any, bias: Any, mean: Any, var: Any, dy: Any) -> Any:
-        statistics = jnp.zeros_like(mean), jnp.zeros_like(var)
-        return _normalise_by_batch_bwd(epsilon, (x, scale, bias, mean, var), (dy, *statistics))
-
-    return jax.vjp(plain, *given)[1](cotangents)
-
-
-_onednn_gradient.defvjp(_onednn_gradient_fwd, _onednn_gradient_bwd)
 
 
 def _mask_weights(mask: ArrayInput, x: Array) -> Array:

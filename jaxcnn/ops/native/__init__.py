@@ -1,1 +1,1 @@
-"""oneDNN's convolutions and batch normalisation on CPUs, compiled once on the user's machine."""
+"""oneDNN's convolutions on CPUs, compiled once on the user's machine."""

@@ -1,4 +1,4 @@
-"""oneDNN's convolutions and batch normalisation as functions of arrays, differentiable backwards.
+"""oneDNN's convolutions as functions of arrays, differentiable backwards.
 
 A convolution is linear in each of its two arrays, and so are its two gradients: the three are the
 gradients of one another. Each is a ``custom_vjp`` function, so that gradients of gradients stay
@@ -79,23 +79,3 @@ input_gradient.defvjp(
 weight_gradient.defvjp(
     lambda spec, x, dy: (weight_gradient(spec, x, dy), (x, dy)), _weight_gradient_bwd
 )
-
-
-def norm_forward(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    """Returns the batch normalised by its own statistics, its mean and its biased variance."""
-    of_channels = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
-    results = jax.ShapeDtypeStruct(x.shape, x.dtype), of_channels, of_channels
-    call = jax.ffi.ffi_call(library.TARGET + "norm_forward", results, vmap_method="sequential")
-    y, mean, var = call(x, scale, bias, epsilon=np.float32(epsilon))
-    return y, mean, var
-
-
-def norm_gradient(
-    x: Array, mean: Array, var: Array, scale: Array, dy: Array, epsilon: float
-) -> tuple[Array, Array, Array]:
-    """Returns the gradients of x, scale and bias; mean and variance count as constants of y."""
-    of_channels = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
-    results = jax.ShapeDtypeStruct(x.shape, x.dtype), of_channels, of_channels
-    call = jax.ffi.ffi_call(library.TARGET + "norm_gradient", results, vmap_method="sequential")
-    dx, dscale, dbias = call(x, mean, var, scale, dy, epsilon=np.float32(epsilon))
-    return dx, dscale, dbias

@@ -4,6 +4,7 @@ A build stands in the user's cache folder under a name that is made of all that 
 that after an upgrade of jaxlib, or of this package, the former one is not found any more.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -11,12 +12,13 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,13 +29,7 @@ from jaxcnn import cache
 from jaxcnn.errors import InputError
 
 SOURCE = Path(__file__).with_name("onednn.cpp")
-HANDLERS = (
-    "conv_forward",
-    "conv_input_gradient",
-    "conv_weight_gradient",
-    "norm_forward",
-    "norm_gradient",
-)
+HANDLERS = ("conv_forward", "conv_input_gradient", "conv_weight_gradient")
 TARGET = "jaxcnn_onednn_"
 """What the names of the handlers begin with, as XLA knows them."""
 PACKAGES = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
@@ -82,7 +78,8 @@ def _loaded() -> tuple[str, str]:
         former = f" ({others[-1].name} is of another version or environment)" if others else ""
         return "", f"not built: run `jaxcnn native build`{former}"
     try:
-        found = ctypes.CDLL(str(build))
+        with _threads_rest():
+            found = ctypes.CDLL(str(build))
         number = int(found.onednn_version())
         handlers = {name: jax.ffi.pycapsule(getattr(found, name)) for name in HANDLERS}
     except (OSError, AttributeError) as error:
@@ -93,6 +90,24 @@ def _loaded() -> tuple[str, str]:
     for name, handler in handlers.items():
         jax.ffi.register_ffi_target(TARGET + name, handler, platform="cpu")
     return version, ""
+
+
+@contextlib.contextmanager
+def _threads_rest() -> Iterator[None]:
+    """Has OpenMP's threads, of a runtime loaded inside, sleep soon after a call.
+
+    By default they spin for some milliseconds, on the cores that XLA's threads need. Other
+    runtimes in this process, as PyTorch's, are left as they are.
+    """
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    if any(name in os.environ for name in names):
+        yield
+        return
+    os.environ[names[0]] = "1000"
+    try:
+        yield
+    finally:
+        del os.environ[names[0]]
 
 
 def version() -> str:
@@ -242,6 +257,7 @@ def _arguments(found: OneDnn) -> list[str]:
     undefined = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
     return [
         *("-std=c++17", "-O2", "-w", "-fPIC", "-shared", str(SOURCE)),
+        *shlex.split(os.environ.get("CXXFLAGS", "")),
         *(f"-I{found.include}", f"-isystem{jax.ffi.include_dir()}"),
         *(str(found.library), f"-Wl,-rpath,{found.library.parent}", *undefined),
     ]

@@ -1,4 +1,4 @@
-// Convolutions, their gradients and batch normalisation by oneDNN, as custom calls of XLA.
+// Convolutions and their gradients by oneDNN, as custom calls of XLA.
 //
 // Arrays are dense and row-major: activations (n, *spatial, c), kernels (*kernel, c / groups, o).
 // oneDNN numbers dimensions as (n, c, *spatial) and ([groups,] o, c / groups, *kernel) and takes
@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
@@ -216,9 +215,13 @@ const Call& Known(const std::vector<int64_t>& key, Make make) {
   return *call;
 }
 
-// As many threads as XLA has: work is split by their number, on which the last bits depend.
-int64_t SetThreads(const ffi::ThreadPool& pool) {
-  int64_t threads = pool.num_threads();
+// Work for one thread, in multiplications: to wake another up takes some ten microseconds.
+constexpr int64_t kWorkOfThread = 1'000'000;
+
+// At most as many threads as XLA has, and fewer for little work: on their number, by which the work
+// is split, the last bits depend, so that it must depend on nothing but the shapes.
+int64_t SetThreads(const ffi::ThreadPool& pool, int64_t work) {
+  int64_t threads = std::clamp<int64_t>(work / kWorkOfThread, 1, pool.num_threads());
   if (omp_get_thread_limit) threads = std::min<int64_t>(threads, omp_get_thread_limit());
   if (omp_set_num_threads) omp_set_num_threads(static_cast<int>(threads));
   return threads;
@@ -250,7 +253,7 @@ ffi::Error Guarded(Work work) {
 
 // --------------------------------------------------------------------------------- convolution
 
-enum Direction : int64_t { kForward, kInputGradient, kWeightGradient, kNormForward, kNormGradient };
+enum Direction : int64_t { kForward, kInputGradient, kWeightGradient };
 
 struct Window {
   memory::dims stride, dilation, before, after;
@@ -261,7 +264,7 @@ struct Window {
 bool IsWide(const memory::desc& x, const memory::desc& w) {
   memory::dims dims = w.get_dims();
   auto taps = std::accumulate(dims.begin() + 2, dims.end(), int64_t{1}, std::multiplies<>());
-  return x.get_ndims() == w.get_ndims() && taps > 1 && dims[0] >= 32;
+  return x.get_ndims() == w.get_ndims() && taps > 1 && dims[0] >= 32 && dims[1] >= 3;
 }
 
 Call MakeConvolution(Direction direction, const memory::desc& x, const memory::desc& w,
@@ -302,6 +305,10 @@ Call MakeConvolution(Direction direction, const memory::desc& x, const memory::d
   return call;
 }
 
+int64_t Product(Ints values) {
+  return std::accumulate(values.begin(), values.end(), int64_t{1}, std::multiplies<>());
+}
+
 memory::dims Listed(Ints values, int64_t less = 0) {
   memory::dims listed;
   for (int64_t value : values) listed.push_back(value - less);
@@ -321,7 +328,8 @@ ffi::Error Convolution(ffi::ThreadPool pool, Buffer first, Buffer second, Output
     auto type = TypeOf(first);
     if (TypeOf(second) != type || TypeOf(*out) != type)
       throw std::invalid_argument("arrays must have one type");
-    std::vector<int64_t> key{direction, SetThreads(pool), static_cast<int64_t>(type), groups};
+    int64_t work = Product(y) * Product(w) / std::max<int64_t>(w.back(), 1);
+    std::vector<int64_t> key{direction, SetThreads(pool, work), static_cast<int64_t>(type), groups};
     for (Ints values : {x, w, y, stride, dilation, before, after}) Append(key, values);
     const Call& call = Known(key, [&] {
       // oneDNN counts how many positions a dilated kernel skips between two taps.
@@ -330,73 +338,6 @@ ffi::Error Convolution(ffi::ThreadPool pool, Buffer first, Buffer second, Output
                              Activations(y, type), window);
     });
     call.Run({first.untyped_data(), second.untyped_data(), out->untyped_data()});
-  });
-}
-
-// ------------------------------------------------------------------------- batch normalisation
-
-const auto kAffine = dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift;
-
-std::vector<int64_t> NormKey(Direction direction, const ffi::ThreadPool& pool, const Buffer& x,
-                             float epsilon) {
-  int32_t bits;
-  std::memcpy(&bits, &epsilon, sizeof bits);
-  std::vector<int64_t> key{direction, SetThreads(pool), static_cast<int64_t>(TypeOf(x)), bits};
-  Append(key, x.dimensions());
-  return key;
-}
-
-dnnl::batch_normalization_forward::primitive_desc NormDescription(const memory::desc& x,
-                                                                  float epsilon) {
-  return {Cpu(), dnnl::prop_kind::forward_training, x, x, epsilon, kAffine, OwnScratchpad()};
-}
-
-// y = scale (x - mean) / sqrt(var + epsilon) + shift, by the mean and the variance of each channel.
-ffi::Error NormForward(ffi::ThreadPool pool, Buffer x, Buffer scale, Buffer shift, Output y,
-                       Output mean, Output variance, float epsilon) {
-  return Guarded([&] {
-    const Call& call = Known(NormKey(kNormForward, pool, x, epsilon), [&] {
-      auto like_x = Activations(x.dimensions(), TypeOf(x));
-      auto description = NormDescription(like_x, epsilon);
-      auto of_channels = description.mean_desc();
-      Call made(description);
-      made.Takes(DNNL_ARG_SRC, like_x, like_x);
-      made.Takes(DNNL_ARG_SCALE, of_channels, of_channels);
-      made.Takes(DNNL_ARG_SHIFT, of_channels, of_channels);
-      made.Gives(DNNL_ARG_DST, like_x, like_x);
-      made.Gives(DNNL_ARG_MEAN, of_channels, of_channels);
-      made.Gives(DNNL_ARG_VARIANCE, of_channels, of_channels);
-      return made;
-    });
-    call.Run({x.untyped_data(), scale.untyped_data(), shift.untyped_data(), y->untyped_data(),
-              mean->untyped_data(), variance->untyped_data()});
-  });
-}
-
-// The gradients of y alone; those of mean and variance are added by the caller.
-ffi::Error NormGradient(ffi::ThreadPool pool, Buffer x, Buffer mean, Buffer variance, Buffer scale,
-                        Buffer dy, Output dx, Output dscale, Output dshift, float epsilon) {
-  return Guarded([&] {
-    const Call& call = Known(NormKey(kNormGradient, pool, x, epsilon), [&] {
-      auto like_x = Activations(x.dimensions(), TypeOf(x));
-      dnnl::batch_normalization_backward::primitive_desc description(
-          Cpu(), dnnl::prop_kind::backward, like_x, like_x, like_x, epsilon, kAffine,
-          NormDescription(like_x, epsilon), OwnScratchpad());
-      auto of_channels = description.mean_desc();
-      Call made(description);
-      made.Takes(DNNL_ARG_SRC, like_x, like_x);
-      made.Takes(DNNL_ARG_MEAN, of_channels, of_channels);
-      made.Takes(DNNL_ARG_VARIANCE, of_channels, of_channels);
-      made.Takes(DNNL_ARG_SCALE, of_channels, of_channels);
-      made.Takes(DNNL_ARG_DIFF_DST, like_x, like_x);
-      made.Gives(DNNL_ARG_DIFF_SRC, like_x, like_x);
-      made.Gives(DNNL_ARG_DIFF_SCALE, of_channels, of_channels);
-      made.Gives(DNNL_ARG_DIFF_SHIFT, of_channels, of_channels);
-      return made;
-    });
-    call.Run({x.untyped_data(), mean.untyped_data(), variance.untyped_data(), scale.untyped_data(),
-              dy.untyped_data(), dx->untyped_data(), dscale->untyped_data(),
-              dshift->untyped_data()});
   });
 }
 
@@ -420,29 +361,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(conv_input_gradient, Convolution<kInputGradient>,
                               ConvolutionBinding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(conv_weight_gradient, Convolution<kWeightGradient>,
                               ConvolutionBinding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(norm_forward, NormForward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Ret<Buffer>()
-                                  .Ret<Buffer>()
-                                  .Ret<Buffer>()
-                                  .Attr<float>("epsilon"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(norm_gradient, NormGradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Ret<Buffer>()
-                                  .Ret<Buffer>()
-                                  .Ret<Buffer>()
-                                  .Attr<float>("epsilon"));
-
 // The version of the library that was found, as major * 10000 + minor * 100 + patch.
 extern "C" int onednn_version() {
   const dnnl_version_t* version = dnnl_version();
