@@ -152,7 +152,7 @@ def measure(name: str, load: Load, size: int | None, rounds: int) -> list[dict[s
     results = []
     for work in ("inference", "training"):
         result: dict[str, Any] = {"model": name, "work": work, "image": list(shape)}
-        result["batch_size"] = load.batch_size
+        result |= load._asdict()
         seconds = {
             v: [
                 s / (load.steps if v in ours and work == "training" else 1)
@@ -224,7 +224,7 @@ def main() -> None:
         shown = ("" if mean is None else f"{mean:.2f}x" for mean in means[work].values())
         table.add_row("geometric mean", work, *[""] * len(columns), *shown)
     Console(width=130).print(table)
-    settings = {"batch_size": args.batch_size, "size": args.size, "rounds": args.rounds}
+    settings = {"size": args.size, "rounds": args.rounds}
     with contextlib.suppress(ImportError):
         import torch
 

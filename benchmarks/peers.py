@@ -60,9 +60,10 @@ def jax_calls(case: Case, impl: str, by_onednn: bool = False) -> Calls:
 
     from jaxcnn import models, ops
     from jaxcnn.ops import lowering
+    from jaxcnn.ops.native import library
 
     if by_onednn and not lowering.onednn_version():
-        raise RuntimeError("see `jaxcnn native status`")
+        raise RuntimeError(f"oneDNN is not in use: {library.why_not()}")
     choice = contextlib.nullcontext() if by_onednn else lowering.without_onednn()
 
     options = {"small_images": True} if case.small_images else {}

@@ -216,11 +216,12 @@ def main() -> None:
         results += found
     for peer in running.values():
         peer.close()
-    Console(width=150).print(table(results, args.frameworks))
+    ran = [name for name in args.frameworks if any(name in r["images_per_s"] for r in results)]
+    Console(width=150).print(table(results, ran))
     settings = {"dtype": args.dtype, "rounds": args.rounds, "skipped": skipped}
     print(timing.write("vs_peers", results, **settings))
     try:
-        save_plot(results, args.frameworks, timing.RESULTS / "vs_peers.png")
+        save_plot(results, ran, timing.RESULTS / "vs_peers.png")
     except ImportError as error:
         print(f"no plot: {error}")
 

@@ -43,26 +43,43 @@ def committed(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The experiment's file, and the summary of the run that nothing interrupts."""
-    path = tmp_path_factory.mktemp("whole")
-    file = path / "experiment.py"
+def file(tmp_path_factory):
+    """The experiment's file."""
+    file = tmp_path_factory.mktemp("whole") / "experiment.py"
     file.write_text(
         "from jaxcnn.config import from_dict\n"
         f"def config():\n    return from_dict({to_dict(EXPERIMENT)!r})\n"
     )
-    process = start(file, path / "run")
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return file, json.loads((path / "run" / "summary.json").read_text())
+    return file
+
+
+def uninterrupted(file, workdir):
+    """The summary of a run that nothing interrupts."""
+    if not (workdir / "summary.json").exists():
+        process = start(file, workdir)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    return json.loads((workdir / "summary.json").read_text())
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 20), (signal.SIGTERM, 10)])
-def test_no_committed_step_is_lost(whole, tmp_path, number, times):
-    file, summary = whole
+def test_no_committed_step_is_lost(file, tmp_path, number, times):
+    summary = uninterrupted(file, file.parent / "whole")
+    interrupt(file, tmp_path, number, times, summary)
+
+
+@pytest.mark.timeout(1800)
+def test_no_committed_step_is_lost_with_onednn(file, tmp_path, onednn):
+    summary = uninterrupted(file, file.parent / "by-onednn")
+    interrupt(file, tmp_path, signal.SIGKILL, 6, summary)
+    assert "onednn" in json.loads((tmp_path / "env.json").read_text())["versions"]
+
+
+def interrupt(file, workdir, number, times, summary):
+    """Interrupts a run at random moments; it ends with the bits of the one that nothing did."""
     rng = random.Random(int(number))
-    workdir, before = tmp_path / "run", 0
+    before = 0
     for _ in range(times):
         process = start(file, workdir)
         assert process.stdout is not None

@@ -5,12 +5,20 @@ from dataclasses import replace
 
 import pytest
 
-from jaxcnn.config import Schedule, Train
+from jaxcnn.config import Model, Schedule, Train
 from jaxcnn.ops.native import library
 from jaxcnn.runs import display, group
+from jaxcnn.runs.start import Run
 from tests.test_run import DIGESTS, SMALL
 
-RUN = replace(SMALL, schedule=Schedule("constant"), train=Train(epochs=2, seed=0))
+# Wide enough for each convolution to be worth a call of oneDNN.
+OPTIONS = {"widths": (4, 8), "hidden": 16, "batch_norm": True, "dropout": 0.2}
+RUN = replace(
+    SMALL,
+    model=Model("convnet", OPTIONS),
+    schedule=Schedule("constant"),
+    train=Train(epochs=2, seed=0),
+)
 HALF = replace(RUN, train=Train(epochs=1, seed=0))
 
 
@@ -54,8 +62,7 @@ def test_a_run_begun_without_it_goes_on_without_it(onednn, monkeypatch, tmp_path
     assert digests(group.train_one(RUN, tmp_path / "halves", ear)) == digests(whole)
     assert "onednn" not in versions(tmp_path / "halves")
     assert [text for text in ear.heard if "oneDNN" in text] == [
-        f"{tmp_path / 'halves'} was begun without oneDNN, and goes on without it: its last bits "
-        "would change"
+        f"{tmp_path / 'halves'}: goes on without oneDNN, as it was trained so far"
     ]
 
 
@@ -68,3 +75,16 @@ def test_a_run_begun_with_it_says_that_it_is_gone(onednn, monkeypatch, tmp_path)
     (line,) = [text for text in ear.heard if "environment" in text]
     assert "versions.onednn was '3." in line
     assert "now None" in line
+
+
+def test_each_run_of_many_goes_on_as_it_was_begun(onednn, monkeypatch, tmp_path):
+    runs = [Run(replace(RUN, train=replace(RUN.train, seed=n)), tmp_path / f"{n}") for n in (0, 1)]
+    halves = [Run(replace(HALF, train=replace(HALF.train, seed=n)), runs[n].folder) for n in (0, 1)]
+    group.train(halves[:1])
+    monkeypatch.setenv("JAXCNN_NATIVE", "0")
+    onednn()
+    group.train(halves[1:])
+    monkeypatch.delenv("JAXCNN_NATIVE")
+    onednn()
+    group.train(runs)
+    assert ["onednn" in versions(run.folder) for run in runs] == [True, False]

@@ -30,7 +30,7 @@ def run(command: Command) -> int:
     if command.action == "build":
         print(library.build(command.onednn))
     if version := library.version():
-        print(f"in use: oneDNN {version}, for {' and '.join(library.dtypes())} ({library.path()})")
+        print(f"in use: oneDNN {version} ({library.path()})")
     else:
         print(f"not in use: {library.why_not()}")
     return 0

@@ -105,12 +105,15 @@ def _kernel_above_output(spec: ConvSpec) -> bool:
     return spec.groups == 1 and _few_taps(spec) and above
 
 
-# oneDNN has kernels of its own for each kind of processor. A call takes some ten microseconds.
+# oneDNN has kernels of its own for each kind of processor. A call of it takes some ten microseconds,
+# and XLA fuses nothing with it: where a convolution is a small part of the work around it, as of one
+# tap or one channel, networks are slower with it, though the convolution alone is faster.
 
 
 def _by_onednn(spec: ConvSpec) -> bool:
+    taps = math.prod(spec.kernel)
     multiplications = math.prod(spec.out_spatial) * math.prod(spec.w_shape) * spec.x_shape[0]
-    worth_a_call = multiplications >= 200_000
+    worth_a_call = taps > 1 and not _depthwise(spec) and multiplications >= 200_000
     return worth_a_call and not _without_onednn.value and calls.takes(spec)
 
 
@@ -306,7 +309,8 @@ CONV_PINS = {
     "onednn": Pin(
         Plan("onednn", "onednn", "onednn"),
         calls.takes,
-        "oneDNN (`jaxcnn native status`), float32 and no negative padding",
+        "oneDNN (see `jaxcnn native status`), arrays of float32 that are not empty, and no padding "
+        "below 0",
     ),
 }
 MAX_POOL_PINS = {

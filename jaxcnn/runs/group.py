@@ -30,7 +30,7 @@ from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.goodput import Clock
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, program_key
 from jaxcnn.runs.settled import settled
-from jaxcnn.runs.start import Run, begun_without_onednn, check_starts
+from jaxcnn.runs.start import Run, check_starts, trained_without_onednn
 from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Grouping, Modes
 from jaxcnn.runs.training import Evaluate, Training
@@ -114,7 +114,7 @@ def train(
     if listener is None or not processes.is_first():
         listener = Listener()
     # First of all, so that a signal while the data are read or compiled is not lost either.
-    with StopRequest() as stop, Background() as background, contextlib.ExitStack() as choices:
+    with StopRequest() as stop, Background() as background:
         session = _Session(listener, stop, background, modes, len(runs))
         runs = aside.put_aside(settled(runs, listener.message), listener)
         left = []
@@ -128,13 +128,7 @@ def train(
                 done = counted(result["epochs"], "epoch")
                 listener.message(f"{run.folder} is finished: {done}")
                 session.outcome.results[run.folder] = result
-        before = [run for run in left if begun_without_onednn(run)]
-        if before and lowering.onednn_version():
-            choices.enter_context(lowering.without_onednn())
-            listener.message(
-                f"{before[0].folder} was begun without oneDNN, and goes on without it: its last "
-                "bits would change"
-            )
+        session.without_onednn = {run.folder for run in left if trained_without_onednn(run)}
         groups: list[tuple[list[Run], SeedsMode]] = [([run], "alone") for run in left]
         if session.many or modes is not None:
             groups = _checked_groups(session, left, grouping, skip_unfit)
@@ -145,7 +139,10 @@ def train(
             if session.many and mode == "alone":
                 nth = runs.index(group[0]) + 1
                 listener.heading(f"run {nth} of {len(runs)}: {group[0].folder}")
-            _train_group(session, group, mode, profile)
+            with session.choosing(group) as choice:
+                if choice:
+                    listener.message(choice)
+                _train_group(session, group, mode, profile)
         if session.many:
             stop.raise_if_asked()  # what the caller would do with all of them can wait
     return session.outcome
@@ -330,8 +327,9 @@ class _Session:
         self.many, self.trained, self.began = runs > 1, 0, time.monotonic()
         self.outcome = Outcome()
         self.load = functools.lru_cache(maxsize=2)(self._load)  # most runs share their data
+        self.without_onednn: set[Path] = set()
         self._noted: set[str] = set()
-        self._programs: dict[tuple[ProgramKey, SeedsMode], Program] = {}
+        self._programs: dict[tuple[ProgramKey, SeedsMode, str], Program] = {}
 
     def program(self, experiment: Experiment, mode: SeedsMode) -> Program:
         """Returns what experiments share that differ in no more than arguments of their program.
@@ -339,7 +337,7 @@ class _Session:
         Raises:
             InputError: a fault in the experiment, or data that it does not fit.
         """
-        key = program_key(experiment), mode
+        key = program_key(experiment), mode, lowering.onednn_version()
         if key not in self._programs:
             if len(self._programs) == PROGRAMS:  # the oldest goes, and with it its data
                 del self._programs[next(iter(self._programs))]
@@ -348,6 +346,16 @@ class _Session:
                 dataset = self.load(experiment.data)
             self._programs[key] = Program(experiment, dataset, devices)
         return self._programs[key]
+
+    @contextlib.contextmanager
+    def choosing(self, group: Sequence[Run]) -> Iterator[str]:
+        """Leaves oneDNN out where runs have done their steps without it; yields a line on that."""
+        those = [str(run.folder) for run in group if run.folder in self.without_onednn]
+        if not those or not lowering.onednn_version():
+            yield ""
+            return
+        with lowering.without_onednn():
+            yield f"{', '.join(those)}: goes on without oneDNN, as it was trained so far"
 
     def _load(self, data: Data) -> sources.Dataset:
         found = sources.load(data)
@@ -413,7 +421,8 @@ def _checked_groups(
         config = group[0].experiment
         if not {config.model.init_from, config.train.distill_from} & made_here:
             try:
-                check_starts(group, session.program(config, mode))
+                with session.choosing(group):
+                    check_starts(group, session.program(config, mode))
             except InputError as error:
                 refuse(group, error)
                 continue

@@ -24,17 +24,17 @@ class Run:
     folder: Path
 
 
-def begun_without_onednn(run: Run) -> bool:
-    """Tells whether a run has done steps without oneDNN, with which the last bits would differ."""
+def trained_without_onednn(run: Run) -> bool:
+    """Tells whether a run has done its steps without oneDNN, with which the last bits differ."""
 
-    def look() -> bool:
+    def known() -> bool:
         try:
-            begun = files.read(run.folder / "env.json", Environment)
+            found = files.read(run.folder / "env.json", Environment)
         except (InputError, OSError):  # of which the run tells when it goes on
             return False
-        return run_folder.holds_checkpoints(run.folder) and "onednn" not in begun.versions
+        return "onednn" not in found.versions
 
-    return processes.on_first(look)
+    return run_folder.holds_checkpoints(run.folder) and processes.on_first(known)
 
 
 def check_starts(runs: Sequence[Run], program: Program) -> Trained | None:

@@ -23,10 +23,12 @@ Arrays = tuple[Array, Array]
 
 def takes(spec: "ConvSpec") -> bool:
     """Tells whether the handlers are there, and made for a convolution of this kind."""
-    whole = 0 not in spec.x_shape and 0 not in spec.out_spatial
+    whole = 0 not in (*spec.x_shape, *spec.w_shape, *spec.out_spatial)
     plain = spec.preferred_element_type in (None, spec.dtype)
     unclipped = all(side >= 0 for pair in spec.padding for side in pair)
-    return spec.dtype in library.dtypes() and whole and plain and unclipped
+    return (
+        spec.dtype in library.DTYPES and bool(library.version()) and whole and plain and unclipped
+    )
 
 
 def _call(target: str, spec: "ConvSpec", shape: tuple[int, ...], a: Array, b: Array) -> Array:
@@ -48,13 +50,13 @@ def forward(spec: "ConvSpec", x: Array, w: Array) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def input_gradient(spec: "ConvSpec", w: Array, dy: Array) -> Array:
     """The gradient of the input."""
-    return _call("conv_input_gradient", spec, spec.x_shape, w.astype(dy.dtype), dy)
+    return _call("conv_input_gradient", spec, spec.x_shape, w, dy)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def weight_gradient(spec: "ConvSpec", x: Array, dy: Array) -> Array:
     """The gradient of the kernel."""
-    return _call("conv_weight_gradient", spec, spec.w_shape, x.astype(dy.dtype), dy)
+    return _call("conv_weight_gradient", spec, spec.w_shape, x, dy)
 
 
 def _forward_bwd(spec: "ConvSpec", given: Arrays, dy: Array) -> Arrays:

@@ -34,6 +34,8 @@ TARGET = "jaxcnn_onednn_"
 """What the names of the handlers begin with, as XLA knows them."""
 PACKAGES = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 """The library and its headers, as `pip install 'jaxcnn[native]'` brings them."""
+DTYPES = ("float32",)
+"""Types of arrays that the handlers are asked to take; they would take bfloat16, unmeasured."""
 MAJOR = 3
 """The version of oneDNN's interface that the handlers are written for."""
 
@@ -44,11 +46,6 @@ class OneDnn(NamedTuple):
     version: str
     include: Path
     library: Path
-
-
-def switched_off() -> str:
-    """Returns why the handlers are not to be used, though they may be there; or nothing."""
-    return "JAXCNN_NATIVE=0 is set" if os.environ.get("JAXCNN_NATIVE") == "0" else ""
 
 
 def path() -> Path | None:
@@ -66,30 +63,35 @@ def path() -> Path | None:
 @functools.cache
 def _loaded() -> tuple[str, str]:
     """Loads the build, and returns oneDNN's version; or nothing, and why there is none."""
-    if reason := switched_off():
-        return "", reason
+    if os.environ.get("JAXCNN_NATIVE") == "0":
+        return "", "JAXCNN_NATIVE=0 is set"
     if jax.default_backend() != "cpu":
         return "", f"JAX computes on {jax.default_backend()}, not on the CPU"
-    build = path()
-    if build is None:
-        return "", "there is no cache folder to keep a build in (JAXCNN_NO_CACHE is set)"
-    if not build.exists():
-        others = sorted(build.parent.glob("onednn-*.so"))
-        former = f" ({others[-1].name} is of another version or environment)" if others else ""
-        return "", f"not built: run `jaxcnn native build`{former}"
+    if jax.device_count() > 1:
+        return "", f"there are {jax.device_count()} devices, among which XLA splits a batch itself"
     try:
+        build = path()
+        if build is None:
+            return "", "there is no cache folder to keep a build in (JAXCNN_NO_CACHE is set)"
+        if not build.exists():
+            others = sorted(build.parent.glob("onednn-*.so"))
+            former = f" ({others[-1].name} is of another version or environment)" if others else ""
+            return "", f"not built: run `jaxcnn native build`{former}"
         with _threads_rest():
             found = ctypes.CDLL(str(build))
         number = int(found.onednn_version())
-        handlers = {name: jax.ffi.pycapsule(getattr(found, name)) for name in HANDLERS}
-    except (OSError, AttributeError) as error:
-        return "", f"{build} cannot be loaded ({error}); run `jaxcnn native build` again"
-    version = f"{number // 10000}.{number // 100 % 100}.{number % 100}"
-    if number // 10000 != MAJOR:
-        return "", f"{build} has loaded oneDNN {version}, and needs {MAJOR}.x"
-    for name, handler in handlers.items():
-        jax.ffi.register_ffi_target(TARGET + name, handler, platform="cpu")
-    return version, ""
+        if number // 10000 != MAJOR:
+            return "", f"{build} has loaded oneDNN {_dotted(number)}, and needs {MAJOR}.x"
+        for name in HANDLERS:
+            handler = jax.ffi.pycapsule(getattr(found, name))
+            jax.ffi.register_ffi_target(TARGET + name, handler, platform="cpu")
+    except (OSError, AttributeError, RuntimeError) as error:
+        return "", f"what was built cannot be loaded ({error}); run `jaxcnn native build` again"
+    return _dotted(number), ""
+
+
+def _dotted(number: int) -> str:
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
 @contextlib.contextmanager
@@ -120,19 +122,6 @@ def why_not() -> str:
     return _loaded()[1]
 
 
-@functools.cache
-def dtypes() -> tuple[str, ...]:
-    """Returns the types of arrays that the handlers take on this processor."""
-    if not version():
-        return ()
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        flags = ""
-    has_bf16 = re.search(r"\b(avx512_bf16|amx_bf16)\b", flags)
-    return ("float32", "bfloat16") if has_bf16 else ("float32",)
-
-
 def find(prefix: Path | None = None) -> OneDnn:
     """Finds the oneDNN to build with.
 
@@ -143,23 +132,25 @@ def find(prefix: Path | None = None) -> OneDnn:
     Raises:
         InputError: there is none, or none of version 3.
     """
-    places = [_under(prefix)] if prefix is not None else [_of_wheels(), _of_pkg_config()]
-    for place in places:
-        if place is not None:
-            return place
     if prefix is not None:
-        raise InputError(f"--onednn {prefix}: holds no include/dnnl.hpp with a lib/libdnnl")
-    raise InputError(
-        "oneDNN 3.x is not here: on Linux x86-64 `pip install 'jaxcnn[native]'` brings it; "
-        "elsewhere install it (Debian's libdnnl-dev, Homebrew's or conda-forge's onednn), or name "
-        "its folder by --onednn"
-    )
+        found = _under(prefix.expanduser().absolute(), f"--onednn {prefix}")
+        if found is None:
+            raise InputError(f"--onednn {prefix}: holds no include/dnnl.hpp with a lib/libdnnl")
+        return found
+    found = _of_wheels() or _of_pkg_config()
+    if found is None:
+        raise InputError(
+            "oneDNN 3.x is not here: on Linux x86-64 `pip install 'jaxcnn[native]'` brings it; "
+            "elsewhere install it (Debian's libdnnl-dev, Homebrew's or conda-forge's onednn), or "
+            "name its folder by --onednn"
+        )
+    return found
 
 
-def _under(prefix: Path) -> OneDnn | None:
-    """Returns the oneDNN of a folder with ``include`` and ``lib``."""
+def _under(prefix: Path, called: str) -> OneDnn | None:
+    """Returns the oneDNN of a folder with ``include`` and ``lib``; a fault is said of ``called``."""
     folders = [prefix / name for name in ("lib", "lib64", f"lib/{platform.machine()}-linux-gnu")]
-    return _checked(prefix / "include", folders)
+    return _checked(prefix / "include", folders, called)
 
 
 def _of_wheels() -> OneDnn | None:
@@ -171,7 +162,9 @@ def _of_wheels() -> OneDnn | None:
         except importlib.metadata.PackageNotFoundError:
             return None
         found += [Path(str(f.locate())).resolve() for f in files if f.name == name][:1]
-    return _checked(found[1].parent, [found[0].parent]) if len(found) == len(PACKAGES) else None
+    if len(found) < len(PACKAGES):
+        return None
+    return _checked(found[1].parent, [found[0].parent], PACKAGES[0])
 
 
 def _of_pkg_config() -> OneDnn | None:
@@ -184,10 +177,10 @@ def _of_pkg_config() -> OneDnn | None:
         except (OSError, subprocess.CalledProcessError):
             return None
         folders.append(Path(done.stdout.strip()))
-    return _checked(folders[0], folders[1:])
+    return _checked(folders[0], folders[1:], "pkg-config's dnnl")
 
 
-def _checked(include: Path, folders: Sequence[Path]) -> OneDnn | None:
+def _checked(include: Path, folders: Sequence[Path], called: str) -> OneDnn | None:
     """Returns a oneDNN whose version fits, or None where it is not whole.
 
     Raises:
@@ -205,26 +198,35 @@ def _checked(include: Path, folders: Sequence[Path]) -> OneDnn | None:
         return None
     version = ".".join(numbers[:3])
     if int(numbers[0]) != MAJOR:
-        raise InputError(f"{include}: is oneDNN {version}, and the handlers need {MAJOR}.x")
+        raise InputError(f"{called}: is oneDNN {version}, and must be {MAJOR}.x")
     return None if library is None else OneDnn(version, include, library)
 
 
-def compiler() -> str:
-    """Returns the C++ compiler: what CXX names, g++ or clang++.
+def compiler() -> list[str]:
+    """Returns the command of the C++ compiler: what CXX says, g++ or clang++.
 
     Raises:
         InputError: there is none.
     """
-    own = os.environ.get("CXX")
-    for name in [own] if own else ["g++", "clang++"]:
-        if shutil.which(name):
-            return name
-    given = f"CXX={own!r}: must name" if own else "to build, there must be"
+    own = _words("CXX")
+    for command in [own] if own else [["g++"], ["clang++"]]:
+        if shutil.which(command[0]):
+            return command
+    given = f"CXX={os.environ['CXX']!r}: must name" if own else "to build, there must be"
     raise InputError(f"{given} a C++ compiler; g++ and clang++ (C++17) will do")
 
 
+def _words(name: str) -> list[str]:
+    """Returns the words of an environment variable, as a shell would split them."""
+    value = os.environ.get(name, "")
+    try:
+        return shlex.split(value)
+    except ValueError as error:
+        raise InputError(f"{name}={value!r}: must be words for a shell ({error})") from error
+
+
 def build(prefix: Path | None = None) -> str:
-    """Compiles the handlers into the user's cache folder, tries them, and says what was built.
+    """Compiles the handlers into the user's cache folder, loads them, and says what was built.
 
     Args:
         prefix: the folder of oneDNN; see :func:`find`.
@@ -240,16 +242,14 @@ def build(prefix: Path | None = None) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / target.name
-        line = [program, *_arguments(found), "-o", str(made)]
-        done = subprocess.run(line, capture_output=True, text=True, errors="replace", check=False)
+        done = _ended([*program, *_arguments(found), "-o", str(made)])
         if done.returncode:
-            raise InputError(f"{program} could not build the handlers: {_fault(done.stderr)}")
+            raise InputError(f"{program[0]} could not build the handlers: {_fault(done.stderr)}")
         _try(made)
         made.replace(target)
     _loaded.cache_clear()
-    dtypes.cache_clear()
     seconds = time.monotonic() - started
-    return f"built with oneDNN {found.version} ({found.library}) by {program} in {seconds:.1f} s"
+    return f"built with oneDNN {found.version} ({found.library}) by {program[0]} in {seconds:.1f} s"
 
 
 def _arguments(found: OneDnn) -> list[str]:
@@ -257,9 +257,10 @@ def _arguments(found: OneDnn) -> list[str]:
     undefined = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
     return [
         *("-std=c++17", "-O2", "-w", "-fPIC", "-shared", str(SOURCE)),
-        *shlex.split(os.environ.get("CXXFLAGS", "")),
+        *_words("CXXFLAGS"),
         *(f"-I{found.include}", f"-isystem{jax.ffi.include_dir()}"),
-        *(str(found.library), f"-Wl,-rpath,{found.library.parent}", *undefined),
+        *(str(found.library), "-Xlinker", "-rpath", "-Xlinker", str(found.library.parent)),
+        *undefined,
     ]
 
 
@@ -283,8 +284,17 @@ def _try(made: Path) -> None:
     Raises:
         InputError: it does not load, or has loaded another version.
     """
-    line = [sys.executable, "-c", CHECK, str(made)]
-    done = subprocess.run(line, capture_output=True, text=True, errors="replace", check=False)
+    done = _ended([sys.executable, "-c", CHECK, str(made)])
+    if done.returncode < 0:
+        raise InputError(f"what was built does not load: signal {-done.returncode} ends it")
     if done.returncode or done.stdout.strip() != str(MAJOR):
-        rows = done.stderr.strip().splitlines() or [f"it is oneDNN {done.stdout.strip() or '?'}.x"]
+        rows = done.stderr.strip().splitlines() or [f"it loads oneDNN {done.stdout.strip()}.x"]
         raise InputError(f"what was built does not load: {rows[-1]}")
+
+
+def _ended(line: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end, and keeps what it says."""
+    try:
+        return subprocess.run(line, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        raise InputError(f"{line[0]}: cannot be run ({error.strerror})") from error

@@ -40,6 +40,14 @@ dnnl::engine& Cpu() {
 
 // ------------------------------------------------------------------------- shapes and layouts
 
+int64_t Product(Ints values) {
+  return std::accumulate(values.begin(), values.end(), int64_t{1}, std::multiplies<>());
+}
+
+void Require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
 memory::data_type TypeOf(const Buffer& array) {
   switch (array.element_type()) {
     case ffi::DataType::F32: return memory::data_type::f32;
@@ -51,7 +59,6 @@ memory::data_type TypeOf(const Buffer& array) {
 // (n, *spatial, c), said as (n, c, *spatial).
 memory::desc Activations(Ints shape, memory::data_type type) {
   size_t rank = shape.size();
-  if (rank < 2) throw std::invalid_argument("activations must be (n, ..., c)");
   memory::dims dims(rank), strides(rank);
   int64_t stride = 1;
   for (size_t axis = rank; axis-- > 0;) {
@@ -65,7 +72,6 @@ memory::desc Activations(Ints shape, memory::data_type type) {
 
 // (*kernel, c / groups, o), said as (o, c, *kernel) or (groups, o / groups, c / groups, *kernel).
 memory::desc Kernel(Ints shape, int64_t groups, memory::data_type type) {
-  if (shape.size() < 3 || groups < 1) throw std::invalid_argument("a kernel must be (*k, c, o)");
   size_t rank = shape.size() - 2;
   int64_t in = shape[rank], out = shape[rank + 1];
   memory::dims dims{out / groups, in}, strides{1, out};
@@ -91,7 +97,17 @@ memory::desc AnyLayout(const memory::desc& given) {
 
 // ------------------------------------------------------------------------- one call of oneDNN
 
+// oneDNN's notes lie in memory of ours, so that a primitive may be used by several threads at once.
+dnnl::primitive_attr OwnScratchpad() {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attributes;
+}
+
+
 // Memory for what is reordered and for oneDNN's own notes; each is used by one call at a time.
+size_t Rounded(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
+
 class Workspace {
  public:
   explicit Workspace(size_t bytes) {
@@ -102,7 +118,7 @@ class Workspace {
     }
     if (block_.bytes < bytes) {
       std::free(block_.data);
-      block_.bytes = (bytes + 4095) / 4096 * 4096;
+      block_.bytes = Rounded(bytes);
       block_.data = static_cast<char*>(std::aligned_alloc(4096, block_.bytes));
       if (block_.data == nullptr) {
         block_.bytes = 0;
@@ -140,7 +156,7 @@ class Call {
   template <typename Description>
   explicit Call(const Description& description)
       : primitive_(description), scratchpad_(description.scratchpad_desc()) {
-    bytes_ = scratchpad_.get_size();
+    notes_ = scratchpad_.get_size();
   }
 
   void Takes(int name, const memory::desc& given, const memory::desc& wanted) {
@@ -153,15 +169,22 @@ class Call {
   // The arrays stand in the order in which the arguments were added.
   void Run(const std::vector<void*>& arrays) const {
     thread_local dnnl::stream stream(Cpu());
-    Workspace workspace(bytes_);
+    Workspace workspace(inner_ + notes_);
+    char* own = workspace.data() + inner_;
     std::unordered_map<int, memory> bound;
-    bound.emplace(DNNL_ARG_SCRATCHPAD, memory(scratchpad_, Cpu(), workspace.data()));
+    memory notes(scratchpad_, Cpu(), own);
+    auto reorder = [&](const Argument& argument, memory& from, memory& to) {
+      memory its(argument.scratchpad, Cpu(), own);
+      argument.reorder.execute(
+          stream, {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}, {DNNL_ARG_SCRATCHPAD, its}});
+    };
+    bound.emplace(DNNL_ARG_SCRATCHPAD, notes);
     for (size_t i = 0; i < arguments_.size(); ++i) {
       const Argument& argument = arguments_[i];
       memory array(argument.given, Cpu(), arrays[i]);
       if (argument.reorder) {
         memory inner(argument.wanted, Cpu(), workspace.data() + argument.place);
-        if (!argument.output) argument.reorder.execute(stream, array, inner);
+        if (!argument.output) reorder(argument, array, inner);
         array = inner;
       }
       bound.emplace(argument.name, array);
@@ -171,7 +194,7 @@ class Call {
       const Argument& argument = arguments_[i];
       if (argument.reorder && argument.output) {
         memory array(argument.given, Cpu(), arrays[i]);
-        argument.reorder.execute(stream, bound.at(argument.name), array);
+        reorder(argument, bound.at(argument.name), array);
       }
     }
     stream.wait();
@@ -184,16 +207,20 @@ class Call {
     bool output;
     size_t place;           // in the workspace
     dnnl::reorder reorder;  // none where both layouts are one
+    memory::desc scratchpad;
   };
 
   void Add(int name, const memory::desc& given, const memory::desc& wanted, bool output) {
-    Argument argument{name, given, wanted, output, 0, {}};
+    Argument argument{name, given, wanted, output, 0, {}, {}};
     if (given != wanted) {
       const memory::desc& from = output ? wanted : given;
       const memory::desc& to = output ? given : wanted;
-      argument.reorder = dnnl::reorder({Cpu(), from, Cpu(), to});
-      argument.place = (bytes_ + 63) / 64 * 64;
-      bytes_ = argument.place + wanted.get_size();
+      dnnl::reorder::primitive_desc description(Cpu(), from, Cpu(), to, OwnScratchpad());
+      argument.reorder = dnnl::reorder(description);
+      argument.scratchpad = description.scratchpad_desc();
+      notes_ = std::max(notes_, argument.scratchpad.get_size());
+      argument.place = inner_;
+      inner_ += Rounded(wanted.get_size());
     }
     arguments_.push_back(argument);
   }
@@ -201,12 +228,12 @@ class Call {
   dnnl::primitive primitive_;
   memory::desc scratchpad_;
   std::vector<Argument> arguments_;
-  size_t bytes_;
+  size_t inner_ = 0;  // bytes for arguments in layouts of oneDNN's
+  size_t notes_ = 0;  // bytes for the notes of one primitive after the other
 };
 
 // Finds the call of this key, or makes it; a call once made stays until the process ends.
-template <typename Make>
-const Call& Known(const std::vector<int64_t>& key, Make make) {
+const Call& Known(const std::vector<int64_t>& key, const std::function<Call()>& make) {
   static auto* mutex = new std::mutex;
   static auto* calls = new std::map<std::vector<int64_t>, std::unique_ptr<Call>>;
   std::lock_guard<std::mutex> lock(*mutex);
@@ -215,16 +242,23 @@ const Call& Known(const std::vector<int64_t>& key, Make make) {
   return *call;
 }
 
-// Work for one thread, in multiplications: to wake another up takes some ten microseconds.
-constexpr int64_t kWorkOfThread = 1'000'000;
+// Work for one thread, in multiplications. To wake another one up takes some ten microseconds.
+constexpr int64_t kWorkOfThread = 4'000'000;
 
 // At most as many threads as XLA has, and fewer for little work: on their number, by which the work
 // is split, the last bits depend, so that it must depend on nothing but the shapes.
-int64_t SetThreads(const ffi::ThreadPool& pool, int64_t work) {
-  int64_t threads = std::clamp<int64_t>(work / kWorkOfThread, 1, pool.num_threads());
-  if (omp_get_thread_limit) threads = std::min<int64_t>(threads, omp_get_thread_limit());
+int64_t Threads(const ffi::ThreadPool& pool, int64_t work) {
+  int64_t most = pool.num_threads();
+  if (omp_get_thread_limit) most = std::min<int64_t>(most, omp_get_thread_limit());
+  return std::clamp<int64_t>(work / kWorkOfThread, 1, std::max<int64_t>(most, 1));
+}
+
+// XLA may run several calls at once, one of its threads each. Where each of them had threads of its
+// own, they would wait for one another in turn, for as long as the system lets the wrong ones run.
+std::unique_lock<std::mutex> Alone(int64_t threads) {
+  static auto* mutex = new std::mutex;
   if (omp_set_num_threads) omp_set_num_threads(static_cast<int>(threads));
-  return threads;
+  return threads > 1 ? std::unique_lock<std::mutex>(*mutex) : std::unique_lock<std::mutex>();
 }
 
 void Append(std::vector<int64_t>& key, Ints values) {
@@ -232,13 +266,7 @@ void Append(std::vector<int64_t>& key, Ints values) {
   key.insert(key.end(), values.begin(), values.end());
 }
 
-dnnl::primitive_attr OwnScratchpad() {
-  dnnl::primitive_attr attributes;
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  return attributes;
-}
-
-// Exceptions must not pass through XLA.
+// No exception may pass through XLA.
 template <typename Work>
 ffi::Error Guarded(Work work) {
   try {
@@ -247,7 +275,9 @@ ffi::Error Guarded(Work work) {
   } catch (const dnnl::error& error) {
     return ffi::Error::InvalidArgument(std::string("oneDNN: ") + error.what());
   } catch (const std::exception& error) {
-    return ffi::Error::InvalidArgument(std::string("jaxcnn's oneDNN calls: ") + error.what());
+    return ffi::Error::InvalidArgument(std::string("oneDNN's caller: ") + error.what());
+  } catch (...) {
+    return ffi::Error::Internal("oneDNN: unknown error");
   }
 }
 
@@ -305,10 +335,6 @@ Call MakeConvolution(Direction direction, const memory::desc& x, const memory::d
   return call;
 }
 
-int64_t Product(Ints values) {
-  return std::accumulate(values.begin(), values.end(), int64_t{1}, std::multiplies<>());
-}
-
 memory::dims Listed(Ints values, int64_t less = 0) {
   memory::dims listed;
   for (int64_t value : values) listed.push_back(value - less);
@@ -321,16 +347,23 @@ ffi::Error Convolution(ffi::ThreadPool pool, Buffer first, Buffer second, Output
                        Ints dilation, Ints before, Ints after, int64_t groups) {
   return Guarded([&] {
     Ints x = (direction == kInputGradient ? *out : first).dimensions();
-    Ints w = (direction == kForward          ? second
+    Ints w = (direction == kForward         ? second
               : direction == kInputGradient ? first
                                             : *out).dimensions();
     Ints y = (direction == kForward ? *out : second).dimensions();
+    for (Ints array : {x, w, y})
+      Require(array.size() >= 3 && array.size() <= 5 && array.size() == x.size(),
+              "x, w and y must have one rank, from 3 to 5");
+    for (Ints values : {stride, dilation, before, after})
+      Require(values.size() == x.size() - 2, "there must be one number for each dimension");
+    Require(groups > 0 && w.back() % groups == 0 && Product(x) * Product(w) * Product(y) != 0,
+            "groups must divide the outputs, and no array be empty");
     auto type = TypeOf(first);
-    if (TypeOf(second) != type || TypeOf(*out) != type)
-      throw std::invalid_argument("arrays must have one type");
-    int64_t work = Product(y) * Product(w) / std::max<int64_t>(w.back(), 1);
-    std::vector<int64_t> key{direction, SetThreads(pool, work), static_cast<int64_t>(type), groups};
+    Require(TypeOf(second) == type && TypeOf(*out) == type, "arrays must have one type");
+    int64_t threads = Threads(pool, Product(y) * (Product(w) / w.back()));
+    std::vector<int64_t> key{direction, threads, static_cast<int64_t>(type), groups};
     for (Ints values : {x, w, y, stride, dilation, before, after}) Append(key, values);
+    auto lock = Alone(threads);
     const Call& call = Known(key, [&] {
       // oneDNN counts how many positions a dilated kernel skips between two taps.
       Window window{Listed(stride), Listed(dilation, 1), Listed(before), Listed(after)};
