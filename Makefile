@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow badinput lint help clean
+.PHONY: train native test test-slow badinput lint help clean
 
 help:
 	@echo "make train      train LeNet-5 on digits (a minute, no data needed)"
+	@echo "make native     oneDNN for convolutions on this CPU (make native train)"
 	@echo "make test       the whole fast test suite"
 	@echo "make test-slow  the long tests"
 	@echo "make badinput   thousands of bad inputs, others every day, to every command"
@@ -16,6 +17,10 @@ help:
 
 train: $(VENV)/.installed
 	$(BIN)/jaxcnn train experiments/lenet5_digits.py
+
+native: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[native]'
+	$(BIN)/jaxcnn native build
 
 test: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)

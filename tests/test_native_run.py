@@ -49,6 +49,7 @@ def test_a_resumed_run_ends_with_the_same_bits(onednn, tmp_path):
     assert not any("oneDNN" in text or "environment" in text for text in ear.heard)
 
 
+@pytest.mark.slow
 def test_a_run_begun_without_it_goes_on_without_it(onednn, monkeypatch, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXCNN_NATIVE", "0")
@@ -66,6 +67,7 @@ def test_a_run_begun_without_it_goes_on_without_it(onednn, monkeypatch, tmp_path
     ]
 
 
+@pytest.mark.slow
 def test_a_run_begun_with_it_says_that_it_is_gone(onednn, monkeypatch, tmp_path):
     group.train_one(HALF, tmp_path)
     monkeypatch.setenv("JAXCNN_NATIVE", "0")

@@ -105,9 +105,10 @@ def _kernel_above_output(spec: ConvSpec) -> bool:
     return spec.groups == 1 and _few_taps(spec) and above
 
 
-# oneDNN has kernels of its own for each kind of processor. A call of it takes some ten microseconds,
-# and XLA fuses nothing with it: where a convolution is a small part of the work around it, as of one
-# tap or one channel, networks are slower with it, though the convolution alone is faster.
+# oneDNN has kernels of its own for each kind of processor. A call of it takes some ten
+# microseconds, and XLA fuses nothing with it: where a convolution is a small part of the work
+# around it, as with one tap or one channel, networks are slower with it, though the convolution
+# alone is faster.
 
 
 def _by_onednn(spec: ConvSpec) -> bool:
@@ -117,8 +118,16 @@ def _by_onednn(spec: ConvSpec) -> bool:
     return worth_a_call and not _without_onednn.value and calls.takes(spec)
 
 
-def _by_onednn_unless_kernel_above_output(spec: ConvSpec) -> bool:
+def _forward_by_onednn(spec: ConvSpec) -> bool:
     return _by_onednn(spec) and not _kernel_above_output(spec)
+
+
+def _input_gradient_by_onednn(spec: ConvSpec) -> bool:
+    return _by_onednn(spec) and spec.in_channels > 4
+
+
+def _weight_gradient_by_onednn(spec: ConvSpec) -> bool:
+    return _by_onednn(spec) and 2 * math.prod(spec.kernel) <= math.prod(spec.out_spatial)
 
 
 # An image has three channels, which leave most of a GPU's matrix units without work.
@@ -152,14 +161,12 @@ def _stride_one(spec: PoolSpec) -> bool:
 Rules = dict[str, dict[str, tuple[Rule, ...]]]
 UNMEASURED = (Rule("lax", _always, "XLA's own, until a measurement says otherwise"),)
 
-_ONEDNN_WHY = "oneDNN has kernels for this processor"
-_ONEDNN = Rule("onednn", _by_onednn, _ONEDNN_WHY)
-_MOSTLY_ONEDNN = Rule("onednn", _by_onednn_unless_kernel_above_output, _ONEDNN_WHY)
+ONEDNN = "oneDNN has kernels for this processor"
 
 CONV: Rules = {
     "cpu": {
         "forward": (
-            _MOSTLY_ONEDNN,
+            Rule("onednn", _forward_by_onednn, ONEDNN),
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule(
                 "shift", _small_depthwise, "XLA convolves every channel on its own, in scalar code"
@@ -174,7 +181,7 @@ CONV: Rules = {
             Rule("lax", _always, "XLA's convolution is already in the canonical layout"),
         ),
         "input_gradient": (
-            _ONEDNN,
+            Rule("onednn", _input_gradient_by_onednn, ONEDNN),
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule(
                 "shift", _small_depthwise, "XLA convolves every channel on its own, in scalar code"
@@ -189,7 +196,7 @@ CONV: Rules = {
             Rule("canonical", _always, "lax's layout falls to a naive kernel inside loops"),
         ),
         "weight_gradient": (
-            _MOSTLY_ONEDNN,
+            Rule("onednn", _weight_gradient_by_onednn, ONEDNN),
             Rule("dot", _pointwise, "a 1x1 convolution is a matrix product"),
             Rule("shift", _small_depthwise, "lax convolves every pair of channels, then masks"),
             Rule("einsum", _small_grouped, "lax convolves every pair of channels, then masks"),

@@ -41,6 +41,7 @@ def all_close(actual, expected):
         close(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_convolutions_are_the_loop(onednn, rank):
     for arguments in GRID:

@@ -148,7 +148,7 @@ def find(prefix: Path | None = None) -> OneDnn:
 
 
 def _under(prefix: Path, called: str) -> OneDnn | None:
-    """Returns the oneDNN of a folder with ``include`` and ``lib``; a fault is said of ``called``."""
+    """Returns the oneDNN of a folder with ``include`` and ``lib``; faults name ``called``."""
     folders = [prefix / name for name in ("lib", "lib64", f"lib/{platform.machine()}-linux-gnu")]
     return _checked(prefix / "include", folders, called)
 

@@ -104,10 +104,9 @@ dnnl::primitive_attr OwnScratchpad() {
   return attributes;
 }
 
-
-// Memory for what is reordered and for oneDNN's own notes; each is used by one call at a time.
 size_t Rounded(size_t bytes) { return (bytes + 4095) / 4096 * 4096; }
 
+// Memory for what is reordered and for oneDNN's own notes; each is used by one call at a time.
 class Workspace {
  public:
   explicit Workspace(size_t bytes) {
