@@ -39,6 +39,7 @@ def versions(folder):
     return json.loads((folder / "env.json").read_text())["versions"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bits(onednn, tmp_path):
     whole = group.train_one(RUN, tmp_path / "whole")
     assert versions(tmp_path / "whole")["onednn"] == library.version()

@@ -24,6 +24,7 @@ CALLS = {
     "bench": ("bench", "mlp", "--batch-size", "1", "--infer"),
     "summary": ("summary", "mlp"),
     "list": ("list",),
+    "native": ("native", "status"),
 }
 """A valid call of every command."""
 

@@ -272,6 +272,7 @@ def test_a_build_that_cannot_be_made_says_why(
     assert not list(tmp_path.rglob("*-jaxlib-*"))
 
 
+@pytest.mark.slow
 def test_a_library_of_another_machine_is_refused(onednn, monkeypatch, tmp_path):
     """The headers are right, and the linker finds out."""
     found = library.find()
