@@ -72,7 +72,7 @@ def test_no_committed_step_is_lost(file, tmp_path, number, times):
 @pytest.mark.timeout(1800)
 def test_no_committed_step_is_lost_with_onednn(file, tmp_path, onednn):
     summary = uninterrupted(file, file.parent / "by-onednn")
-    interrupt(file, tmp_path, signal.SIGKILL, 6, summary)
+    interrupt(file, tmp_path, signal.SIGKILL, 3, summary)
     assert "onednn" in json.loads((tmp_path / "env.json").read_text())["versions"]
 
 
