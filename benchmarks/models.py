@@ -76,8 +76,7 @@ def jax_calls(
         )
 
     opt_state = tx.init(state["params"])
-    choice = contextlib.nullcontext() if by_onednn else lowering.without_onednn()
-    with choice, ops.force_impl(impl):
+    with lowering.without_onednn(not by_onednn), ops.force_impl(impl):
         infer = jax.jit(model.apply).lower(state, images).compile()
         trained = train_step if steps == 1 else chunk
         train = jax.jit(trained).lower(state, opt_state, images).compile()
@@ -104,8 +103,7 @@ def torch_calls(name: str, x: np.ndarray) -> dict[str, Callable[[], Any]]:
     else:
         return {}
     for model in (inferring, training):
-        if name != "lenet5":
-            randomize(model)
+        randomize(model)
         model.to(memory_format=torch.channels_last)
     inferring.eval()
     training.train()

@@ -14,7 +14,6 @@ LeNet-like networks are trained for eight steps in one program, as a loop and un
 """
 
 import argparse
-import contextlib
 import functools
 import json
 import math
@@ -223,13 +222,15 @@ def measure(
         plan = ops.explain(layer(case, "auto"), *inputs)[0].plan
     chosen = {"forward": plan.forward, "dx": plan.input_gradient, "dw": plan.weight_gradient}
     compiled: dict[tuple[str, str], Callable[[], Any]] = {}
-    for impl in IMPLS[: 3 if case.op == "conv" and lowering.onednn_version() else 2]:
+    for impl in implementations():
+        if impl == "onednn" and case.op != "conv":
+            continue  # it has no pools here
         for direction, program in programs(case, "lax" if impl == "lax" else "auto").items():
             if direction == "scan" and not with_scan:
                 continue
             if (impl, direction) == ("lax", "scan") and _seconds(compiled["lax", "all"]) > 0.01:
                 continue  # XLA's naive kernel for loops would take minutes
-            with chosen_from(impl):
+            with lowering.without_onednn(impl != "onednn"):
                 executable = jax.jit(program).lower(inputs, dy).compile()
             compiled[impl, direction] = functools.partial(executable, inputs, dy)
     for direction in programs(case, "auto"):
@@ -271,12 +272,9 @@ def measure(
     return rows
 
 
-IMPLS = ("lax", "auto", "onednn")
-
-
-def chosen_from(impl: str) -> contextlib.AbstractContextManager[None]:
-    """Leaves oneDNN out, but for the variant that is called so."""
-    return contextlib.nullcontext() if impl == "onednn" else lowering.without_onednn()
+def implementations() -> list[str]:
+    """Names what is measured: lax, ours without oneDNN ("auto"), and with it where it is built."""
+    return ["lax", "auto", *["onednn"] * bool(lowering.onednn_version())]
 
 
 def _discard(call: Callable[[], Any]) -> None:
@@ -341,9 +339,10 @@ def lenet_loop(
         return lambda p, *data: jax.lax.scan(step, p, data, unroll=unroll)[0]
 
     variants = {}
-    for impl in IMPLS[: 3 if lowering.onednn_version() else 2]:
+    for impl in implementations():
         for name, unroll in (("scan", 1), ("unrolled", steps)):
-            with chosen_from(impl), ops.force_impl("lax" if impl == "lax" else "auto"):
+            forced = ops.force_impl("lax" if impl == "lax" else "auto")
+            with lowering.without_onednn(impl != "onednn"), forced:
                 compiled = jax.jit(loop(unroll)).lower(parameters, images, labels).compile()
             variants[f"{impl} {name}"] = functools.partial(compiled, parameters, images, labels)
     if torch is not None:

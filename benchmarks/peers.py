@@ -5,7 +5,6 @@ JSON for each request; each is answered by a line of JSON. ``{"case": {...}}`` b
 warms up; ``{"work": "infer" | "train", "steps": n}`` runs n steps and reports the seconds of one.
 """
 
-import contextlib
 import json
 import os
 import sys
@@ -64,7 +63,6 @@ def jax_calls(case: Case, impl: str, by_onednn: bool = False) -> Calls:
 
     if by_onednn and not lowering.onednn_version():
         raise RuntimeError(f"oneDNN is not in use: {library.why_not()}")
-    choice = contextlib.nullcontext() if by_onednn else lowering.without_onednn()
 
     options = {"small_images": True} if case.small_images else {}
     dtype: Any = case.dtype
@@ -73,7 +71,7 @@ def jax_calls(case: Case, impl: str, by_onednn: bool = False) -> Calls:
     )
     images, labels = bench.random_batch(case.batch_size, case.shape, case.classes)
     steps: dict[str, Callable[[], Any]] = {}
-    with choice, ops.force_impl(impl):
+    with lowering.without_onednn(not by_onednn), ops.force_impl(impl):
         steps["infer"] = bench.compile_step(model, "infer", images, labels, dtype)
         steps["train"] = bench.compile_step(model, "train", images, labels, dtype)
     version = f"jax {jax.__version__}, flax {flax.__version__}"

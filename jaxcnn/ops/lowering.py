@@ -404,10 +404,13 @@ def batched_in_turn() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_onednn() -> Iterator[None]:
+def without_onednn(whether: bool = True) -> Iterator[None]:
     """Leaves oneDNN out of what ``impl="auto"`` chooses from, as where it is not built.
 
     The last bits differ with it and without it. It is read while tracing, as :func:`force_impl`.
+
+    Args:
+        whether: False changes nothing.
 
     Yields:
         Nothing; it holds until the block ends.
@@ -416,7 +419,7 @@ def without_onednn() -> Iterator[None]:
     ...     onednn_version()
     ''
     """
-    with _without_onednn(True):
+    with _without_onednn(whether or _without_onednn.value):
         yield
 
 

@@ -128,7 +128,8 @@ def train(
                 done = counted(result["epochs"], "epoch")
                 listener.message(f"{run.folder} is finished: {done}")
                 session.outcome.results[run.folder] = result
-        session.without_onednn = {run.folder for run in left if trained_without_onednn(run)}
+        if lowering.onednn_version():
+            session.without_onednn = {run.folder for run in left if trained_without_onednn(run)}
         groups: list[tuple[list[Run], SeedsMode]] = [([run], "alone") for run in left]
         if session.many or modes is not None:
             groups = _checked_groups(session, left, grouping, skip_unfit)
@@ -351,11 +352,9 @@ class _Session:
     def choosing(self, group: Sequence[Run]) -> Iterator[str]:
         """Leaves oneDNN out where runs have done their steps without it; yields a line on that."""
         those = [str(run.folder) for run in group if run.folder in self.without_onednn]
-        if not those or not lowering.onednn_version():
-            yield ""
-            return
-        with lowering.without_onednn():
-            yield f"{', '.join(those)}: goes on without oneDNN, as it was trained so far"
+        line = f"{', '.join(those)}: goes on without oneDNN, as it was trained so far"
+        with lowering.without_onednn(bool(those)):
+            yield line if those else ""
 
     def _load(self, data: Data) -> sources.Dataset:
         found = sources.load(data)

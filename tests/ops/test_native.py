@@ -18,22 +18,11 @@ from jaxcnn.ops import lowering
 from jaxcnn.ops.native import calls, library
 from tests.ops import oracles
 from tests.ops.oracles import close, normal
-from tests.ops.test_agreement import CONVS
+from tests.ops.test_agreement import CONVS, conv_and_gradients
 from tests.ops.test_conv import GRID, KERNELS, SHAPES
 
 X, W = normal(0, (2, 9, 8, 16)), normal(1, (3, 3, 16, 32))  # enough to be worth a call
 ALL = ("onednn",) * 3
-
-
-def with_gradients(impl, x, w, op=ops.conv, **arguments):
-    """The output, and both gradients for a cotangent that is no multiple of it."""
-
-    @jax.jit
-    def run(x, w):
-        y, pullback = jax.vjp(lambda x, w: op(x, w, impl=impl, **arguments), x, w)
-        return y, *pullback(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
-
-    return run(x, w)
 
 
 def all_close(actual, expected):
@@ -49,15 +38,17 @@ def test_convolutions_are_the_loop(onednn, rank):
             continue  # the kernel would not fit
         x = normal(0, SHAPES[rank])
         w = normal(1, (*KERNELS[rank], 4 // arguments["groups"], 8))
-        actual = with_gradients("onednn", x, w, **arguments)
+        actual = conv_and_gradients(x, w, "onednn", arguments)
         close(actual[0], oracles.conv(x, w, **arguments))
-        all_close(actual, with_gradients("lax", x, w, **arguments))
+        all_close(actual, conv_and_gradients(x, w, "lax", arguments))
 
 
 @pytest.mark.parametrize(("x", "w", "arguments"), CONVS)
 def test_every_kind_of_convolution_agrees_with_lax(onednn, x, w, arguments):
     x, w = normal(0, x), normal(1, w)
-    all_close(with_gradients("onednn", x, w, **arguments), with_gradients("lax", x, w, **arguments))
+    all_close(
+        conv_and_gradients(x, w, "onednn", arguments), conv_and_gradients(x, w, "lax", arguments)
+    )
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -76,11 +67,11 @@ def test_odd_convolutions_agree_with_lax(onednn, data):
         "groups": groups,
     }
     try:
-        expected = with_gradients("lax", x, w, **arguments)
+        expected = conv_and_gradients(x, w, "lax", arguments)
     except ValueError as error:
         assert "larger than the padded input" in str(error)  # noqa: PT017
         return
-    all_close(with_gradients("onednn", x, w, **arguments), expected)
+    all_close(conv_and_gradients(x, w, "onednn", arguments), expected)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +80,16 @@ def test_odd_convolutions_agree_with_lax(onednn, data):
 )
 def test_transposed_convolutions_agree_with_lax(onednn, arguments):
     w = normal(1, (3, 3, 16 // arguments.get("groups", 1), 6))
-    given = {"op": ops.conv_transpose, **arguments}
     if "output_padding" in arguments:  # a side is padded by less than nothing
         with pytest.raises(ValueError, match="impl='onednn' needs"):
-            with_gradients("onednn", X, w, **given)
+            conv_and_gradients(X, w, "onednn", arguments, ops.conv_transpose)
         given_impl = "auto"
     else:
         given_impl = "onednn"
-    all_close(with_gradients(given_impl, X, w, **given), with_gradients("lax", X, w, **given))
+    all_close(
+        conv_and_gradients(X, w, given_impl, arguments, ops.conv_transpose),
+        conv_and_gradients(X, w, "lax", arguments, ops.conv_transpose),
+    )
 
 
 def test_auto_takes_it_and_explain_says_so(onednn):
@@ -158,14 +151,14 @@ def test_vmap_scan_and_gradients_of_gradients(onednn):
 
 def test_bits_are_the_same_each_time_and_inside_loops(onednn):
     x, w = normal(0, (8, 17, 17, 32)), normal(1, (3, 3, 32, 64))
-    once = with_gradients("onednn", x, w)
+    once = conv_and_gradients(x, w, "onednn", {})
     for _ in range(5):
-        again = with_gradients("onednn", x, w)
+        again = conv_and_gradients(x, w, "onednn", {})
         assert all(map(np.array_equal, again, once))
 
     @jax.jit
     def in_loop(x, w):
-        body = lambda carry, _: (carry, with_gradients("onednn", x, w))  # noqa: E731
+        body = lambda carry, _: (carry, conv_and_gradients(x, w, "onednn", {}))  # noqa: E731
         return jax.lax.scan(body, 0, None, length=3)[1]
 
     assert all(np.array_equal(many[2], one) for many, one in zip(in_loop(x, w), once, strict=True))

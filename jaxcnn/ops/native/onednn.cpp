@@ -393,6 +393,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(conv_input_gradient, Convolution<kInputGradient>,
                               ConvolutionBinding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(conv_weight_gradient, Convolution<kWeightGradient>,
                               ConvolutionBinding());
+
 // The version of the library that was found, as major * 10000 + minor * 100 + patch.
 extern "C" int onednn_version() {
   const dnnl_version_t* version = dnnl_version();
