@@ -113,18 +113,20 @@ def main() -> None:
     dataset = sources.load(experiment.data)
     tested = np.arange(len(dataset.test))[: args.examples]
     dataset = replace(dataset, test=dataset.test.take(tested))
-    results = {"jaxcnn": ours(experiment, dataset, args.runs)}
-    if args.peer:
-        results["PyTorch"] = peers(experiment, dataset, args.runs)
-    for name, row in results.items():
+    settings = {name: value for name, value in vars(args).items() if name != "name"}
+    frameworks = {"jaxcnn": ours, **({"PyTorch": peers} if args.peer else {})}
+    results: dict[str, Any] = {}
+    for name, measure in frameworks.items():
+        results[name] = row = measure(experiment, dataset, args.runs)
         mean, low, high = mean_interval(row["top1"])
         print(
             f"{name}: top-1 {mean:.2%}, 95 % interval {low:.2%} to {high:.2%}, "
             f"median {statistics.median(row['seconds']):.3f} s of {args.runs} runs on "
-            f"{jax.devices()[0].device_kind}"
+            f"{jax.devices()[0].device_kind}",
+            flush=True,
         )
-    settings = {name: value for name, value in vars(args).items() if name != "name"}
-    print(write(args.name, results, **settings))
+        written = write(args.name, results, **settings)
+    print(written)
 
 
 if __name__ == "__main__":
