@@ -73,11 +73,16 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, h // 2, w // 2, width)``."""
         conv = partial(Conv, self.width, 3, use_bias=False, kernel_init=identity, dtype=self.dtype)
-        norm = partial(BatchNorm, momentum=0.6, epsilon=1e-12, use_scale=False, dtype=self.dtype)
-        x = ops.max_pool(conv(name="conv1")(x), 2)
-        x = gelu(norm(name="norm1")(x, train=train))
-        x = conv(name="conv2")(x)
-        return gelu(norm(name="norm2")(x, train=train))
+        norm = partial(
+            BatchNorm,
+            momentum=0.6,
+            epsilon=1e-12,
+            use_scale=False,
+            activation=gelu,
+            dtype=self.dtype,
+        )
+        x = norm(name="norm1")(ops.max_pool(conv(name="conv1")(x), 2), train=train)
+        return norm(name="norm2")(conv(name="conv2")(x), train=train)
 
 
 class Airbench(nn.Module):

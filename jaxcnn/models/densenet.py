@@ -33,9 +33,9 @@ class DenseLayer(nn.Module):
         """Maps ``(n, h, w, c)`` to ``(n, h, w, c + growth)``."""
         conv = partial(Conv, use_bias=False, kernel_init=he_fan_in, dtype=self.dtype)
         norm = partial(BatchNorm, dtype=self.dtype)
-        new = nn.relu(norm(name="norm1")(x, train=train))
+        new = norm(name="norm1", activation=nn.relu)(x, train=train)
         new = conv(4 * self.growth, 1, padding=0, name="conv1")(new)
-        new = nn.relu(norm(name="norm2")(new, train=train))
+        new = norm(name="norm2", activation=nn.relu)(new, train=train)
         new = conv(self.growth, 3, padding=1, name="conv2")(new)
         new = nn.Dropout(self.dropout, deterministic=not train)(new)
         return jnp.concatenate([x, new], axis=-1)
@@ -50,7 +50,7 @@ class Transition(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps ``(n, h, w, c)`` to ``(n, h / 2, w / 2, c / 2)``."""
         width = x.shape[-1] // 2
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="norm")(x, train=train))
+        x = BatchNorm(dtype=self.dtype, name="norm", activation=nn.relu)(x, train=train)
         x = Conv(
             width,
             1,
@@ -109,7 +109,7 @@ class DenseNet(nn.Module):
             x = conv0(3, padding=1, name="features_conv0")(x)
         else:
             x = conv0(7, stride=2, padding=3, name="features_conv0")(x)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="features_norm0")(x, train=train))
+        x = BatchNorm(dtype=self.dtype, name="features_norm0", activation=nn.relu)(x, train=train)
         if not self.small_images:
             x = ops.max_pool(x, 3, stride=2, padding=1)
 
@@ -121,7 +121,7 @@ class DenseNet(nn.Module):
             if block < len(self.block_sizes):
                 x = Transition(dtype=self.dtype, name=f"features_transition{block}")(x, train)
 
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="features_norm5")(x, train=train))
+        x = BatchNorm(dtype=self.dtype, name="features_norm5", activation=nn.relu)(x, train=train)
         ends["features"] = x = ops.global_avg_pool(x)
         logits = Dense(
             self.num_classes,

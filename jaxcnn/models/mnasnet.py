@@ -43,7 +43,7 @@ class InvertedResidual(nn.Module):
         shortcut = x
         wide = self.expand * x.shape[-1]
         x = conv(wide, 1, padding=0, name="layers_0")(x)
-        x = nn.relu(norm(name="layers_1")(x, train=train))
+        x = norm(name="layers_1", activation=nn.relu)(x, train=train)
         x = conv(
             wide,
             self.kernel,
@@ -52,7 +52,7 @@ class InvertedResidual(nn.Module):
             groups=wide,
             name="layers_3",
         )(x)
-        x = nn.relu(norm(name="layers_4")(x, train=train))
+        x = norm(name="layers_4", activation=nn.relu)(x, train=train)
         x = conv(self.features, 1, padding=0, name="layers_6")(x)
         x = norm(name="layers_7")(x, train=train)
         return x + shortcut if x.shape == shortcut.shape and self.stride == 1 else x
@@ -111,9 +111,9 @@ class MNASNet(nn.Module):
         first, second = round_channels(32 * self.width), round_channels(16 * self.width)
 
         x = conv(first, 3, stride=2, padding=1, name="layers_0")(x)
-        x = nn.relu(norm(name="layers_1")(x, train=train))
+        x = norm(name="layers_1", activation=nn.relu)(x, train=train)
         x = conv(first, 3, padding=1, groups=first, name="layers_3")(x)
-        x = nn.relu(norm(name="layers_4")(x, train=train))
+        x = norm(name="layers_4", activation=nn.relu)(x, train=train)
         x = conv(second, 1, padding=0, name="layers_6")(x)
         ends["stage1"] = x = norm(name="layers_7")(x, train=train)
 
@@ -131,7 +131,7 @@ class MNASNet(nn.Module):
 
         last = 8 + len(self.stages)
         x = conv(1280, 1, padding=0, name=f"layers_{last}")(x)
-        x = nn.relu(norm(name=f"layers_{last + 1}")(x, train=train))
+        x = norm(name=f"layers_{last + 1}", activation=nn.relu)(x, train=train)
         ends["features"] = x = ops.global_avg_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         logits = Dense(

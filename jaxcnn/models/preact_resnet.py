@@ -38,11 +38,11 @@ class PreactBasicBlock(nn.Module):
         conv = partial(Conv, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype)
         norm = partial(BatchNorm, dtype=self.dtype)
         shortcut = x
-        x = nn.relu(norm(name="norm1")(x, train=train))
+        x = norm(name="norm1", activation=nn.relu)(x, train=train)
         if self.project:
             shortcut = conv(self.width, 1, stride=self.stride, padding=0, name="downsample")(x)
         x = conv(self.width, 3, stride=self.stride, padding=1, name="conv1")(x)
-        x = nn.relu(norm(name="norm2")(x, train=train))
+        x = norm(name="norm2", activation=nn.relu)(x, train=train)
         x = conv(self.width, 3, padding=1, name="conv2")(x)
         return shortcut + DropPath(self.drop_path)(x, train=train)
 
@@ -65,13 +65,13 @@ class PreactBottleneck(nn.Module):
         conv = partial(Conv, use_bias=False, kernel_init=he_fan_out, dtype=self.dtype)
         norm = partial(BatchNorm, dtype=self.dtype)
         shortcut = x
-        x = nn.relu(norm(name="norm1")(x, train=train))
+        x = norm(name="norm1", activation=nn.relu)(x, train=train)
         if self.project:
             shortcut = conv(4 * self.width, 1, stride=self.stride, padding=0, name="downsample")(x)
         x = conv(self.width, 1, padding=0, name="conv1")(x)
-        x = nn.relu(norm(name="norm2")(x, train=train))
+        x = norm(name="norm2", activation=nn.relu)(x, train=train)
         x = conv(self.width, 3, stride=self.stride, padding=1, name="conv2")(x)
-        x = nn.relu(norm(name="norm3")(x, train=train))
+        x = norm(name="norm3", activation=nn.relu)(x, train=train)
         x = conv(4 * self.width, 1, padding=0, name="conv3")(x)
         return shortcut + DropPath(self.drop_path)(x, train=train)
 
@@ -141,7 +141,7 @@ class PreactResNet(nn.Module):
                 depth += 1
             ends[f"stage{stage}"] = x
 
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="norm")(x, train=train))
+        x = BatchNorm(dtype=self.dtype, name="norm", activation=nn.relu)(x, train=train)
         ends["features"] = x = ops.global_avg_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         init = fan_in_uniform(x.shape[-1])

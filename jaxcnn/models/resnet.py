@@ -46,7 +46,7 @@ class BasicBlock(nn.Module):
         last = zeros if self.zero_init else ones
         shortcut = x
         x = conv(self.width, 3, stride=self.stride, padding=1, name="conv1")(x)
-        x = nn.relu(norm(name="bn1")(x, train=train))
+        x = norm(name="bn1", activation=nn.relu)(x, train=train)
         x = conv(self.width, 3, padding=1, name="conv2")(x)
         x = norm(scale_init=last, name="bn2")(x, train=train)
         if self.project:
@@ -90,9 +90,9 @@ class Bottleneck(nn.Module):
         last = zeros if self.zero_init else ones
         shortcut = x
         x = conv(self.inner, 1, padding=0, name="conv1")(x)
-        x = nn.relu(norm(name="bn1")(x, train=train))
+        x = norm(name="bn1", activation=nn.relu)(x, train=train)
         x = conv(self.inner, 3, stride=self.stride, padding=1, groups=self.groups, name="conv2")(x)
-        x = nn.relu(norm(name="bn2")(x, train=train))
+        x = norm(name="bn2", activation=nn.relu)(x, train=train)
         x = conv(4 * self.width, 1, padding=0, name="conv3")(x)
         x = norm(scale_init=last, name="bn3")(x, train=train)
         if self.project:
@@ -159,7 +159,7 @@ class ResNet(nn.Module):
             x = conv1(3, padding=1, name="conv1")(x)
         else:
             x = conv1(7, stride=2, padding=3, name="conv1")(x)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train=train))
+        x = BatchNorm(dtype=self.dtype, name="bn1", activation=nn.relu)(x, train=train)
         if not self.small_images:
             x = ops.max_pool(x, 3, stride=2, padding=1)
 

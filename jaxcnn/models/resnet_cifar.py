@@ -43,7 +43,7 @@ class CifarBlock(nn.Module):
         shortcut = x[:, :: self.stride, :: self.stride]
         shortcut = jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
         x = conv(stride=self.stride, name="conv1")(x)
-        x = nn.relu(norm(name="bn1")(x, train=train))
+        x = norm(name="bn1", activation=nn.relu)(x, train=train)
         x = conv(name="conv2")(x)
         x = norm(name="bn2")(x, train=train)
         return nn.relu(shortcut + DropPath(self.drop_path)(x, train=train))
@@ -88,7 +88,7 @@ class CifarResNet(nn.Module):
         x = Conv(
             16, 3, padding=1, use_bias=False, kernel_init=he_fan_in, dtype=self.dtype, name="conv1"
         )(x)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train=train))
+        x = BatchNorm(dtype=self.dtype, name="bn1", activation=nn.relu)(x, train=train)
         for stage, width in enumerate((16, 32, 64), start=1):
             for i in range(size):
                 stride = 2 if stage > 1 and i == 0 else 1

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxcnn import ops
-from jaxcnn.layers import BatchNorm, Conv, Dense, check_images, fan_in_uniform
+from jaxcnn.layers import Activation, BatchNorm, Conv, Dense, check_images, fan_in_uniform
 
 
 def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
@@ -50,10 +50,10 @@ class ShuffleUnit(nn.Module):
         else:
             left = right = x
             left = self._norm("branch1_1", self._depthwise("branch1_0", left), train)
-            left = nn.relu(self._norm("branch1_3", self._pointwise("branch1_2", left, half), train))
-        right = nn.relu(self._norm("branch2_1", self._pointwise("branch2_0", right, half), train))
+            left = self._norm("branch1_3", self._pointwise("branch1_2", left, half), train, nn.relu)
+        right = self._norm("branch2_1", self._pointwise("branch2_0", right, half), train, nn.relu)
         right = self._norm("branch2_4", self._depthwise("branch2_3", right), train)
-        right = nn.relu(self._norm("branch2_6", self._pointwise("branch2_5", right, half), train))
+        right = self._norm("branch2_6", self._pointwise("branch2_5", right, half), train, nn.relu)
         return channel_shuffle(jnp.concatenate([left, right], axis=-1), 2)
 
     def _pointwise(self, name: str, x: jax.Array, features: int) -> jax.Array:
@@ -75,8 +75,11 @@ class ShuffleUnit(nn.Module):
             name=name,
         )(x)
 
-    def _norm(self, name: str, x: jax.Array, train: bool) -> jax.Array:
-        return BatchNorm(dtype=self.dtype, name=name)(x, train=train)
+    def _norm(
+        self, name: str, x: jax.Array, train: bool, activation: Activation | None = None
+    ) -> jax.Array:
+        norm = BatchNorm(dtype=self.dtype, activation=activation, name=name)
+        return norm(x, train=train)
 
 
 class ShuffleNetV2(nn.Module):
@@ -123,7 +126,7 @@ class ShuffleNetV2(nn.Module):
         stride = 1 if self.small_images else 2
         init = fan_in_uniform(9 * x.shape[-1])
         x = conv(24, 3, stride=stride, padding=1, kernel_init=init, name="conv1_0")(x)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="conv1_1")(x, train=train))
+        x = BatchNorm(dtype=self.dtype, name="conv1_1", activation=nn.relu)(x, train=train)
         if not self.small_images:
             x = ops.max_pool(x, 3, stride=2, padding=1)
         ends["stage1"] = x
@@ -139,7 +142,7 @@ class ShuffleNetV2(nn.Module):
 
         init = fan_in_uniform(x.shape[-1])
         x = conv(self.widths[-1], 1, padding=0, kernel_init=init, name="conv5_0")(x)
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="conv5_1")(x, train=train))
+        x = BatchNorm(dtype=self.dtype, name="conv5_1", activation=nn.relu)(x, train=train)
         ends["features"] = x = ops.global_avg_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         init = fan_in_uniform(x.shape[-1])

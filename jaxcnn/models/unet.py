@@ -44,8 +44,10 @@ class Level(nn.Module):
                 name=f"conv{i}",
             )(x)
             if self.batch_norm:
-                x = BatchNorm(dtype=self.dtype, name=f"norm{i}")(x, train=train)
-            x = nn.relu(x)
+                norm = BatchNorm(dtype=self.dtype, activation=nn.relu, name=f"norm{i}")
+                x = norm(x, train=train)
+            else:
+                x = nn.relu(x)
         return x
 
 

@@ -86,8 +86,10 @@ class VGG(nn.Module):
                 name=f"features_{index}",
             )(x)
             if self.batch_norm:
-                x = BatchNorm(dtype=self.dtype, name=f"features_{index + 1}")(x, train=train)
-            x = nn.relu(x)
+                norm = BatchNorm(dtype=self.dtype, activation=nn.relu, name=f"features_{index + 1}")
+                x = norm(x, train=train)
+            else:
+                x = nn.relu(x)
             index += 3 if self.batch_norm else 2
         return ops.max_pool(x, 2)
 

@@ -38,11 +38,11 @@ class WideBlock(nn.Module):
         norm = partial(BatchNorm, dtype=self.dtype)
         shortcut = x
         project = x.shape[-1] != self.width or self.stride > 1
-        x = nn.relu(norm(name="norm1")(x, train=train))
+        x = norm(name="norm1", activation=nn.relu)(x, train=train)
         if project:
             shortcut = conv(1, stride=self.stride, padding=0, name="downsample")(x)
         x = conv(3, stride=self.stride, padding=1, name="conv1")(x)
-        x = nn.relu(norm(name="norm2")(x, train=train))
+        x = norm(name="norm2", activation=nn.relu)(x, train=train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = conv(3, padding=1, name="conv2")(x)
         return shortcut + x
@@ -95,7 +95,7 @@ class WideResNet(nn.Module):
                 name = f"layer{stage}_{i}"
                 x = block(width, stride, self.dropout, dtype=self.dtype, name=name)(x, train)
             ends[f"stage{stage}"] = x
-        x = nn.relu(BatchNorm(dtype=self.dtype, name="norm")(x, train=train))
+        x = BatchNorm(dtype=self.dtype, name="norm", activation=nn.relu)(x, train=train)
         ends["features"] = x = ops.global_avg_pool(x)
         logits = Dense(self.num_classes, kernel_init=he_fan_out, dtype=self.dtype, name="fc")(x)
         return (logits, ends) if endpoints else logits

@@ -5,10 +5,10 @@ error, which says what would be accepted, so at run time these names accept anyt
 check. Inside the package arrays are annotated with their shapes, and those are enforced.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jax import lax
+from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
     Precision = lax.PrecisionLike
     DType = DTypeLike
+    Activation = Callable[[Array], Array]
 else:
     ArrayInput = Int = Ints = Shape = OptionalInts = Number = Name = AxisName = Any
-    Flag = Padding = Precision = DType = Any
+    Flag = Padding = Precision = DType = Activation = Any
 
 Pairs = tuple[tuple[int, int], ...]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxcnn.ops import lowering
-from jaxcnn.ops.annotations import ArrayInput, AxisName, Flag, Int, Ints, Number
+from jaxcnn.ops.annotations import Activation, ArrayInput, AxisName, Flag, Int, Ints, Number
 from jaxcnn.ops.checks import channel_vector, floating_array, number_at_least, per_channel, wide
 from jaxcnn.ops.geometry import is_int, per_dimension
 
@@ -50,6 +50,7 @@ def batch_norm(
     unbiased: Flag = True,
     axis_name: AxisName = None,
     mask: ArrayInput | None = None,
+    activation: Activation | None = None,
 ) -> tuple[Array, Array, Array]:
     r"""Normalises each channel by the statistics of the batch, or by running statistics.
 
@@ -57,7 +58,9 @@ def batch_norm(
     \mu' = m\,\mu + (1 - m)\,\mu_\text{batch}$$
 
     In training the gradient is a closed form, for which JAX has no forward mode; the plain form
-    serves under ``force_impl("lax")`` and with a mask or mapped axes.
+    serves under ``force_impl("lax")`` and with a mask or mapped axes. On a GPU, which waits for its
+    memory here, it reads x once for mean and variance together, and the gradient computes anew
+    what the activation was given, in place of storing it.
 
     Args:
         x: activations, (n, ..., c), of any rank from 2.
@@ -75,12 +78,14 @@ def batch_norm(
         axis_name: mapped axes (``vmap``, ``shard_map``) over which the batch is spread.
         mask: which entries count, (n,) or x.shape[:-1]; None for all. Every entry is normalised;
             where none counts, the statistics stay as they were.
+        activation: an elementwise function of arrays that y goes through, such as
+            ``jax.nn.relu``; None (default) for the identity.
 
     Returns:
-        The normalised activations, the new mean and the new variance.
+        The normalised (and activated) x, the new mean and the new variance.
 
     Raises:
-        TypeError: an argument is not a floating-point array, or not a number.
+        TypeError: an argument is not a floating-point array, not a number or not a function.
         ValueError: a shape that does not fit, an empty batch to train on, a negative epsilon, or
             a momentum outside [0, 1].
 
@@ -101,27 +106,36 @@ def batch_norm(
         if momentum > 1:
             raise ValueError(f"momentum={momentum} must lie in [0, 1]")
         number_at_least("epsilon", epsilon, 0)
+        if activation is not None and not callable(activation):
+            raise TypeError(f"activation={activation!r} must be a function of arrays, or None")
         weights = None if mask is None else _mask_weights(mask, x)
         if not train:
             multiplier = lax.rsqrt(wide(var) + epsilon)
             y = (wide(x) - per_channel(wide(mean), x.ndim)) * per_channel(multiplier, x.ndim)
-            return _affine(y, scale, bias).astype(x.dtype), mean, var
+            y = _affine(y, scale, bias).astype(x.dtype)
+            return y if activation is None else activation(y), mean, var
         if not x.size:
             raise ValueError(f"x.shape={x.shape} must not be empty: it has no statistics")
         count: Array | float
+        on_gpu = lowering.current_platform() == "gpu"
+        outside = activation
         if weights is None and axis_name is None and not lowering.is_pinned_to_lax():
             default = wide(jnp.ones(channels, x.dtype))
             gamma = default if scale is None else channel_vector("scale", scale, channels)
             beta = (
                 jnp.zeros_like(default) if bias is None else channel_vector("bias", bias, channels)
             )
-            y, batch_mean, batch_var = _normalise_by_batch(x, gamma, beta, float(epsilon))
+            inside, outside = (activation, None) if on_gpu else (None, activation)
+            y, batch_mean, batch_var = _normalise_by_batch(
+                x, gamma, beta, float(epsilon), on_gpu, inside
+            )
             count = float(x.size // channels)
         else:
             batch_mean, batch_var, count = _batch_statistics(x, weights, axis_name)
             centered = wide(x) - per_channel(batch_mean, x.ndim)
             y = centered * per_channel(lax.rsqrt(batch_var + epsilon), x.ndim)
             y = _affine(y, scale, bias).astype(x.dtype)
+        y = y if outside is None else outside(y)
         correction = count / jnp.maximum(count - 1, 1) if unbiased else 1.0
         new_mean = momentum * mean + (1 - momentum) * batch_mean.astype(mean.dtype)
         new_var = momentum * var + (1 - momentum) * (batch_var * correction).astype(var.dtype)
@@ -131,9 +145,14 @@ def batch_norm(
         return y, new_mean, new_var
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _normalise_by_batch(
-    x: Array, scale: Array, bias: Array, epsilon: float
+    x: Array,
+    scale: Array,
+    bias: Array,
+    epsilon: float,
+    in_one_pass: bool,
+    activation: Activation | None,
 ) -> tuple[Array, Array, Array]:
     """The normalised batch, its mean and its biased variance.
 
@@ -141,20 +160,45 @@ def _normalise_by_batch(
     ``dx = gamma / sigma (dy - mean(dy) - xhat mean(dy xhat))``; differentiating the forward pass
     step by step makes twice as many passes over the activations.
     """
-    mean, var, _ = _batch_statistics(x, None, None)
+    if in_one_pass:
+        mean, var = _statistics_in_one_pass(x)
+    else:
+        mean, var, _ = _batch_statistics(x, None, None)
+    y = _normalised(x, scale, bias, mean, var, epsilon)
+    return y if activation is None else activation(y), mean, var
+
+
+def _normalised(
+    x: Array, scale: Array, bias: Array, mean: Array, var: Array, epsilon: float
+) -> Array:
     multiplier = per_channel(lax.rsqrt(var + epsilon) * wide(scale), x.ndim)
     y = (wide(x) - per_channel(mean, x.ndim)) * multiplier + per_channel(wide(bias), x.ndim)
-    return y.astype(x.dtype), mean, var
+    return y.astype(x.dtype)
 
 
-def _normalise_by_batch_fwd(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Any, Any]:
-    y, mean, var = _normalise_by_batch(x, scale, bias, epsilon)
+def _normalise_by_batch_fwd(
+    x: Array,
+    scale: Array,
+    bias: Array,
+    epsilon: float,
+    in_one_pass: bool,
+    activation: Activation | None,
+) -> tuple[Any, Any]:
+    y, mean, var = _normalise_by_batch(x, scale, bias, epsilon, in_one_pass, activation)
     return (y, mean, var), (x, scale, bias, mean, var)
 
 
-def _normalise_by_batch_bwd(epsilon: float, residuals: Any, cotangents: Any) -> Any:
+def _normalise_by_batch_bwd(
+    epsilon: float,
+    in_one_pass: bool,
+    activation: Activation | None,
+    residuals: Any,
+    cotangents: Any,
+) -> Any:
     x, scale, bias, mean, var = residuals
     dy, dmean, dvar = map(jnp.asarray, cotangents)
+    if activation is not None:
+        (dy,) = jax.vjp(activation, _normalised(x, scale, bias, mean, var, epsilon))[1](dy)
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     dy, centered = wide(dy), wide(x) - per_channel(mean, x.ndim)
     inverse = lax.rsqrt(var + epsilon)
@@ -169,6 +213,20 @@ def _normalise_by_batch_bwd(epsilon: float, residuals: Any, cotangents: Any) -> 
 
 
 _normalise_by_batch.defvjp(_normalise_by_batch_fwd, _normalise_by_batch_bwd)
+
+
+def _statistics_in_one_pass(x: Array) -> tuple[Array, Array]:
+    """Mean and biased variance of each channel, of sums that are computed together.
+
+    With a shift ``k`` they are ``k + E[x - k]`` and ``E[(x - k)^2] - E[x - k]^2``. The shift is
+    the entry in the middle of the first example, so that the difference loses no more digits than
+    the square of that entry's distance from the mean, in standard deviations, has.
+    """
+    middle = (0, *(size // 2 for size in x.shape[1:-1]))
+    shift, axes = wide(x[middle]), tuple(range(x.ndim - 1))
+    shifted = wide(x) - per_channel(shift, x.ndim)
+    first, second = shifted.mean(axes), jnp.square(shifted).mean(axes)
+    return shift + first, jnp.maximum(second - jnp.square(first), 0)
 
 
 def _mask_weights(mask: ArrayInput, x: Array) -> Array:

@@ -16,13 +16,19 @@ def channel_values(seed, c):
 
 @pytest.mark.parametrize("shape", [(6, 3), (4, 5, 3), (4, 5, 6, 3), (2, 3, 4, 5, 3)])
 @pytest.mark.parametrize("train", [True, False])
-def test_batch_norm_is_that_of_pytorch(shape, train):
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "silu"])
+def test_batch_norm_is_that_of_pytorch(shape, train, platform, activation):
     torch = pytest.importorskip("torch")
     x = 3 + 2 * normal(0, shape)
     (mean, var), (scale, bias) = channel_values(1, 3), channel_values(3, 3)
 
     def ours(x, scale, bias):
-        return ops.batch_norm(x, mean, var, scale, bias, train=train, momentum=0.8)
+        function = activation and getattr(jax.nn, activation)
+        with ops.force_impl(platform=platform):
+            return ops.batch_norm(
+                x, mean, var, scale, bias, train=train, momentum=0.8, activation=function
+            )
 
     dy = normal(5, shape)
 
@@ -45,6 +51,7 @@ def test_batch_norm_is_that_of_pytorch(shape, train):
     ty = torch.nn.functional.batch_norm(
         tensors[0], *running, *tensors[1:], training=train, momentum=0.2, eps=1e-5
     )
+    ty = getattr(torch.nn.functional, activation)(ty) if activation else ty
     ty.backward(torch.from_numpy(np.moveaxis(dy, -1, 1).copy()))
     close(y, np.moveaxis(ty.detach().numpy(), 1, -1))
     close(new_mean, running[0].numpy())
@@ -54,9 +61,11 @@ def test_batch_norm_is_that_of_pytorch(shape, train):
     close(dbias, tensors[2].grad.numpy())
 
 
-def test_batch_norm_survives_a_large_mean():
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_batch_norm_survives_a_large_mean(platform):
     x = 1e4 + normal(0, (64, 8, 8, 2))
-    y, _, _ = ops.batch_norm(x, np.zeros(2, "f"), np.ones(2, "f"), train=True)
+    with ops.force_impl(platform=platform):
+        y, _, _ = ops.batch_norm(x, np.zeros(2, "f"), np.ones(2, "f"), train=True)
     exact = x.astype(np.float64)
     expected = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
     close(y, expected, 1e-3)
@@ -199,3 +208,26 @@ def test_half_precision_statistics_are_kept_in_float32():
     _, mean, var = ops.batch_norm(x, np.zeros(1, "f"), np.ones(1, "f"), train=True, momentum=0.0)
     assert mean.dtype == var.dtype == jnp.float32
     np.testing.assert_allclose(mean, 1.25, rtol=1e-6)
+
+
+def test_on_a_gpu_what_an_activation_was_given_is_not_stored():
+    x, ones = normal(0, (4, 8, 8, 3)), np.ones(3, "f")
+
+    def stored(platform):
+        def loss(x):
+            y, _, _ = ops.batch_norm(x, ones, ones, train=True, activation=jax.nn.relu)
+            return y.sum()
+
+        with ops.force_impl(platform=platform):
+            return [
+                one.dtype for one in jax.tree.leaves(jax.vjp(loss, x)[1]) if one.shape == x.shape
+            ]
+
+    assert stored("gpu") == [jnp.float32]  # x alone
+    assert jnp.bool_ in stored("cpu")
+
+
+def test_an_activation_that_is_no_function_is_refused():
+    ones = np.ones(3, "f")
+    with pytest.raises(TypeError, match="activation='relu' must be a function of arrays, or None"):
+        ops.batch_norm(normal(0, (4, 3)), ones, ones, train=True, activation="relu")
