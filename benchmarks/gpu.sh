@@ -16,6 +16,7 @@ if [[ -n ${JAXCNN_QUICK:-} ]]; then
   models='["lenet5"]' layers=lenet5 settings='bench.Settings("fp32", 4, 1, 2)'
   fusions=(lenet5 --batch-size 4)
   train_step=(--batch-size 4 --steps 2 --rounds 1 --calls lenet5)
+  seeds=(--seeds 2 --batch-size 4 --steps 2 --rounds 1 --modes vmap)
   ops=(--select "Inception avg_pool" --quick --name ops)
   peers=(lenet5 --rounds 1 --batch-size 4)
   tests=(-k "avg_pool_agrees and shape0")
@@ -27,6 +28,7 @@ else
   settings='bench.Settings("bf16", 256, 10, 40)'
   fusions=(resnet50 --batch-size 256 --dtype bfloat16)
   train_step=(--batch-size 256 --rounds 7 --calls lenet5 resnet20)
+  seeds=(--seeds 8 --modes vmap layers)
   ops=(--card --dtype bfloat16 --name ops)
   peers=(resnet50 --dtype bf16 --rounds 5)
   scale=1
@@ -37,12 +39,13 @@ mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 2
 export OUT PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 export XLA_PYTHON_CLIENT_PREALLOCATE=false TF_CPP_MIN_LOG_LEVEL=2
 : >"$OUT/steps.txt"
-failed=0
+failed=0 given=$SECONDS
 
-step() { # NAME LIMIT_IN_SECONDS COMMAND...
-  local name=$1 limit=$(($2 * scale)) start=$SECONDS code=0
+step() { # NAME LIMIT_IN_SECONDS COMMAND...: what the steps before it left of their limits, it has too
+  local name=$1 start=$SECONDS code=0
+  given=$((given + $2 * scale))
   shift 2
-  timeout --kill-after=5 "$limit" "$@" >"$OUT/$name.log" 2>&1 || code=$?
+  timeout --kill-after=5 "$((given - SECONDS))" "$@" >"$OUT/$name.log" 2>&1 || code=$?
   echo "$name exit $code after $((SECONDS - start)) s" | tee -a "$OUT/steps.txt"
   ((code == 0)) || { failed=1; tail -n 20 "$OUT/$name.log"; }
 }
@@ -53,9 +56,9 @@ from pathlib import Path
 from jaxcnn.analysis import bench
 from jaxcnn.analysis.budget import Budget
 problems = bench.run(
-    $models, ['infer', 'train'], Path('$OUT/bench.csv'), $settings, budget=Budget(60))
+    $models, ['infer', 'train'], Path('$OUT/bench.csv'), $settings, budget=Budget(85))
 raise SystemExit('; '.join(problems) or None)"
-step vs_peers 170 python -m benchmarks.vs_peers "${peers[@]}"
+step vs_peers 165 python -m benchmarks.vs_peers "${peers[@]}"
 step fusions 35 python -m benchmarks.fusions "${fusions[@]}" --out fusions
 step layers 50 python -c "
 from pathlib import Path
@@ -67,13 +70,14 @@ problems = layers.run(
     ['$layers'], ['train'], Path('$OUT/layers.csv'), $settings, report, Budget(32))
 raise SystemExit('; '.join(problems) or None)"
 step train_step 50 python -m benchmarks.train_step "${train_step[@]}"
-step ops 60 python -m benchmarks.ops --no-torch "${ops[@]}"
+step seeds 35 python -m benchmarks.seeds "${seeds[@]}"
+step ops 40 python -m benchmarks.ops --no-torch "${ops[@]}"
 if python -c 'import pytest' 2>/dev/null; then
   # Without the settings of the suite, whose plugins need not be there; TF32 would not agree.
-  JAX_DEFAULT_MATMUL_PRECISION=highest step parity 30 python -m pytest -c /dev/null --rootdir . \
+  JAX_DEFAULT_MATMUL_PRECISION=highest step parity 20 python -m pytest -c /dev/null --rootdir . \
     --noconftest --import-mode=importlib -q tests/ops/test_agreement.py "${tests[@]}"
 else
   echo "parity skipped: no pytest" | tee -a "$OUT/steps.txt"
 fi
-echo "results in $OUT"
+echo "results in $OUT; whole trainings on CIFAR-10: python -m benchmarks.speedrun --peer"
 exit $failed

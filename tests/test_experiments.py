@@ -17,14 +17,8 @@ FILES = sorted(
     for path in (Path(__file__).parents[1] / "experiments").glob("*.py")
     if not path.stem.startswith("compare_")
 )
-TARGETS = {
-    "alexnet_imagenet",
-    "googlenet_imagenet",
-    "resnet50_imagenet",
-    "vgg16_imagenet",
-    "speedrun_cifar10",
-}
-"""What was not run, for want of the data or of a card."""
+TARGETS = {"alexnet_imagenet", "googlenet_imagenet", "resnet50_imagenet", "vgg16_imagenet"}
+"""What was not run, for want of the data."""
 PROMISED = {
     "lenet5_digits": 98.0,
     "lenet5_mnist": 99.2,
@@ -33,6 +27,8 @@ PROMISED = {
     "mlp_fashion_mnist": 0.0,
     "convnet_cifar10": 0.0,
     "resnet20_cifar10": 0.0,
+    "resnet18_cifar10": 92.5,
+    "speedrun_cifar10": 90.6,
     "wide_resnet_cifar10": 0.0,
     "googlenet_shapes": 0.0,
     "mobilenet_v2_finetune": 0.0,

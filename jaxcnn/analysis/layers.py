@@ -3,8 +3,8 @@
 The network is traced once. The operations of each layer, as :mod:`jaxcnn.analysis.summary` names
 layers, become a program of their own: forward, and in training backward to its parameters and, but
 for the first layers, to its inputs. Layers whose programs are equal are timed once. What lies
-between named layers (activations, sums, dropout) is not timed; fused with its neighbours, a layer
-may take less in the network than alone.
+between named layers (sums, dropout, activations that no normalisation holds) is not timed; fused
+with its neighbours, a layer may take less in the network than alone.
 """
 
 from collections import defaultdict

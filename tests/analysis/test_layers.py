@@ -140,8 +140,9 @@ def test_equal_layers_are_timed_once(monkeypatch):
     assert len(rows) == 40
     times = {row["layer"]: row["ms"] for row in rows}
     assert times["layer2_1/conv1"] == times["layer2_2/conv2"] != times["layer2_0/conv1"]
-    # Three widths: convolutions, those with a stride, normalisations; stem, head, global pool.
-    assert len(calls) == 3 + 2 + 3 + 3
+    # Three widths: convolutions, those with a stride, normalisations with a ReLU and without; stem,
+    # head, global pool.
+    assert len(calls) == 3 + 2 + 3 + 3 + 3
 
 
 @pytest.fixture
