@@ -177,18 +177,22 @@ def torch_layout(x, torch):
     return torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy()).requires_grad_()
 
 
+AS_IN_PYTORCH = [
+    {"stride": 1, "padding": 0, "dilation": 1, "groups": 1},
+    {"stride": 2, "padding": 1, "dilation": 1, "groups": 1},
+    {"stride": 1, "padding": 2, "dilation": 2, "groups": 2},
+    {"stride": 2, "padding": 1, "dilation": 1, "groups": 4},
+]
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"stride": 1, "padding": 0, "dilation": 1, "groups": 1},
-        {"stride": 2, "padding": 1, "dilation": 1, "groups": 1},
-        {"stride": 1, "padding": 2, "dilation": 2, "groups": 2},
-        {"stride": 2, "padding": 1, "dilation": 1, "groups": 4},
-    ],
-)
+@pytest.mark.parametrize("arguments", AS_IN_PYTORCH)
 @pytest.mark.parametrize("transposed", [False, True])
 def test_values_and_gradients_are_those_of_pytorch(rank, arguments, transposed):
+    are_those_of_pytorch("auto", rank, arguments, transposed)
+
+
+def are_those_of_pytorch(impl, rank, arguments, transposed=False):
     torch = pytest.importorskip("torch")
     groups = arguments["groups"]
     x, bias = normal(0, (2, *(9, 8, 7)[:rank], 4)), normal(2, (8,))
@@ -206,7 +210,7 @@ def test_values_and_gradients_are_those_of_pytorch(rank, arguments, transposed):
 
     @jax.jit
     def run(x, w, b):
-        y, pullback = jax.vjp(lambda x, w, b: ours(x, w, bias=b, **arguments), x, w, b)
+        y, pullback = jax.vjp(lambda x, w, b: ours(x, w, bias=b, impl=impl, **arguments), x, w, b)
         dy = normal(3, y.shape)
         return y, dy, *pullback(dy)
 

@@ -1,4 +1,4 @@
-"""oneDNN's convolutions against NumPy loops, plain XLA and themselves."""
+"""oneDNN's convolutions against NumPy loops, PyTorch, plain XLA and themselves."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ from jaxcnn.ops.native import calls, library
 from tests.ops import oracles
 from tests.ops.oracles import close, normal
 from tests.ops.test_agreement import CONVS, conv_and_gradients
-from tests.ops.test_conv import GRID, KERNELS, SHAPES
+from tests.ops.test_conv import AS_IN_PYTORCH, GRID, KERNELS, SHAPES, are_those_of_pytorch
 
 X, W = normal(0, (2, 9, 8, 16)), normal(1, (3, 3, 16, 32))  # enough to be worth a call
 ALL = ("onednn",) * 3
@@ -41,6 +41,12 @@ def test_convolutions_are_the_loop(onednn, rank):
         actual = conv_and_gradients(x, w, "onednn", arguments)
         close(actual[0], oracles.conv(x, w, **arguments))
         all_close(actual, conv_and_gradients(x, w, "lax", arguments))
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("arguments", AS_IN_PYTORCH)
+def test_values_and_gradients_are_those_of_pytorch(onednn, rank, arguments):
+    are_those_of_pytorch("onednn", rank, arguments)
 
 
 @pytest.mark.parametrize(("x", "w", "arguments"), CONVS)
