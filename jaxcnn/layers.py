@@ -199,8 +199,8 @@ class BatchNorm(nn.Module):
         dtype: type of the output.
         scale_init: initialiser of ``scale``; zeros make a residual branch start as identity.
         use_scale: multiplies by the learned ``scale``; else it is 1 and no parameter.
-        activation: an elementwise function that the output goes through; on a GPU its gradient
-            takes less memory here than outside.
+        activation: an elementwise function that the output goes through; in training on a GPU its
+            gradient takes less memory here than outside, unless it has parameters.
     """
 
     momentum: float = 0.9
@@ -218,6 +218,7 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, c, jnp.float32)
         scale = self.param("scale", self.scale_init, c) if self.use_scale else None
         bias = self.param("bias", nn.initializers.zeros_init(), c)
+        has_parameters = isinstance(self.activation, nn.Module)
         y, new_mean, new_var = ops.batch_norm(
             x.astype(self.dtype),
             mean.value,
@@ -227,11 +228,11 @@ class BatchNorm(nn.Module):
             train=train,
             momentum=self.momentum,
             epsilon=self.epsilon,
-            activation=self.activation,
+            activation=None if has_parameters else self.activation,
         )
         if train and not self.is_initializing():
             mean.value, var.value = new_mean, new_var
-        return y
+        return self.activation(y) if has_parameters and self.activation is not None else y
 
 
 class LayerNorm(nn.Module):

@@ -59,8 +59,8 @@ def batch_norm(
 
     In training the gradient is a closed form, for which JAX has no forward mode; the plain form
     serves under ``force_impl("lax")`` and with a mask or mapped axes. On a GPU, which waits for its
-    memory here, it reads x once for mean and variance together, and the gradient computes anew
-    what the activation was given, in place of storing it.
+    memory here, one pass over x gives mean and variance, and the gradient computes anew what the
+    activation was given, in place of storing it.
 
     Args:
         x: activations, (n, ..., c), of any rank from 2.
@@ -118,14 +118,15 @@ def batch_norm(
             raise ValueError(f"x.shape={x.shape} must not be empty: it has no statistics")
         count: Array | float
         on_gpu = lowering.current_platform() == "gpu"
-        outside = activation
+        inside, outside = None, activation
         if weights is None and axis_name is None and not lowering.is_pinned_to_lax():
             default = wide(jnp.ones(channels, x.dtype))
             gamma = default if scale is None else channel_vector("scale", scale, channels)
             beta = (
                 jnp.zeros_like(default) if bias is None else channel_vector("bias", bias, channels)
             )
-            inside, outside = (activation, None) if on_gpu else (None, activation)
+            if on_gpu and activation is not None and not _holds_traced(activation, x):
+                inside, outside = activation, None
             y, batch_mean, batch_var = _normalise_by_batch(
                 x, gamma, beta, float(epsilon), on_gpu, inside
             )
@@ -213,6 +214,11 @@ def _normalise_by_batch_bwd(
 
 
 _normalise_by_batch.defvjp(_normalise_by_batch_fwd, _normalise_by_batch_bwd)
+
+
+def _holds_traced(activation: Activation, x: Array) -> bool:
+    """Says whether a function closes over values with gradients, which must stay outside."""
+    return bool(jax.closure_convert(activation, x)[1])
 
 
 def _statistics_in_one_pass(x: Array) -> tuple[Array, Array]:

@@ -1,5 +1,6 @@
 """Normalisation against its definition and PyTorch; statistics, masks, replicas, half precision."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxcnn import ops
+from jaxcnn.layers import BatchNorm
 from tests.ops.oracles import close, normal
 
 
@@ -235,3 +237,33 @@ def test_an_activation_that_is_no_function_is_refused():
     ones = np.ones(3, "f")
     with pytest.raises(TypeError, match="activation='relu' must be a function of arrays, or None"):
         ops.batch_norm(normal(0, (4, 3)), ones, ones, train=True, activation="relu")
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_an_activation_may_hold_values_with_gradients(platform):
+    x, dy, ones = normal(0, (4, 8, 8, 3)), normal(1, (4, 8, 8, 3)), np.ones(3, "f")
+
+    def loss(slope, inside):
+        def prelu(y):
+            return jnp.where(y > 0, y, slope * y)
+
+        with ops.force_impl(platform=platform):
+            activation = prelu if inside else None
+            y, _, _ = ops.batch_norm(x, ones, ones, train=True, activation=activation)
+        return ((y if inside else prelu(y)) * dy).sum()
+
+    grad = jax.jit(jax.grad(loss), static_argnums=1)
+    close(grad(0.1, True), grad(0.1, False))
+
+
+def test_the_activation_of_a_layer_may_have_parameters():
+    norm, x = BatchNorm(activation=nn.PReLU()), normal(0, (4, 3))
+    variables = norm.init(jax.random.key(0), x, train=False)
+
+    def loss(params):
+        y, _ = norm.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
+        return jnp.square(y).sum()
+
+    with ops.force_impl(platform="gpu"):
+        slope = jax.grad(loss)(variables["params"])["activation"]["negative_slope"]
+    assert slope > 0
