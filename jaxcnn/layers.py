@@ -218,7 +218,7 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, c, jnp.float32)
         scale = self.param("scale", self.scale_init, c) if self.use_scale else None
         bias = self.param("bias", nn.initializers.zeros_init(), c)
-        has_parameters = isinstance(self.activation, nn.Module)
+        outside = self.activation if isinstance(self.activation, nn.Module) else None
         y, new_mean, new_var = ops.batch_norm(
             x.astype(self.dtype),
             mean.value,
@@ -228,11 +228,11 @@ class BatchNorm(nn.Module):
             train=train,
             momentum=self.momentum,
             epsilon=self.epsilon,
-            activation=None if has_parameters else self.activation,
+            activation=self.activation if outside is None else None,
         )
         if train and not self.is_initializing():
             mean.value, var.value = new_mean, new_var
-        return self.activation(y) if has_parameters and self.activation is not None else y
+        return y if outside is None else outside(y)
 
 
 class LayerNorm(nn.Module):

@@ -6,7 +6,7 @@ the result has the input's dtype.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +117,6 @@ def batch_norm(
         if not x.size:
             raise ValueError(f"x.shape={x.shape} must not be empty: it has no statistics")
         count: Array | float
-        on_gpu = lowering.current_platform() == "gpu"
         inside, outside = None, activation
         if weights is None and axis_name is None and not lowering.is_pinned_to_lax():
             default = wide(jnp.ones(channels, x.dtype))
@@ -125,11 +124,11 @@ def batch_norm(
             beta = (
                 jnp.zeros_like(default) if bias is None else channel_vector("bias", bias, channels)
             )
+            on_gpu = lowering.current_platform() == "gpu"
             if on_gpu and activation is not None and not _holds_traced(activation, x):
                 inside, outside = activation, None
-            y, batch_mean, batch_var = _normalise_by_batch(
-                x, gamma, beta, float(epsilon), on_gpu, inside
-            )
+            how = _How(float(epsilon), on_gpu, inside)
+            y, batch_mean, batch_var = _normalise_by_batch(x, gamma, beta, how)
             count = float(x.size // channels)
         else:
             batch_mean, batch_var, count = _batch_statistics(x, weights, axis_name)
@@ -146,14 +145,17 @@ def batch_norm(
         return y, new_mean, new_var
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+class _How(NamedTuple):
+    """What is static about a normalisation; the activation is one that is part of it."""
+
+    epsilon: float
+    in_one_pass: bool
+    activation: Activation | None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _normalise_by_batch(
-    x: Array,
-    scale: Array,
-    bias: Array,
-    epsilon: float,
-    in_one_pass: bool,
-    activation: Activation | None,
+    x: Array, scale: Array, bias: Array, how: _How
 ) -> tuple[Array, Array, Array]:
     """The normalised batch, its mean and its biased variance.
 
@@ -161,12 +163,12 @@ def _normalise_by_batch(
     ``dx = gamma / sigma (dy - mean(dy) - xhat mean(dy xhat))``; differentiating the forward pass
     step by step makes twice as many passes over the activations.
     """
-    if in_one_pass:
+    if how.in_one_pass:
         mean, var = _statistics_in_one_pass(x)
     else:
         mean, var, _ = _batch_statistics(x, None, None)
-    y = _normalised(x, scale, bias, mean, var, epsilon)
-    return y if activation is None else activation(y), mean, var
+    y = _normalised(x, scale, bias, mean, var, how.epsilon)
+    return y if how.activation is None else how.activation(y), mean, var
 
 
 def _normalised(
@@ -177,32 +179,20 @@ def _normalised(
     return y.astype(x.dtype)
 
 
-def _normalise_by_batch_fwd(
-    x: Array,
-    scale: Array,
-    bias: Array,
-    epsilon: float,
-    in_one_pass: bool,
-    activation: Activation | None,
-) -> tuple[Any, Any]:
-    y, mean, var = _normalise_by_batch(x, scale, bias, epsilon, in_one_pass, activation)
+def _normalise_by_batch_fwd(x: Array, scale: Array, bias: Array, how: _How) -> tuple[Any, Any]:
+    y, mean, var = _normalise_by_batch(x, scale, bias, how)
     return (y, mean, var), (x, scale, bias, mean, var)
 
 
-def _normalise_by_batch_bwd(
-    epsilon: float,
-    in_one_pass: bool,
-    activation: Activation | None,
-    residuals: Any,
-    cotangents: Any,
-) -> Any:
+def _normalise_by_batch_bwd(how: _How, residuals: Any, cotangents: Any) -> Any:
     x, scale, bias, mean, var = residuals
     dy, dmean, dvar = map(jnp.asarray, cotangents)
-    if activation is not None:
-        (dy,) = jax.vjp(activation, _normalised(x, scale, bias, mean, var, epsilon))[1](dy)
+    if how.activation is not None:
+        given = _normalised(x, scale, bias, mean, var, how.epsilon)
+        (dy,) = jax.vjp(how.activation, given)[1](dy)
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     dy, centered = wide(dy), wide(x) - per_channel(mean, x.ndim)
-    inverse = lax.rsqrt(var + epsilon)
+    inverse = lax.rsqrt(var + how.epsilon)
     dy_sum, product_sum = dy.sum(axes), (dy * centered).sum(axes)
     # dx = a dy + b + c (x - mean), with one number per channel for each of a, b and c
     a = inverse * wide(scale)
