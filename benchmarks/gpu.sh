@@ -32,8 +32,10 @@ else
   ops=(--card --dtype bfloat16 --name ops)
   peers=(resnet50 --dtype bf16 --rounds 5)
   scale=1
-  # Stems, and pools whose windows do and do not overlap: what is rewritten on a GPU.
-  tests=(-k "x_shape18 or x_shape20 or (max_pool and distinct and (shape0 or shape3))")
+  # Stems, pools whose windows do and do not overlap, batch norm: what is rewritten on a GPU.
+  stems="x_shape18 or x_shape20" pools="max_pool and distinct and (shape0 or shape3)"
+  norms="batch_norm and gpu and (plain_form or (True and shape2))"
+  tests=(-k "$stems or ($pools) or ($norms)")
 fi
 mkdir -p "$OUT" && OUT=$(cd "$OUT" && pwd) || exit 2
 export OUT PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
@@ -75,11 +77,12 @@ step ops 40 python -m benchmarks.ops --no-torch "${ops[@]}"
 if python -c 'import pytest' 2>/dev/null; then
   # Without the settings of the suite, whose plugins need not be there; TF32 would not agree.
   JAX_DEFAULT_MATMUL_PRECISION=highest step parity 20 python -m pytest -c /dev/null --rootdir . \
-    --noconftest --import-mode=importlib -q tests/ops/test_agreement.py "${tests[@]}"
+    --noconftest --import-mode=importlib -q tests/ops/test_agreement.py tests/ops/test_norm.py \
+    "${tests[@]}"
 else
   echo "parity skipped: no pytest" | tee -a "$OUT/steps.txt"
 fi
-# Compiling for PyTorch takes minutes, and nothing is written before all is measured.
+# Compiling for PyTorch takes minutes.
 step vs_peers 165 python -m benchmarks.vs_peers "${peers[@]}"
 echo "results in $OUT; whole trainings on CIFAR-10: python -m benchmarks.speedrun --peer"
 exit $failed

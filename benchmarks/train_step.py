@@ -180,7 +180,12 @@ def main() -> None:
     parser.add_argument("--calls", nargs="+", default=list(CALLS), choices=list(CALLS))
     args = parser.parse_args()
     peers = against_peers(args.batch_size, args.steps, args.rounds)
-    calls = [against_calls(name, args.rounds) for name in args.calls]
+    calls: list[dict[str, Any]] = []
+    results = {"peers": peers, "calls": calls}
+    written = timing.write("train_step", results, **vars(args))
+    for name in args.calls:
+        calls.append(against_calls(name, args.rounds))
+        timing.write("train_step", results, **vars(args))  # lest it be cut off at the next one
 
     from rich.console import Console
     from rich.table import Table
@@ -207,7 +212,7 @@ def main() -> None:
             f"{row['ratio']:.3f}x",
         )
     console.print(table)
-    print(timing.write("train_step", {"peers": peers, "calls": calls}, **vars(args)))
+    print(written)
 
 
 if __name__ == "__main__":

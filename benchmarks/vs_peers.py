@@ -10,13 +10,14 @@ pools and gradients. Prints a table, writes vs_peers.json and vs_peers.png.
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ Report = Callable[[str], None]
 
 
 def measure(
-    running: dict[str, Peer], case: peers.Case, rounds: int, report: Report
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    running: dict[str, Peer], case: peers.Case, rounds: int, report: Report, skipped: dict[str, str]
+) -> Iterator[dict[str, Any]]:
     """Measures one network in every framework.
 
     Args:
@@ -89,11 +90,12 @@ def measure(
         case: the network and its input.
         rounds: the number of measured rounds.
         report: called with a line of text whenever something happens.
+        skipped: is given the reason of each framework that fails.
 
-    Returns:
-        The images per second for each kind of work, and the reason of each framework that failed.
+    Yields:
+        The images per second for one kind of work after the other.
     """
-    skipped, versions, able = {}, {}, {}
+    versions, able = {}, {}
     for name, peer in running.items():
         started = time.perf_counter()
         answer = peer.ask(case=case._asdict())
@@ -104,7 +106,6 @@ def measure(
         able[name] = peer
         versions[name] = f"{answer['version']} on {answer['device']}"
         report(f"{case.model}: {name} ready after {time.perf_counter() - started:.0f} s")
-    results = []
     for work in peers.WORKS:
         steps = {}
         for name, peer in able.items():
@@ -121,27 +122,23 @@ def measure(
                     seconds[name].append(answer["seconds"])
         whole = {name: taken for name, taken in seconds.items() if len(taken) == rounds}
         reference = next(iter(whole), "")
-        results.append(
-            {
-                "model": case.model,
-                "work": work,
-                "image": list(case.shape),
-                "batch_size": case.batch_size,
-                "dtype": case.dtype,
-                "frameworks": versions,
-                "images_per_s": {
-                    name: case.batch_size / statistics.median(taken)
-                    for name, taken in whole.items()
-                },
-                "reference": reference,
-                "speedup_of_reference_over": {
-                    name: timing.median_ratio(taken, whole[reference])
-                    for name, taken in whole.items()
-                    if name != reference
-                },
-            }
-        )
-    return results, skipped
+        yield {
+            "model": case.model,
+            "work": work,
+            "image": list(case.shape),
+            "batch_size": case.batch_size,
+            "dtype": case.dtype,
+            "frameworks": versions,
+            "images_per_s": {
+                name: case.batch_size / statistics.median(taken) for name, taken in whole.items()
+            },
+            "reference": reference,
+            "speedup_of_reference_over": {
+                name: timing.median_ratio(taken, whole[reference])
+                for name, taken in whole.items()
+                if name != reference
+            },
+        }
 
 
 def table(results: list[dict[str, Any]], names: list[str]) -> Table:
@@ -206,20 +203,21 @@ def main() -> None:
     running = {name: Peer(name) for name in args.frameworks}
     results: list[dict[str, Any]] = []
     skipped: dict[str, dict[str, str]] = {}
+    settings = {"dtype": args.dtype, "rounds": args.rounds, "skipped": skipped}
+    report = functools.partial(print, flush=True)
     for name in args.names:
         shape, classes, small, cpu_batch = CASES[name]
         batch = args.batch_size or (GPU_BATCH if gpu else cpu_batch)
         case = peers.Case(name, shape, classes, small, batch, args.dtype)
-        found, skipped[name] = measure(
-            running, case, args.rounds, lambda line: print(line, flush=True)
-        )
-        results += found
+        skipped[name] = {}
+        for result in measure(running, case, args.rounds, report, skipped[name]):
+            results.append(result)
+            written = timing.write("vs_peers", results, **settings)  # lest it be cut off later
     for peer in running.values():
         peer.close()
     ran = [name for name in args.frameworks if any(name in r["images_per_s"] for r in results)]
     Console(width=150).print(table(results, ran))
-    settings = {"dtype": args.dtype, "rounds": args.rounds, "skipped": skipped}
-    print(timing.write("vs_peers", results, **settings))
+    print(written)
     try:
         save_plot(results, ran, timing.RESULTS / "vs_peers.png")
     except ImportError as error:

@@ -42,7 +42,8 @@ def test_peers_answer_in_turn_and_what_is_missing_is_named(monkeypatch):
     case = peers.Case("lenet5", (32, 32, 1), 10, False, 2, "fp32")
     running = {name: vs_peers.Peer(name) for name in ("jaxcnn", "Keras on Theano")}
     lines: list[str] = []
-    results, skipped = vs_peers.measure(running, case, 2, lines.append)
+    skipped = {}
+    results = list(vs_peers.measure(running, case, 2, lines.append, skipped))
     for peer in running.values():
         peer.close()
     assert skipped == {"Keras on Theano": "KeyError: 'Keras on Theano'"}
