@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +12,17 @@ from scipy import stats
 
 from jaxcnn import cli
 from jaxcnn.commands.train import _of_seeds
-from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train, to_dict
+from jaxcnn.config import (
+    Augment,
+    Data,
+    Experiment,
+    Model,
+    Optim,
+    Schedule,
+    SeedsMode,
+    Train,
+    to_dict,
+)
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.learning import run_folder as folder
 from jaxcnn.runs import display, group, plan, together
@@ -53,6 +64,12 @@ def alone(tmp_path_factory):
         experiment = replace(SMALL, train=replace(SMALL.train, seed=seed))
         group.train_one(experiment, workdir / f"seed{seed}")
     return workdir
+
+
+@pytest.mark.parametrize("mode", [m for m in get_args(SeedsMode) if m != "auto"])
+def test_each_mode_is_known_again(tmp_path, mode):
+    together.Modes(tmp_path / "together.json").note([tmp_path / "seed0"], mode)
+    assert together.Modes(tmp_path / "together.json").known(tmp_path / "seed0") == mode
 
 
 def in_mode(mode):

@@ -26,7 +26,7 @@ Truth = Annotated[bool, Meta(description="true or false")]
 Text = Annotated[str, Meta(description="a text")]
 Texts = Annotated[tuple[str, ...], Meta(description="a list of texts")]
 Selected = Annotated[Literal["validation", "test"], Meta(description="'validation' or 'test'")]
-Mode = Literal["map", "unroll", "vmap", "devices", "alone"]
+Mode = Literal["map", "unroll", "vmap", "layers", "devices", "alone"]
 Side = Annotated[int, Meta(ge=1, le=2**14)]
 
 
@@ -222,5 +222,5 @@ class Together(Struct, kw_only=True, frozen=True):
 
     modes: Annotated[
         dict[str, Mode],
-        Meta(description="'map', 'unroll', 'vmap', 'devices' or 'alone' by the names of runs"),
+        Meta(description="'map', 'unroll', 'vmap', 'layers', 'devices' or 'alone', by runs"),
     ]
