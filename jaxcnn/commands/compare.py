@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,9 @@ class Command(arguments.Command):
     """How many seeds each arm is trained with; by default as many as the file says."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
+    shared: bool = False
+    """Shares the folder with other processes that were called alike, on machines that all see it:
+    trains the runs that none of them has taken. The last to end compares them."""
     workdir: Path | None = None
     """The folder of the run folders ARM/seedN; by default runs/NAME, with the file's name. Where
     that holds an arm with other settings, the default is a folder beside it, runs/NAME-2."""
@@ -32,33 +36,53 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Trains and compares the arms, and returns the exit code."""
-    file, seeds, workdir = command.file, command.seeds, command.workdir
-    comparison = load_comparison(file)
-    if seeds is not None:
-        comparison = dataclasses.replace(comparison, seeds=seeds)
+    file, comparison = command.file, load_comparison(command.file)
+    if command.seeds is not None:
+        comparison = dataclasses.replace(comparison, seeds=command.seeds)
 
-    from jaxcnn.analysis import arms, plots, tables
-    from jaxcnn.analysis import compare as comparing
-    from jaxcnn.learning import files
-    from jaxcnn.runs import display, evaluation, group, plan, settled, together
+    from jaxcnn.learning import files, standing
+    from jaxcnn.runs import display, group, plan, settled, sharing, together
 
-    made = ("report.html", "comparison.json", "comparison.png")
     with display.display(each_run=True) as listener:
+        workdir = command.workdir
         if workdir is None:
             planned = functools.partial(plan.comparison, comparison)
             workdir = settled.vacant(planned, Path("runs") / file.stem, listener.message)
-        files.check_writable(*(workdir / name for name in made))
+        files.check_writable(*(workdir / name for name in MADE))
         runs = plan.comparison(comparison, workdir)
-        modes = together.Modes(workdir / "together.json")
+        standing.plan(workdir, [run.folder for run in runs])
         outcome = group.train(
-            runs, listener, modes=modes, grouping="faster", accept_changes=command.accept_changes
+            runs,
+            listener,
+            modes=together.Modes(workdir / "together.json"),
+            grouping="faster",
+            shared=command.shared,
+            accept_changes=command.accept_changes,
         )
-    if not outcome.results:
-        raise InputError(f"comparison {file}: every run diverged; lower optim.peak_lr")
     problems = [f"{path}: {reason}" for path, reason in outcome.diverged.items()]
-    done = [arms.read(run.folder) for run in runs if run.folder in outcome.results]
-    compared = arms.group(done)
-    answers = {run.path: evaluation.predict_test_set(run.path) for run in done}
+    with sharing.finishing(outcome, workdir / MADE[0], command.shared) as mine:
+        if mine:
+            if not outcome.results:
+                raise InputError(f"comparison {file}: every run diverged; lower optim.peak_lr")
+            done = [run.folder for run in runs if run.folder in outcome.results]
+            _compare(file.stem, done, workdir, problems)
+    for problem in problems:
+        complain(problem)
+    return 1 if problems else 0
+
+
+MADE = ("report.html", "comparison.json", "comparison.png")
+
+
+def _compare(title: str, done: Sequence[Path], workdir: Path, problems: Sequence[str]) -> None:
+    """Compares the runs that are done, on the screen and in files."""
+    from jaxcnn.analysis import arms, plots, tables
+    from jaxcnn.analysis import compare as comparing
+    from jaxcnn.learning import files
+    from jaxcnn.runs import display, evaluation
+
+    compared = arms.group([arms.read(folder) for folder in done])
+    answers = {folder: evaluation.predict_test_set(folder) for folder in done}
     held = {path: found for path, found in answers.items() if found is not None}
     found = comparing.compare(compared, held)
     files.write_json(workdir / "comparison.json", comparing.to_json(found))
@@ -69,8 +93,5 @@ def run(command: Command) -> int:
     picture = workdir / "comparison.png"
     with as_warning(f"{picture}: could not be drawn"):
         plots.save_comparison(found, picture)
-    pages.write_page(file.stem, compared, held, workdir / "report.html", problems)
-    print(f"{workdir}: {', '.join(made)}")
-    for problem in problems:
-        complain(problem)
-    return 1 if problems else 0
+    pages.write_page(title, compared, held, workdir / "report.html", problems)
+    print(f"{workdir}: {', '.join(MADE)}")

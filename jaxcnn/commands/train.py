@@ -46,6 +46,9 @@ class Command(arguments.Command):
     seeds: int | None = None
     """How many seeds, from train.seed on, are trained together, each in a folder seedN; by default
     train.seed alone."""
+    shared: bool = False
+    """With --seeds, shares the folder with other processes that were called alike, on machines that
+    all see it: trains the seeds that none of them has taken. The last to end writes seeds.json."""
     init_from: str | None = None
     """A run or imported weights to start from, short for --model.init-from; by default what the
     experiment says."""
@@ -88,16 +91,19 @@ def run(command: Command) -> int:
     profile, count, experiment = _steps(command.profile), command.seeds, command.experiment
     if count is not None and profile is not None:
         raise InputError(f"--profile {command.profile}: traces one run; leave --seeds out")
+    if count is None and command.shared:
+        raise InputError("--shared: shares out several seeds; give --seeds, or leave it out")
     if command.init_from is not None:
         model = replace(experiment.model, init_from=command.init_from)
         experiment = replace(experiment, model=model)
 
-    from jaxcnn.learning import files, processes
+    from jaxcnn.learning import files, processes, standing
     from jaxcnn.learning.selection import OPTIMISTIC
-    from jaxcnn.runs import display, group, plan, settled, together
+    from jaxcnn.runs import display, group, plan, settled, sharing, together
     from jaxcnn.runs.start import Run
 
     processes.start(command.distributed)
+    result: Mapping[str, Any] | None
     diverged: Mapping[Path, str] = {}
     with display.display() as listener, processes.ending_together():
         workdir = command.workdir
@@ -120,12 +126,19 @@ def run(command: Command) -> int:
         else:
             files.check_writable(workdir / "seeds.json")
             runs = plan.seeds(experiment, workdir, count)
-            modes = together.Modes(workdir / "together.json")
+            processes.on_first(lambda: standing.plan(workdir, [run.folder for run in runs]))
             outcome = group.train(
-                runs, listener, modes=modes, grouping="all", accept_changes=command.accept_changes
+                runs,
+                listener,
+                modes=together.Modes(workdir / "together.json"),
+                grouping="all",
+                shared=command.shared,
+                accept_changes=command.accept_changes,
             )
-            result, diverged = plan.write_seeds(experiment.name, outcome, workdir), outcome.diverged
-    if processes.is_first():
+            diverged = outcome.diverged
+            with sharing.finishing(outcome, workdir / "seeds.json", command.shared) as mine:
+                result = plan.write_seeds(experiment.name, outcome, workdir) if mine else None
+    if processes.is_first() and result is not None:
         display.show(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
         if experiment.train.patience is not None and result.get("selected_on", "test") == "test":
             display.show(f"patience: {OPTIMISTIC}")

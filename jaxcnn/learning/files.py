@@ -143,19 +143,24 @@ def accepted(kind: type, field: str) -> str:
 # ------------------------------------------------------------------------------- writing
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, lasting: bool = True) -> None:
     """Writes strict, indented JSON; see :func:`write_bytes`."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", lasting=lasting)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, lasting: bool = True) -> None:
     """Writes a text in UTF-8; see :func:`write_bytes`."""
     # Bytes of file names that are not UTF-8 are shown, not lost with the whole text.
-    write_bytes(path, text.encode(errors="backslashreplace"))
+    write_bytes(path, text.encode(errors="backslashreplace"), lasting=lasting)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
     """Writes a file, or replaces one; a reader never sees half of it.
+
+    Args:
+        path: the file.
+        content: what it will hold.
+        lasting: waits until the disk holds it, which a file that soon changes again does not need.
 
     Raises:
         InputError: what lies there is no regular file.
@@ -167,7 +172,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         with partial.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

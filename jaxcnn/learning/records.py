@@ -155,6 +155,33 @@ class Summary(Measured, kw_only=True, frozen=True, omit_defaults=True):
     state_sha256: Text | None = None
 
 
+Ending = Literal["diverged", "failed", "pruned"]
+
+
+class Fault(Struct, kw_only=True, frozen=True):
+    """failed.json: why a run ended before its last step."""
+
+    ended: Annotated[Ending, Meta(description="'diverged', 'failed' or 'pruned'")]
+    reason: Text
+
+
+class Progress(Struct, kw_only=True, frozen=True):
+    """progress.json: how far a run is that is being trained, and where that is."""
+
+    step: Natural
+    total_steps: Count
+    epoch: Natural
+    images_per_sec: NotNegative
+    seconds_left: NotNegative
+    host: Text
+
+
+class Planned(Struct, kw_only=True, frozen=True):
+    """planned.json: the names of the runs that are trained in a folder, in their order."""
+
+    runs: Texts
+
+
 Fitted = dict[str, float | tuple[float, ...]]
 """Numbers that a task has found in the training labels, by the names of its fields."""
 

@@ -14,6 +14,9 @@ Where several processes train together, the first one reads and writes here for 
 | metrics.jsonl   | one object per evaluation; where lines were damaged, a run that |
 |                 | goes on leaves the whole file behind as metrics.jsonl.damaged   |
 | summary.json    | the result; written when the run is finished                    |
+| progress.json   | how far the run is, while it is trained: see                    |
+|                 | :mod:`jaxcnn.learning.standing`                                 |
+| failed.json     | why it ended before its last step, if it did                    |
 | tb/             | TensorBoard events                                              |
 | *.png           | learning curves and confusion matrix                            |
 | predictions.npz | the answer to every test image, where it was asked for          |
@@ -24,7 +27,6 @@ The folder, and the folders in it, may be links. The files may not, where they a
 """
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import logging
@@ -41,7 +43,7 @@ import msgspec
 
 from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, Task, differences, from_dict, to_dict
 from jaxcnn.errors import FULL, InputError
-from jaxcnn.learning import files, processes
+from jaxcnn.learning import files, processes, standing
 from jaxcnn.learning.checkpoint import Checkpoints, steps_in
 from jaxcnn.learning.records import Dataset, Evaluation, Judged, RunDataset, Summary, fault, plain
 from jaxcnn.learning.tensorboard import Events
@@ -52,7 +54,7 @@ log = logging.getLogger(__name__)
 
 FILES = (
     *("config.json", "dataset.json", "env.json", "run.json", "metrics.jsonl", "summary.json"),
-    *("brought.json", "task.json"),
+    *("brought.json", "task.json", "progress.json", "failed.json"),
     *("curves.png", "confusion.png"),
 )
 """What a run writes into its folder, beside the folders in :data:`FOLDERS`."""
@@ -110,17 +112,13 @@ class RunFolder:
     def _open(self) -> None:
         path = self.path
         _check_place(path)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.fdopen(os.open(path / ".lock", flags, 0o666), "r+b")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"workdir {path}: another process is writing into it") from error
         except OSError as error:
             if error.errno in FULL:
                 raise
             raise InputError(f"workdir {path}: cannot be written ({error.strerror})") from error
+        self._lock = standing.take(path)
 
     def claim(
         self,
@@ -133,6 +131,7 @@ class RunFolder:
 
         def write() -> None:
             (self.path / "summary.json").unlink(missing_ok=True)  # it no longer holds
+            standing.forget(self.path)
             files.write_json(self.path / "config.json", config)
             if task is None:
                 (self.path / "task.json").unlink(missing_ok=True)

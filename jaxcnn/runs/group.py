@@ -9,7 +9,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,18 @@ from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.learning import brought, mesh, processes, run_folder
 from jaxcnn.learning.background import Background
+from jaxcnn.learning.standing import Taken
 from jaxcnn.learning.state import TrainState, snapshot
 from jaxcnn.ops import lowering
-from jaxcnn.runs import aside, together
+from jaxcnn.runs import aside, sharing, together
 from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.goodput import Clock
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, program_key
 from jaxcnn.runs.settled import settled
-from jaxcnn.runs.start import Run, check_starts, trained_without_onednn
+from jaxcnn.runs.start import Outcome, Run, check_starts, trained_without_onednn
 from jaxcnn.runs.stop import StopRequest
-from jaxcnn.runs.together import Grouping, Modes
+from jaxcnn.runs.together import Group, Grouping, Modes
 from jaxcnn.runs.training import Evaluate, Training
 from jaxcnn.tasks import Sums
 from jaxcnn.text import counted
@@ -44,21 +45,6 @@ PROGRAMS = 4
 """Programs that are kept between the check of a group and its training; each holds its data."""
 STATES_BYTES = 2**32
 """Runs that are computed together are taken in parts whose states have at most this many bytes."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of runs, by their folders.
-
-    Attributes:
-        results: what summary.json holds, of every run that has ended well.
-        diverged: why, of every run that has diverged.
-        refused: why, of every run that could not be trained.
-    """
-
-    results: dict[Path, dict[str, Any]] = field(default_factory=dict)
-    diverged: dict[Path, str] = field(default_factory=dict)
-    refused: dict[Path, str] = field(default_factory=dict)
 
 
 def train_one(
@@ -88,6 +74,7 @@ def train(
     modes: Modes | None = None,
     grouping: Grouping = "many",
     skip_unfit: bool = False,
+    shared: bool = False,
     profile: tuple[int, int] | None = None,
     accept_changes: bool = False,
 ) -> Outcome:
@@ -103,6 +90,8 @@ def train(
         modes: remembers how each run is computed; None computes each run alone.
         grouping: which runs that share their program are computed together.
         skip_unfit: leaves out the runs that cannot be trained, which then are ``refused``.
+        shared: trains, one by one, the runs that no other process has taken, until none is left to
+            be taken; a run that has diverged is not trained once more.
         profile: the steps of a single run, from the first to before the second, that are traced.
         accept_changes: goes on although what was brought has changed since a run began.
 
@@ -115,7 +104,7 @@ def train(
         listener = Listener()
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with StopRequest() as stop, Background() as background:
-        session = _Session(listener, stop, background, modes, len(runs))
+        session = _Session(listener, stop, background, modes, len(runs), shared)
         runs = aside.put_aside(settled(runs, listener.message), listener)
         left = []
         for run in runs:
@@ -130,11 +119,13 @@ def train(
                 session.outcome.results[run.folder] = result
         if lowering.onednn_version():
             session.without_onednn = {run.folder for run in left if trained_without_onednn(run)}
-        groups: list[tuple[list[Run], SeedsMode]] = [([run], "alone") for run in left]
+        groups: list[Group] = [([run], "alone") for run in left]
         if session.many or modes is not None:
-            groups = _checked_groups(session, left, grouping, skip_unfit)
+            groups = _checked_groups(session, left, "never" if shared else grouping, skip_unfit)
         session.began = time.monotonic()  # what is finished, or cannot be trained, took no time
-        for number, (group, mode) in enumerate(groups):
+        for number, (group, mode) in enumerate(
+            sharing.free(groups, session.outcome) if shared else groups
+        ):
             if number:
                 stop.raise_if_asked()
             if session.many and mode == "alone":
@@ -143,7 +134,8 @@ def train(
             with session.choosing(group) as choice:
                 if choice:
                     listener.message(choice)
-                _train_group(session, group, mode, profile)
+                with contextlib.suppress(*[Taken] * shared):  # by another, a moment ago
+                    _train_group(session, group, mode, profile)
         if session.many:
             stop.raise_if_asked()  # what the caller would do with all of them can wait
     return session.outcome
@@ -322,9 +314,10 @@ class _Session:
         background: Background,
         modes: Modes | None,
         runs: int,
+        shared: bool,
     ) -> None:
         self.listener, self.stop, self.background = listener, stop, background
-        self.modes, self.runs = modes, runs
+        self.modes, self.runs, self.shared = modes, runs, shared
         self.many, self.trained, self.began = runs > 1, 0, time.monotonic()
         self.outcome = Outcome()
         self.load = functools.lru_cache(maxsize=2)(self._load)  # most runs share their data
@@ -370,7 +363,7 @@ class _Session:
         try:
             yield
         except Diverged as diverged:
-            training.active = False
+            training.give_up("diverged", str(diverged))
             self.outcome.diverged[training.folder] = str(diverged)
             if self.many:
                 self.listener.message(f"{training.folder}: {diverged}")
@@ -384,13 +377,14 @@ class _Session:
             name = self.modes.name(folder) if self.modes else str(folder)
             done = len(found.results) + len(found.diverged) + len(found.refused)
             left = (time.monotonic() - self.began) / self.trained * (self.runs - done)
+            left = 0.0 if self.shared else left  # nobody here knows how fast the others are
             result, metrics = found.results.get(folder), self.listener.metrics
             self.listener.ended(Ended(name, result, done, self.runs, left, metrics))
 
 
 def _checked_groups(
     session: _Session, runs: Sequence[Run], grouping: Grouping, skip_unfit: bool
-) -> list[tuple[list[Run], SeedsMode]]:
+) -> list[Group]:
     """Groups runs that share their program, and checks each group without compiling anything."""
 
     def refuse(those: Sequence[Run], error: InputError) -> None:

@@ -13,8 +13,7 @@ from jaxcnn.analysis.statistics import ANYWHERE, NOT_NEGATIVE, mean_interval
 from jaxcnn.config import MOST_SEEDS, Comparison, Experiment
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, processes, run_folder
-from jaxcnn.runs.group import Outcome
-from jaxcnn.runs.start import Run
+from jaxcnn.runs.start import Outcome, Run
 from jaxcnn.tasks import Metric
 
 

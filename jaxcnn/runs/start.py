@@ -1,7 +1,7 @@
-"""What is trained in which folder, and whether it can begin or go on there."""
+"""What is trained in which folder, whether it can begin or go on there, and what became of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,23 @@ class Run:
 
     experiment: Experiment
     folder: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of runs, by their folders.
+
+    Attributes:
+        results: what summary.json holds, of every run that has ended well.
+        diverged: why, of every run that has diverged.
+        refused: why, of every run that could not be trained.
+        elsewhere: the runs that other processes train, where a folder is shared.
+    """
+
+    results: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    diverged: dict[Path, str] = field(default_factory=dict)
+    refused: dict[Path, str] = field(default_factory=dict)
+    elsewhere: list[Path] = field(default_factory=list)
 
 
 def trained_without_onednn(run: Run) -> bool:

@@ -27,13 +27,15 @@ from jaxcnn.runs.network import require_planned
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, RatedChunk, States, program_key
 from jaxcnn.runs.start import Run
 
-Grouping = Literal["all", "many", "faster"]
+Grouping = Literal["all", "many", "faster", "never"]
 """Which runs that share a program are computed together: all of them, however few or many; up to
-``AT_MOST``, where they are not fewer than the devices that one of them would use alone; or these
-only where that is faster."""
+``AT_MOST``, where they are not fewer than the devices that one of them would use alone; these only
+where that is faster; or none."""
 AT_MOST = 8
 """The largest number of runs that are computed together, where not all of them are."""
 
+Group = tuple[list[Run], SeedsMode]
+"""Runs that are computed together, and how."""
 Together = Callable[[States, Any, Any, Any], States]
 """``(states, given, rates, ends) -> states``: a chunk of steps of every run."""
 
@@ -79,9 +81,7 @@ class Modes:
         return files.read(self.path, records.Together).modes if self.path.exists() else {}
 
 
-def groups(
-    runs: Sequence[tuple[Run, bool]], modes: Modes | None, policy: Grouping
-) -> list[tuple[list[Run], SeedsMode]]:
+def groups(runs: Sequence[tuple[Run, bool]], modes: Modes | None, policy: Grouping) -> list[Group]:
     """Returns the runs that are computed together, and how, in the order of their first ones.
 
     Args:
@@ -94,7 +94,7 @@ def groups(
     for run, streamed in runs:
         mode, settled = _mode(run, streamed, modes, policy)
         alike.setdefault((program_key(run.experiment), mode, settled), []).append(run)
-    found: list[tuple[list[Run], SeedsMode]] = []
+    found: list[Group] = []
     for (_, mode, settled), those in alike.items():
         size = len(those) if policy == "all" else AT_MOST
         for part in (those[i : i + size] for i in range(0, len(those), size)):
@@ -119,6 +119,13 @@ def _mode(
     if modes is None or streamed or several or jax.process_count() > 1:
         return "alone", False
     known, asked = modes.known(run.folder), config.train.seeds_mode
+    if policy == "never":
+        if known in ("vmap", "layers") and run_folder.newest_step(run.folder) is not None:
+            raise InputError(
+                f"{run.folder}: began together with others ({known}), whose bits it would lose "
+                "alone; go on without --shared"
+            )
+        return "alone", False
     if run_folder.newest_step(run.folder) is not None:
         return known or "alone", True
     if known and asked == "auto":

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 from jaxcnn.analysis import plots
 from jaxcnn.config import differences, to_dict
 from jaxcnn.data import sources
-from jaxcnn.errors import Diverged, InputError, as_not_written, as_warning
+from jaxcnn.errors import Diverged, InputError, Stopped, as_not_written, as_warning
 from jaxcnn.learning import (
     brought,
     files,
@@ -26,6 +27,7 @@ from jaxcnn.learning import (
     records,
     run_folder,
     selection,
+    standing,
 )
 from jaxcnn.learning.background import Background
 from jaxcnn.learning.state import TrainState, not_finite, sha256, snapshot, variables_of, zero_sums
@@ -128,20 +130,22 @@ class Training:
         candidates = [best, *known]
         self.best: Record = max(candidates, key=self._score)
         self.seconds = before.seconds
+        self.active = True
         with as_not_written(run.folder):
             self._best_saved.drop_after(self.step)  # they will be made again
             recorded = to_dict(run.experiment), program.about, program.environment
             opened.claim(*recorded, program.network.judged)
             brought.keep(run.folder, run.experiment, self.step)
+            closing.push(self._note_failure)
             # After config.json, without which files like this one are no run's.
             self._identity = self._identity.claimed(self.step)
             self._mark = self._identity.mark
             self._log = run_folder.MetricsLog(run.folder, self.step)
         closing.callback(self._log.close)
 
+        self._teller = standing.Teller(run.folder)
         self.state = self._begin(restored, source)
         self._last: Record = {}
-        self.active = True
         self._zero_sums = jax.device_get(zero_sums(self.task))
         self._looked: _Look | None = None
         self._best_unsaved: tuple[TrainState, Record] | None = None
@@ -258,6 +262,14 @@ class Training:
                 "after the last checkpoint is kept; a lower optim.peak_lr, or optim.clip_norm, may "
                 "help, in another --workdir if there is a checkpoint"
             )
+        if processes.is_first():
+            self._teller.tell(
+                step=self.step,
+                total_steps=self.program.total_steps,
+                epoch=self.step // self.program.steps_per_epoch,
+                images_per_sec=self._images_per_sec,
+                seconds_left=(self.program.total_steps - self.step) * self._step_time,
+            )
         return Progress(
             self.step,
             self.program.total_steps,
@@ -265,6 +277,20 @@ class Training:
             self.task.means(sums),
             self._images_per_sec,
         )
+
+    def give_up(self, ended: records.Ending, reason: str) -> None:
+        """Ends the run before its last step, and notes in its folder why."""
+        self.active = False
+        if processes.is_first():
+            standing.note_fault(self.folder, ended, reason)
+
+    def _note_failure(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Notes an error that ends the run; a signal does not, since it goes on where it was."""
+        if self.active and isinstance(error, Exception) and not isinstance(error, Stopped):
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            self.give_up("failed", reason)
 
     def evaluation_is_due(self) -> bool:
         """Tells whether the split that is chosen by is due to be evaluated."""
@@ -341,7 +367,7 @@ class Training:
         found = {"lr": float(self.rates[self.step - 1]), "seconds": self.seconds}
         if self._steps_since:
             found["images_per_sec"] = self._images_per_sec
-            found["step_time"] = self._seconds_since / self._steps_since
+            found["step_time"] = self._step_time
             found["data_wait"] = self._waited() - self._waited_before
             found["goodput"] = self._clock.goodput(self._read_before)
         return found
@@ -469,6 +495,10 @@ class Training:
     def _images_per_sec(self) -> float:
         return self._steps_since * self.experiment.data.batch_size / self._seconds_since
 
+    @property
+    def _step_time(self) -> float:
+        return self._seconds_since / self._steps_since
+
     def _say(self, text: str) -> None:
         self.listener.message(f"{self.name}: {text}" if self.name else text)
 
@@ -526,6 +556,7 @@ class Training:
         }
         with as_not_written(self.folder):
             processes.on_first(lambda: files.write_json(self.folder / "summary.json", summary))
+            processes.on_first(lambda: standing.forget(self.folder))
         self.active = False
         if processes.is_first():
             self._draw(log, summary)
