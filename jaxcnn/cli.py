@@ -33,6 +33,8 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
   jaxcnn compare COMPARISON.py      trains every arm and seed: table and page
   jaxcnn sweep EXPERIMENT.py --grid optim.peak_lr=0.01,0.1 --random 20 ...
                                     trains over values of any field, best first
+  jaxcnn launch --on slurm -- train FILE ...
+                                    the same on a cluster, or many at once here
   jaxcnn status DIR                 every run in a folder: how far it is
   jaxcnn report RUN ...             one page on finished runs
   jaxcnn viz RUN ...                filters, feature maps, Grad-CAM, fields
@@ -53,6 +55,7 @@ COMMANDS = {
     "import": "import_weights",
     "compare": "compare",
     "sweep": "sweep",
+    "launch": "launch",
     "status": "status",
     "report": "report",
     "viz": "viz",

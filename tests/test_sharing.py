@@ -237,7 +237,7 @@ def test_of_more_runs_than_have_room_those_are_shown_that_matter_most(tmp_path):
         from rich.console import Console
 
         screen = Console(file=nothing, width=80, record=True)
-        screen.print(status.render(found, 80, rows=4))
+        screen.print(status.render(found, 80, 4 + status.LINES_AROUND))
         lines = screen.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)

@@ -24,6 +24,9 @@ ORDER: Sequence[State] = (
 )
 """In this order the states are counted, and shown where not all runs have room."""
 
+LINES_AROUND = 8
+"""The lines around the rows of the table: of its frame and headers, the count, a reason or two."""
+
 
 @dataclass(frozen=True)
 class Status:
@@ -128,6 +131,11 @@ def _figure(record: dict[str, float], metric: Metric, prefixes: Sequence[str]) -
     return ""
 
 
+def go_on(found: Sequence[Status]) -> bool:
+    """Tells whether a run is running, or waits for its turn."""
+    return any(one.state in ("running", "waiting") for one in found)
+
+
 def summary(found: Sequence[Status]) -> str:
     """Returns a line that counts the runs by their states.
 
@@ -139,19 +147,21 @@ def summary(found: Sequence[Status]) -> str:
     return f"{counted(len(found), 'run')}: {', '.join(parts)}"
 
 
-def render(found: Sequence[Status], width: int, rows: int | None = None) -> "Group":
+def render(found: Sequence[Status], width: int, lines: int | None = None) -> "Group":
     """Lays out how runs stand for a terminal, with lines below on why some failed, and how many.
 
     Args:
         found: the runs.
         width: columns of the terminal.
-        rows: how many runs have room; those that have most to say are shown, None shows all.
+        lines: those of the terminal. Where they are too few, the runs are shown that matter most;
+            None shows all.
     """
     from rich.console import Group
 
     shown = list(found)
-    if rows is not None and len(shown) > rows:
-        shown = sorted(shown, key=lambda one: ORDER.index(one.state))[: max(rows, 1)]
+    rows = len(shown) if lines is None else max(1, lines - LINES_AROUND)
+    if len(shown) > rows:
+        shown = sorted(shown, key=lambda one: ORDER.index(one.state))[:rows]
     left_out = f"; {len(found) - len(shown)} are not shown" if len(shown) < len(found) else ""
     titles = ("run", "state", "epoch", "step", "images/s", "left", "reached", "on")
     cells = [

@@ -3,7 +3,8 @@
 A command is a frozen dataclass. Each of its fields is an option of the same name, with the
 docstring below the field as its help. A field that is itself a dataclass is a section, whose fields
 are options with a prefix, as ``--optim.peak-lr``. The metadata of a field may say otherwise:
-``{"place": NAME}`` makes it a positional argument, which the help calls by this name, and
+``{"place": NAME}`` makes it a positional argument, which the help calls by this name, to which
+``"rest": True`` gives all that stands behind two dashes, options too; and
 ``{"spread": True}`` gives the fields of a section no prefix; ``{"name": NAME}`` gives the option
 another name, such as ``from``, which no field of Python can have.
 
@@ -199,11 +200,13 @@ def _given(kind: type[C], args: Sequence[str], prog: str, whole: bool = True) ->
     words = [re.sub("^--[^=]*", lambda flag: _flag(flag[0][2:]), arg) for arg in args[:end]]
     arguments = list(_arguments(kind, None, words))
     parser = _parser(kind, prog, arguments)
+    rest = [field.name for field, *_ in _fields(kind, None, "") if "rest" in field.metadata]
     try:
-        space, left = parser.parse_known_intermixed_args([*words, *args[end:]])
+        space, left = parser.parse_known_intermixed_args([*words, *([] if rest else args[end:])])
     except argparse.ArgumentError as error:
         raise InputError(f"{error.argument_name}: {_said(error, arguments)}") from None
     given = {name: value for name, value in vars(space).items() if value is not MISSING}
+    given |= {name: [*given.get(name, []), *args[end + 1 :]] for name in rest}
     if not whole:
         return given
     known = [flag for argument in arguments for flag in argument.flags]
@@ -217,7 +220,7 @@ def _given(kind: type[C], args: Sequence[str], prog: str, whole: bool = True) ->
         wrong = f"unknown option {word}{hint}" if option else f"nothing takes {word!r}"
         raise InputError(f"{prog}: {wrong}")
     for name, needed, flags, settings, _ in arguments:
-        if needed and name not in given:
+        if needed and given.get(name, []) == []:
             label = [*flags, settings["metavar"]][0]
             text = settings["help"].split(";")[0].rstrip(".")
             raise InputError(f"{prog}: give {label}, {text[:1].lower()}{text[1:]}")

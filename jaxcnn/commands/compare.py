@@ -2,14 +2,18 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxcnn.commands import arguments, pages
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.errors import InputError, as_warning
 from jaxcnn.text import complain
+
+if TYPE_CHECKING:
+    from jaxcnn.runs.start import Run
 
 
 @dataclass(frozen=True)
@@ -34,22 +38,33 @@ class Command(arguments.Command):
     that holds an arm with other settings, the default is a folder beside it, runs/NAME-2."""
 
 
-def run(command: Command) -> int:
-    """Trains and compares the arms, and returns the exit code."""
-    file, comparison = command.file, load_comparison(command.file)
+def planned(command: Command, say: Callable[[str], object]) -> "tuple[Path, list[Run]]":
+    """Returns the folder of a comparison, and its runs.
+
+    Args:
+        command: the command.
+        say: hears in one line why another folder is taken than usual.
+    """
+    from jaxcnn.runs import plan, settled
+
+    comparison = load_comparison(command.file)
     if command.seeds is not None:
         comparison = dataclasses.replace(comparison, seeds=command.seeds)
+    workdir = command.workdir
+    if workdir is None:
+        runs = functools.partial(plan.comparison, comparison)
+        workdir = settled.vacant(runs, Path("runs") / command.file.stem, say)
+    return workdir, plan.comparison(comparison, workdir)
 
+
+def run(command: Command) -> int:
+    """Trains and compares the arms, and returns the exit code."""
     from jaxcnn.learning import files, standing
-    from jaxcnn.runs import display, group, plan, settled, sharing, together
+    from jaxcnn.runs import display, group, sharing, together
 
     with display.display(each_run=True) as listener:
-        workdir = command.workdir
-        if workdir is None:
-            planned = functools.partial(plan.comparison, comparison)
-            workdir = settled.vacant(planned, Path("runs") / file.stem, listener.message)
+        workdir, runs = planned(command, listener.message)
         files.check_writable(*(workdir / name for name in MADE))
-        runs = plan.comparison(comparison, workdir)
         standing.plan(workdir, [run.folder for run in runs])
         outcome = group.train(
             runs,
@@ -61,11 +76,11 @@ def run(command: Command) -> int:
         )
     problems = [f"{path}: {reason}" for path, reason in outcome.diverged.items()]
     with sharing.finishing(outcome, workdir / MADE[0], command.shared) as mine:
+        if mine and not outcome.results:
+            raise InputError(f"comparison {command.file}: every run diverged; lower optim.peak_lr")
         if mine:
-            if not outcome.results:
-                raise InputError(f"comparison {file}: every run diverged; lower optim.peak_lr")
             done = [run.folder for run in runs if run.folder in outcome.results]
-            _compare(file.stem, done, workdir, problems)
+            _compare(command.file.stem, done, workdir, problems)
     for problem in problems:
         complain(problem)
     return 1 if problems else 0

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from jaxcnn.config import Comparison, Experiment
 from jaxcnn.config.brought import FILE_MODULE, know_networks
+from jaxcnn.config.resources import Resources
 from jaxcnn.errors import InputError
 
 T = TypeVar("T")
@@ -71,6 +72,16 @@ def load_comparison(path: Path) -> Comparison:
     return _load(path, Comparison)
 
 
+def load_resources(path: Path) -> Resources | None:
+    """Runs an experiment or comparison file and calls its ``resources()``, if it has one.
+
+    Raises:
+        InputError: no such file, or the function returns something else.
+    """
+    found: Resources | None = _run(path, f"resources {path}", Resources, "resources", needed=False)
+    return found
+
+
 def _load(path: Path, kind: type[T]) -> T:
     """Returns what the ``config()`` of a Python file returns."""
     found: T = _run(path, f"{kind.__name__.lower()} {path}", kind)
@@ -90,14 +101,19 @@ def bring_from(paths: Sequence[Path]) -> None:
         _run(path, f"--from {path}")
 
 
-def _run(path: Path, what: str, kind: type | None = None) -> Any:
-    """Runs a Python file, and returns what its ``config()`` returns.
+def _run(
+    path: Path, what: str, kind: type | None = None, function: str = "config", needed: bool = True
+) -> Any:
+    """Runs a Python file, and returns what its ``config()`` or another function returns.
 
     Args:
         path: the file.
         what: what it is called in errors.
-        kind: what config() must return; None if there need not be one.
+        kind: what the function must return; None of any kind.
+        function: the name of the function.
+        needed: whether a file without it is refused; None is returned of one.
     """
+    needed = needed and kind is not None
     if not path.exists():
         near = difflib.get_close_matches(
             path.stem, [p.stem for p in path.parent.glob("*.py")], n=1, cutoff=0.5
@@ -117,10 +133,11 @@ def _run(path: Path, what: str, kind: type | None = None) -> Any:
             code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
             exec(code, vars(module))
             know_networks(vars(module))
-            if kind and not hasattr(module, "config"):
-                raise InputError(f"must define config() -> {kind.__name__}")
-            found = module.config() if kind or hasattr(module, "config") else None
-            fits = kind is None or isinstance(found, kind)
+            there = hasattr(module, function)
+            if kind and needed and not there:
+                raise InputError(f"must define {function}() -> {kind.__name__}")
+            found = getattr(module, function)() if there else None
+            fits = kind is None or not there or isinstance(found, kind)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever the file does, such as sys.exit
@@ -130,7 +147,7 @@ def _run(path: Path, what: str, kind: type | None = None) -> Any:
             found.close()  # else Python would warn that nobody awaited it
         hint = f"; use `jaxcnn compare {path}`" if isinstance(found, Comparison) else ""
         raise InputError(
-            f"{what}: config() must return a jaxcnn.config.{kind and kind.__name__}, "
+            f"{what}: {function}() must return a {kind and f'{kind.__module__}.{kind.__name__}'}, "
             f"returned {type(found).__name__}{hint}"
         )
     return found

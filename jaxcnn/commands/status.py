@@ -35,19 +35,16 @@ def run(command: Command) -> int:
     from jaxcnn.analysis import status
     from jaxcnn.runs import display
 
-    screen, found = display.console(), status.read_all(command.folder)
-    if command.once or not sys.stdout.isatty():
-        screen.print(status.render(found, screen.width))
-        return 0
+    found = status.read_all(command.folder)
 
-    from rich.live import Live
+    def shown(width: int, lines: int | None = None) -> Any:
+        return status.render(found, width, lines)
 
-    def shown() -> Any:
-        return status.render(found, screen.width, rows=screen.height - 6)
-
-    with Live(shown(), console=screen, auto_refresh=False) as live:
-        while any(one.state in ("running", "waiting") for one in found):
+    with display.watching(shown) as watch:
+        while not command.once and sys.stdout.isatty() and status.go_on(found):
+            watch()
             time.sleep(SECONDS_BETWEEN)
             found = status.read_all(command.folder)
-            live.update(shown(), refresh=True)
+    screen = display.console()
+    screen.print(shown(screen.width))
     return 0

@@ -1,10 +1,10 @@
 """``jaxcnn train``: trains an experiment, or goes on where an earlier call ended."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from jaxcnn.commands import arguments
 from jaxcnn.commands.arguments import Argument
@@ -14,6 +14,10 @@ from jaxcnn.config import Distributed, Experiment
 from jaxcnn.config.brought import Brought
 from jaxcnn.errors import InputError, as_input_error
 from jaxcnn.text import complain, counted
+
+if TYPE_CHECKING:
+    from jaxcnn.runs.display import Listener
+    from jaxcnn.runs.start import Run
 
 
 @dataclass(frozen=True)
@@ -85,66 +89,89 @@ class Command(arguments.Command):
         return rows
 
 
+def planned(command: Command, say: Callable[[str], object]) -> "tuple[Path, list[Run]]":
+    """Returns the folder of a run, or of several seeds, and the runs.
+
+    Args:
+        command: the command.
+        say: hears in one line why another folder is taken than usual.
+    """
+    from jaxcnn.runs import plan, settled
+    from jaxcnn.runs.start import Run
+
+    bring_from(command.source)
+    experiment, count, workdir = command.experiment, command.seeds, command.workdir
+    if command.init_from is not None:
+        model = replace(experiment.model, init_from=command.init_from)
+        experiment = replace(experiment, model=model)
+    seed = f"seed{experiment.train.seed}"
+    if workdir is None:
+        name, inside = (seed, "") if count is None else ("seeds", seed)
+        usual = Path("runs") / f"{experiment.name}-{name}"
+        workdir = settled.vacant(lambda folder: [Run(experiment, folder / inside)], usual, say)
+    if count is None:
+        return workdir, [Run(experiment, workdir)]
+    return workdir, plan.seeds(experiment, workdir, count)
+
+
 def run(command: Command) -> int:
     """Trains the experiment and returns the exit code."""
-    bring_from(command.source)
-    profile, count, experiment = _steps(command.profile), command.seeds, command.experiment
+    profile, count = _steps(command.profile), command.seeds
     if count is not None and profile is not None:
         raise InputError(f"--profile {command.profile}: traces one run; leave --seeds out")
     if count is None and command.shared:
         raise InputError("--shared: shares out several seeds; give --seeds, or leave it out")
-    if command.init_from is not None:
-        model = replace(experiment.model, init_from=command.init_from)
-        experiment = replace(experiment, model=model)
 
-    from jaxcnn.learning import files, processes, standing
+    from jaxcnn.learning import processes
     from jaxcnn.learning.selection import OPTIMISTIC
-    from jaxcnn.runs import display, group, plan, settled, sharing, together
-    from jaxcnn.runs.start import Run
+    from jaxcnn.runs import display, group
 
     processes.start(command.distributed)
     result: Mapping[str, Any] | None
     diverged: Mapping[Path, str] = {}
     with display.display() as listener, processes.ending_together():
-        workdir = command.workdir
-        if workdir is None:
-            seed, heard = f"seed{experiment.train.seed}", processes.is_first()
-            name, inside = (seed, "") if count is None else ("seeds", seed)
-            usual = Path("runs") / f"{experiment.name}-{name}"
-            told = listener if heard else display.Listener()
-            workdir = settled.vacant(
-                lambda folder: [Run(experiment, folder / inside)], usual, told.message
-            )
+        told = listener if processes.is_first() else display.Listener()
+        workdir, runs = planned(command, told.message)
         if count is None:
             result = group.train_one(
-                experiment,
+                runs[0].experiment,
                 workdir,
                 listener,
                 profile=profile,
                 accept_changes=command.accept_changes,
             )
         else:
-            files.check_writable(workdir / "seeds.json")
-            runs = plan.seeds(experiment, workdir, count)
-            processes.on_first(lambda: standing.plan(workdir, [run.folder for run in runs]))
-            outcome = group.train(
-                runs,
-                listener,
-                modes=together.Modes(workdir / "together.json"),
-                grouping="all",
-                shared=command.shared,
-                accept_changes=command.accept_changes,
-            )
-            diverged = outcome.diverged
-            with sharing.finishing(outcome, workdir / "seeds.json", command.shared) as mine:
-                result = plan.write_seeds(experiment.name, outcome, workdir) if mine else None
+            result, diverged = _train_seeds(command, workdir, runs, listener)
     if processes.is_first() and result is not None:
         display.show(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
-        if experiment.train.patience is not None and result.get("selected_on", "test") == "test":
+        patience = runs[0].experiment.train.patience
+        if patience is not None and result.get("selected_on", "test") == "test":
             display.show(f"patience: {OPTIMISTIC}")
     for path, reason in diverged.items():
         complain(f"{path}: {reason}")
     return 1 if diverged else 0
+
+
+def _train_seeds(
+    command: Command, workdir: Path, runs: "Sequence[Run]", listener: "Listener"
+) -> tuple[Mapping[str, Any] | None, Mapping[Path, str]]:
+    """Returns what seeds.json holds, unless another process writes it, and what diverged."""
+    from jaxcnn.learning import files, processes, standing
+    from jaxcnn.runs import group, plan, sharing, together
+
+    files.check_writable(workdir / "seeds.json")
+    processes.on_first(lambda: standing.plan(workdir, [run.folder for run in runs]))
+    outcome = group.train(
+        runs,
+        listener,
+        modes=together.Modes(workdir / "together.json"),
+        grouping="all",
+        shared=command.shared,
+        accept_changes=command.accept_changes,
+    )
+    name = runs[0].experiment.name
+    with sharing.finishing(outcome, workdir / "seeds.json", command.shared) as mine:
+        return plan.write_seeds(name, outcome, workdir) if mine else None, outcome.diverged
 
 
 def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:

@@ -26,23 +26,39 @@ def make_mesh(experiment: Experiment) -> Mesh:
     """Arranges the devices that a run uses as a grid ``(data, fsdp)``.
 
     Raises:
+        InputError: as :func:`arrangement` says.
+    """
+    there = jax.devices()
+    config = arrangement(experiment, len(there), jax.process_count())
+    return _mesh(there[: (config.data or 1) * config.fsdp], config)
+
+
+def arrangement(experiment: Experiment, there: int, processes: int = 1) -> Devices:
+    """Returns how a run arranges devices of which it is known only how many there are.
+
+    Args:
+        experiment: the experiment.
+        there: how many devices its processes have in all.
+        processes: how many processes.
+
+    Raises:
         InputError: there are fewer devices than asked for, they cannot be arranged so, or the
             batch cannot be split evenly over them.
     """
     config, batch_size = experiment.devices, experiment.data.batch_size
-    there, fsdp = jax.devices(), config.fsdp
-    data = config.data if config.data is not None else max(1, len(there) // fsdp)
+    fsdp = config.fsdp
+    data = config.data if config.data is not None else max(1, there // fsdp)
     used = data * fsdp
-    if used > len(there):
+    if used > there:
         raise InputError(
-            f"devices: data={data} times fsdp={fsdp} are {used} devices; there are {len(there)}"
+            f"devices: data={data} times fsdp={fsdp} are {used} devices; there are {there}"
         )
-    if used < len(there) and (config.data is None or jax.process_count() > 1):
+    if used < there and (config.data is None or processes > 1):
         raise InputError(
-            f"devices: data={config.data} times fsdp={fsdp} must take all of the {len(there)} "
-            f"devices of {jax.process_count()} processes"
-            if jax.process_count() > 1
-            else f"devices.fsdp={fsdp}: must divide the number of devices, {len(there)}"
+            f"devices: data={config.data} times fsdp={fsdp} must take all of the {there} "
+            f"devices of {processes} processes"
+            if processes > 1
+            else f"devices.fsdp={fsdp}: must divide the number of devices, {there}"
         )
     parts = used * experiment.train.accumulate
     if batch_size % parts:
@@ -52,7 +68,7 @@ def make_mesh(experiment: Experiment) -> Mesh:
             + (f" in train.accumulate={experiment.train.accumulate} parts" if parts > used else "")
             + "; devices.data limits their number"
         )
-    return _mesh(there[:used], Devices(data, fsdp))
+    return Devices(data, fsdp)
 
 
 def one_device() -> Mesh:

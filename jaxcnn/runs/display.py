@@ -2,7 +2,8 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -245,6 +246,35 @@ def display(each_run: bool = False) -> Iterator[Listener]:
         redirect_stderr=sys.stderr.isatty(),
     ):
         yield OnTerminal(each_run, screen.width)
+
+
+@contextlib.contextmanager
+def watching(render: Callable[[int, int], Any], every: float = 1.0) -> Iterator[Callable[[], None]]:
+    """Shows on a terminal what changes; elsewhere nothing.
+
+    Args:
+        render: returns what is shown, for so many columns and lines.
+        every: seconds between two looks.
+
+    Yields:
+        What looks again, if it is time.
+    """
+    if not sys.stdout.isatty():
+        yield lambda: None
+        return
+
+    from rich.live import Live
+
+    screen, looked = console(), 0.0
+    with Live(console=screen, auto_refresh=False, redirect_stdout=True) as live:
+
+        def look() -> None:
+            nonlocal looked
+            if time.monotonic() - looked >= every:
+                live.update(render(screen.width, screen.height), refresh=True)
+                looked = time.monotonic()
+
+        yield look
 
 
 def show(text: str) -> None:

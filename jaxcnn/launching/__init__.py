@@ -1,0 +1,58 @@
+"""How a command of jaxcnn reaches the machines that carry it out: one module for each engine.
+
+Each of them has four functions: ``filled`` says how many workers there are where nobody does,
+``place`` what they call the folder, ``written`` returns in full what would be handed to the engine,
+and ``submit`` hands it over.
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jaxcnn.config.resources import Resources
+
+MOST_WORKERS = 16
+"""A scheduler is asked for so many workers where nothing is said of them."""
+
+
+def filled(resources: Resources, runs: int) -> Resources:
+    """Returns resources of a scheduler with a number of workers for so many runs."""
+    return replace(resources, workers=resources.workers or min(runs, MOST_WORKERS))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that is to be launched.
+
+    Attributes:
+        folder: the folder of its run, or of the runs that the workers share; all of them see it.
+        words: what stands behind ``jaxcnn``; it names the folder.
+        workers: how many times it is started; each takes the runs that no other one has.
+        resources: what each worker gets.
+    """
+
+    folder: Path
+    words: tuple[str, ...]
+    workers: int
+    resources: Resources
+
+    @property
+    def name(self) -> str:
+        """The name by which a scheduler lists it."""
+        return f"jaxcnn-{self.folder.name}"
+
+    @property
+    def files(self) -> Path:
+        """The folder of what was handed to the engine, and of what the workers say."""
+        return self.folder / "launch"
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command line of a worker, with the Python that runs here."""
+        return (sys.executable, "-m", "jaxcnn.cli", *self.words)
+
+    @property
+    def shell(self) -> str:
+        """The command line of a worker, as a shell reads it."""
+        return shlex.join(self.command)
