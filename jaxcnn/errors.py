@@ -22,6 +22,10 @@ class Diverged(Exception):
     """The loss or a parameter is no longer finite; the message says at which step."""
 
 
+class Pruned(Exception):
+    """A search has given a run up, whose results so far promise too little."""
+
+
 class NotWritten(Exception):
     """What a run has to write does not fit on the disk, or its folder is gone."""
 

@@ -263,9 +263,7 @@ def test_a_changed_source_is_refused_on_resume_and_said_on_evaluation(tmp_path, 
 
 @pytest.mark.slow
 def test_its_options_are_swept_summarised_and_explained(trained):
-    out = command(
-        trained, "sweep", "tiny.py", "--grid", "model.options.width=2,3", "--train.epochs", "1"
-    )
+    out = command(trained, "sweep", "tiny.py", "model.options.width=2,3", "--train.epochs", "1")
     assert "model.options.width" in out
     assert "Conv_0" in command(trained, "summary", "tiny.py")
     assert "Channels of the first convolution" in command(trained, "train", "tiny.py", "--help")

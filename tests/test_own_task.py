@@ -262,9 +262,7 @@ def test_it_is_evaluated_asked_shown_and_reported(made):
 
 @pytest.mark.slow
 def test_sweeps_and_comparisons_take_the_lowest(made):
-    out = command(
-        *(made, "sweep", "direction.py", "--grid", "optim.peak_lr=0.0001,0.1", "train.epochs=2")
-    )
+    out = command(*(made, "sweep", "direction.py", "optim.peak_lr=0.0001,0.1", "train.epochs=2"))
     rows = json.loads((made / "runs/sweep_direction/sweep.json").read_text())
     first, last = rows["trials"]
     assert first["val_degrees"] < last["val_degrees"]
@@ -545,7 +543,7 @@ def test_arms_and_trials_are_judged_by_one_task(tmp_path):
     with pytest.raises(InputError, match=r"arms\['regression'\]\.task\.name='regression': must be"):
         Comparison(tuple(arms))
     experiment = str(ROOT / "experiments" / "lenet5_digits.py")
-    grid = ("--grid", "task.name=classification,regression")
+    grid = ("task.name=classification,regression",)
     said = command(tmp_path, "sweep", experiment, *grid, "--workdir", "s", code=2)
     assert "task.name: must be the same in all trials" in said
 

@@ -74,7 +74,7 @@ def test_the_best_of_many_on_noise_is_biased_where_it_was_chosen_and_nowhere_els
     )
     base = replace(BASE, data=noise, model=Model("mlp", {"hidden": (4,)}))
     file = file_of(with_train(base, epochs=1), tmp_path)
-    grid = ("--grid", f"train.seed={','.join(map(str, range(24)))}")
+    grid = (f"train.seed={','.join(map(str, range(24)))}",)
     assert cli.main(["sweep", str(file), "--workdir", str(tmp_path / "a"), *grid]) == 0
     found = json.loads((tmp_path / "a" / "sweep.json").read_text())
     assert found["selected_on"] == "validation"
@@ -305,7 +305,7 @@ def sweep(file, workdir, capsys, *args):
 
 
 def test_a_sweep_says_by_what_it_chooses(tmp_path, capsys):
-    file, grid = file_of(with_train(BASE, epochs=1), tmp_path), ("--grid", "optim.peak_lr=0.1,0.01")
+    file, grid = file_of(with_train(BASE, epochs=1), tmp_path), ("optim.peak_lr=0.1,0.01",)
     code, said = sweep(file, tmp_path / "a", capsys, *grid)
     assert code == 0
     line = "sweep chooses by a tenth of the training examples (data.validation=0.1)"
@@ -324,7 +324,7 @@ def test_a_sweep_says_by_what_it_chooses(tmp_path, capsys):
     folder = tmp_path / "b" / found["trials"][0]["trial"]
     assert run_folder.read_config(folder).train.select_on == "test"
     # Begun on the test set, it goes on there, with a new trial too.
-    code, said = sweep(file, tmp_path / "b", capsys, "--grid", "optim.peak_lr=0.1,0.01,0.02")
+    code, said = sweep(file, tmp_path / "b", capsys, "optim.peak_lr=0.1,0.01,0.02")
     assert code == 0
     assert "began without data.validation: chosen on the test set" in said.out
     assert said.out.count("is finished") == 2
@@ -333,10 +333,10 @@ def test_a_sweep_says_by_what_it_chooses(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        (("--grid", "data.validation=0.2,None", "--select-on", "test"), "train.select_on='test'"),
-        (("--grid", "train.select_on=auto,test"), "data.validation: must be set in all trials"),
-        (("--grid", "data.validation=0.2,2.0"), "data.validation=2.0: must be a positive whole"),
-        (("--grid", "optim.b1=0.5", "--select-on", "train"), "must be one of 'auto', 'test'"),
+        (("data.validation=0.2,None", "--select-on", "test"), "train.select_on='test'"),
+        (("train.select_on=auto,test",), "data.validation: must be set in all trials"),
+        (("data.validation=0.2,2.0",), "data.validation=2.0: must be a positive whole"),
+        (("optim.b1=0.5", "--select-on", "train"), "must be one of 'auto', 'test'"),
     ],
 )
 def test_sweeps_that_cannot_choose_are_refused_in_one_line(tmp_path, capsys, args, named):

@@ -220,7 +220,7 @@ def test_other_files_of_ones_own_are_another_run(tmp_path, name):
 def test_the_default_folder_of_a_sweep_gives_way_to_other_trials(tmp_path):
     def planned(folder, **optim):
         base = Experiment(optim=Optim(**optim))
-        trials = search.trials(base, ["train.seed=1,2"])
+        trials = search.grid(base, search.spaces(base, ["train.seed=1,2"]))
         return [Run(trial.experiment, folder / trial.name) for trial in trials]
 
     def taken(**optim):

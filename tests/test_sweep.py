@@ -5,7 +5,6 @@ import math
 import signal
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from jaxcnn import cli
@@ -24,10 +23,12 @@ BASE = Experiment(
 )
 
 
+def grid(*words):
+    return search.grid(BASE, search.spaces(BASE, words))
+
+
 def test_a_grid_is_every_combination():
-    found = search.trials(
-        BASE, ["optim.peak_lr=0.01,3e-2", "model.options.hidden=[8],(8,4)", "augment.flip=true"]
-    )
+    found = grid("optim.peak_lr=0.01,3e-2", "model.options.hidden=[8],(8,4)", "augment.flip=true")
     assert [(t.experiment.optim.peak_lr, t.experiment.model.options["hidden"]) for t in found] == [
         (0.01, (8,)),
         (0.01, (8, 4)),
@@ -43,7 +44,7 @@ def test_fields_of_all_trials_are_overridden(tmp_path, capsys):
     file.write_text(
         f"from jaxcnn.config import from_dict\n\ndef config(): return from_dict({to_dict(BASE)!r})"
     )
-    given = ["--grid", "optim.peak_lr=0.1", "--data.train-limit", "300", "--data.seed", "3"]
+    given = ["optim.peak_lr=0.1", "--data.train-limit", "300", "--data.seed", "3"]
     assert cli.main(["sweep", str(file), *given, "--workdir", str(tmp_path / "s")]) == 0
     (trial,) = (path for path in (tmp_path / "s").iterdir() if path.is_dir())
     recorded = json.loads((trial / "config.json").read_text())
@@ -60,85 +61,44 @@ def test_fields_of_all_trials_are_overridden(tmp_path, capsys):
 )
 def test_an_option_cannot_say_otherwise_than_the_sweep(tmp_path, capsys, given, said):
     (tmp_path / "base.py").write_text(file_of(BASE))
-    swept = ["--grid", "optim.peak_lr=0.1,0.2", "model.options.hidden=[8],[4]"]
+    swept = ["optim.peak_lr=0.1,0.2", "model.options.hidden=[8],[4]"]
     assert cli.main(["sweep", str(tmp_path / "base.py"), *swept, *given]) == 2
     assert said in capsys.readouterr().err
 
 
-def test_random_draws_fill_their_ranges():
-    ranges = [
-        "optim.peak_lr=log:1e-3:1e-1",
-        "train.label_smoothing=0:0.2",
-        "train.epochs=int:1:4",
-        "model.name=mlp,convnet",
-    ]
-    found = search.trials(BASE, ranges=[*ranges[:3], "optim.nesterov=true,false"], count=400)
-    rates = np.log10([t.experiment.optim.peak_lr for t in found])
-    assert -3 <= rates.min() < -2.95
-    assert -1.05 < rates.max() <= -1
-    assert np.mean(rates) == pytest.approx(-2, abs=0.1)  # even over the logarithm
-    smoothing = [t.experiment.train.label_smoothing for t in found]
-    assert np.mean(smoothing) == pytest.approx(0.1, abs=0.01)
-    counts = np.bincount([t.experiment.train.epochs for t in found])
-    assert counts[0] == 0
-    assert counts[1:].min() > 60
-    assert len(counts) == 5
-    names = [t.experiment.model.name for t in search.trials(BASE, ranges=ranges[3:], count=9)]
-    assert set(names) == {"mlp", "convnet"}
-    assert len(names) == 2  # a choice drawn twice is one trial
-
-
-def test_more_draws_begin_with_the_fewer():
-    few, many = (search.trials(BASE, ranges=["optim.peak_lr=log:1e-3:1"], count=n) for n in (3, 6))
-    assert [t.name for t in many[:3]] == [t.name for t in few]
-    other = search.trials(BASE, ranges=["optim.peak_lr=log:1e-3:1"], count=3, seed=1)
-    assert not {t.name for t in other} & {t.name for t in many}
-
-
-def test_a_grid_gets_the_same_draws_at_every_point():
-    found = search.trials(BASE, ["optim.momentum=0,0.9"], ["optim.peak_lr=log:1e-3:1"], 3)
-    rates = [t.experiment.optim.peak_lr for t in found]
-    assert rates[:3] == rates[3:]
-
-
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("words", "named"),
     [
-        ((["optim.peek_lr=1"],), "optim.peek_lr: no such field; did you mean optim.peak_lr?"),
-        ((["peak_lr=1"],), "did you mean optim.peak_lr?"),
-        ((["optim.peak_lr"],), "must be FIELD=VALUES"),
-        ((["optim.peak_lr=fast"],), "optim.peak_lr='fast': must be a finite number"),
-        ((["train.epochs=1.5"],), "train.epochs=1.5: must be a positive whole number"),
-        ((["train.seed=1", "train.seed=2"],), "train.seed: is swept twice"),
-        (([], ["optim.peak_lr=log:0:1"], 3), "above 0 for log"),
-        (([], ["optim.peak_lr=1:0"], 3), "LOW < HIGH"),
-        (([], ["train.epochs=int:1:x"], 3), "int:LOW:HIGH"),
-        (([], ["optim.peak_lr=0:1"], 0), "give how many, then the ranges"),
-        (([], [], 3), "give how many, then the ranges"),
-        (([], ["optim.peak_lr=0:inf"], 3), "with finite LOW < HIGH"),
-        (([], ["optim.peak_lr=nan:1"], 3), "with finite LOW < HIGH"),
-        (([], ["optim.peak_lr=-1.7e308:1.7e308"], 3), "with finite LOW < HIGH"),
-        (([], ["optim.peak_lr=log:1:inf"], 3), "with finite LOW < HIGH"),
-        (([], ["train.epochs=int:1:²"], 3), "int:LOW:HIGH"),
-        (([], [f"train.epochs=int:1:{2**53}"], 3), "within 2**53 for int"),
-        (([], [f"train.epochs=int:{-(2**63)}:1"], 3), "within 2**53 for int"),
-        (([], [f"train.epochs=int:1:{'9' * 4000}"], 3), "int:LOW:HIGH"),
-        (([], [f"train.epochs=int:1:{'9' * 5000}"], 3), "int:LOW:HIGH"),
-        (([], ["train.seed=int:0:9"], 10**9), "sweep: 1,000,000,000 trials"),
-        (([f"train.seed={','.join(map(str, range(200)))}"], ["optim.b1=0:1"], 51), "10,200"),
-        ((["train.seed=1"], [], 0, -1), "--seed -1: must be a whole number >= 0"),
-        ((["optim.peak_lr={1}"],), "optim.peak_lr={1}: must be a finite number above 0 in float32"),
-        ((["optim.peak_lr=" + "[" * 500 + "]" * 500],), "optim.peak_lr="),
-        ((["optim.peak_lr=" + "9" * 400],), "optim.peak_lr=999"),
-        ((["optim.peak_lr=" + "9" * 5000],), "optim.peak_lr='999"),
-        ((["model.options.widths=[[1]]"],), "model.options.widths=((1,),): must be"),
-        (([],), "give --grid"),
-        ((["model.options.a.b=1"],), "model.options.a.b: no such field"),
+        (["optim.peek_lr=1"], "optim.peek_lr: no such field; did you mean optim.peak_lr?"),
+        (["peak_lr=1"], "did you mean optim.peak_lr?"),
+        (["optim.peak_lr"], "must be FIELD=VALUES"),
+        (["optim.peak_lr=fast"], "optim.peak_lr='fast': must be a finite number"),
+        (["train.epochs=1.5"], "train.epochs=1.5: must be a positive whole number"),
+        (["train.seed=1", "train.seed=2"], "train.seed: is swept twice"),
+        (["optim.peak_lr=log:0:1"], "above 0 for log"),
+        (["optim.peak_lr=1:0"], "LOW < HIGH"),
+        (["train.epochs=int:1:x"], "int:LOW:HIGH"),
+        (["optim.peak_lr=0:1"], "optim.peak_lr=uniform: must be a list of values for a grid"),
+        (["optim.peak_lr=0:inf"], "with finite LOW < HIGH"),
+        (["optim.peak_lr=nan:1"], "with finite LOW < HIGH"),
+        (["optim.peak_lr=-1.7e308:1.7e308"], "with finite LOW < HIGH"),
+        (["optim.peak_lr=log:1:inf"], "with finite LOW < HIGH"),
+        (["train.epochs=int:1:²"], "int:LOW:HIGH"),
+        ([f"train.epochs=int:1:{2**53}"], "within 2**53 for int"),
+        ([f"train.epochs=int:{-(2**63)}:1"], "within 2**53 for int"),
+        ([f"train.epochs=int:1:{'9' * 4000}"], "int:LOW:HIGH"),
+        ([f"train.epochs=int:1:{'9' * 5000}"], "int:LOW:HIGH"),
+        (["optim.peak_lr={1}"], "optim.peak_lr={1}: must be a finite number above 0 in float32"),
+        (["optim.peak_lr=" + "[" * 500 + "]" * 500], "optim.peak_lr="),
+        (["optim.peak_lr=" + "9" * 400], "optim.peak_lr=999"),
+        (["optim.peak_lr=" + "9" * 5000], "optim.peak_lr='999"),
+        (["model.options.widths=[[1]]"], "model.options.widths=((1,),): must be"),
+        (["model.options.a.b=1"], "model.options.a.b: no such field"),
     ],
 )
-def test_what_makes_no_trial_is_named(arguments, named):
+def test_what_makes_no_trial_is_named(words, named):
     with pytest.raises(InputError) as error:
-        search.trials(BASE, *arguments)
+        grid(*words)
     assert named in str(error.value)
     assert len(str(error.value)) < 300
     assert str(error.value).isprintable()
@@ -147,9 +107,9 @@ def test_what_makes_no_trial_is_named(arguments, named):
 def test_grids_of_very_many_points_are_refused_at_once():
     fields = ("optim.peak_lr", "optim.b1", "optim.b2", "optim.momentum", "optim.weight_decay")
     values = ",".join(str(n / 200) for n in range(1, 101))
-    with pytest.raises(InputError, match=r"sweep: 10,000,000,000 trials, of 5 grids .* at most 10"):
-        search.trials(BASE, [f"{field}={values}" for field in fields])
-    assert len(search.trials(BASE, ["optim.peak_lr=0.1,1e-1,0.10"])) == 1
+    with pytest.raises(InputError, match=r"sweep: 10,000,000,000 trials, of 5 fields; at most 10"):
+        grid(*(f"{field}={values}" for field in fields))
+    assert len(grid("optim.peak_lr=0.1,1e-1,0.10")) == 1
 
 
 def file_of(experiment):
@@ -166,7 +126,7 @@ FILE = file_of(BASE)
 def test_a_sweep_trains_shows_and_reuses(capsys, tmp_path):
     file, workdir = tmp_path / "base.py", tmp_path / "out"
     file.write_text(FILE)
-    start = ("sweep", str(file), "--workdir", str(workdir), "--grid")
+    start = ("sweep", str(file), "--workdir", str(workdir))
     assert cli.main([*start, "optim.peak_lr=0.03,1e30", "optim.nesterov=true"]) == 0
     captured = capsys.readouterr()
     assert "diverged" in captured.out
@@ -189,7 +149,7 @@ def test_a_sweep_of_a_changed_file_gets_a_folder_of_its_own(capsys, tmp_path, mo
     for batch_size in (256, 512):
         changed = replace(BASE, data=replace(BASE.data, batch_size=batch_size))
         (tmp_path / "base.py").write_text(file_of(changed))
-        assert cli.main(["sweep", "base.py", "--grid", "optim.peak_lr=0.03"]) == 0
+        assert cli.main(["sweep", "base.py", "optim.peak_lr=0.03"]) == 0
     line = "holds trials with another data.batch_size: these are in runs/sweep_base-2"
     assert line in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"sweep_base", "sweep_base-2"}
@@ -198,9 +158,9 @@ def test_a_sweep_of_a_changed_file_gets_a_folder_of_its_own(capsys, tmp_path, mo
 def test_a_trial_that_cannot_be_trained_is_a_row_and_the_others_are_trained(capsys, tmp_path):
     file, workdir = tmp_path / "base.py", tmp_path / "out"
     file.write_text(FILE)
-    start = ("sweep", str(file), "--workdir", str(workdir), "--grid")
-    grid = ("model.name=lenet5,mlp", "data.batch_size=5000,256")
-    assert cli.main([*start, *grid, "--select-on", "test"]) == 0
+    start = ("sweep", str(file), "--workdir", str(workdir))
+    swept = ("model.name=lenet5,mlp", "data.batch_size=5000,256")
+    assert cli.main([*start, *swept, "--select-on", "test"]) == 0
     captured = capsys.readouterr()
     assert "run 4 of 4" in captured.out
     rows = json.loads((workdir / "sweep.json").read_text())["trials"]
@@ -217,11 +177,11 @@ def test_trials_that_share_a_program_get_the_bits_that_they_get_alone(capsys, tm
     """Learning rate, schedule and seed are arguments of the program; batch size is not."""
     file, workdir = tmp_path / "base.py", tmp_path / "out"
     file.write_text(FILE)
-    grid = ("optim.peak_lr=0.3,0.03", "schedule.name=constant,cosine", "data.batch_size=256,512")
+    swept = ("optim.peak_lr=0.3,0.03", "schedule.name=constant,cosine", "data.batch_size=256,512")
     start = ("sweep", str(file), "--workdir", str(workdir), "--select-on", "test")
-    assert cli.main([*start, "--grid", *grid]) == 0
+    assert cli.main([*start, *swept]) == 0
     assert capsys.readouterr().out.count("4 together (map)") == 2
-    trials = {trial.name: trial.experiment for trial in search.trials(BASE, grid)}
+    trials = {trial.name: trial.experiment for trial in grid(*swept)}
     assert len(trials) == 8
     modes = json.loads((workdir / "together.json").read_text())["modes"]
     assert modes == dict.fromkeys(trials, "map")
@@ -325,10 +285,18 @@ def test_bad_sweeps_end_in_one_line(capsys, tmp_path):
     file = tmp_path / "base.py"
     file.write_text(FILE)
     for args, named in (
-        (("--grid", "optim.peek_lr=1"), "did you mean optim.peak_lr?"),
-        (("--grid", "model.options.deep=1"), "has no option 'deep'"),
-        (("--grid", "model.name=lenet6"), "did you mean lenet5"),
-        (("--random", "optim.peak_lr=0:1"), "must begin with how many draws"),
+        (("optim.peek_lr=1",), "did you mean optim.peak_lr?"),
+        (("model.options.deep=1",), "has no option 'deep'"),
+        (("model.name=lenet6",), "did you mean lenet5"),
+        ((), "give FIELD=VALUES, as optim.peak_lr=0.01,0.1, or define in"),
+        (("optim.peak_lr=0.1", "--trials", "3"), "--trials: is for a search; give bounds"),
+        (("optim.peak_lr=0.1", "--pruner", "median"), "--pruner: is for a search"),
+        (("optim.peak_lr=0:1", "--trials", "0"), "--trials=0: must be in [1, 10000]"),
+        (("optim.peak_lr=0:1", "--seed", "-1"), "--seed=-1: must be a whole number >= 0"),
+        (("optim.peak_lr=0:1", "--search", "grid"), "must be a list of values for a grid"),
+        (("optim.b1=0:1", "--objectives", "top2"), "--objectives top2: must be some of top1, loss"),
+        (("optim.b1=0:1", "--objectives", "top1", "macs", "--pruner", "median"), "goes by one"),
+        (("train.epochs=int:1:3", "data.validation=0.1,0.2"), "must be the same in all trials"),
     ):
         assert cli.main(["sweep", str(file), "--workdir", str(tmp_path / "out"), *args]) == 2
         err = capsys.readouterr().err

@@ -104,7 +104,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in paths:
-        inside = [file.parent for file in sorted(path.rglob("config.json"))]
+        inside = run_folder.within(path)
         if not inside:
             raise InputError(f"{path}: neither is nor holds a run folder (one with config.json)")
         found |= dict.fromkeys(inside)

@@ -64,22 +64,11 @@ def read_all(folder: Path) -> list[Status]:
         InputError: the folder neither is nor holds a run.
     """
     planned = standing.planned(folder)
-    found = [os.path.relpath(path, folder) for path in _run_folders(folder)]
+    found = [os.path.relpath(path, folder) for path in run_folder.within(folder)]
     names = dict.fromkeys([*planned, *found])
     if not names:
         raise InputError(f"{folder}: neither is nor holds a run folder (one with config.json)")
     return [read(folder / name, name) for name in names]
-
-
-def _run_folders(folder: Path) -> list[Path]:
-    """Returns the run folders in a folder, itself included."""
-    found = []
-    for path, inside, files in os.walk(folder):
-        inside.sort()
-        if "config.json" in files:
-            found.append(Path(path))
-            inside.clear()
-    return found
 
 
 def read(path: Path, name: str) -> Status:

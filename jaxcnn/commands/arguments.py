@@ -190,7 +190,11 @@ def _parser(kind: type[C], prog: str, arguments: Sequence[Argument]) -> argparse
     add = groups["Options"].add_argument
     add("--debug", action="store_true", help="Shows the traceback of an error.")
     add("-h", "--help", action="help", help="Shows this help.")
-    parser.usage = " ".join([*usage, "[options]"])
+    if any("rest" in field.metadata for field, *_ in _fields(kind, None, "")):
+        usage.insert(2, "[options] --")
+    else:
+        usage.append("[options]")
+    parser.usage = " ".join(usage)
     return parser
 
 

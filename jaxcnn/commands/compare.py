@@ -13,7 +13,7 @@ from jaxcnn.errors import InputError, as_warning
 from jaxcnn.text import complain
 
 if TYPE_CHECKING:
-    from jaxcnn.runs.start import Run
+    from jaxcnn.runs.plan import Planned
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Command(arguments.Command):
     that holds an arm with other settings, the default is a folder beside it, runs/NAME-2."""
 
 
-def planned(command: Command, say: Callable[[str], object]) -> "tuple[Path, list[Run]]":
+def planned(command: Command, say: Callable[[str], object]) -> "Planned":
     """Returns the folder of a comparison, and its runs.
 
     Args:
@@ -54,18 +54,18 @@ def planned(command: Command, say: Callable[[str], object]) -> "tuple[Path, list
     if workdir is None:
         runs = functools.partial(plan.comparison, comparison)
         workdir = settled.vacant(runs, Path("runs") / command.file.stem, say)
-    return workdir, plan.comparison(comparison, workdir)
+    found = plan.comparison(comparison, workdir)
+    return plan.Planned(workdir, found, len(found))
 
 
 def run(command: Command) -> int:
     """Trains and compares the arms, and returns the exit code."""
-    from jaxcnn.learning import files, standing
+    from jaxcnn.learning import files
     from jaxcnn.runs import display, group, sharing, together
 
     with display.display(each_run=True) as listener:
-        workdir, runs = planned(command, listener.message)
+        workdir, runs, _ = planned(command, listener.message)
         files.check_writable(*(workdir / name for name in MADE))
-        standing.plan(workdir, [run.folder for run in runs])
         outcome = group.train(
             runs,
             listener,

@@ -28,7 +28,7 @@ class Command(arguments.Command):
 
     most_used = ("command", "on", "dry_run", "workers", "nodes", "devices", "hours", "partition")
 
-    command: tuple[str, ...] = field(metadata={"place": "-- COMMAND", "rest": True})
+    command: tuple[str, ...] = field(metadata={"place": "COMMAND", "rest": True})
     """What follows `jaxcnn`, behind two dashes: as in `-- compare FILE --seeds 5`."""
     on: Literal["local", "slurm", "skypilot"] = "local"
     """The engine: this machine, SLURM, or a cloud by SkyPilot."""
@@ -69,15 +69,15 @@ def run(command: Command) -> int:
 
     module, launched = _parsed(command.command)
     engine = importlib.import_module(f"jaxcnn.launching.{command.on}")
-    folder, runs = module.planned(launched, print)
-    asked, several = command.resources, len(runs) > 1
+    folder, runs, count = module.planned(launched, print)
+    asked, several = command.resources, count > 1
     if several:
-        accepted = f"1, since {len(runs)} runs are shared by workers of one node each"
+        accepted = f"1, since {count} runs are shared by workers of one node each"
         require("resources.nodes", asked.nodes, asked.nodes == 1, accepted)
     else:
         alone = asked.workers in (None, 1)
         require("resources.workers", asked.workers, alone, "1, for a single run")
-    asked = engine.filled(asked, len(runs))
+    asked = engine.filled(asked, count)
     processes = asked.nodes * (max(1, asked.devices) if asked.nodes > 1 else 1)
     for run in runs:
         mesh.arrangement(run.experiment, asked.nodes * max(1, asked.devices), processes)
@@ -89,7 +89,8 @@ def run(command: Command) -> int:
     if command.dry_run:
         print(engine.written(job), end="")
         return 0
-    standing.plan(folder, [run.folder for run in runs])
+    if len(runs) == count:
+        standing.plan(folder, [run.folder for run in runs])
     for run in runs:
         if not standing.is_taken(run.folder):
             standing.forget(run.folder)  # what failed before is tried again

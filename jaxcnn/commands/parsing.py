@@ -5,7 +5,7 @@ import difflib
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from jaxcnn.config import Comparison, Experiment
 from jaxcnn.config.brought import FILE_MODULE, know_networks
 from jaxcnn.config.resources import Resources
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, as_one_line
 
 T = TypeVar("T")
 
@@ -79,6 +79,23 @@ def load_resources(path: Path) -> Resources | None:
         InputError: no such file, or the function returns something else.
     """
     found: Resources | None = _run(path, f"resources {path}", Resources, "resources", needed=False)
+    return found
+
+
+def load_sweep(path: Path) -> list[Experiment]:
+    """Runs an experiment file and returns what its ``sweep()`` yields; nothing without one.
+
+    Raises:
+        InputError: no such file, or the function yields something else than experiments.
+    """
+    what = f"sweep {path}"
+    with as_one_line(what):
+        found = [*(_run(path, what, Iterable, "sweep", needed=False) or ())]
+    for one in found:
+        if not isinstance(one, Experiment):
+            raise InputError(
+                f"{what}: sweep() must yield experiments, yielded {type(one).__name__}"
+            )
     return found
 
 

@@ -1,27 +1,39 @@
 """``jaxcnn sweep``: trains one experiment with many values of its fields."""
 
-import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.parsing import load_overridable
+from jaxcnn.commands.parsing import load_overridable, load_sweep
 from jaxcnn.config import Experiment
+from jaxcnn.config.checked import require
 from jaxcnn.errors import InputError, as_warning
 from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
+    from jaxcnn.analysis.sweep import Sweep
+    from jaxcnn.runs.display import Listener
+    from jaxcnn.runs.plan import Planned
+    from jaxcnn.runs.search import Trial
+    from jaxcnn.runs.start import Outcome
+    from jaxcnn.runs.study import Search, Study
     from jaxcnn.tasks import Metric
+
+MADE = ("report.html", "sweep.json", "sweep.png")
 
 
 @dataclass(frozen=True)
 class Command(arguments.Command):
-    """Trains an experiment over a grid and random draws of its fields, and lists the best first.
+    """Trains an experiment over values of its fields, and lists the best first.
 
-    If it is interrupted, or called again with more values, it reuses the trials that are done.
-    Trials that cannot be trained are left out and named. It writes sweep.json and sweep.png.
+    Lists of values make a grid. Bounds are searched by Optuna, which `pip install jaxcnn[search]`
+    brings. Without any, the file says in sweep() -> Iterable[Experiment] what is trained.
+
+    If it is interrupted, or called again with more, it reuses the trials that are done. Trials that
+    cannot be trained are left out and named. It writes report.html, sweep.json and sweep.png.
 
     Trials are chosen by the validation set: data.validation, or else a tenth of the training
     examples, which is put aside. The test set is read once in each trial, at its end.
@@ -30,21 +42,38 @@ class Command(arguments.Command):
     trials.
     """
 
-    most_used = ("grid", "random", "seed", "select_on", "workdir", "accept_changes")
+    most_used = (
+        *("file", "spaces", "search", "trials", "pruner", "objectives", "seed", "select_on"),
+        *("shared", "workdir", "accept_changes"),
+    )
 
     file: Path = field(metadata={"place": "EXPERIMENT.py"})
     """An experiment file, which defines config() -> Experiment."""
-    grid: tuple[str, ...] = ()
-    """FIELD=VALUE,VALUE,... for each field, as optim.peak_lr=0.01,0.03."""
-    random: tuple[str, ...] = ()
-    """The number of draws, then FIELD=LOW:HIGH, FIELD=int:LOW:HIGH, FIELD=log:LOW:HIGH or
-    FIELD=CHOICE,CHOICE for each field. With a grid, so many draws are made at each of its
-    points."""
+    spaces: tuple[str, ...] = field(default=(), metadata={"place": "FIELD=VALUES"})
+    """FIELD=VALUE,VALUE,... as model.name=mlp,lenet5, or bounds: FIELD=LOW:HIGH, FIELD=int:LOW:HIGH
+    or FIELD=log:LOW:HIGH, as optim.peak_lr=log:1e-3:1e-1."""
+    search: Literal["auto", "grid", "random", "tpe", "cmaes", "gp"] = "auto"
+    """How trials are chosen: every combination of the lists (grid), at random, or by one of
+    Optuna's samplers: tree-structured Parzen estimators (tpe), CMA-ES or Gaussian processes (gp);
+    by default grid, and with bounds tpe."""
+    trials: int | None = None
+    """How many trials are searched with bounds; by default 20."""
+    pruner: Literal["none", "median", "hyperband"] = "none"
+    """Gives up trials early that promise too little, by the metric after each evaluation."""
+    objectives: tuple[str, ...] = ()
+    """What is sought: metrics of the task, loss, macs, parameters or seconds. Of several, those
+    trials are marked that no other one beats in all. By default the task's first metric."""
+    at_once: int | None = None
+    """How many trials are asked for at once, to be trained together where they share a program; by
+    default 8 on accelerators, else 1."""
     seed: int = 0
-    """The seed of the draws."""
+    """The seed of the search."""
     select_on: Literal["auto", "test"] = "auto"
     """What the best trial is chosen by: the validation set (auto), or the test set, whose figures
     are then optimistic estimates. Short for train.select_on."""
+    shared: bool = False
+    """Shares the folder with other processes that were called alike, on machines that all see it:
+    each trains trials that none of them has taken. The last to end lists them."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
     workdir: Path | None = None
@@ -61,121 +90,249 @@ class Command(arguments.Command):
         return cls(given["file"], experiment=load_overridable(given["file"], given))
 
 
+TRIALS = 20
+"""So many are searched where nothing is said."""
+CONSTANT = ("task.name", "data.validation", "train.select_on")
+"""Fields that are the same in all trials of a search, which compares by them."""
+
+
+def planned(command: Command, say: Callable[[str], object]) -> "Planned":
+    """Returns the folder of a sweep, and the runs in it as far as they are known.
+
+    Args:
+        command: the command.
+        say: hears in one line why another folder is taken than usual.
+    """
+    from jaxcnn.runs.plan import Planned
+    from jaxcnn.runs.start import Run
+
+    plan = _plan(command)
+    workdir = _workdir(command, plan, say)
+    if isinstance(plan, list):
+        runs = [Run(trial.experiment, workdir / trial.name) for trial in plan]
+        return Planned(workdir, runs, len(runs))
+    return Planned(workdir, [Run(plan.base, workdir)], plan.trials)
+
+
 def run(command: Command) -> int:
     """Trains the trials, shows them, and returns the exit code."""
-    base, workdir = command.experiment, command.workdir
-    if command.select_on == "test":
-        base = replace(base, train=replace(base.train, select_on="test"))
-    count, ranges = _count(command.random)
+    from jaxcnn.learning import files
+    from jaxcnn.runs import display, sharing
+    from jaxcnn.runs.study import Study
 
-    from jaxcnn.learning import files, run_folder
-    from jaxcnn.learning.selection import score
-    from jaxcnn.runs import aside, display, group, search, settled, together
-    from jaxcnn.runs.start import Run
-    from jaxcnn.tasks import LOSS
-
-    trials = search.trials(base, command.grid, ranges, count, command.seed)
-    tasks = {str(trial.experiment.task.name) for trial in trials}
-    if len(tasks) > 1:
-        raise InputError(f"task.name: must be the same in all trials, is {', '.join(tasks)}")
-
-    def planned(folder: Path) -> list[Run]:
-        return [Run(trial.experiment, folder / trial.name) for trial in trials]
-
+    plan, study = _plan(command), None
     with display.display(each_run=True) as listener:
-        if workdir is None:
-            usual = Path("runs") / f"sweep_{command.file.stem}"
-            workdir = settled.vacant(planned, usual, listener.message, sweep=True)
-        files.check_writable(workdir / "sweep.json", workdir / "sweep.png")
-        listener.message(f"{counted(len(trials), 'trial')} in {workdir}")
-        runs = aside.put_aside(planned(workdir), listener, sweep=True)
-        split = aside.common_split(runs)
-        modes = together.Modes(workdir / "together.json")
-        outcome = group.train(
-            runs, listener, modes=modes, skip_unfit=True, accept_changes=command.accept_changes
-        )
-    if len(outcome.refused) == len(runs):
-        raise InputError(outcome.refused[runs[0].folder])
-    rows: list[dict[str, Any]] = []
-    metrics: Sequence["Metric"] = (LOSS,)
-    for trial, run in zip(trials, runs, strict=True):
-        row: dict[str, Any] = {"trial": trial.name, "values": dict(trial.values)}
-        if run.folder in outcome.refused:
-            row["refused"] = outcome.refused[run.folder]
-        elif run.folder in outcome.diverged:
-            row["diverged"] = outcome.diverged[run.folder]
+        workdir = _workdir(command, plan, listener.message)
+        files.check_writable(*(workdir / name for name in MADE))
+        if isinstance(plan, list):
+            listener.message(f"{counted(len(plan), 'trial')} in {workdir}")
+            outcome = _train_listed(command, plan, workdir, listener)
+            trials = {trial.name: trial.values for trial in plan}
         else:
-            found, metrics = outcome.results[run.folder], run_folder.judged(run.folder).metrics
-            names = dict.fromkeys((metrics[0].name, "loss"))
-            kept = [f"{prefix}_{name}" for prefix in ("val", "test") for name in names]
-            kept += ["seconds", "parameters"]
-            row |= {name: found[name] for name in kept if name in found}
-        rows.append(row)
-    metric = metrics[0]
-    rows.sort(key=lambda row: score(row, metric), reverse=True)
-    chosen = {"experiment": base.name, "selected_on": split, "selected_by": metric.name}
-    files.write_json(workdir / "sweep.json", {**chosen, "trials": rows})
-    _show(base.name, rows, split, metric)
-    done = [row for row in rows if "test_loss" in row]
-    if done:
-        print(_best(done[0], split, metric))
-        from jaxcnn.analysis import plots
-
-        picture = workdir / "sweep.png"
-        with as_warning(f"{picture}: could not be drawn"):
-            plots.save_sweep(done, picture, base.name, split, metric)
-    print(f"{workdir}: sweep.json, sweep.png")
+            study = Study(workdir, plan, shared=command.shared)
+            listener.message(f"{counted(plan.trials, 'trial')} in {workdir}, by {plan.sampler}")
+            outcome = _train_searched(command, study, listener)
+            trials = study.values()
+    done = True
+    with sharing.finishing(outcome, workdir / MADE[0], command.shared) as mine:
+        if mine:
+            done = _tell(_sweep(command, workdir, trials, outcome, study), workdir)
     for path, reason in (outcome.refused | outcome.diverged).items():
         complain(f"{path}: {reason}")
     return 0 if done else 1
 
 
+def _plan(command: Command) -> "list[Trial] | Search":
+    """Returns the trials of a grid or of the file's sweep(), or what is to be searched."""
+    from jaxcnn.runs import search
+    from jaxcnn.runs.study import Search
+
+    base = command.experiment
+    if command.select_on == "test":
+        base = replace(base, train=replace(base.train, select_on="test"))
+    among = search.spaces(base, command.spaces)
+    bounded = any(space.kind != "choices" for space in among)
+    kind = command.search if command.search != "auto" else "tpe" if bounded else "grid"
+    if kind == "grid" or not among:
+        for option in ("trials", "pruner", "objectives", "at_once"):
+            if getattr(command, option) != getattr(Command, option):
+                name = option.replace("_", "-")
+                raise InputError(f"--{name}: is for a search; give bounds, or --search tpe")
+        trials = search.grid(base, among) if among else _coded(command, base)
+        tasks = {str(trial.experiment.task.name) for trial in trials}
+        if len(tasks) > 1:
+            raise InputError(f"task.name: must be the same in all trials, is {', '.join(tasks)}")
+        return trials
+    for space in among:
+        if space.field in CONSTANT:
+            raise InputError(f"{space.field}: must be the same in all trials of a search")
+    asked = command.trials if command.trials is not None else TRIALS
+    require("--trials", asked, 0 < asked <= search.MOST_TRIALS, f"in [1, {search.MOST_TRIALS}]")
+    require("--seed", command.seed, command.seed >= 0, "a whole number >= 0")
+    by = command.pruner, command.seed, command.objectives
+    found = Search(base, among, asked, kind, *by)
+    found.directions()  # whatever is wrong with the objectives is said at once
+    return found
+
+
+def _coded(command: Command, base: Experiment) -> "list[Trial]":
+    """Returns the trials that the file's sweep() yields."""
+    from jaxcnn.runs import search
+
+    experiments = load_sweep(command.file)
+    if not experiments:
+        raise InputError(
+            "sweep: give FIELD=VALUES, as optim.peak_lr=0.01,0.1, or define in "
+            f"{command.file} sweep() -> Iterable[Experiment]"
+        )
+    return search.listed(base, experiments)
+
+
+def _workdir(command: Command, plan: "list[Trial] | Search", say: Callable[[str], object]) -> Path:
+    from jaxcnn.runs import settled, study
+    from jaxcnn.runs.start import Run
+
+    usual = Path("runs") / f"sweep_{command.file.stem}"
+    if command.workdir is not None:
+        return command.workdir
+    if not isinstance(plan, list):
+        return study.vacant(usual, plan, say)
+    return settled.vacant(
+        lambda folder: [Run(trial.experiment, folder / trial.name) for trial in plan],
+        usual,
+        say,
+        sweep=True,
+    )
+
+
+def _train_listed(
+    command: Command, trials: "Sequence[Trial]", workdir: Path, listener: "Listener"
+) -> "Outcome":
+    """Trains trials that are all known."""
+    from jaxcnn.runs import aside, group, together
+    from jaxcnn.runs.start import Run
+
+    planned = [Run(trial.experiment, workdir / trial.name) for trial in trials]
+    runs = aside.put_aside(planned, listener, sweep=True)
+    aside.common_split(runs)
+    outcome = group.train(
+        runs,
+        listener,
+        modes=together.Modes(workdir / "together.json"),
+        skip_unfit=True,
+        shared=command.shared,
+        accept_changes=command.accept_changes,
+    )
+    if len(outcome.refused) == len(runs):
+        raise InputError(outcome.refused[runs[0].folder])
+    return outcome
+
+
+def _train_searched(command: Command, study: "Study", listener: "Listener") -> "Outcome":
+    """Trains trials as the study proposes them, until there are enough."""
+    from jaxcnn.runs import group, together
+    from jaxcnn.runs.start import Outcome, Run
+
+    outcome, modes = Outcome(), together.Modes(study.folder / "together.json")
+    at_once = command.at_once or together.at_once()
+    while True:
+        study.harvest()
+        trials = study.orphans() or study.ask(at_once)
+        if trials:
+            found = group.train(
+                [Run(trial.experiment, study.folder / trial.name) for trial in trials],
+                listener,
+                modes=modes,
+                skip_unfit=True,
+                shared=command.shared,
+                prune=study.prune,
+                accept_changes=command.accept_changes,
+            )
+            study.tell(found)
+            outcome.add(found)
+            for line in study.lines(trials, found):
+                listener.message(line)
+        elif study.waits():
+            time.sleep(1)
+        else:
+            outcome.elsewhere.extend(study.elsewhere())
+            return outcome
+
+
+def _sweep(
+    command: Command,
+    workdir: Path,
+    trials: Mapping[str, Mapping[str, Any]],
+    outcome: "Outcome",
+    study: "Study | None",
+) -> "Sweep":
+    """Gathers what the trials have come to, from their folders."""
+    from jaxcnn.analysis import sweep
+    from jaxcnn.learning import run_folder, standing
+    from jaxcnn.learning.records import plain
+    from jaxcnn.runs.study import macs
+    from jaxcnn.tasks import LOSS
+
+    refused = study.refused() if study else {p.name: why for p, why in outcome.refused.items()}
+    rows: list[dict[str, Any]] = []
+    metrics: Sequence[Metric] = (LOSS,)
+    split, costs = "test", [name for name in command.objectives if name in ("macs", "parameters")]
+    for name, values in trials.items():
+        row: dict[str, Any] = {"trial": name, "values": dict(values)}
+        folder = workdir / name
+        if name in refused:
+            row["refused"] = refused[name]
+        elif (folder / "summary.json").exists():
+            found, metrics = (
+                plain(run_folder.read_summary(folder)),
+                run_folder.judged(folder).metrics,
+            )
+            names = dict.fromkeys((metrics[0].name, "loss"))
+            kept = [f"{prefix}_{name}" for prefix in ("val", "test") for name in names]
+            row |= {key: found[key] for key in (*kept, "seconds", "parameters") if key in found}
+            row |= {"macs": macs(folder)} if "macs" in costs else {}
+            split = "validation" if f"val_{metrics[0].name}" in found else "test"
+        else:
+            fault = standing.fault(folder)
+            row[fault.ended if fault else "elsewhere"] = fault.reason if fault else ""
+        rows.append(row)
+    return sweep.Sweep(
+        command.experiment.name,
+        sweep.ordered(rows, metrics[0]),
+        split,
+        metrics[0],
+        study.importances() if study else {},
+        study.front() if study else (),
+        costs,
+    )
+
+
+def _tell(found: "Sweep", workdir: Path) -> bool:
+    """Shows what the trials have come to, and writes it; returns whether one has a result."""
+    from jaxcnn.analysis import plots, sweep
+    from jaxcnn.learning import files
+    from jaxcnn.runs import display
+
+    files.write_json(workdir / "sweep.json", sweep.to_json(found))
+    screen = display.console()
+    screen.print(sweep.render(found, screen.width))
+    if not found.done:
+        return False
+    print(found.best())
+    picture = workdir / "sweep.png"
+    with as_warning(f"{picture}: could not be drawn"):
+        plots.save_sweep(found.done, picture, found.name, found.split, found.metric)
+    files.write_text(workdir / "report.html", sweep.page(found, picture))
+    print(f"{workdir}: {', '.join(MADE)}")
+    return True
+
+
 def _require_apart(given: Mapping[str, Any]) -> None:
     """Refuses options that say something else than the sweep does."""
-    words = [*given.get("grid", ()), *given.get("random", ())[1:]]
-    swept = {word.partition("=")[0] for word in words}
+    swept = {word.partition("=")[0] for word in given.get("spaces", ())}
     fixed = {f"model.options.{name}" for name in given.get("model.options", ())} | {*given}
     for name in sorted(swept & fixed):
         raise InputError(f"--{name.replace('_', '-')}: must be left out, since the sweep varies it")
     chosen = given.get("select_on"), given.get("train.select_on")
     if None not in chosen and len({*chosen}) > 1:
         raise InputError(f"--select-on {chosen[0]}: must be that of --train.select-on {chosen[1]}")
-
-
-def _count(random: Sequence[str]) -> tuple[int, Sequence[str]]:
-    if not random:
-        return 0, ()
-    if re.fullmatch("[0-9]{1,9}", random[0]) is None:
-        raise InputError(f"--random {random[0]}: must begin with how many draws, as in --random 20")
-    return int(random[0]), random[1:]
-
-
-def _best(row: Mapping[str, Any], split: str, metric: "Metric") -> str:
-    from jaxcnn.learning.selection import OPTIMISTIC
-
-    reached = metric.shown(row[f"test_{metric.name}"])
-    found = f"best: {row['trial']}, test {metric.title} {reached}"
-    return f"{found}, {OPTIMISTIC if split == 'test' else 'chosen on the validation set'}"
-
-
-def _show(name: str, rows: Sequence[Mapping[str, Any]], split: str, metric: "Metric") -> None:
-    from jaxcnn.analysis import tables
-    from jaxcnn.learning.selection import PREFIX
-    from jaxcnn.runs import display
-    from jaxcnn.tasks import LOSS
-
-    shown_metrics, prefix = list(dict.fromkeys((metric, LOSS))), PREFIX[split]
-
-    fields = list(rows[0]["values"])
-    shown = []
-    for row in rows:
-        if "test_loss" in row:
-            figures = [m.shown(row[f"{prefix}_{m.name}"]) for m in shown_metrics]
-            figures.append(f"{row['seconds']:.1f} s")
-        else:
-            figures = ["refused" if "refused" in row else "diverged", *[""] * len(shown_metrics)]
-        shown.append([row["trial"], *(str(row["values"][f]) for f in fields), *figures])
-    titles = ("folder", *fields, *(f"{split} {m.title}" for m in shown_metrics), "train time")
-    screen = display.console()
-    title = f"{name}: {counted(len(rows), 'trial')}"
-    screen.print(tables.laid_out(titles, shown, screen.width, title=title, caption=""))

@@ -17,6 +17,7 @@ from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
     from jaxcnn.runs.display import Listener
+    from jaxcnn.runs.plan import Planned
     from jaxcnn.runs.start import Run
 
 
@@ -89,7 +90,7 @@ class Command(arguments.Command):
         return rows
 
 
-def planned(command: Command, say: Callable[[str], object]) -> "tuple[Path, list[Run]]":
+def planned(command: Command, say: Callable[[str], object]) -> "Planned":
     """Returns the folder of a run, or of several seeds, and the runs.
 
     Args:
@@ -110,8 +111,8 @@ def planned(command: Command, say: Callable[[str], object]) -> "tuple[Path, list
         usual = Path("runs") / f"{experiment.name}-{name}"
         workdir = settled.vacant(lambda folder: [Run(experiment, folder / inside)], usual, say)
     if count is None:
-        return workdir, [Run(experiment, workdir)]
-    return workdir, plan.seeds(experiment, workdir, count)
+        return plan.Planned(workdir, [Run(experiment, workdir)], 1)
+    return plan.Planned(workdir, plan.seeds(experiment, workdir, count), count)
 
 
 def run(command: Command) -> int:
@@ -131,7 +132,7 @@ def run(command: Command) -> int:
     diverged: Mapping[Path, str] = {}
     with display.display() as listener, processes.ending_together():
         told = listener if processes.is_first() else display.Listener()
-        workdir, runs = planned(command, told.message)
+        workdir, runs, _ = planned(command, told.message)
         if count is None:
             result = group.train_one(
                 runs[0].experiment,
@@ -156,11 +157,10 @@ def _train_seeds(
     command: Command, workdir: Path, runs: "Sequence[Run]", listener: "Listener"
 ) -> tuple[Mapping[str, Any] | None, Mapping[Path, str]]:
     """Returns what seeds.json holds, unless another process writes it, and what diverged."""
-    from jaxcnn.learning import files, processes, standing
+    from jaxcnn.learning import files
     from jaxcnn.runs import group, plan, sharing, together
 
     files.check_writable(workdir / "seeds.json")
-    processes.on_first(lambda: standing.plan(workdir, [run.folder for run in runs]))
     outcome = group.train(
         runs,
         listener,

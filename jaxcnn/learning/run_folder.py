@@ -93,6 +93,17 @@ def _check_place(path: Path) -> None:
         )
 
 
+def within(folder: Path) -> list[Path]:
+    """Returns the run folders in a folder, itself included; those of a run are not looked into."""
+    found = []
+    for path, inside, names in os.walk(folder):
+        inside.sort()
+        if "config.json" in names:
+            found.append(Path(path))
+            inside.clear()
+    return found
+
+
 class RunFolder:
     """A run folder, opened for writing by one process, or one group of them, at a time.
 

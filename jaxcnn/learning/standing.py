@@ -82,6 +82,14 @@ def taking(path: Path) -> Iterator[bool]:
         yield True
 
 
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Takes a file for a moment that others take for no longer; waits until it is free."""
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class Teller:
     """Writes into the folder of a run how far it is, every few seconds.
 

@@ -19,9 +19,10 @@ import numpy as np
 from jaxcnn.config import Data, Experiment, SeedsMode, to_dict
 from jaxcnn.config.brought import titled
 from jaxcnn.data import sources
-from jaxcnn.errors import Diverged, InputError, Stopped
-from jaxcnn.learning import brought, mesh, processes, run_folder
+from jaxcnn.errors import Diverged, InputError, Pruned, Stopped
+from jaxcnn.learning import brought, mesh, processes, run_folder, standing
 from jaxcnn.learning.background import Background
+from jaxcnn.learning.records import Ending
 from jaxcnn.learning.standing import Taken
 from jaxcnn.learning.state import TrainState, snapshot
 from jaxcnn.ops import lowering
@@ -34,7 +35,7 @@ from jaxcnn.runs.settled import settled
 from jaxcnn.runs.start import Outcome, Run, check_starts, trained_without_onednn
 from jaxcnn.runs.stop import StopRequest
 from jaxcnn.runs.together import Group, Grouping, Modes
-from jaxcnn.runs.training import Evaluate, Training
+from jaxcnn.runs.training import Evaluate, Prune, Training
 from jaxcnn.tasks import Sums
 from jaxcnn.text import counted
 
@@ -75,6 +76,7 @@ def train(
     grouping: Grouping = "many",
     skip_unfit: bool = False,
     shared: bool = False,
+    prune: Prune | None = None,
     profile: tuple[int, int] | None = None,
     accept_changes: bool = False,
 ) -> Outcome:
@@ -92,6 +94,7 @@ def train(
         skip_unfit: leaves out the runs that cannot be trained, which then are ``refused``.
         shared: trains, one by one, the runs that no other process has taken, until none is left to
             be taken; a run that has diverged is not trained once more.
+        prune: says after each evaluation whether the run is given up.
         profile: the steps of a single run, from the first to before the second, that are traced.
         accept_changes: goes on although what was brought has changed since a run began.
 
@@ -104,7 +107,7 @@ def train(
         listener = Listener()
     # First of all, so that a signal while the data are read or compiled is not lost either.
     with StopRequest() as stop, Background() as background:
-        session = _Session(listener, stop, background, modes, len(runs), shared)
+        session = _Session(listener, stop, background, modes, len(runs), shared, prune)
         runs = aside.put_aside(settled(runs, listener.message), listener)
         left = []
         for run in runs:
@@ -122,6 +125,9 @@ def train(
         groups: list[Group] = [([run], "alone") for run in left]
         if session.many or modes is not None:
             groups = _checked_groups(session, left, "never" if shared else grouping, skip_unfit)
+        some = groups or session.outcome.results
+        if some and modes is not None and prune is None and processes.is_first():
+            standing.plan(modes.path.parent, [run.folder for run in runs])
         session.began = time.monotonic()  # what is finished, or cannot be trained, took no time
         for number, (group, mode) in enumerate(
             sharing.free(groups, session.outcome) if shared else groups
@@ -194,7 +200,7 @@ def _ready(
     trainings, chosen, clock = [], mode, Clock()
     for run in runs:
         name = session.modes.name(run.folder) if session.modes and mode != "alone" else ""
-        known = session.listener, closing, session.background, clock, name
+        known = session.listener, closing, session.background, clock, name, session.prune
         trainings.append(Training(run, program, *known))
     closing.callback(session.background.settle)  # before their folders are given back
     if mode == "alone":
@@ -314,10 +320,11 @@ class _Session:
         background: Background,
         modes: Modes | None,
         runs: int,
-        shared: bool,
+        shared: bool = False,
+        prune: Prune | None = None,
     ) -> None:
         self.listener, self.stop, self.background = listener, stop, background
-        self.modes, self.runs, self.shared = modes, runs, shared
+        self.modes, self.runs, self.shared, self.prune = modes, runs, shared, prune
         self.many, self.trained, self.began = runs > 1, 0, time.monotonic()
         self.outcome = Outcome()
         self.load = functools.lru_cache(maxsize=2)(self._load)  # most runs share their data
@@ -359,14 +366,15 @@ class _Session:
 
     @contextlib.contextmanager
     def giving_up(self, training: Training) -> Iterator[None]:
-        """Marks a run as diverged instead of raising; the others of its group go on."""
+        """Gives a run up that diverges or is pruned; the others of its group go on."""
         try:
             yield
-        except Diverged as diverged:
-            training.give_up("diverged", str(diverged))
-            self.outcome.diverged[training.folder] = str(diverged)
+        except (Diverged, Pruned) as why:
+            ended: Ending = "diverged" if isinstance(why, Diverged) else "pruned"
+            training.give_up(ended, str(why))
+            self.outcome.gave_up(ended)[training.folder] = str(why)
             if self.many:
-                self.listener.message(f"{training.folder}: {diverged}")
+                self.listener.message(f"{training.folder}: {why}")
             self.ended(training.folder)
 
     def ended(self, folder: Path) -> None:
@@ -375,7 +383,8 @@ class _Session:
         if self.many:
             found = self.outcome
             name = self.modes.name(folder) if self.modes else str(folder)
-            done = len(found.results) + len(found.diverged) + len(found.refused)
+            gave_up = found.diverged | found.pruned | found.refused
+            done = len(found.results) + len(gave_up)
             left = (time.monotonic() - self.began) / self.trained * (self.runs - done)
             left = 0.0 if self.shared else left  # nobody here knows how fast the others are
             result, metrics = found.results.get(folder), self.listener.metrics

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,6 +15,17 @@ from jaxcnn.errors import InputError
 from jaxcnn.learning import files, processes, run_folder
 from jaxcnn.runs.start import Outcome, Run
 from jaxcnn.tasks import Metric
+
+
+class Planned(NamedTuple):
+    """What a command will train."""
+
+    folder: Path
+    """The folder of its run, or of its runs."""
+    runs: Sequence[Run]
+    """The runs; of a search one that is like all of them."""
+    number: int
+    """How many runs there will be."""
 
 
 def with_seed(experiment: Experiment, seed: int) -> Experiment:

@@ -1,4 +1,4 @@
-"""Which experiments a sweep makes: grids and random draws over the fields of one experiment.
+"""Which experiments a sweep tries: the fields that it varies, over which values, and its trials.
 
 A trial is a value like any experiment, made before anything is trained, so that trials which
 share their shapes can be told from the values alone.
@@ -13,13 +13,11 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-
-from jaxcnn.config import Experiment, flat, from_dict, to_dict
+from jaxcnn.config import Experiment, differences, flat, from_dict, to_dict
 from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError
 
@@ -41,80 +39,116 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The name of its folder: a digest of the values, so that a sweep can grow around it."""
-        text = json.dumps(self.values, sort_keys=True)
-        return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+        """The name of its folder."""
+        return name_of(self.values)
+
+
+def name_of(values: Mapping[str, Any]) -> str:
+    """Returns a trial's name, a digest of its values, so that a sweep can grow around it."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 @dataclass(frozen=True)
-class Range:
-    """Where random values of a field come from.
+class Space:
+    """The values of a field among which a sweep searches.
 
     Attributes:
         field: the dotted name of the field.
-        draw: draws a value with a random generator.
-        log: whether values are spread evenly over the logarithm.
+        choices: the words that stand for its values, where these are listed.
+        low: the least value, where it is any between two.
+        high: the greatest one.
+        kind: how it lies between them: ``"log"`` is even over the logarithm, ``"int"`` a whole
+            number.
     """
 
     field: str
-    draw: Callable[[np.random.Generator], Any]
-    log: bool = False
+    choices: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    kind: Literal["choices", "uniform", "log", "int"] = "choices"
+
+    def value(self, found: Any) -> Any:
+        """Returns the value of the field for a word of ``choices``, or a number between the bounds.
+
+        Numbers are rounded to four digits, which can be read, written and typed again.
+        """
+        if self.kind == "choices":
+            return value(found)
+        return int(found) if self.kind == "int" else float(f"{found:.4g}")
 
 
-def trials(
-    base: Experiment,
-    grid: Sequence[str] = (),
-    ranges: Sequence[str] = (),
-    count: int = 0,
-    seed: int = 0,
-) -> list[Trial]:
-    """Makes every combination of the grid, each with ``count`` random draws where there are ranges.
-
-    More draws with the same seed begin with the fewer.
+def spaces(base: Experiment, words: Sequence[str]) -> list[Space]:
+    """Reads what a sweep varies.
 
     Args:
         base: the experiment that the fields belong to.
-        grid: ``"optim.peak_lr=0.01,0.03"`` for each field.
-        ranges: ``"optim.peak_lr=log:1e-3:1e-1"``, ``"augment.rotate=0:20"``,
-            ``"train.epochs=int:5:20"`` or choices, ``"model.name=mlp,lenet5"``.
-        count: draws for each combination of the grid.
-        seed: the seed of the draws.
+        words: for each field ``"model.name=mlp,lenet5"``, ``"optim.peak_lr=log:1e-3:1e-1"``,
+            ``"augment.rotate=0:20"`` or ``"train.epochs=int:5:20"``.
 
     Raises:
-        InputError: an unknown field, a value that it refuses, a range that is none, or more than
-            MOST_TRIALS trials.
+        InputError: an unknown field, one that is given twice, or bounds that are none.
     """
-    if seed < 0:
-        raise InputError(f"--seed {seed}: must be a whole number >= 0")
-    axes = [_grid_axis(base, text) for text in grid]
-    drawn = [_range(base, text) for text in ranges]
-    names = [name for name, _ in axes] + [r.field for r in drawn]
+    found = [_space(base, word) for word in words]
+    names = [space.field for space in found]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{name}: is swept twice; give each field once")
-    if bool(drawn) != (count > 0):
-        raise InputError(
-            f"--random {count} with {len(drawn)} ranges: give how many, then the ranges, as in "
-            "--random 20 optim.peak_lr=log:1e-3:1e-1"
-        )
-    if not names:
-        raise InputError("sweep: give --grid FIELD=VALUES or --random COUNT FIELD=RANGE")
-    planned = math.prod(len(values) for _, values in axes) * max(count, 1)
+    return found
+
+
+def grid(base: Experiment, among: Sequence[Space]) -> list[Trial]:
+    """Returns every combination of the listed values.
+
+    Raises:
+        InputError: a field has no list of values, a value that it refuses, or there are more than
+            MOST_TRIALS trials.
+    """
+    for space in among:
+        if space.kind != "choices":
+            raise InputError(
+                f"{space.field}={space.kind}: must be a list of values for a grid, as 1,2,3; "
+                "--search random or tpe takes bounds"
+            )
+    planned = math.prod(len(space.choices) for space in among)
     if planned > MOST_TRIALS:
         raise InputError(
-            f"sweep: {planned:,} trials, of {len(axes)} grids and {count:,} draws at each of their "
-            f"points; at most {MOST_TRIALS:,}"
+            f"sweep: {planned:,} trials, of {len(among)} fields; at most {MOST_TRIALS:,}"
         )
-    rng = np.random.Generator(np.random.PCG64(seed))
-    draws = [{r.field: r.draw(rng) for r in drawn} for _ in range(count)] or [{}]
-    found: dict[str, Trial] = {}
-    for point in itertools.product(*(values for _, values in axes)):
-        fixed = dict(zip([name for name, _ in axes], point, strict=True))
-        for draw in draws:
-            values = {**fixed, **draw}
-            trial = Trial(values, override(base, values))
-            found[trial.name] = trial  # choices can be drawn twice
-    return list(found.values())
+    points = itertools.product(*(space.choices for space in among))
+    return distinct(trial(base, values_at(among, point)) for point in points)
+
+
+def values_at(among: Sequence[Space], point: Sequence[Any]) -> dict[str, Any]:
+    """Returns the values of the fields at a point of their spaces."""
+    return {space.field: space.value(at) for space, at in zip(among, point, strict=True)}
+
+
+def trial(base: Experiment, values: Mapping[str, Any]) -> Trial:
+    """Returns the trial with these values.
+
+    Raises:
+        InputError: a field refuses its value.
+    """
+    return Trial(values, override(base, values))
+
+
+def listed(base: Experiment, experiments: Sequence[Experiment]) -> list[Trial]:
+    """Returns the trials of experiments that were made in code, by what they change.
+
+    Args:
+        base: the experiment with which they are compared.
+        experiments: the experiments.
+    """
+    changes = [differences(to_dict(base), to_dict(one)) for one in experiments]
+    fields = dict.fromkeys(name for changed in changes for name in changed)
+    values = [{name: flat(to_dict(one)).get(name) for name in fields} for one in experiments]
+    return distinct(map(Trial, values, experiments))
+
+
+def distinct(trials: Iterable[Trial]) -> list[Trial]:
+    """Returns trials without those whose values another one has."""
+    return list({trial.name: trial for trial in trials}.values())
 
 
 def override(base: Experiment, values: Mapping[str, Any]) -> Experiment:
@@ -133,17 +167,11 @@ def override(base: Experiment, values: Mapping[str, Any]) -> Experiment:
     return from_dict(config)
 
 
-def _grid_axis(base: Experiment, text: str) -> tuple[str, list[Any]]:
-    name, values = _split(base, text)
-    return name, [value(part) for part in _parts(values)]
-
-
-def _range(base: Experiment, text: str) -> Range:
+def _space(base: Experiment, text: str) -> Space:
     name, spread = _split(base, text)
     kind, *bounds = spread.split(":")
-    if not bounds:
-        choices = [value(part) for part in _parts(spread)]
-        return Range(name, lambda rng: choices[int(rng.integers(len(choices)))])
+    if not bounds or kind.strip()[:1] in ("[", "(", '"', "'"):
+        return Space(name, tuple(_parts(spread)))
     if kind not in ("log", "int"):
         kind, bounds = "uniform", spread.split(":")
     try:
@@ -154,25 +182,19 @@ def _range(base: Experiment, text: str) -> Range:
             raise ValueError
     except (ValueError, OverflowError):
         raise InputError(
-            f"--random {shown(text)}: must be LOW:HIGH, int:LOW:HIGH or log:LOW:HIGH with finite "
+            f"{shown(text)}: must be FIELD=LOW:HIGH, int:LOW:HIGH or log:LOW:HIGH with finite "
             "LOW < HIGH (above 0 for log, within 2**53 for int), or choices such as a,b,c"
         ) from None
-    if kind == "int":
-        return Range(name, lambda rng: int(rng.integers(int(low), int(high) + 1)))
-    if kind == "log":
-        return Range(name, lambda rng: _round(math.exp(rng.uniform(*np.log([low, high])))), True)
-    return Range(name, lambda rng: _round(rng.uniform(low, high)))
-
-
-def _round(value: float) -> float:
-    """Rounds to four digits, which can be read, written and typed again."""
-    return float(f"{value:.4g}")
+    return Space(name, (), low, high, kind)  # type: ignore[arg-type]
 
 
 def _split(base: Experiment, text: str) -> tuple[str, str]:
     name, equals, values = text.partition("=")
     if not equals or not values:
-        raise InputError(f"{shown(text)}: must be FIELD=VALUES, as in optim.peak_lr=0.01,0.03")
+        raise InputError(
+            f"{shown(text)}: must be FIELD=VALUES, as in optim.peak_lr=0.01,0.03 or "
+            "optim.peak_lr=log:1e-3:1e-1"
+        )
     name = name.replace("-", "_")
     known = [field for field in flat(to_dict(base)) if "." in field]
     if name not in known and re.fullmatch(r"model\.options\.\w{1,60}", name) is None:

@@ -40,7 +40,7 @@ def free(groups: Sequence[Group], outcome: Outcome) -> Iterator[Group]:
             if not standing.is_taken(run.folder):
                 tried = True
                 yield group
-            if run.folder not in outcome.results | outcome.diverged:
+            if run.folder not in outcome.results | outcome.diverged | outcome.pruned:
                 later.append(group)
         left = later
     outcome.elsewhere.extend(run.folder for (run,), _ in left)
@@ -53,7 +53,7 @@ def _ended_elsewhere(run: Run, outcome: Outcome) -> bool:
     if result is not None:
         outcome.results[run.folder] = result
     elif fault is not None:
-        outcome.diverged[run.folder] = fault.reason
+        outcome.gave_up(fault.ended)[run.folder] = fault.reason
     return result is not None or fault is not None
 
 

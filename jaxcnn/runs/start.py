@@ -10,7 +10,7 @@ import jax
 from jaxcnn.config import Experiment
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, processes, run_folder
-from jaxcnn.learning.records import Environment
+from jaxcnn.learning.records import Ending, Environment
 from jaxcnn.learning.state import variables_of
 from jaxcnn.runs.program import Program
 from jaxcnn.runs.trained import Trained, restore, transfer
@@ -31,14 +31,31 @@ class Outcome:
     Attributes:
         results: what summary.json holds, of every run that has ended well.
         diverged: why, of every run that has diverged.
+        pruned: the same of every run that was given up, since it promised too little.
         refused: why, of every run that could not be trained.
         elsewhere: the runs that other processes train, where a folder is shared.
     """
 
     results: dict[Path, dict[str, Any]] = field(default_factory=dict)
     diverged: dict[Path, str] = field(default_factory=dict)
+    pruned: dict[Path, str] = field(default_factory=dict)
     refused: dict[Path, str] = field(default_factory=dict)
     elsewhere: list[Path] = field(default_factory=list)
+
+    def add(self, other: "Outcome") -> None:
+        """Adds what became of other runs."""
+        self.elsewhere.extend(other.elsewhere)
+        for mine, theirs in (
+            (self.results, other.results),
+            (self.diverged, other.diverged),
+            (self.pruned, other.pruned),
+            (self.refused, other.refused),
+        ):
+            mine.update(theirs)  # type: ignore[arg-type]
+
+    def gave_up(self, ended: Ending) -> dict[Path, str]:
+        """Returns why runs were given up that ended so."""
+        return self.pruned if ended == "pruned" else self.diverged
 
 
 def trained_without_onednn(run: Run) -> bool:

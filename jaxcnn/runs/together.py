@@ -109,6 +109,11 @@ def groups(runs: Sequence[tuple[Run, bool]], modes: Modes | None, policy: Groupi
     return sorted(found, key=lambda group: order.index(group[0][0].folder))
 
 
+def at_once() -> int:
+    """Returns how many runs gain from being computed together here."""
+    return 1 if jax.default_backend() == "cpu" and len(jax.devices()) == 1 else AT_MOST
+
+
 def _mode(
     run: Run, streamed: bool, modes: Modes | None, policy: Grouping
 ) -> tuple[SeedsMode, bool]:
@@ -131,7 +136,7 @@ def _mode(
     if known and asked == "auto":
         return known, True
     # On one CPU device runs gain nothing from one another, and one by one they end in order.
-    alone = policy == "faster" and jax.default_backend() == "cpu" and len(jax.devices()) == 1
+    alone = policy == "faster" and at_once() == 1
     return ("alone" if asked == "auto" and alone else asked), False
 
 

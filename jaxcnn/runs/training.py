@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from jaxcnn.analysis import plots
 from jaxcnn.config import differences, to_dict
 from jaxcnn.data import sources
-from jaxcnn.errors import Diverged, InputError, Stopped, as_not_written, as_warning
+from jaxcnn.errors import Diverged, InputError, Pruned, Stopped, as_not_written, as_warning
 from jaxcnn.learning import (
     brought,
     files,
@@ -39,6 +40,8 @@ from jaxcnn.runs.trained import Trained
 from jaxcnn.tasks import Sums
 
 Evaluate = Callable[[TrainState], Sums]
+Prune = Callable[[Path, Record], bool]
+"""Says of the run in a folder, and its newest record, whether it is given up."""
 
 
 class _Before(msgspec.Struct):
@@ -84,6 +87,7 @@ class Training:
         background: does what need not be waited for.
         clock: counts where the time goes.
         name: what the listener hears it called, where it is one of several.
+        prune: says after each evaluation but the last whether the run is given up.
 
     Attributes:
         state: the newest state; a compiled chunk may consume it.
@@ -104,10 +108,11 @@ class Training:
         background: Background,
         clock: Clock,
         name: str = "",
+        prune: Prune | None = None,
     ) -> None:
         self.folder, self.experiment, self.program = run.folder, run.experiment, program
         self.listener, self.name = listener, name
-        self._background, self._clock = background, clock
+        self._background, self._clock, self._prune = background, clock, prune
         self.task, self.chosen_by = program.network.task, program.network.metrics[0]
         self.rates = program.rates(run.experiment)  # before anything is made
         source = check_starts([run], program)
@@ -404,6 +409,13 @@ class Training:
             self._log.write(found)
         self.listener.record({"run": self.name, **found} if self.name else found)
         self._last, self._recorded = found, look.step
+        ending = look.step == self.program.total_steps
+        if self._prune is not None and not ending and self._prune(self.folder, found):
+            split, name = self.program.selected_on, self.chosen_by.name
+            reached = self.chosen_by.shown(found[f"{selection.PREFIX[split]}_{name}"])
+            raise Pruned(
+                f"after epoch {found['epoch']}, with {split} {self.chosen_by.title} {reached}"
+            )
 
     def _means(
         self, sums: Sums, split: sources.HeldOut, step: int

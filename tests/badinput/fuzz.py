@@ -143,7 +143,8 @@ def overrides(folder: Path) -> Target:
     def read(content: bytes) -> None:
         first, *words = os.fsdecode(content).split("\0")
         if first == "1":
-            search.trials(base, words[:2], words[2:], 2 if words[2:] else 0)
+            among = search.spaces(base, words)
+            search.grid(base, [space for space in among if space.choices])
         else:
             arguments.parse(train.Command, [str(path), *words], "train")
 

@@ -18,7 +18,7 @@ CALLS = {
     "predict": ("predict", "run", "image.png"),
     "import": (*IMPORT, "--out", "new"),
     "compare": ("compare", "comparison.py"),
-    "sweep": ("sweep", "experiment.py", "--grid", "optim.peak_lr=0.1"),
+    "sweep": ("sweep", "experiment.py", "optim.peak_lr=0.1"),
     "report": ("report", "run", "--out", "page.html"),
     "viz": ("viz", "run"),
     "bench": ("bench", "mlp", "--batch-size", "1", "--infer"),
@@ -65,19 +65,20 @@ def lines() -> Iterator[Case]:
         yield Case(f"option of a model {wrong}", ("train", "experiment.py", f"--model.{word}", "1"))
         yield Case(f"model option {wrong}", (*TRAIN, f"--model.options.{word}", "1"))
         yield Case(f"model option hidden {wrong}", (*TRAIN, "--model.options.hidden", word))
-        yield Case(f"grid {wrong}", ("sweep", "experiment.py", "--grid", word))
-        yield Case(f"grid value {wrong}", ("sweep", "experiment.py", "--grid", f"data.name={word}"))
-        yield Case(f"grid field {wrong}", ("sweep", "experiment.py", "--grid", f"{word}=1"))
-        yield Case(f"draws {wrong}", ("sweep", "experiment.py", "--random", word, "optim.b1=0:1"))
+        yield Case(f"grid {wrong}", ("sweep", "experiment.py", word))
+        yield Case(f"grid value {wrong}", ("sweep", "experiment.py", f"data.name={word}"))
+        yield Case(f"grid field {wrong}", ("sweep", "experiment.py", f"{word}=1"))
+        yield Case(f"draws {wrong}", ("sweep", "experiment.py", "--trials", word, "optim.b1=0:1"))
+        for kind, space in {
+            "values": f"optim.peak_lr={word}",
+            "bound": f"optim.b1=log:{word}:1",
+            "whole bound": f"data.cutout=int:0:{word}",
+        }.items():
+            searched = ("--search", "random", "--trials", "1")
+            yield Case(f"{kind} {wrong}", ("sweep", "experiment.py", space, *searched))
         yield Case(
-            f"range {wrong}", ("sweep", "experiment.py", "--random", "2", f"optim.peak_lr={word}")
-        )
-        yield Case(
-            f"bound {wrong}", ("sweep", "experiment.py", "--random", "2", f"optim.b1=log:{word}:1")
-        )
-        yield Case(
-            f"whole bound {wrong}",
-            ("sweep", "experiment.py", "--random", "1", f"data.cutout=int:0:{word}"),
+            f"objective {wrong}",
+            ("sweep", "experiment.py", "optim.b1=0:1", "--trials", "1", "--objectives", word),
         )
     for name, call in CALLS.items():
         yield Case(f"{name} alone", (name,))

@@ -86,7 +86,7 @@ SOURCES: dict[str, str] = {
 ON_A_FILE = {
     "train": ("train", "spoilt.py", "--workdir", "new"),
     "train help": ("train", "spoilt.py", "--help"),
-    "sweep": ("sweep", "spoilt.py", "--workdir", "new", "--grid", "optim.peak_lr=0.1"),
+    "sweep": ("sweep", "spoilt.py", "--workdir", "new", "optim.peak_lr=0.1"),
     "compare": ("compare", "spoilt.py", "--workdir", "new"),
 }
 
@@ -139,7 +139,7 @@ WRITING: dict[str, tuple[str, ...]] = {
     "train": ("train", "experiment.py", "--workdir", "{}"),
     "seeds": ("train", "experiment.py", "--seeds", "1", "--workdir", "{}"),
     "compare": ("compare", "comparison.py", "--seeds", "1", "--workdir", "{}"),
-    "sweep": ("sweep", "experiment.py", "--grid", "optim.peak_lr=0.1", "--workdir", "{}"),
+    "sweep": ("sweep", "experiment.py", "optim.peak_lr=0.1", "--workdir", "{}"),
 }
 NAMES = {
     "a long name": "x" * 300,
@@ -272,7 +272,7 @@ INTERRUPTED = {
     "eval": ("eval", "run", "--tta", "ten_crop"),
     "report": ("report", "run", "--out", "page.html"),
     "compare": ("compare", "comparison.py", "--workdir", "new"),
-    "sweep": ("sweep", "two.py", "--workdir", "new", "--grid", "optim.peak_lr=0.1,0.2,0.3"),
+    "sweep": ("sweep", "two.py", "--workdir", "new", "optim.peak_lr=0.1,0.2,0.3"),
     "import": (*world.IMPORT, "--out", "new"),
     "viz": ("viz", "run"),
     "stream": (

@@ -192,7 +192,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(
 def test_results_of_many_runs_have_their_place_before_the_work(command, name, capsys, tmp_path):
     given = {
         "compare": ["experiments/compare_digits.py"],
-        "sweep": ["experiments/lenet5_digits.py", "--grid", "train.seed=0"],
+        "sweep": ["experiments/lenet5_digits.py", "train.seed=0"],
         "train": ["experiments/lenet5_digits.py", "--seeds", "2"],
     }
     workdir = tmp_path / "runs"
