@@ -18,7 +18,6 @@ from PIL import Image
 from jaxcnn import cli
 from jaxcnn.commands import arguments, bench, predict, train
 from jaxcnn.commands.parsing import load_experiment
-from jaxcnn.config import Experiment
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.runs import display, group
 from jaxcnn.runs import trained as trained_runs
@@ -893,7 +892,7 @@ def fields_of(kind, default, prefix=""):
         if default is not None:
             value = getattr(default, field.name)
         if dataclasses.is_dataclass(value):
-            inner = "" if isinstance(value, Experiment) else f"{prefix}{field.name}."
+            inner = "" if "spread" in field.metadata else f"{prefix}{field.name}."
             yield from fields_of(type(value), value, inner)
         else:
             yield prefix + field.metadata.get("name", field.name), value

@@ -162,7 +162,7 @@ def test_by_default_each_accelerator_has_a_worker(monkeypatch):
 
 
 BAD = {
-    "no command": ((), "give -- COMMAND"),
+    "no command": ((), "give COMMAND ..., what follows"),
     "another command": (("--", "bench"), "launch -- bench: must be one of train, compare, sweep"),
     "an unknown field": (("--pods", "3", *ONE), "unknown option --pods"),
     "an unknown option behind": ((*ONE, "--epochz", "3"), "unknown option --epochz"),

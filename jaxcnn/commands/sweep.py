@@ -62,7 +62,7 @@ class Command(arguments.Command):
     """Gives up trials early that promise too little, by the metric after each evaluation."""
     objectives: tuple[str, ...] = ()
     """What is sought: metrics of the task, loss, macs, parameters or seconds. Of several, those
-    trials are marked that no other one beats in all. By default the task's first metric."""
+    trials are marked that no other one beats in all; by default the task's first metric."""
     at_once: int | None = None
     """How many trials are asked for at once, to be trained together where they share a program; by
     default 8 on accelerators, else 1."""
