@@ -6,7 +6,8 @@ The steps on a GPU were measured on one NVIDIA H200: they are those of ``benchma
 Those on the CPU are measured here and now, one network after the other in each round, beside the
 matrix product and the copy that make the roofline. Two steps of each kind are those that the
 attained share and the overhead of a layer were fitted to (``--fit`` prints what they would be);
-the errors of the others are what a prediction can be trusted to.
+the errors of the others are what a prediction can be trusted to. Memory and energy are compared
+where the H200's were counted.
 """
 
 import argparse
@@ -27,8 +28,12 @@ from jaxcnn.analysis import bench
 from jaxcnn.analysis.cards import CARDS, Card, this_machine
 from jaxcnn.analysis.roofline import DTYPES, Dtype
 from jaxcnn.analysis.step_cost import StepCost, step_cost
+from jaxcnn.commands.parsing import load_experiment
+from jaxcnn.config import Data, Experiment, Model
+from jaxcnn.runs import forecast
 
 H200 = Path(__file__).parent / "results" / "h200"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,10 @@ ON_CPU = (
 
 def on_h200() -> Iterator[tuple[Step, float]]:
     """Yields the steps that were measured on one H200, and the seconds that each took."""
-    bench_csv = csv.DictReader((H200 / "bench.csv").open())
-    resnet50 = next(row for row in bench_csv if row["model"] == "resnet50")
     photo = (224, 224, 3)
     yield (
         Step("resnet50", 256, "bf16", photo, True, "bench.csv"),
-        float(resnet50["train_step_time"]) / 1e3,
+        float(_of_resnet50()["train_step_time"]) / 1e3,
     )
     peers = json.loads((H200 / "vs_peers.json").read_text())["results"]
     (found,) = [row for row in peers if row["work"] == "train"]
@@ -96,12 +99,22 @@ def on_h200() -> Iterator[tuple[Step, float]]:
     )
     steps = json.loads((H200 / "train_step.json").read_text())
     for row in steps["results"]["calls"]:
-        of = row["model"], row["batch_size"], "fp32", tuple(row["image"])
+        h, w, c = row["image"]
         fitted = row["model"] == "resnet20"
-        yield Step(*of, fitted, "train_step.json"), row["chunk_ms_per_step"] / 1e3
+        yield (
+            Step(row["model"], row["batch_size"], "fp32", (h, w, c), fitted, "train_step.json"),
+            row["chunk_ms_per_step"] / 1e3,
+        )
     chunk = steps["results"]["peers"][0]["ms_per_step"] / 1e3
     images = steps["settings"]["batch_size"]
     yield Step("lenet5", images, "fp32", GREY, False, "train_step.json"), chunk
+    speedrun = json.loads((H200 / "speedrun.json").read_text())
+    images, runs = speedrun["settings"]["batch_size"], speedrun["results"]["jaxcnn"]["seconds"]
+    steps_of_run = speedrun["settings"]["epochs"] * (50_000 // images)
+    yield (
+        Step("airbench", images, "bf16", CIFAR, False, "speedrun.json, with evaluation"),
+        statistics.median(runs) / steps_of_run,
+    )
     small = (("small_images", True),)
     for name, run in (
         ("resnet20_cifar10", Step("resnet20", 128, "fp32", CIFAR)),
@@ -165,6 +178,53 @@ def rows(steps: dict[Step, float], card: Card) -> list[dict[str, Any]]:
     return found
 
 
+def memory_on_h200() -> list[dict[str, Any]]:
+    """Returns what is predicted and what was counted of memory on one H200, in megabytes.
+
+    Of ResNet-50 the card counted the peak; of the others it is what XLA planned there.
+    """
+    photos = Experiment(
+        name="resnet50",
+        data=Data("synthetic", image_size=224, num_classes=1000, batch_size=256, examples=(256, 1)),
+        model=Model("resnet50", dtype="bfloat16"),
+    )
+    cases = [(photos, float(_of_resnet50()["train_peak_memory"]), "bench.csv")]
+    for name in ("resnet18_cifar10", "resnet20_cifar10"):
+        summary = json.loads((H200 / f"{name}.json").read_text())["summary"]
+        experiment = load_experiment(EXPERIMENTS / f"{name}.py")
+        cases.append((experiment, summary["memory_bytes"], f"{name}.json"))
+    found = []
+    for experiment, counted, source in cases:
+        experiment = forecast.settle(experiment, 1)
+        dataset = forecast.dataset_of(experiment)
+        needed = forecast.forecast(experiment, dataset, CARDS["h200"], 1).needed
+        found.append(
+            {
+                "experiment": experiment.name,
+                "source": source,
+                "measured_mb": bench.rounded(counted / 1e6),
+                "predicted_mb": bench.rounded(needed / 1e6),
+                "error": bench.rounded(needed / counted - 1),
+            }
+        )
+    return found
+
+
+def energy_on_h200() -> dict[str, float]:
+    """Returns the joules for 1,000 images of ResNet-50 as counted on one H200, and at its watts."""
+    row = _of_resnet50()
+    counted, watts = float(row["train_joules_per_1000"]), CARDS["h200"].watts
+    assert watts is not None
+    at_most = 1000 * watts / float(row["train_samples_per_sec"])
+    return {"measured": counted, "predicted": at_most, "error": at_most / counted - 1}
+
+
+def _of_resnet50() -> dict[str, str]:
+    """Returns ResNet-50's row of what `jaxcnn bench` measured on one H200."""
+    with (H200 / "bench.csv").open() as file:
+        return next(row for row in csv.DictReader(file) if row["model"] == "resnet50")
+
+
 def errors(found: list[dict[str, Any]]) -> dict[str, float]:
     """Returns how many steps were not fitted, and the median and largest of their errors."""
     sizes = [abs(row["error"]) for row in found if not row["fitted"]]
@@ -178,7 +238,7 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true", help="prints what is fitted")
     args = parser.parse_args()
     measured = {"h200": (dict(on_h200()), CARDS["h200"]), "cpu": measured_here(args.rounds)}
-    results = {}
+    results: dict[str, Any] = {}
     table = Table("card", "model", "images", "type", title="One training step on one device")
     for heading in ("measured ms", "predicted ms", "error"):
         table.add_column(heading, justify="right")
@@ -209,6 +269,17 @@ def main() -> None:
             f"{name}: {of['steps']} steps that nothing was fitted to: median error "
             f"{of['median']:.0%}, largest {of['largest']:.0%}"
         )
+    results["h200"] |= {"memory": memory_on_h200(), "joules_per_1000": energy_on_h200()}
+    for row in results["h200"]["memory"]:
+        console.print(
+            f"memory of {row['experiment']}: {row['predicted_mb']:,.0f} MB predicted, "
+            f"{row['measured_mb']:,.0f} MB on the H200 ({row['error']:+.0%})"
+        )
+    joules = results["h200"]["joules_per_1000"]
+    console.print(
+        f"energy of 1,000 images in ResNet-50: {joules['predicted']:.1f} J predicted, "
+        f"{joules['measured']:.1f} J on the H200 ({joules['error']:+.0%})"
+    )
     print("wrote", timing.write("plan", results, rounds=args.rounds))
 
 

@@ -37,7 +37,7 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
   jaxcnn viz RUN ...                filters, feature maps, Grad-CAM, fields
   jaxcnn bench [MODEL ...]          speed, memory, utilisation of the device
   jaxcnn plan EXPERIMENT.py --devices 64 --card h100
-                                    memory, time and energy before paying for them
+                                    memory, time and energy beforehand
   jaxcnn summary MODEL              layers, shapes, parameters, MACs
   jaxcnn list [PATTERN] [--stats]   names of the models
   jaxcnn native build               convolutions by oneDNN on CPUs: faster

@@ -102,7 +102,7 @@ def _title(experiment: Experiment, dataset: Any, found: "Forecast") -> str:
         f"{titled(experiment.data.name)}, {len(dataset.train):,} train and {len(dataset.test):,} "
         f"test images of {shape}\n"
         f"{found.devices} x {found.card.title}, a batch of {found.batch:,} images, "
-        f"{found.batch // found.devices:,} on each ({found.card.source})"
+        f"{found.batch // found.devices:,} on each"
     )
 
 
@@ -116,15 +116,11 @@ def _of_each(found: "Forecast") -> "Table":
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("how it is known", overflow="fold")
     of = found.memory
-    table.add_row(
-        "memory",
-        si(found.needed, "B"),
-        f"of {si(found.card.memory, 'B')}; outputs of all layers, kept for the backward pass",
-    )
+    table.add_row("memory", si(found.needed, "B"), f"of {si(found.card.memory, 'B')}")
     for name, about in (
-        ("state", "parameters, statistics, optimizer slots: their shards in the program"),
+        ("state", "parameters, statistics and optimizer slots, as they are split"),
         ("gradients", "with fsdp also the parameters, collected"),
-        ("activations", "outputs of all layers, and the images"),
+        ("activations", "outputs of all layers, kept for the backward pass, and images"),
         ("data", "the training set, or two blocks of a stream"),
     ):
         table.add_row(f"  {name}", si(of[name], "B"), about)
@@ -166,9 +162,8 @@ def _of_all(found: "Forecast") -> "Table":
     """Lays out what is predicted of all devices."""
     from rich.table import Table
 
-    from jaxcnn.analysis.formats import UNKNOWN
+    from jaxcnn.analysis.formats import UNKNOWN, duration
 
-    hours = found.seconds / 3600
     joules = found.joules
     table = Table("predicted")
     table.add_column("", justify="right", no_wrap=True)
@@ -188,13 +183,13 @@ def _of_all(found: "Forecast") -> "Table":
         ("weak scaling", f"{found.weak:.0%}", "one device with its part of the batch is 100 %"),
         (
             "time",
-            f"{hours:,.2f} h",
-            f"{found.steps:,} steps, and {found.evaluating / 3600:,.2f} h for evaluations",
+            duration(found.seconds),
+            f"{found.steps:,} steps, and {duration(found.evaluating)} for evaluations",
         ),
-        ("device hours", f"{hours * found.devices:,.1f} h", ""),
+        ("device hours", f"{found.devices * found.seconds / 3600:,.3g}", "to be paid for"),
         (
             "energy",
-            UNKNOWN if joules is None else f"{joules / 3.6e6:,.1f} kWh",
+            UNKNOWN if joules is None else f"{joules / 3.6e6:,.3g} kWh",
             "no power was published"
             if joules is None
             else f"cards alone, at {found.card.watts:g} W each",
@@ -205,20 +200,20 @@ def _of_all(found: "Forecast") -> "Table":
 
 
 def _trust(found: "Forecast") -> str:
-    """Says how far the figures can be trusted."""
+    """Says what the figures are made of, and how far they can be trusted."""
     from jaxcnn.analysis.step_cost import ATTAINED, VALIDATED
 
-    attained, known = ATTAINED[found.card.platform], VALIDATED.get(found.card.platform)
-    model = (
-        f"A prediction: layers at {attained.share:.0%} of the roofline and "
-        f"{1e6 * attained.overhead:.0f} us more for each, ring collectives that nothing hides; "
-        "without input, compiling and checkpoints."
-    )
-    if known is None:
-        return f"{model} Nothing of this kind of device was measured."
-    where = "one H200" if found.card.platform == "gpu" else "one CPU"
+    card = found.card
+    attained, known = ATTAINED[card.platform], VALIDATED.get(card.platform)
+    measured = "no device of this kind was measured"
+    if known is not None:
+        measured = (
+            f"{known.steps} steps on one {'H200' if card.platform == 'gpu' else 'CPU'} were "
+            f"predicted with a median error of {known.median:.0%}, the largest {known.largest:.0%} "
+            "(python -m benchmarks.plan); several devices were not measured"
+        )
     return (
-        f"{model} On {where}, {known.steps} steps of one device were predicted with a median error "
-        f"of {known.median:.0%}, at most {known.largest:.0%} (python -m benchmarks.plan); several "
-        "devices were not measured."
+        f"{card.title}: {card.source}.\nThis is a prediction: layers at {attained.share:.0%} of "
+        f"the roofline and {1e6 * attained.overhead:.0f} us more for each, then ring collectives; "
+        f"without input, compiling and checkpoints. Validated on one device alone: {measured}."
     )

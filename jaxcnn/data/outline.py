@@ -67,24 +67,22 @@ def of(
         InputError: something that is needed is not known.
     """
     name = str(config.name)
-    given = examples, shape, classes
-    if given == (None, None, None) and name in ("digits", "shapes", "shapes_masks"):
+    if (examples, shape, classes) == (None, None, None) and name in (
+        "digits",
+        "shapes",
+        "shapes_masks",
+    ):
         return sources.load(config)
     found = _published(config)
-    values = found and (found.train, found.image_shape, found.classes)
-    train, stored, names = (
-        value if value is not None else known
-        for value, known in zip(given, values or given, strict=True)
-    )
-    missing = [
-        option
-        for option, value in (("examples", train), ("shape", stored), ("num-classes", names))
-        if value is None
-    ]
-    if missing:
+    train = examples or (found and found.train)
+    stored = shape or (found and found.image_shape)
+    number = classes or (found and found.classes)
+    if not (train and stored and number):
+        needed = {"examples": train, "shape": stored, "num-classes": number}
+        missing = [f"--{option}" for option, value in needed.items() if not value]
         raise InputError(
             f"data.name={printable(name)!r}: its sizes are not published; give "
-            + " and ".join(f"--{option}" for option in missing)
+            + " and ".join(missing)
         )
     train = min(train, config.train_limit or train)
     held = config.validation
@@ -99,7 +97,7 @@ def of(
     test = replace(split, examples=found.test if found else 0)
     size = (train + len(test)) * (math.prod(split.image_shape) + form.nbytes)
     streamed = size > sources.STREAMED_BYTES if config.streaming is None else config.streaming
-    return sources.Dataset(split, test, tuple(map(str, range(names))), streamed=streamed)
+    return sources.Dataset(split, test, tuple(map(str, range(number))), streamed=streamed)
 
 
 def _published(config: Data) -> Sizes | None:
