@@ -190,7 +190,7 @@ def _of_all(found: "Forecast") -> "Table":
         (
             "energy",
             UNKNOWN if joules is None else f"{joules / 3.6e6:,.3g} kWh",
-            "no power was published"
+            "its power is not known"
             if joules is None
             else f"cards alone, at {found.card.watts:g} W each",
         ),
@@ -205,15 +205,15 @@ def _trust(found: "Forecast") -> str:
 
     card = found.card
     attained, known = ATTAINED[card.platform], VALIDATED.get(card.platform)
-    measured = "no device of this kind was measured"
+    measured = "It was not validated: no device of this kind was measured"
     if known is not None:
         measured = (
-            f"{known.steps} steps on one {'H200' if card.platform == 'gpu' else 'CPU'} were "
+            f"Validated on one device alone: {known.steps} steps on one {'H200' if card.platform == 'gpu' else 'CPU'} were "
             f"predicted with a median error of {known.median:.0%}, the largest {known.largest:.0%} "
             "(python -m benchmarks.plan); several devices were not measured"
         )
     return (
         f"{card.title}: {card.source}.\nThis is a prediction: layers at {attained.share:.0%} of "
         f"the roofline and {1e6 * attained.overhead:.0f} us more for each, then ring collectives; "
-        f"without input, compiling and checkpoints. Validated on one device alone: {measured}."
+        f"without input, compiling and checkpoints. {measured}."
     )
