@@ -207,8 +207,9 @@ def _trust(found: "Forecast") -> str:
     attained, known = ATTAINED[card.platform], VALIDATED.get(card.platform)
     measured = "It was not validated: no device of this kind was measured"
     if known is not None:
+        where = "H200" if card.platform == "gpu" else "CPU"
         measured = (
-            f"Validated on one device alone: {known.steps} steps on one {'H200' if card.platform == 'gpu' else 'CPU'} were "
+            f"Validated on one device alone: {known.steps} steps on one {where} were "
             f"predicted with a median error of {known.median:.0%}, the largest {known.largest:.0%} "
             "(python -m benchmarks.plan); several devices were not measured"
         )
