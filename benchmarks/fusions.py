@@ -20,7 +20,6 @@ that no program reaches it.
 """
 
 import argparse
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +34,7 @@ from rich.table import Table
 from benchmarks.timing import write
 from jaxcnn import models
 from jaxcnn.analysis import bench, summary
+from jaxcnn.analysis.hlo import CALLED, Instruction, executed, parse, shape_bytes
 
 DTYPES: dict[str, bench.Dtype] = {"float32": "fp32", "bfloat16": "bf16"}
 FREE = frozenset(
@@ -55,22 +55,6 @@ KINDS = {
 }
 """Kinds of work, by the instructions that make a fusion of the kind; the first that holds."""
 TARGET = 'custom_call_target="([^"]*)"'
-CALLED = r"(?:calls|to_apply|body)=%?([\w.-]+)"
-
-
-class Instruction(NamedTuple):
-    """One line of HLO: ``%name = shape opcode(%operand, ...), attributes``."""
-
-    name: str
-    shape: str
-    opcode: str
-    operands: tuple[str, ...]
-    attributes: str
-
-    def attribute(self, pattern: str) -> str:
-        """Returns what a pattern's group matches in the attributes, or nothing."""
-        found = re.search(pattern, self.attributes)
-        return found[1] if found else ""
 
 
 class Pass(NamedTuple):
@@ -98,69 +82,20 @@ class Pass(NamedTuple):
         return self.times * (self.read + self.written)
 
 
-def shape_bytes(shape: str) -> int:
-    """Returns the bytes of an array or a tuple of arrays, as HLO writes its shape.
-
-    >>> shape_bytes("bf16[8,3]{1,0:T(8,128)}"), shape_bytes("(f32[2]{0}, pred[], u4[3], token[])")
-    (48, 11)
-    """
-    total = 0
-    for kind, sizes in re.findall(r"([a-z][a-z0-9]*)\[([^\]]*)\]", shape):
-        bits = 8 if kind == "pred" else int((re.search(r"\d+", kind) or "0")[0])
-        total += math.ceil(bits * math.prod(map(int, re.findall(r"\d+", sizes))) / 8)
-    return total
-
-
-def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
-    """Reads HLO text: the instructions of each computation, and the name of the one that runs."""
-    computations: dict[str, list[Instruction]] = {}
-    entry, held = "", []
-    for line in text.splitlines():
-        if found := re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line):
-            held = computations[found[2]] = []
-            entry = found[2] if found[1] else entry
-        elif found := re.match(r"\s+(?:ROOT )?%?([\w.-]+) = (.*)", line):
-            shape, rest = _cut(found[2])
-            opcode, _, rest = rest.partition("(")
-            operands, attributes = _cut("(" + rest)
-            names = tuple(re.findall(r"%([\w.-]+)", operands))
-            held.append(Instruction(found[1], shape, opcode.strip(), names, attributes))
-    return computations, entry
-
-
-def _cut(text: str) -> tuple[str, str]:
-    """Cuts a text behind its first word, or behind the parenthesis that closes its first one."""
-    if not text.startswith("("):
-        word, _, rest = text.partition(" ")
-        return word, rest
-    depth = 0
-    for end, letter in enumerate(text, start=1):
-        depth += (letter == "(") - (letter == ")")
-        if not depth:
-            return text[:end], text[end:].lstrip()
-    return text, ""
-
-
 def passes(text: str) -> list[Pass]:
     """Returns what each instruction of a program moves, those in calls and loops included."""
     computations, entry = parse(text)
-    return list(_passes(computations, entry, 1))
-
-
-def _passes(computations: Mapping[str, list[Instruction]], name: str, times: int) -> Iterator[Pass]:
-    shapes = {instruction.name: instruction.shape for instruction in computations[name]}
-    for one in computations[name]:
-        if one.opcode == "call":
-            yield from _passes(computations, one.attribute(CALLED), times)
-        elif one.opcode == "while":
-            rounds = int(one.attribute(r'known_trip_count":\{"n":"(\d+)"') or 1)
-            yield from _passes(computations, one.attribute(CALLED), times * rounds)
-        elif one.opcode not in FREE:
-            parts = list(_parts(computations, one))
-            read = sum(shape_bytes(shapes[operand]) for operand in dict.fromkeys(one.operands))
-            origins = (part.attribute('op_name="([^"]*)"') for part in parts)
-            ops = tuple(dict.fromkeys(filter(None, origins)))
-            yield Pass(one.name, _kind(parts), read, shape_bytes(one.shape), times, ops)
+    shapes = {name: {one.name: one.shape for one in held} for name, held in computations.items()}
+    found = []
+    for computation, one, times in executed(computations, entry):
+        if one.opcode in FREE:
+            continue
+        parts, known = list(_parts(computations, one)), shapes[computation]
+        read = sum(shape_bytes(known[operand]) for operand in dict.fromkeys(one.operands))
+        origins = (part.attribute('op_name="([^"]*)"') for part in parts)
+        ops = tuple(dict.fromkeys(filter(None, origins)))
+        found.append(Pass(one.name, _kind(parts), read, shape_bytes(one.shape), times, ops))
+    return found
 
 
 def _parts(

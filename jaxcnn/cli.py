@@ -39,6 +39,8 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
   jaxcnn report RUN ...             one page on finished runs
   jaxcnn viz RUN ...                filters, feature maps, Grad-CAM, fields
   jaxcnn bench [MODEL ...]          speed, memory, utilisation of the device
+  jaxcnn plan EXPERIMENT.py --devices 64 --card h100
+                                    memory, time and energy beforehand
   jaxcnn summary MODEL              layers, shapes, parameters, MACs
   jaxcnn list [PATTERN] [--stats]   names of the models
   jaxcnn native build               convolutions by oneDNN on CPUs: faster
@@ -60,6 +62,7 @@ COMMANDS = {
     "report": "report",
     "viz": "viz",
     "bench": "bench",
+    "plan": "plan",
     "summary": "summary",
     "list": "list_models",
     "native": "native",

@@ -90,6 +90,11 @@ class Layer(NamedTuple):
 
         return both, [self.inputs, self.outputs]
 
+    def moved(self, work: Work) -> int:
+        """Returns the bytes of the arguments and results of its program, each once."""
+        function, shapes = self.program(work)
+        return _bytes((shapes, jax.eval_shape(function, *shapes)))
+
 
 def split(
     model: nn.Module, input_shape: Sequence[int], batch_size: int, dtype: Any, work: Work
@@ -211,6 +216,22 @@ def _of(atom: Any, known: dict[core.Var, Origin]) -> Origin:
     return Origin() if isinstance(atom, core.Literal) else known.get(atom, Origin())
 
 
+def paired(
+    model: nn.Module, input_shape: Sequence[int], batch_size: int, dtype: Any, work: Work
+) -> list[tuple[summary.Row, Layer]]:
+    """Returns the rows of a model's summary, each with the layer that :func:`split` cuts out.
+
+    Rows whose layers make something that is not used are left out.
+    """
+    layers: dict[Any, list[Layer]] = defaultdict(list)
+    for layer in split(model, input_shape, batch_size, dtype, work):
+        largest = max(layer.outputs, key=lambda output: output.size)
+        layers[layer.name, largest.shape[1:]].append(layer)
+    rows = summary.summarize(model, input_shape, train=work == "train").rows
+    named = [(row, layers[row.layer, row.output_shape]) for row in rows]
+    return [(row, known.pop(0)) for row, known in named if known]
+
+
 def measure(
     name: str, work: Work, settings: Settings, roofs: Roofs, budget: Budget
 ) -> list[dict[str, Any]]:
@@ -231,19 +252,11 @@ def measure(
     classes = models.standard_classes(name, shape)
     dtype = DTYPES[settings.dtype]
     model = models.create_model(name, num_classes=classes, dtype=dtype)
-    rows = summary.summarize(model, shape, train=work == "train").rows
 
     def at(batch_size: int) -> list[dict[str, Any]]:
-        layers: dict[Any, list[Layer]] = defaultdict(list)
-        for layer in split(model, shape, batch_size, dtype, work):
-            largest = max(layer.outputs, key=lambda output: output.size)
-            layers[layer.name, largest.shape[1:]].append(layer)
         seconds: dict[str, float] = {}
         found = []
-        for row in rows:
-            if not layers[row.layer, row.output_shape]:
-                continue  # what it makes is not used
-            layer = layers[row.layer, row.output_shape].pop(0)
+        for row, layer in paired(model, shape, batch_size, dtype, work):
             about = {
                 "model": name,
                 "work": work,
@@ -278,7 +291,7 @@ def _timed(
     function, shapes = layer.program(work)
     lowered = jax.jit(function).lower(*shapes)
     text = lowered.as_text()
-    moved = _bytes((shapes, jax.eval_shape(function, *shapes)))
+    moved = layer.moved(work)
     if text not in known:
         if moved > available():
             raise MemoryError

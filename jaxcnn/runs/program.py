@@ -255,6 +255,34 @@ class Program:
             lambda: feed.idle,
         )
 
+    def lower(self) -> Any:
+        """Lowers the chunk of steps of one run for arrays of which only the forms are known.
+
+        What is compiled of it is never run: it says what a step needs, on devices that may be
+        simulated, without any of the data.
+        """
+        everywhere = mesh.replicated(self.devices)
+
+        def form(leaf: Any, where: Sharding = everywhere) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+        train, size = self.dataset.train, self.experiment.data.batch_size
+        stored = _form(train, size if self.dataset.streamed else len(train))
+        given: dict[str, Any] = {"train": jax.tree.map(form, stored)}
+        if self.dataset.streamed:
+            parts = mesh.split(self.devices, axis=1)
+            block = {
+                name: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype, sharding=parts)
+                for name, leaf in stored.items()
+            }
+            given["train"] = {**block, "first": form(np.int32(0))}
+        if self.teacher is not None:
+            given["teacher"] = jax.tree.map(form, self.teacher.variables)
+        rates = jax.ShapeDtypeStruct((self.total_steps + 1,), jnp.float32, sharding=everywhere)
+        program = jax.jit(self.chunk, donate_argnums=0, out_shardings=self.layout)
+        state = mesh.placed(self.devices, self.network.shapes)
+        return program.lower(state, given, rates, np.int32(0))
+
     def _put_block(self, block: dict[str, Any]) -> dict[str, Any]:
         """Puts a block of batches, (steps, n, ...) each, and the number of its first step."""
         first = mesh.place(block.pop("first"), mesh.replicated(self.devices))

@@ -22,6 +22,7 @@ CALLS = {
     "report": ("report", "run", "--out", "page.html"),
     "viz": ("viz", "run"),
     "bench": ("bench", "mlp", "--batch-size", "1", "--infer"),
+    "plan": ("plan", "experiment.py"),
     "summary": ("summary", "mlp"),
     "list": ("list",),
     "native": ("native", "status"),
