@@ -29,7 +29,7 @@ class Resources(Checked, section="resources"):
     """
 
     workers: Count | None = None
-    """How many workers share the runs. By default, on this machine as many as it has accelerators,
+    """How many workers share the runs; by default on this machine as many as it has accelerators,
     and under a scheduler as many as there are runs, at most 16."""
     nodes: Count = 1
     """The machines of a worker; more than one train a single run together."""
