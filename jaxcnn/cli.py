@@ -23,7 +23,7 @@ from jaxcnn.errors import FULL, Diverged, InputError, NotWritten, Stopped
 USAGE = f"""\
 jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
 
-  jaxcnn new FILE.py                writes an experiment with a network to start from
+  jaxcnn new FILE.py                an experiment with a network to start from
   jaxcnn train EXPERIMENT.py [--workdir DIR] [--optim.peak-lr 0.05 ...]
                                     trains, or goes on where a run ended
   jaxcnn eval RUN                   accuracy of a trained run on its test set
@@ -31,8 +31,8 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
   jaxcnn import WEIGHTS.safetensors --model NAME --out DIR
                                     weights in torchvision's layout
   jaxcnn compare COMPARISON.py      trains every arm and seed: table and page
-  jaxcnn sweep EXPERIMENT.py --grid optim.peak_lr=0.01,0.1 --random 20 ...
-                                    trains over values of any field, best first
+  jaxcnn sweep EXPERIMENT.py optim.peak_lr=log:1e-3:1e-1 ...
+                                    searches over any field, best first
   jaxcnn launch --on slurm -- train FILE ...
                                     the same on a cluster, or many at once here
   jaxcnn status DIR                 every run in a folder: how far it is

@@ -44,7 +44,7 @@ class Command(arguments.Command):
 
     most_used = (
         *("file", "spaces", "search", "trials", "pruner", "objectives", "seed", "select_on"),
-        *("shared", "workdir", "accept_changes"),
+        *("at_once", "shared", "workdir", "accept_changes"),
     )
 
     file: Path = field(metadata={"place": "EXPERIMENT.py"})
