@@ -4,11 +4,16 @@ import dataclasses
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxcnn.commands import arguments, pages
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.errors import InputError, as_warning
+from jaxcnn.runs.trackers import Tracker
 from jaxcnn.text import complain
+
+if TYPE_CHECKING:
+    from jaxcnn.runs.display import Listener
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,9 @@ class Command(arguments.Command):
     """How many seeds each arm is trained with; by default as many as the file says."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
+    track: Tracker | None = None
+    """Has every run, and the page as a run of its own, tracked by MLflow or wandb, under the file's
+    name as experiment or project; by default by neither."""
     workdir: Path | None = None
     """The folder of the run folders ARM/seedN; by default runs/NAME, with the file's name. Where
     that holds an arm with other settings, the default is a folder beside it, runs/NAME-2."""
@@ -32,6 +40,13 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Trains and compares the arms, and returns the exit code."""
+    from jaxcnn.runs import tracking
+
+    with tracking.tracked(command.track, command.file.stem) as tracked:
+        return _run(command, tracked)
+
+
+def _run(command: Command, tracked: "Listener") -> int:
     file, seeds, workdir = command.file, command.seeds, command.workdir
     comparison = load_comparison(file)
     if seeds is not None:
@@ -43,7 +58,8 @@ def run(command: Command) -> int:
     from jaxcnn.runs import display, evaluation, group, plan, settled, together
 
     made = ("report.html", "comparison.json", "comparison.png")
-    with display.display(each_run=True) as listener:
+    with display.display(each_run=True) as shown:
+        listener = display.Both(shown, tracked)
         if workdir is None:
             planned = functools.partial(plan.comparison, comparison)
             workdir = settled.vacant(planned, Path("runs") / file.stem, listener.message)
@@ -70,6 +86,7 @@ def run(command: Command) -> int:
     with as_warning(f"{picture}: could not be drawn"):
         plots.save_comparison(found, picture)
     pages.write_page(file.stem, compared, held, workdir / "report.html", problems)
+    tracked.page(workdir, made)
     print(f"{workdir}: {', '.join(made)}")
     for problem in problems:
         complain(problem)

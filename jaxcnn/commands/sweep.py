@@ -10,9 +10,11 @@ from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import load_overridable
 from jaxcnn.config import Experiment
 from jaxcnn.errors import InputError, as_warning
+from jaxcnn.runs.trackers import Tracker
 from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
+    from jaxcnn.runs.display import Listener
     from jaxcnn.tasks import Metric
 
 
@@ -47,6 +49,9 @@ class Command(arguments.Command):
     are then optimistic estimates. Short for train.select_on."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
+    track: Tracker | None = None
+    """Has every trial, and what the sweep found as a run of its own, tracked by MLflow or wandb; by
+    default by neither."""
     workdir: Path | None = None
     """The folder of the run folders; by default runs/sweep_NAME, with the file's name. Where that
     holds trials with other settings, the default is a folder beside it, runs/sweep_NAME-2."""
@@ -63,6 +68,13 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Trains the trials, shows them, and returns the exit code."""
+    from jaxcnn.runs import tracking
+
+    with tracking.tracked(command.track, command.experiment.name) as tracked:
+        return _run(command, tracked)
+
+
+def _run(command: Command, tracked: "Listener") -> int:
     base, workdir = command.experiment, command.workdir
     if command.select_on == "test":
         base = replace(base, train=replace(base.train, select_on="test"))
@@ -82,7 +94,8 @@ def run(command: Command) -> int:
     def planned(folder: Path) -> list[Run]:
         return [Run(trial.experiment, folder / trial.name) for trial in trials]
 
-    with display.display(each_run=True) as listener:
+    with display.display(each_run=True) as shown:
+        listener = display.Both(shown, tracked)
         if workdir is None:
             usual = Path("runs") / f"sweep_{command.file.stem}"
             workdir = settled.vacant(planned, usual, listener.message, sweep=True)
@@ -124,6 +137,7 @@ def run(command: Command) -> int:
         picture = workdir / "sweep.png"
         with as_warning(f"{picture}: could not be drawn"):
             plots.save_sweep(done, picture, base.name, split, metric)
+    tracked.page(workdir, ("sweep.json", "sweep.png"))
     print(f"{workdir}: sweep.json, sweep.png")
     for path, reason in (outcome.refused | outcome.diverged).items():
         complain(f"{path}: {reason}")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from jaxcnn.commands import arguments
 from jaxcnn.commands.arguments import Argument
@@ -13,7 +13,11 @@ from jaxcnn.commands.parsing import bring_from, load_overridable
 from jaxcnn.config import Distributed, Experiment
 from jaxcnn.config.brought import Brought
 from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.runs.trackers import Tracker
 from jaxcnn.text import complain, counted
+
+if TYPE_CHECKING:
+    from jaxcnn.runs.display import Listener
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,9 @@ class Command(arguments.Command):
     be given several times."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
+    track: Tracker | None = None
+    """Has the run, or each of several, tracked by MLflow or wandb, whose own environment variables
+    say where; by default by neither. What fails there costs a line and not the run."""
     profile: str | None = None
     """The steps that jax.profiler traces into the run folder, such as 10:20 for the steps 10 to
     19; by default none."""
@@ -84,6 +91,13 @@ class Command(arguments.Command):
 
 def run(command: Command) -> int:
     """Trains the experiment and returns the exit code."""
+    from jaxcnn.runs import tracking
+
+    with tracking.tracked(command.track, command.experiment.name) as tracked:
+        return _run(command, tracked)
+
+
+def _run(command: Command, tracked: "Listener") -> int:
     bring_from(command.source)
     profile, count, experiment = _steps(command.profile), command.seeds, command.experiment
     if count is not None and profile is not None:
@@ -99,7 +113,8 @@ def run(command: Command) -> int:
 
     processes.start(command.distributed)
     diverged: Mapping[Path, str] = {}
-    with display.display() as listener, processes.ending_together():
+    with display.display() as shown, processes.ending_together():
+        listener = display.Both(shown, tracked)
         workdir = command.workdir
         if workdir is None:
             seed, heard = f"seed{experiment.train.seed}", processes.is_first()

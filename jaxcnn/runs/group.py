@@ -128,6 +128,7 @@ def train(
                 done = counted(result["epochs"], "epoch")
                 listener.message(f"{run.folder} is finished: {done}")
                 session.outcome.results[run.folder] = result
+                listener.closed(run.folder)
         if lowering.onednn_version():
             session.without_onednn = {run.folder for run in left if trained_without_onednn(run)}
         groups: list[tuple[list[Run], SeedsMode]] = [([run], "alone") for run in left]
@@ -377,7 +378,8 @@ class _Session:
             self.ended(training.folder)
 
     def ended(self, folder: Path) -> None:
-        """Says that one of several runs has ended, and about how long the others will take."""
+        """Says that a run has ended and, of several, about how long the others will take."""
+        self.listener.closed(folder, self.outcome.diverged.get(folder, ""))
         self.trained += 1
         if self.many:
             found = self.outcome
