@@ -292,7 +292,7 @@ def main(tracker: Tracker, project: str) -> None:
     # A server that is gone is noticed soon, by MLflow's own means.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    sender = Sender(tracker, project)
+    sender, training = Sender(tracker, project), os.getppid()
 
     def done(method: str, *given: Any) -> str:
         try:
@@ -302,11 +302,12 @@ def main(tracker: Tracker, project: str) -> None:
         return ""
 
     for line in said:
+        if os.getppid() != training:
+            break  # killed, and perhaps begun again: what is new is for its new tracker to send
         answer = done(*json.loads(line))
         print(answer, file=answers, flush=True)
         if answer:
             os._exit(1)  # no library holds this up at its exit
-    # The training is gone, perhaps by kill -9.
     signal.alarm(SECONDS_ALONE)
     with contextlib.suppress(Exception):
         sender.end()
