@@ -35,6 +35,13 @@ TINY = Experiment(
     schedule=Schedule("constant", warmup_epochs=0),
     train=Train(epochs=3),
 )
+LONG = replace(
+    TINY,
+    data=replace(TINY.data, batch_size=32, train_limit=None),
+    model=Model("mlp", {"hidden": (64,)}),
+    train=Train(epochs=400),
+)
+"""Lasts longer than MLflow takes to be imported."""
 OFF = "nothing more is tracked"
 
 needs_mlflow = pytest.mark.skipif(
@@ -58,6 +65,7 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     written(tmp_path / "tiny.py")
+    written(tmp_path / "long.py", LONG)
     return tmp_path
 
 
@@ -91,7 +99,7 @@ def test_a_package_that_is_missing_is_said_before_anything_is_trained(tiny, monk
         assert cli.main([command, "tiny.py", "--track", "mlflow"]) == 2
         said = capsys.readouterr().err
         assert said == "jaxcnn: error: --track mlflow: needs pip install 'jaxcnn[mlflow]'\n"
-    assert [path.name for path in tiny.iterdir()] == ["tiny.py"]
+    assert sorted(path.name for path in tiny.iterdir()) == ["long.py", "tiny.py"]
 
 
 def test_an_unknown_tracker_is_refused(tiny, capsys):
@@ -399,7 +407,7 @@ def test_mlflow_holds_what_the_run_folder_holds(mlflow, tiny, run, caplog):
 
 def begun(tiny, *given):
     """A run of many epochs, once it has printed the fortieth."""
-    command = [sys.executable, "-m", "jaxcnn.cli", "train", "tiny.py", "--train.epochs", "400"]
+    command = [sys.executable, "-m", "jaxcnn.cli", "train", "long.py"]
     process = subprocess.Popen(
         [*command, *given], cwd=tiny, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -413,8 +421,8 @@ def begun(tiny, *given):
 def whole(tmp_path_factory):
     """The folder of the run of many epochs that nothing interrupts or tracks."""
     path = tmp_path_factory.mktemp("whole")
-    given = ["--train.epochs", "400", "--workdir", str(path / "run")]
-    assert cli.main(["train", written(path / "tiny.py"), *given]) == 0
+    file = written(path / "long.py", LONG)
+    assert cli.main(["train", file, "--workdir", str(path / "run")]) == 0
     return path / "run"
 
 
@@ -432,7 +440,7 @@ def test_a_run_that_was_interrupted_continues_its_tracked_run(mlflow, tiny, whol
         before = mlflow.runs("tiny")[f"{number.name}/run"]
         assert before["info"]["status"] == "KILLED"
         assert 0 < len(mlflow.history(before, "seconds")) < 400
-    assert cli.main(["train", "tiny.py", "--train.epochs", "400", *given]) == 0
+    assert cli.main(["train", "long.py", *given]) == 0
     tracked = mlflow.runs("tiny")[f"{number.name}/run"]
     assert tracked["info"]["status"] == "FINISHED"
     mlflow.holds(tracked, tiny / number.name / "run")
@@ -459,7 +467,7 @@ def test_a_server_that_dies_costs_one_line_and_the_same_command_sends_the_rest(
     with server:
         (tracked,) = server.runs("tiny").values()
         assert len(server.history(tracked, "seconds")) < 400
-        assert cli.main(["train", "tiny.py", "--train.epochs", "400", *given]) == 0
+        assert cli.main(["train", "long.py", *given]) == 0
         (tracked,) = server.runs("tiny").values()
         assert tracked["info"]["status"] == "FINISHED"
         server.holds(tracked, tiny / "dying" / "run")

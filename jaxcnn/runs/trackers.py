@@ -6,6 +6,7 @@ finds by the id in run.json.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 from jaxcnn.config import flat
 
@@ -187,6 +188,7 @@ class _Open:
     """What is known of a run that is tracked: how far its metrics.jsonl is read, the last line."""
 
     run: TrackedRun
+    lock: IO[bytes]
     begun: bool = False
     read: int = 0
     last: Mapping[str, Any] = field(default_factory=dict)
@@ -241,7 +243,7 @@ class Sender:
         if summary and run.result != summary[RESULT]:
             run.summarize(summary, self._runs[path].last)  # the last, since it says what is held
         run.end("diverged" if diverged else "finished", diverged)
-        del self._runs[path]
+        self._runs.pop(path).lock.close()
         self._closed.add(_id(path))
 
     def page(self, folder: str, names: Sequence[str]) -> None:
@@ -259,14 +261,18 @@ class Sender:
 
     def end(self) -> None:
         """Says of the runs that are not closed that they were interrupted."""
-        for found in self._runs.values():
-            found.run.end("interrupted")
-        self._runs = {}
+        for path in [*self._runs]:
+            self._runs[path].run.end("interrupted")
+            self._runs.pop(path).lock.close()
 
     def _found(self, path: Path) -> _Open:
         if path not in self._runs:
+            lock = (path / "run.json").open("rb")
+            with contextlib.suppress(OSError):  # a file system without locks
+                # The tracker of a call that was killed may still be sending.
+                fcntl.flock(lock, fcntl.LOCK_EX)
             name = f"{path.parent.name}/{path.name}"
-            self._runs[path] = _Open(self._kind(self._project, _id(path), name))
+            self._runs[path] = _Open(self._kind(self._project, _id(path), name), lock)
         return self._runs[path]
 
 
