@@ -150,7 +150,7 @@ def test_a_broken_tracker_costs_one_line(run, package, monkeypatch, caplog, sour
             tracked.record(record)
         tracked.closed(run)
         told = time.monotonic() - began
-    assert told < 0.5  # nothing waits before the end
+    assert told < 2  # nothing waits before the end
     assert why in complaint(caplog)
     assert time.monotonic() - began < 15
 
@@ -459,7 +459,7 @@ def test_a_server_that_dies_costs_one_line_and_the_same_command_sends_the_rest(
         process = begun(tiny, *given)
         while not server.runs_so_far("tiny"):
             assert process.poll() is None
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     (line,) = said.splitlines()
     assert line.startswith(f"jaxcnn: --track mlflow: {OFF} (")
