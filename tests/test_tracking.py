@@ -39,9 +39,9 @@ LONG = replace(
     TINY,
     data=replace(TINY.data, batch_size=32, train_limit=None),
     model=Model("mlp", {"hidden": (64,)}),
-    train=Train(epochs=400),
+    train=Train(epochs=1000),
 )
-"""Lasts longer than MLflow takes to be imported."""
+"""Prints more than a pipe holds: it cannot end before a test reads on."""
 OFF = "nothing more is tracked"
 
 needs_mlflow = pytest.mark.skipif(
@@ -62,6 +62,7 @@ def written(path, experiment=TINY):
 def tiny(tmp_path, monkeypatch):
     """The folder in which commands are given, with the experiment's file."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tracking, "SECONDS", 300.0)  # the machine may be busy with other tests
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     written(tmp_path / "tiny.py")
@@ -435,11 +436,11 @@ def test_a_run_that_was_interrupted_continues_its_tracked_run(mlflow, tiny, whol
     while f"{number.name}/run" not in mlflow.runs_so_far("tiny"):
         assert process.poll() is None
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     if number == signal.SIGTERM:
         before = mlflow.runs("tiny")[f"{number.name}/run"]
         assert before["info"]["status"] == "KILLED"
-        assert 0 < len(mlflow.history(before, "seconds")) < 400
+        assert 0 < len(mlflow.history(before, "seconds")) < LONG.train.epochs
     assert cli.main(["train", "long.py", *given]) == 0
     tracked = mlflow.runs("tiny")[f"{number.name}/run"]
     assert tracked["info"]["status"] == "FINISHED"
@@ -466,7 +467,7 @@ def test_a_server_that_dies_costs_one_line_and_the_same_command_sends_the_rest(
     assert same_bits(tiny / "dying" / "run", whole)
     with server:
         (tracked,) = server.runs("tiny").values()
-        assert len(server.history(tracked, "seconds")) < 400
+        assert len(server.history(tracked, "seconds")) < LONG.train.epochs
         assert cli.main(["train", "long.py", *given]) == 0
         (tracked,) = server.runs("tiny").values()
         assert tracked["info"]["status"] == "FINISHED"
