@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from jaxcnn.commands import arguments, pages
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.errors import InputError, as_warning
+from jaxcnn.runs.trackers import Tracker
 from jaxcnn.text import complain
 
 if TYPE_CHECKING:
+    from jaxcnn.runs.display import Listener
     from jaxcnn.runs.plan import Planned
 
 
@@ -33,6 +35,9 @@ class Command(arguments.Command):
     shared: bool = False
     """Shares the folder with other processes that were called alike, on machines that all see it:
     trains the runs that none of them has taken. The last to end compares them."""
+    track: Tracker | None = None
+    """Has every run, and the page as a run of its own, tracked by MLflow or wandb, under the file's
+    name as experiment or project; by default by neither."""
     workdir: Path | None = None
     """The folder of the run folders ARM/seedN; by default runs/NAME, with the file's name. Where
     that holds an arm with other settings, the default is a folder beside it, runs/NAME-2."""
@@ -60,10 +65,18 @@ def planned(command: Command, say: Callable[[str], object]) -> "Planned":
 
 def run(command: Command) -> int:
     """Trains and compares the arms, and returns the exit code."""
+    from jaxcnn.runs import tracking
+
+    with tracking.tracked(command.track, command.file.stem) as tracked:
+        return _run(command, tracked)
+
+
+def _run(command: Command, tracked: "Listener") -> int:
     from jaxcnn.learning import files
     from jaxcnn.runs import display, group, sharing, together
 
-    with display.display(each_run=True) as listener:
+    with display.display(each_run=True) as shown:
+        listener = display.Both(shown, tracked)
         workdir, runs, _ = planned(command, listener.message)
         files.check_writable(*(workdir / name for name in MADE))
         outcome = group.train(
@@ -81,6 +94,7 @@ def run(command: Command) -> int:
         if mine:
             done = [run.folder for run in runs if run.folder in outcome.results]
             _compare(command.file.stem, done, workdir, problems)
+            tracked.page(workdir, MADE)
     for problem in problems:
         complain(problem)
     return 1 if problems else 0

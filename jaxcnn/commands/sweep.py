@@ -11,6 +11,7 @@ from jaxcnn.commands.parsing import load_overridable, load_sweep
 from jaxcnn.config import Experiment
 from jaxcnn.config.checked import require
 from jaxcnn.errors import InputError, as_warning
+from jaxcnn.runs.trackers import Tracker
 from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ class Command(arguments.Command):
     each trains trials that none of them has taken. The last to end lists them."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
+    track: Tracker | None = None
+    """Has every trial, and what the sweep found as a run of its own, tracked by MLflow or wandb; by
+    default by neither."""
     workdir: Path | None = None
     """The folder of the run folders; by default runs/sweep_NAME, with the file's name. Where that
     holds trials with other settings, the default is a folder beside it, runs/sweep_NAME-2."""
@@ -116,12 +120,20 @@ def planned(command: Command, say: Callable[[str], object]) -> "Planned":
 
 def run(command: Command) -> int:
     """Trains the trials, shows them, and returns the exit code."""
+    from jaxcnn.runs import tracking
+
+    with tracking.tracked(command.track, command.experiment.name) as tracked:
+        return _run(command, tracked)
+
+
+def _run(command: Command, tracked: "Listener") -> int:
     from jaxcnn.learning import files
     from jaxcnn.runs import display, sharing
     from jaxcnn.runs.study import Study
 
     plan, study = _plan(command), None
-    with display.display(each_run=True) as listener:
+    with display.display(each_run=True) as shown:
+        listener = display.Both(shown, tracked)
         workdir = _workdir(command, plan, listener.message)
         files.check_writable(*(workdir / name for name in MADE))
         if isinstance(plan, list):
@@ -137,6 +149,8 @@ def run(command: Command) -> int:
     with sharing.finishing(outcome, workdir / MADE[0], command.shared) as mine:
         if mine:
             done = _tell(_sweep(command, workdir, trials, outcome, study), workdir)
+            if done:
+                tracked.page(workdir, MADE)
     for path, reason in (outcome.refused | outcome.diverged).items():
         complain(f"{path}: {reason}")
     return 0 if done else 1

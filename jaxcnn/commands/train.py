@@ -13,6 +13,7 @@ from jaxcnn.commands.parsing import bring_from, load_overridable
 from jaxcnn.config import Distributed, Experiment
 from jaxcnn.config.brought import Brought
 from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.runs.trackers import Tracker
 from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Command(arguments.Command):
     be given several times."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
+    track: Tracker | None = None
+    """Has the run, or each of several, tracked by MLflow or wandb, whose own environment variables
+    say where; by default by neither. What fails there costs a line and not the run."""
     profile: str | None = None
     """The steps that jax.profiler traces into the run folder, such as 10:20 for the steps 10 to
     19; by default none."""
@@ -117,6 +121,13 @@ def planned(command: Command, say: Callable[[str], object]) -> "Planned":
 
 def run(command: Command) -> int:
     """Trains the experiment and returns the exit code."""
+    from jaxcnn.runs import tracking
+
+    with tracking.tracked(command.track, command.experiment.name) as tracked:
+        return _run(command, tracked)
+
+
+def _run(command: Command, tracked: "Listener") -> int:
     profile, count = _steps(command.profile), command.seeds
     if count is not None and profile is not None:
         raise InputError(f"--profile {command.profile}: traces one run; leave --seeds out")
@@ -130,7 +141,8 @@ def run(command: Command) -> int:
     processes.start(command.distributed)
     result: Mapping[str, Any] | None
     diverged: Mapping[Path, str] = {}
-    with display.display() as listener, processes.ending_together():
+    with display.display() as shown, processes.ending_together():
+        listener = display.Both(shown, tracked)
         told = listener if processes.is_first() else display.Listener()
         workdir, runs, _ = planned(command, told.message)
         if count is None:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jaxcnn.analysis import formats
@@ -95,6 +96,75 @@ class Listener:
 
     def ended(self, run: Ended) -> None:
         """Hears that one of several runs has ended."""
+
+    def began(self, folder: Path, name: str = "") -> None:
+        """Hears that a run begins or goes on in its folder; records of one of several name it."""
+
+    def closed(self, folder: Path, diverged: str = "") -> None:
+        """Hears that nothing more is written into a run folder.
+
+        Args:
+            folder: the run folder.
+            diverged: why, if the run has diverged or was pruned; else it is finished, now or since
+                long.
+        """
+
+    def page(self, folder: Path, names: Sequence[str]) -> None:
+        """Hears which files in a folder tell of all runs together."""
+
+
+class Both(Listener):
+    """Lets a tracker hear what a display hears.
+
+    Args:
+        shown: the display.
+        tracked: hears of records and folders too.
+    """
+
+    def __init__(self, shown: Listener, tracked: Listener) -> None:
+        self.shown, self.tracked = shown, tracked
+
+    @property
+    def metrics(self) -> Metrics:
+        """What the display shows the runs to be judged by."""
+        return self.shown.metrics
+
+    @metrics.setter
+    def metrics(self, metrics: Metrics) -> None:
+        self.shown.metrics = metrics
+
+    def message(self, text: str) -> None:
+        """Shows the line."""
+        self.shown.message(text)
+
+    def heading(self, text: str) -> None:
+        """Shows the line."""
+        self.shown.heading(text)
+
+    def waiting(self, text: str, *, said: bool = True) -> contextlib.AbstractContextManager[Any]:
+        """Shows the wait."""
+        return self.shown.waiting(text, said=said)
+
+    def progress(self, progress: Progress) -> None:
+        """Shows how far the run is."""
+        self.shown.progress(progress)
+
+    def record(self, record: Record) -> None:
+        """Shows and tracks the record."""
+        self.shown.record(record)
+        self.tracked.record(record)
+
+    def ended(self, run: Ended) -> None:
+        """Shows that the run has ended."""
+        self.shown.ended(run)
+
+    def began(self, folder: Path, name: str = "") -> None:
+        """Has the run tracked."""
+        self.tracked.began(folder, name)
+
+    def closed(self, folder: Path, diverged: str = "") -> None:
+        """Has what the run has left tracked."""
+        self.tracked.closed(folder, diverged)
 
 
 class Lines(Listener):

@@ -120,6 +120,7 @@ def train(
                 done = counted(result["epochs"], "epoch")
                 listener.message(f"{run.folder} is finished: {done}")
                 session.outcome.results[run.folder] = result
+                listener.closed(run.folder)
         if lowering.onednn_version():
             session.without_onednn = {run.folder for run in left if trained_without_onednn(run)}
         groups: list[Group] = [([run], "alone") for run in left]
@@ -378,7 +379,9 @@ class _Session:
             self.ended(training.folder)
 
     def ended(self, folder: Path) -> None:
-        """Says that one of several runs has ended, and about how long the others will take."""
+        """Says that a run has ended and, of several, about how long the others will take."""
+        given_up = self.outcome.diverged | self.outcome.pruned
+        self.listener.closed(folder, given_up.get(folder, ""))
         self.trained += 1
         if self.many:
             found = self.outcome

@@ -161,6 +161,7 @@ class Training:
         self._saved_at = time.monotonic()
         self._confusion: np.ndarray | None = None
         self.restart_clock(lambda: 0.0)
+        listener.began(run.folder, name)
 
     # ---------------------------------------------------------------------------- the start
 
