@@ -1,7 +1,7 @@
 """Two processes on this machine that train one run, and what becomes of it when one is lost."""
 
-import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +14,7 @@ from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.config import Distributed
 from jaxcnn.errors import InputError
 from jaxcnn.learning import run_folder as folder
-from jaxcnn.learning.processes import in_cluster
+from jaxcnn.learning.processes import cluster
 from jaxcnn.runs import group
 
 EXPERIMENT = """
@@ -78,6 +78,11 @@ def train_on(pair, workdir, expected):
     """To the end: the records are those of one process, up to the order of float32 sums."""
     said, codes = ended(pair)
     assert codes == [0, 0], said
+    check_records(workdir, expected)
+    return said
+
+
+def check_records(workdir, expected):
     records = folder.read_metrics(workdir)
     assert [r["step"] for r in records] == [r["step"] for r in expected]
     for key in ("train_loss", "test_loss"):
@@ -85,7 +90,6 @@ def train_on(pair, workdir, expected):
             [r[key] for r in records], [r[key] for r in expected], rtol=1e-4, err_msg=key
         )
     assert (workdir / "summary.json").exists()
-    return said
 
 
 @pytest.mark.slow
@@ -125,15 +129,48 @@ def test_killed_with_its_coordinator_a_pair_goes_on(alone, tmp_path, victims):
     train_on(start(experiment, tmp_path / "a"), tmp_path / "a", expected)
 
 
-def test_what_counts_as_a_cluster():
-    task = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1"}
-    assert in_cluster(task)
-    assert not in_cluster({**task, "SLURM_STEP_NUM_TASKS": "1"})
-    for name in task:
-        with pytest.raises(InputError, match=f"{name}='x': must be a whole number"):
-            in_cluster({**task, name: "x"})
-    assert not in_cluster({"KUBERNETES_SERVICE_HOST": "10.0.0.1"})  # a pod of its own
-    assert not in_cluster(dict(os.environ))
+TASK = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1"}
+RANK = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "found"),
+    [
+        ({}, None),
+        (TASK, ("SLURM", "slurm")),
+        ({**TASK, "SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({**RANK, "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"}, ("Open MPI", "ompi")),
+        (RANK, ("Open MPI", "mpi4py")),
+        ({**TASK, **RANK, "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"}, ("Open MPI", "ompi")),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
+        ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0"}, ("Cloud TPU", None)),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+        (POD, None),  # a pod of its own
+        ({**POD, "JOB_COMPLETION_INDEX": "1"}, ("Kubernetes", None)),
+    ],
+)
+def test_what_counts_as_a_cluster(monkeypatch, environ, found):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "kubernetes" or None)
+    assert cluster(environ) == found
+
+
+@pytest.mark.parametrize("name", [*TASK, "OMPI_COMM_WORLD_SIZE"])
+def test_a_count_that_is_none_is_named(name):
+    with pytest.raises(InputError, match=f"{name}='x': must be a whole number"):
+        cluster({**TASK, **RANK, name: "x"})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("mpirun"), reason="no Open MPI here")
+def test_processes_of_open_mpi_find_each_other(alone, tmp_path):
+    experiment, expected = alone
+    command = ["mpirun", "-n", "2", "--allow-run-as-root", "--oversubscribe", sys.executable]
+    command += ["-m", "jaxcnn.cli", "train", str(experiment), "--workdir", str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 processes, found by Open MPI\n") == 1
+    check_records(tmp_path / "a", expected)
 
 
 @pytest.mark.parametrize(

@@ -138,12 +138,14 @@ def _run(command: Command, tracked: "Listener") -> int:
     from jaxcnn.learning.selection import OPTIMISTIC
     from jaxcnn.runs import display, group
 
-    processes.start(command.distributed)
+    found = processes.start(command.distributed)
     result: Mapping[str, Any] | None
     diverged: Mapping[Path, str] = {}
     with display.display() as shown, processes.ending_together():
         listener = display.Both(shown, tracked)
         told = listener if processes.is_first() else display.Listener()
+        if found:
+            told.message(found)
         workdir, runs, _ = planned(command, told.message)
         if count is None:
             result = group.train_one(

@@ -13,7 +13,8 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -28,45 +29,73 @@ SECONDS_TO_NOTICE = 20
 """When one process is gone without a word, the others notice after so long, and end."""
 
 
-def start(config: Distributed) -> None:
+class Cluster(NamedTuple):
+    """What runs a process as one of several."""
+
+    name: str
+    method: str | None
+    """How JAX calls its way to find the others; None lets it look."""
+
+
+def start(config: Distributed) -> str:
     """Joins the processes of a run, before anything else is done with JAX.
 
-    With a coordinator these are the processes that name it; else those that SLURM or Kubernetes
-    has started; else this process is the only one.
+    With a coordinator these are the processes that name it; else those that :func:`cluster` finds;
+    else this process is the only one.
+
+    Returns:
+        How many processes there are and what has started them; empty where there is one.
 
     Raises:
         InputError: the processes do not find each other.
     """
-    if config.coordinator is None and not in_cluster(os.environ):
-        return
+    found = Cluster("--distributed", "deactivate") if config.coordinator else cluster(os.environ)
+    if found is None:
+        return ""
     try:
         jax.distributed.initialize(
             config.coordinator,
             config.processes,
             config.process,
-            cluster_detection_method="deactivate" if config.coordinator else None,
+            cluster_detection_method=found.method,
             heartbeat_timeout_seconds=SECONDS_TO_NOTICE,
             shutdown_timeout_seconds=2 * SECONDS_TO_NOTICE,
         )
     except (RuntimeError, ValueError) as error:
-        where = config.coordinator or "the cluster's coordinator"
+        where = config.coordinator or f"the coordinator of {found.name}"
         reason = str(error).splitlines()[0]
         raise InputError(f"distributed: could not join at {where} ({reason})") from error
+    count = jax.process_count()
+    return f"{count} processes, found by {found.name}" if count > 1 else ""
 
 
-def in_cluster(environ: Mapping[str, str]) -> bool:
-    """Tells whether SLURM, or Kubernetes with ``jax[k8s]``, runs this process as one of several.
+def cluster(environ: Mapping[str, str]) -> Cluster | None:
+    """Returns what runs this process as one of several, if anything does.
 
     Raises:
-        InputError: a variable of SLURM that counts processes is no number.
+        InputError: a variable of SLURM or Open MPI that counts processes is no number.
     """
-    counts = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID")
+    counts = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "OMPI_COMM_WORLD_SIZE")
     for name in counts:
         if not re.fullmatch("[0-9]{1,9}", environ.get(name, "1")):
             raise InputError(f"{name}={environ[name]!r}: must be a whole number, or not set")
-    slurm = int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environ
+    if int(environ.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        # Since version 5 it does not say where the first process is, but mpi4py can ask that.
+        return Cluster("Open MPI", "ompi" if "OMPI_MCA_orte_hnp_uri" in environ else "mpi4py")
+    if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environ:
+        return Cluster("SLURM", "slurm")
+    if "," in environ.get("TPU_WORKER_HOSTNAMES", "") or _on_cloud_tpu():
+        return Cluster("Cloud TPU", None)
     indexed = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
-    return slurm or (indexed and importlib.util.find_spec("kubernetes") is not None)
+    if indexed and importlib.util.find_spec("kubernetes") is not None:
+        return Cluster("Kubernetes", None)
+    return None
+
+
+def _on_cloud_tpu() -> bool:
+    """Tells whether this is a virtual machine with TPUs, which may be one of a pod."""
+    chips = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 @contextlib.contextmanager
