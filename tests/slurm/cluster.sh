@@ -53,11 +53,19 @@ PartitionName=all Nodes=ALL Default=YES
 CONF
 }
 
-# The process of a daemon, unless it has ended and its number is another's now.
+# The process of a daemon, unless it has ended; its number may be another's then.
 process() {
   local pid
   pid=$(cat "$DIR/$1.pid" 2>/dev/null) || return 1
-  [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] && echo "$pid"
+  grep -qs "$1" "/proc/$pid/cmdline" && echo "$pid"
+}
+
+# Sends a signal to a daemon, if it runs, and waits for its end.
+end() {
+  local pid
+  pid=$(process "$2") || return 0
+  kill "-$1" "$pid"
+  while process "$2" >/dev/null; do sleep 0.05; done
 }
 
 # A daemon's first words go to its log; what it says later it writes there itself.
@@ -88,7 +96,7 @@ start() {
 # Each step has a process of SLURM's, which writes to the node's log, and a session of its own.
 crash() {
   local pid
-  pid=$(process slurmd) && kill -KILL "$pid"
+  end KILL slurmd
   for pid in $(pgrep -x slurmstepd); do
     if readlink "/proc/$pid"/fd/* | grep -qxF "$DIR/slurmd.log"; then
       pkill -KILL --session "$(ps -o sid= -p "$pid" | tr -d ' ')"
@@ -97,13 +105,9 @@ crash() {
 }
 
 stop() {
-  local name pid
   crash
-  for name in slurmctld munged; do
-    pid=$(process "$name") || continue
-    kill "$pid"
-    while [ -e "/proc/$pid" ]; do sleep 0.05; done
-  done
+  end TERM slurmctld
+  end TERM munged
 }
 
 case "$#:${1-}" in
