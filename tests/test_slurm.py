@@ -71,8 +71,11 @@ class Job:
     def wait(self, reached: Callable[[], object]) -> None:
         """Waits until something is so, and fails where the job ends before."""
         deadline = time.monotonic() + 300
-        while not reached():
-            assert self.state in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"), self.log
+        while True:
+            alive = self.state in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
+            if reached():
+                return
+            assert alive, self.log
             assert time.monotonic() < deadline, self.log
             time.sleep(0.1)
 
