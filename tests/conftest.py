@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import signal
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -106,3 +107,29 @@ def onednn(_onednn_built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     yield look
     monkeypatch.undo()
     look()
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """A SLURM of one node that runs, or a visible skip.
+
+    Commands of SLURM find it by themselves. A call, such as ``slurm("crash")``, has its script do
+    one thing more; it returns the folder with logs and configuration.
+    """
+    folder = tmp_path_factory.mktemp("slurm")
+
+    def cluster(what: str) -> Path:
+        command = [str(Path(__file__).parent / "slurm" / "cluster.sh"), what, str(folder)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode == os.EX_UNAVAILABLE and "JAXCNN_SLURM" not in os.environ:
+            pytest.skip(done.stderr.strip())
+        assert done.returncode == 0, done.stderr
+        return folder
+
+    try:
+        cluster("start")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+            yield cluster
+    finally:
+        cluster("stop")

@@ -1,0 +1,237 @@
+"""The shipped batch file under a real SLURM: two processes, ended in every way it ends them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jaxcnn.learning import run_folder as folder
+from jaxcnn.learning.checkpoint import MANIFEST
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+BATCH_FILE = Path(__file__).parents[1] / "experiments" / "launch" / "slurm.sbatch"
+SCRIPT = Path(__file__).parent / "slurm" / "cluster.sh"
+ONE_NODE = ("--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=2", "--gpus-per-node=0")
+EPOCHS = 12
+EXPERIMENT = """
+from jaxcnn.config import *
+
+def config():
+    return Experiment(
+        name="pair",
+        data=Data("digits", batch_size=64, eval_batch_size=180, train_limit=128, mean=(0.3,)),
+        model=Model("convnet", {"widths": (2,), "hidden": 8, "batch_norm": True, "dropout": 0.2}),
+        optim=Optim("adamw", peak_lr=0.003),
+        schedule=Schedule("constant", 0),
+        train=Train(epochs=EPOCHS, checkpoint_every=1),
+    )
+""".replace("EPOCHS", str(EPOCHS))
+# What `jaxcnn` is in a job: where a file `slow` lies, it dawdles before every chunk of steps.
+COMMAND = f"""\
+#!{sys.executable}
+import pathlib, sys, time
+from jaxcnn import cli
+from jaxcnn.learning import processes
+
+def slowly(*args, agree=processes.agree):
+    time.sleep(4 * pathlib.Path("slow").exists())
+    return agree(*args)
+
+processes.agree = slowly
+sys.exit(cli.main())
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch job that trains in a run folder."""
+
+    number: str
+    workdir: Path
+
+    @property
+    def log(self) -> str:
+        return self.workdir.with_suffix(".log").read_text()
+
+    @property
+    def state(self) -> str:
+        return self.shown("JobState")
+
+    def shown(self, field: str) -> str:
+        return re.search(rf"\b{field}=(\S+)", call("scontrol", "show", "job", self.number))[1]
+
+    def wait(self, reached: Callable[[], object]) -> None:
+        """Waits until something is so, and fails where the job ends before."""
+        deadline = time.monotonic() + 300
+        while True:
+            alive = self.state in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
+            if reached():
+                return
+            assert alive, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.1)
+
+    def sealed(self) -> int:
+        """The newest step whose checkpoint has its manifest."""
+        manifests = (self.workdir / "checkpoints" / "latest").glob(f"[0-9]*/{MANIFEST}")
+        return max((int(path.parent.name) for path in manifests), default=0)
+
+    def said(self, pattern: str) -> list[int]:
+        return [int(step) for step in re.findall(pattern, self.log)]
+
+
+def call(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder like the repository, from which jobs are submitted."""
+    place = tmp_path_factory.mktemp("repository")
+    (place / "pair.py").write_text(EXPERIMENT)
+    (place / "runs").mkdir()
+    binaries = place / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    (binaries / "activate").write_text(f'PATH="{binaries}:$PATH"\n')
+    (binaries / "jaxcnn").write_text(COMMAND)
+    (binaries / "jaxcnn").chmod(0o755)
+    return place
+
+
+@pytest.fixture(scope="module")
+def submit(slurm, place):
+    """Submits the batch file as it is, with options for one node without GPUs."""
+
+    def submit(name, *options):
+        workdir = place / "runs" / name
+        options = (f"--output={workdir}.log", *ONE_NODE, *options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(place)
+            patch.setenv("WORKDIR", str(workdir))
+            number = call("sbatch", "--parsable", *options, str(BATCH_FILE), "pair.py")
+        return Job(number.strip(), workdir)
+
+    return submit
+
+
+@pytest.fixture(scope="module")
+def whole(submit):
+    """A run that nothing interrupts."""
+    job = submit("whole")
+    job.wait(lambda: job.state == "COMPLETED")
+    return job
+
+
+def summary(job):
+    return json.loads((job.workdir / "summary.json").read_text())
+
+
+def test_two_tasks_find_one_another(whole):
+    assert summary(whole)["epochs"] == EPOCHS
+    environment = json.loads((whole.workdir / "env.json").read_text())
+    assert environment["processes"] == 2
+    assert environment["devices"] == ["cpu", "cpu"]
+
+
+def ends_as_if_uninterrupted(job, whole):
+    """The job is queued again by itself, and ends with the bits of one that nothing interrupted."""
+    job.wait(lambda: job.state == "COMPLETED")
+    for key in ("params_sha256", "state_sha256"):
+        assert summary(job)[key] == summary(whole)[key]
+    assert len(folder.read_metrics(job.workdir)) == EPOCHS
+    assert "Traceback" not in job.log
+
+
+def saved_and_went_on(job):
+    """Both processes saved at the step at which the run then went on."""
+    (step,) = job.said(r"going on from step (\d+)")
+    assert job.said(r"SIGTERM at step (\d+)") == [step, step]
+    assert 0 < step < 2 * EPOCHS
+    assert job.shown("Restarts") == "1"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("scancel", "--signal=TERM"), ("scontrol", "requeue")],
+    ids=lambda command: command[0],
+)
+def test_a_notice_and_a_requeue_save_and_go_on(submit, whole, command):
+    job = submit(command[0])
+    job.wait(job.sealed)
+    call(*command, job.number)
+    ends_as_if_uninterrupted(job, whole)
+    saved_and_went_on(job)
+
+
+def test_before_its_time_limit_a_job_saves_and_goes_on(submit, place, whole):
+    """SLURM looks at limits every 30 seconds, and sends the signal by the look before it is due."""
+    (place / "slow").touch()
+    job = submit("limited", "--time=60", "--signal=TERM@580")
+    job.wait(job.sealed)
+    call("scontrol", "update", f"JobId={job.number}", "TimeLimit=10")
+    job.wait(lambda: job.shown("Restarts") == "1")
+    (place / "slow").unlink()
+    call("scontrol", "update", f"JobId={job.number}", "TimeLimit=60")
+    ends_as_if_uninterrupted(job, whole)
+    saved_and_went_on(job)
+
+
+def test_a_cancelled_job_saves_and_is_not_queued_again(submit):
+    job = submit("cancelled")
+    job.wait(job.sealed)
+    call("scancel", job.number)
+    job.wait(lambda: len(job.said(r"SIGTERM at step (\d+)")) == 2)
+    while job.state == "COMPLETING":
+        time.sleep(0.1)
+    assert (job.state, job.shown("Restarts")) == ("CANCELLED", "0")
+    assert job.said(r"SIGTERM at step (\d+)") == [job.sealed()] * 2
+
+
+def test_no_sealed_checkpoint_is_lost_with_its_node(slurm, submit, whole):
+    job = submit("killed")
+    job.wait(job.sealed)
+    slurm("crash")
+    sealed = job.sealed()
+    slurm("start")
+    ends_as_if_uninterrupted(job, whole)
+    (step,) = job.said(r"going on from step (\d+)")
+    assert step >= sealed
+    assert not job.said(r"SIGTERM at step (\d+)")
+
+
+def test_the_script_starts_once_and_leaves_no_process_behind(slurm, tmp_path, monkeypatch):
+    def processes():
+        """Those that have to do with the folder, by their numbers."""
+        named = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                text = (path / "cmdline").read_bytes() + (path / "environ").read_bytes()
+                if os.fsencode(tmp_path) in text or (path / "cwd").readlink() == tmp_path:
+                    named[int(path.name)] = (path / "comm").read_text().strip()
+            except OSError:  # it has ended, or is the system's
+                continue
+        return named
+
+    monkeypatch.chdir(tmp_path)  # so that this process is found too
+    before = processes()
+    call(str(SCRIPT), "start", str(tmp_path))
+    started = processes()
+    assert {"munged", "slurmctld", "slurmd"} <= set(started.values())
+    call(str(SCRIPT), "start", str(tmp_path))
+    assert processes() == started
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    call("sbatch", "--wrap", "touch runs; sleep 1000")
+    while not (tmp_path / "runs").exists():
+        time.sleep(0.1)
+    assert "sleep" in processes().values()
+    for _ in range(2):
+        call(str(SCRIPT), "stop", str(tmp_path))
+        assert processes() == before
