@@ -86,8 +86,8 @@ CASES = {
         {"gpus-per-node": "4", "time": "1:30:00", "partition": "gpu"},
     ),
     "options before the file": (
-        ("--hours", "0.1", "--options=--account=vision", "--", "train", "asking.py"),
-        {"gpus-per-node": "4", "time": "0:06:00", "account": "vision"},
+        ("--hours", "0.1", "--sbatch", "account=vision", "qos=high", "--", "train", "asking.py"),
+        {"gpus-per-node": "4", "time": "0:06:00", "account": "vision", "qos": "high"},
     ),
 }
 
@@ -170,6 +170,7 @@ BAD = {
     "no workers": (("--workers", "0", *ONE), "resources.workers=0: must be a positive"),
     "many workers for one run": (("--workers", "3", *ONE), "resources.workers=3: must be 1"),
     "many nodes here": (("--nodes", "2", *ONE), "resources.nodes=2: must be 1 with --on local"),
+    "dashes": (("--sbatch=--x", *ONE), "resources.sbatch=('--x',): must be options of sbatch"),
     "no time": (("--hours", "nan", *ONE), "resources.hours=nan: must be a number of hours"),
     "nodes to share runs": (
         ("--on", "slurm", "--nodes", "2", "--", "compare", "two.py"),

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from jaxcnn import cli
 from jaxcnn.learning import run_folder as folder
 from jaxcnn.learning.checkpoint import MANIFEST
+from jaxcnn.runs import group
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -235,3 +237,77 @@ def test_the_script_starts_once_and_leaves_no_process_behind(slurm, tmp_path, mo
     for _ in range(2):
         call(str(SCRIPT), "stop", str(tmp_path))
         assert processes() == before
+
+
+COMPARISON = """
+from dataclasses import replace
+from jaxcnn import Comparison, Resources
+import pair
+
+def config():
+    arms = tuple(replace(pair.config(), name=name) for name in ("one", "other"))
+    return Comparison(arms, seeds=2)
+
+def resources():
+    return Resources(cpus=2)
+"""
+
+
+def launched(capsys, *words):
+    assert cli.main(["launch", "--on", "slurm", *words]) == 0
+    return re.search(r"job (\d+) of SLURM", capsys.readouterr().out)[1]
+
+
+def test_an_array_shares_a_comparison_and_goes_on_where_a_worker_was_stopped(
+    slurm, place, capsys, monkeypatch
+):
+    monkeypatch.chdir(place)
+    (place / "four.py").write_text(COMPARISON)
+    number = launched(capsys, "--", "compare", "four.py", "--workdir", "runs/four")
+    workdir = place / "runs" / "four"
+    logs = [workdir / "launch" / f"{number}_{task}.log" for task in range(4)]
+    deadline = time.monotonic() + 400
+    while not [*workdir.glob("*/*/metrics.jsonl")]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    call("scancel", "--signal=TERM", f"{number}_0")
+    while call("squeue", "--noheader", f"--jobs={number}").strip():
+        assert time.monotonic() < deadline, "\n".join(log.read_text() for log in logs)
+        time.sleep(0.5)
+    runs = sorted(path.parent for path in workdir.glob("*/*/summary.json"))
+    assert [str(path.relative_to(workdir)) for path in runs] == [
+        *("one/seed0", "one/seed1", "other/seed0", "other/seed1")
+    ]
+    assert len(json.loads((workdir / "comparison.json").read_text())["results"]) == 2
+    said = "".join(log.read_text() for log in logs)
+    assert said.count("report.html, comparison.json, comparison.png") == 1
+    assert "SIGTERM" in logs[0].read_text()
+    for path in runs[::3]:
+        alone = group.train_one(folder.read_config(path), place / "alone" / path.name)
+        assert (
+            json.loads((path / "summary.json").read_text())["state_sha256"]
+            == (alone["state_sha256"])
+        )
+
+
+def test_slurm_says_what_is_wrong_with_a_job(slurm, place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    words = ("--partition", "tpu", "--", "train", "pair.py", "--workdir", "runs/none")
+    assert cli.main(["launch", "--on", "slurm", *words]) == 2
+    err = capsys.readouterr().err
+    assert "--on slurm: sbatch refused the job (invalid partition specified: tpu; " in err
+    assert not call("squeue", "--noheader").strip()
+
+
+def test_one_run_over_two_processes_is_launched(slurm, place, capsys, monkeypatch, whole):
+    """Two tasks of the one node that is here stand for two nodes."""
+    monkeypatch.chdir(place)
+    words = ("--nodes", "2", "--cpus", "2", "--sbatch", "nodes=1", "ntasks-per-node=2")
+    number = launched(capsys, *words, "--", "train", "pair.py", "--workdir", "runs/launched")
+    job = Job(number, place / "runs" / "launched")
+    while job.state != "COMPLETED":
+        assert job.state in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
+        time.sleep(0.2)
+    assert summary(job)["state_sha256"] == summary(whole)["state_sha256"]
+    log = (place / "runs" / "launched" / "launch" / f"{number}.log").read_text()
+    assert log.count("2 processes, found by SLURM\n") == 1

@@ -1,5 +1,6 @@
 """What a launched command runs on, in the terms of schedulers."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,11 +12,15 @@ Hours = Annotated[float, Accepts("a number of hours in (0, 8760]", lambda h: 0 <
 Line = Annotated[
     str, Accepts("a text of one line", lambda text: text.strip() and text.isprintable())
 ]
-Option = Annotated[
-    str,
+Lines = Annotated[
+    tuple[str, ...],
+    Accepts("lines of shell", lambda lines: all(line.isprintable() for line in lines)),
+]
+Options = Annotated[
+    tuple[str, ...],
     Accepts(
-        "an option of sbatch, such as --account=vision",
-        lambda text: text.startswith("-") and text.isprintable(),
+        "options of sbatch without their dashes, such as account=vision",
+        lambda options: all(re.fullmatch("[a-z][a-z-]*(=[^\\0\n]+)?", o) for o in options),
     ),
 ]
 
@@ -46,10 +51,11 @@ class Resources(Checked, section="resources"):
     """After how many hours a worker is ended, to go on when it is its turn again."""
     partition: Line | None = None
     """The partition of SLURM; by default the cluster's."""
-    setup: tuple[Line, ...] = ()
+    setup: Lines = ()
     """Lines of shell that every worker runs first, such as "module load cuda"."""
-    options: tuple[Option, ...] = ()
-    """More options of sbatch, such as --account=vision; the last of equal ones counts."""
+    sbatch: Options = ()
+    """More options of sbatch without their dashes, such as account=vision; they count where one is
+    given twice."""
 
     def __post_init__(self) -> None:
         """Checks the fields, and that more nodes than one are given to a single worker."""

@@ -45,7 +45,8 @@ def place(folder: Path) -> str:
 
 def written(job: Job) -> str:
     """Returns the file that sbatch gets."""
-    options = [f"#SBATCH {option}" for option in (*_options(job), *job.resources.options)]
+    given = [f"--{option}" for option in job.resources.sbatch]
+    options = [f"#SBATCH {option}" for option in (*_options(job), *given)]
     return SCRIPT.format(
         options="\n".join(options),
         setup="\n".join(job.resources.setup),
