@@ -197,11 +197,14 @@ def test_a_cancelled_job_saves_and_is_not_queued_again(submit):
     assert job.said(r"SIGTERM at step (\d+)") == [job.sealed()] * 2
 
 
-def test_no_sealed_checkpoint_is_lost_with_its_node(slurm, submit, whole):
+def test_no_sealed_checkpoint_is_lost_with_its_node(slurm, submit, place, whole):
+    """A node that comes back without a job has it queued again, once it is 20 seconds old."""
+    (place / "slow").touch()
     job = submit("killed")
-    job.wait(job.sealed)
+    job.wait(lambda: job.sealed() and job.shown("RunTime") > "00:00:25")
     slurm("crash")
     sealed = job.sealed()
+    (place / "slow").unlink()
     slurm("start")
     ends_as_if_uninterrupted(job, whole)
     (step,) = job.said(r"going on from step (\d+)")
