@@ -323,6 +323,7 @@ def test_eight_workers_three_of_them_killed_train_forty_runs_once_each(folder):
             os.kill(rng.choice(workers_of(launcher)), signal.SIGKILL)
         assert launcher.wait(timeout=900) == 0
     logs = [log.read_text() for log in Path("many/launch").glob("*.log")]
+    assert not any("report.html, comparison.json" in log for log in logs)  # the launcher wrote it
     ended = Counter(re.findall(r"^run +\d+ of 40: (\S+):", "\n".join(logs), re.MULTILINE))
     assert max(ended.values()) == 1  # nobody has trained what another had
     assert len(ended) >= 37  # a kill may come before the line

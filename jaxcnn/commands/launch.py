@@ -85,7 +85,7 @@ def run(command: Command) -> int:
     words = [*_without("--workdir", command.command), "--workdir", engine.place(folder)]
     if several and not launched.shared:
         words.append("--shared")
-    job = Job(folder, tuple(words), asked.workers, asked)
+    job = Job(folder, tuple(words), asked.workers, asked, several)
     if command.dry_run:
         print(engine.written(job), end="")
         return 0

@@ -20,7 +20,7 @@ Options = Annotated[
     tuple[str, ...],
     Accepts(
         "options of sbatch without their dashes, such as account=vision",
-        lambda options: all(re.fullmatch("[a-z][a-z-]*(=[^\\0\n]+)?", o) for o in options),
+        lambda options: all(re.fullmatch(r"[a-z][a-z-]*(=\S+)?", o) for o in options),
     ),
 ]
 

@@ -30,12 +30,14 @@ class Job:
         words: what stands behind ``jaxcnn``; it names the folder.
         workers: how many times it is started; each takes the runs that no other one has.
         resources: what each worker gets.
+        shared: whether the folder holds runs that several workers share.
     """
 
     folder: Path
     words: tuple[str, ...]
     workers: int
     resources: Resources
+    shared: bool = False
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """Workers as processes of this machine: one for each accelerator, or as many as are asked for."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -16,6 +17,7 @@ from jaxcnn.config.checked import require
 from jaxcnn.config.resources import Resources
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.launching import Job
+from jaxcnn.learning import standing
 from jaxcnn.runs import display
 from jaxcnn.runs.stop import StopRequest
 from jaxcnn.text import counted
@@ -105,7 +107,8 @@ def _seeing(platform: str, share: Sequence[int]) -> Mapping[str, str]:
 def submit(job: Job, say: Callable[[str], object]) -> int:
     """Starts the workers, looks after them until all have ended, and returns the exit code.
 
-    A signal is handed on to the workers, which save and end.
+    Where they share runs, one more of them then shows what all runs have come to. A signal is
+    handed on to the workers, which save and end.
 
     Raises:
         InputError: there are not as many accelerators as the workers need.
@@ -114,6 +117,15 @@ def submit(job: Job, say: Callable[[str], object]) -> int:
     given = _environments(job)
     job.files.mkdir(parents=True, exist_ok=True)
     say(f"{counted(job.workers, 'worker')} in {job.folder}, with logs in {job.files}")
+    with standing.taking(job.folder) if job.shared else contextlib.nullcontext():
+        codes = _look_after(job, given, say)
+    return subprocess.run(job.command, check=False).returncode if job.shared else max(codes)
+
+
+def _look_after(
+    job: Job, given: Sequence[Mapping[str, str]], say: Callable[[str], object]
+) -> list[int]:
+    """Returns the exit codes of the workers."""
     with StopRequest() as stop, display.watching(lambda *room: _seen(job.folder, *room)) as watch:
         workers = [_Worker(job, number, own) for number, own in enumerate(given)]
         while any(worker.is_working(say) for worker in workers) and stop.signal is None:
@@ -125,8 +137,9 @@ def submit(job: Job, say: Callable[[str], object]) -> int:
     if stop.signal is not None:
         raise Stopped(stop.signal)
     for worker in workers:
-        say(f"{worker.log.stem}: {worker.last_line()}")
-    return max(worker.code for worker in workers)
+        if worker.code or not job.shared:
+            say(f"{worker.log}: {worker.last_line()}")
+    return [worker.code for worker in workers]
 
 
 def _seen(folder: Path, width: int, rows: int) -> Any:

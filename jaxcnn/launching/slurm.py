@@ -22,8 +22,7 @@ SCRIPT = """\
 # SIGTERM, sent before the time is over or on preemption, saves and ends with exit code 143; the job
 # then queues again and goes on where it was saved.
 set -uo pipefail
-{setup}
-if [ ! -e {script} ]; then
+{setup}if [ ! -e {script} ]; then
   echo "{folder}: is not seen from $(hostname); it must be on storage that all nodes share" >&2
   exit 2
 fi
@@ -49,7 +48,7 @@ def written(job: Job) -> str:
     options = [f"#SBATCH {option}" for option in (*_options(job), *given)]
     return SCRIPT.format(
         options="\n".join(options),
-        setup="\n".join(job.resources.setup),
+        setup="".join(f"{line}\n" for line in job.resources.setup),
         script=shlex.quote(str(_script(job))),
         folder=job.folder,
         command=job.shell,

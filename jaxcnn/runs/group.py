@@ -118,7 +118,8 @@ def train(
                 left.append(run)
             else:
                 done = counted(result["epochs"], "epoch")
-                listener.message(f"{run.folder} is finished: {done}")
+                if not shared:
+                    listener.message(f"{run.folder} is finished: {done}")
                 session.outcome.results[run.folder] = result
                 listener.closed(run.folder)
         if lowering.onednn_version():
