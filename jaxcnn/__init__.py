@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaxcnn.config import Schedule as Schedule
     from jaxcnn.config import Task as Task
     from jaxcnn.config import Train as Train
-    from jaxcnn.config.resources import Resources as Resources
+    from jaxcnn.config.machines import Resources as Resources
     from jaxcnn.data.augment.own import on_batches as on_batches
     from jaxcnn.data.own import from_arrays as from_arrays
     from jaxcnn.data.own import from_source as from_source
@@ -47,7 +47,7 @@ _FOUND_IN = {
     **dict.fromkeys(_CONFIG, "jaxcnn.config"),
     **dict.fromkeys(("Run", "open", "train"), "jaxcnn.api"),
     "BaseTask": "jaxcnn.tasks",
-    "Resources": "jaxcnn.config.resources",
+    "Resources": "jaxcnn.config.machines",
     "Dataset": "jaxcnn.data.sources",
     "InputError": "jaxcnn.errors",
     "Metric": "jaxcnn.tasks",

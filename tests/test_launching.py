@@ -17,7 +17,7 @@ import yaml
 
 from jaxcnn import cli
 from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train, to_dict
-from jaxcnn.config.resources import Resources
+from jaxcnn.config.machines import Resources
 from jaxcnn.errors import Stopped
 from jaxcnn.launching import Job, local
 from jaxcnn.learning import standing
@@ -48,10 +48,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def one_of(experiment):
-    return (
-        "from jaxcnn.config import from_dict\n"
-        f"def config(): return from_dict({to_dict(experiment)!r})\n"
-    )
+    return f"from jaxcnn.config import *\ndef config(): return from_dict({to_dict(experiment)!r})\n"
 
 
 def several_of(experiment, seeds):
@@ -187,7 +184,10 @@ BAD = {
         "must be 1 with --on sky",
     ),
     "no such accelerators": (("--devices", "1", *ONE), "1 worker must have at most 0 in all"),
-    "no resources": (("--", "train", "wrong.py"), "resources() must return a jaxcnn.config.res"),
+    "no resources": (
+        ("--", "train", "wrong.py"),
+        "resources() must return a jaxcnn.config.machines.Resources",
+    ),
 }
 
 

@@ -308,8 +308,8 @@ def test_one_run_over_two_processes_is_launched(slurm, place, capsys, monkeypatc
     words = ("--nodes", "2", "--cpus", "2", "--sbatch", "nodes=1", "ntasks-per-node=2")
     number = launched(capsys, *words, "--", "train", "pair.py", "--workdir", "runs/launched")
     job = Job(number, place / "runs" / "launched")
-    while job.state != "COMPLETED":
-        assert job.state in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
+    while (state := job.state) != "COMPLETED":
+        assert state in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
         time.sleep(0.2)
     assert summary(job)["state_sha256"] == summary(whole)["state_sha256"]
     log = (place / "runs" / "launched" / "launch" / f"{number}.log").read_text()

@@ -168,6 +168,18 @@ def test_a_damaged_study_is_said_in_one_line(tmp_path):
         study(tmp_path)
 
 
+def test_a_study_that_fails_harms_no_run(tmp_path, caplog):
+    longer = replace(BASE, train=replace(BASE.train, epochs=2))
+    search_ = Search(longer, search.spaces(BASE, RATE), 3, "random", "median")
+    one = Study(tmp_path, search_)
+    (trial,) = one.ask(1)
+    (tmp_path / "study.jsonl").unlink()
+    (tmp_path / "study.jsonl").mkdir()
+    outcome = group.train([Run(trial.experiment, tmp_path / trial.name)], prune=one.prune)
+    assert [*outcome.results] == [tmp_path / trial.name]
+    assert "its study was not told" in caplog.text
+
+
 def test_the_study_of_another_search_is_refused(tmp_path):
     study(tmp_path, seed=0)
     study(tmp_path, seed=1, sampler="tpe", trials=7)  # which may change

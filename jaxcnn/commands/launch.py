@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import load_resources
 from jaxcnn.config.checked import require
-from jaxcnn.config.resources import Resources
+from jaxcnn.config.machines import Resources
 from jaxcnn.errors import InputError
 
 LAUNCHED = ("train", "compare", "sweep")

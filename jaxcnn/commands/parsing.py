@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from jaxcnn.config import Comparison, Experiment
 from jaxcnn.config.brought import FILE_MODULE, know_networks
-from jaxcnn.config.resources import Resources
+from jaxcnn.config.machines import Resources
 from jaxcnn.errors import InputError, as_one_line
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxcnn.config.resources import Resources
+from jaxcnn.config.machines import Resources
 
 MOST_WORKERS = 16
 """A scheduler is asked for so many workers where nothing is said of them."""

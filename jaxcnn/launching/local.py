@@ -14,7 +14,7 @@ from typing import Any
 
 from jaxcnn.analysis import status
 from jaxcnn.config.checked import require
-from jaxcnn.config.resources import Resources
+from jaxcnn.config.machines import Resources
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.launching import Job
 from jaxcnn.learning import standing
