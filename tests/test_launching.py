@@ -274,7 +274,7 @@ def test_a_worker_that_was_killed_is_started_again(tmp_path):
     )
     (tmp_path / "here").mkdir()
     os.environ["HERE"], said = str(tmp_path / "here"), []
-    assert local.submit(Other(tmp_path, (), 1, Resources(), code), said.append) == 5
+    assert local.submit(Other(tmp_path, (), 1, Resources(), code=code), said.append) == 5
     assert len([*(tmp_path / "here").iterdir()]) == 3
     assert sum("killed by SIGKILL; started again" in line for line in said) == 3
     assert (tmp_path / "launch" / "worker-0.log").read_text() == "at work\n" * 4
@@ -282,7 +282,7 @@ def test_a_worker_that_was_killed_is_started_again(tmp_path):
 
 def test_a_worker_is_not_started_again_for_ever(tmp_path):
     code = "import os; os.kill(os.getpid(), 9)"
-    assert local.submit(Other(tmp_path, (), 1, Resources(), code), lambda line: None) == 137
+    assert local.submit(Other(tmp_path, (), 1, Resources(), code=code), lambda line: None) == 137
 
 
 def test_a_signal_is_handed_on_to_the_workers(tmp_path):
@@ -293,7 +293,7 @@ def test_a_signal_is_handed_on_to_the_workers(tmp_path):
         "time.sleep(60)\n"
     )
     with pytest.raises(Stopped):
-        local.submit(Other(tmp_path, (), 1, Resources(), code), lambda line: None)
+        local.submit(Other(tmp_path, (), 1, Resources(), code=code), lambda line: None)
     assert (tmp_path / "launch" / "worker-0.log").read_text() == "saved\n"
 
 
