@@ -262,7 +262,7 @@ class Other(Job):
         return sys.executable, "-c", self.code
 
 
-def test_a_worker_that_was_killed_is_started_again(tmp_path):
+def test_a_worker_that_was_killed_is_started_again(tmp_path, monkeypatch):
     code = (
         "import os, pathlib, sys\n"
         "here = pathlib.Path(os.environ['HERE'])\n"
@@ -273,11 +273,31 @@ def test_a_worker_that_was_killed_is_started_again(tmp_path):
         "sys.exit(5)\n"
     )
     (tmp_path / "here").mkdir()
-    os.environ["HERE"], said = str(tmp_path / "here"), []
+    monkeypatch.setenv("HERE", str(tmp_path / "here"))
+    said = []
     assert local.submit(Other(tmp_path, (), 1, Resources(), code=code), said.append) == 5
     assert len([*(tmp_path / "here").iterdir()]) == 3
     assert sum("killed by SIGKILL; started again" in line for line in said) == 3
     assert (tmp_path / "launch" / "worker-0.log").read_text() == "at work\n" * 4
+
+
+def test_each_worker_is_looked_after_while_the_others_work(tmp_path, monkeypatch):
+    """The first works until the second, which is killed, has been started again."""
+    code = (
+        "import os, pathlib, time\n"
+        "here = pathlib.Path(os.environ['HERE'])\n"
+        "while True:\n"
+        "    try: (here / 'first').mkdir(); break\n"
+        "    except FileExistsError: pass\n"
+        "    try: (here / 'second').mkdir(); os.kill(os.getpid(), 9)\n"
+        "    except FileExistsError: pass\n"
+        "    (here / 'again').mkdir(); break\n"
+        "while not (here / 'again').exists(): time.sleep(0.01)\n"
+    )
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HERE", str(tmp_path / "here"))
+    job = Other(tmp_path, (), 2, Resources(), code=code)
+    assert local.submit(job, lambda line: None) == 0
 
 
 def test_a_worker_is_not_started_again_for_ever(tmp_path):

@@ -96,11 +96,12 @@ def _read(path: Path, name: str) -> Status:
     figure, speed = _figure(last, metric, ("val", "test")), last.get("images_per_sec")
     if taken:
         now = standing.progress(path)
-        if now is None or now.step < (step or 0):
+        if now is None:
             return Status(name, "running", epoch, epochs, step, speed, figure=figure)
+        epoch, step = max(now.epoch, epoch or 0), max(now.step, step or 0)
         left = now.seconds_left
         return Status(
-            name, "running", now.epoch, epochs, now.step, now.images_per_sec, left, figure, now.host
+            name, "running", epoch, epochs, step, now.images_per_sec, left, figure, now.host
         )
     reason = "" if fault is None else fault.reason
     state: State = "waiting" if fault is None else fault.ended

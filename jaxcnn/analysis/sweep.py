@@ -91,6 +91,8 @@ def cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
             figures.append(formats.duration(row["seconds"]))
         else:
             ended = next(name for name in ENDINGS if name in row)
+            if ended == "pruned":  # after which epoch, without what it had reached
+                ended = f"pruned {row[ended].partition(',')[0]}"
             figures = [ended, *[""] * (len(metrics) + len(sweep.costs))]
         starred = row["trial"] + " *" * (row["trial"] in sweep.front)
         rows.append([starred, *(str(row["values"][f]) for f in fields), *figures])

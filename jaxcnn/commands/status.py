@@ -42,7 +42,7 @@ def run(command: Command) -> int:
 
     with display.watching(shown) as watch:
         while not command.once and sys.stdout.isatty() and status.go_on(found):
-            watch()
+            watch.look()
             time.sleep(SECONDS_BETWEEN)
             found = status.read_all(command.folder)
     screen = display.console()

@@ -125,15 +125,21 @@ def submit(job: Job, say: Callable[[str], object]) -> int:
 def _look_after(
     job: Job, given: Sequence[Mapping[str, str]], say: Callable[[str], object]
 ) -> list[int]:
-    """Returns the exit codes of the workers."""
-    with StopRequest() as stop, display.watching(lambda *room: _seen(job.folder, *room)) as watch:
+    """Returns the exit codes of the workers, when all have ended."""
+
+    def seen(*room: int) -> Any:
+        return _seen(job.folder, *room)
+
+    with StopRequest() as stop, display.watching(seen, say) as watch:
         workers = [_Worker(job, number, own) for number, own in enumerate(given)]
-        while any(worker.is_working(say) for worker in workers) and stop.signal is None:
-            watch()
+        while sum(worker.is_working(watch.say) for worker in workers) and stop.signal is None:
+            watch.look()
             time.sleep(SECONDS_BETWEEN)
         for worker in workers:
-            worker.end()
-        watch()
+            worker.stop()
+        for worker in workers:
+            worker.wait()
+        watch.look()
     if stop.signal is not None:
         raise Stopped(stop.signal)
     for worker in workers:
@@ -187,11 +193,14 @@ class _Worker:
         self._start()
         return True
 
-    def end(self) -> None:
-        """Has it save and end, if it still works."""
+    def stop(self) -> None:
+        """Tells it to save and end, if it still works."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait()
+
+    def wait(self) -> None:
+        """Returns when it has ended."""
+        self._process.wait()
 
     def last_line(self) -> str:
         """Returns the last line that it has said."""

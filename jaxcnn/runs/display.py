@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxcnn.analysis import formats
 from jaxcnn.learning.selection import OPTIMISTIC, PREFIX
@@ -318,25 +318,34 @@ def display(each_run: bool = False) -> Iterator[Listener]:
         yield OnTerminal(each_run, screen.width)
 
 
+class Watch(NamedTuple):
+    """What :func:`watching` lets do meanwhile."""
+
+    look: Callable[[], None]
+    """Shows it anew, if it is time."""
+    say: Callable[[str], object]
+    """Prints a line above it."""
+
+
 @contextlib.contextmanager
-def watching(render: Callable[[int, int], Any], every: float = 1.0) -> Iterator[Callable[[], None]]:
+def watching(
+    render: Callable[[int, int], Any], say: Callable[[str], object] = print, every: float = 1.0
+) -> Iterator[Watch]:
     """Shows on a terminal what changes; elsewhere nothing.
 
     Args:
         render: returns what is shown, for so many columns and lines.
+        say: prints a line where there is no terminal.
         every: seconds between two looks.
-
-    Yields:
-        What looks again, if it is time.
     """
     if not sys.stdout.isatty():
-        yield lambda: None
+        yield Watch(lambda: None, say)
         return
 
     from rich.live import Live
 
     screen, looked = console(), 0.0
-    with Live(console=screen, auto_refresh=False, redirect_stdout=True) as live:
+    with Live(console=screen, auto_refresh=False, redirect_stdout=False) as live:
 
         def look() -> None:
             nonlocal looked
@@ -344,7 +353,7 @@ def watching(render: Callable[[int, int], Any], every: float = 1.0) -> Iterator[
                 live.update(render(screen.width, screen.height), refresh=True)
                 looked = time.monotonic()
 
-        yield look
+        yield Watch(look, screen.print)
 
 
 def show(text: str) -> None:
