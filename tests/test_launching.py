@@ -18,7 +18,7 @@ import yaml
 from jaxcnn import cli
 from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.config.machines import Resources
-from jaxcnn.errors import Stopped
+from jaxcnn.errors import InputError, Stopped
 from jaxcnn.launching import Job, local
 from jaxcnn.learning import standing
 from jaxcnn.runs import group
@@ -103,30 +103,21 @@ def test_slurm_gets_what_was_asked_for(folder, capsys, words, expected):
 
 def test_the_words_of_the_command_stay_whole(folder, capsys):
     words = ["train", "small.py", "--data.dir", "a b", "--workdir", "my runs", "--train.epochs=3"]
-    kept = "train small.py --data.dir 'a b' --train.epochs=3 --workdir 'my runs'"
+    kept = "train --workdir 'my runs' small.py --data.dir 'a b' --train.epochs=3"
     assert dry(capsys, "--", *words) == f"{sys.executable} -m jaxcnn.cli {kept}\n"
 
 
 def test_a_node_of_a_cloud_shares_its_accelerators_out(folder, capsys):
-    words = ("--on", "skypilot", "--devices", "2", "--card", "h100", "--workers", "4")
-    task = yaml.safe_load(dry(capsys, *words, "--", "compare", "two.py"))
+    asked = ("--on", "skypilot", "--devices", "2", "--card", "h100", "--workers", "4")
+    task = yaml.safe_load(dry(capsys, *asked, "--", "compare", "two.py"))
     assert task["resources"] == {"accelerators": "H100:8", "disk_size": 512, "use_spot": True}
-    assert task["run"].split() == [
-        ".venv/bin/jaxcnn",
-        "launch",
-        "--workers",
-        "4",
-        "--devices",
-        "2",
-        "--",
-        "compare",
-        "two.py",
-        "--workdir",
-        "/runs/two",
-        "--shared",
+    words = task["run"].split()
+    assert words[1:] == [
+        *("launch", "--workers", "4", "--devices", "2"),
+        *("--", "compare", "--shared", "--workdir", "/runs/two", "two.py"),
     ]
-    task = yaml.safe_load(dry(capsys, *words[:-2], "--", "train", "small.py"))
-    assert task["run"].strip() == ".venv/bin/jaxcnn train small.py --workdir /runs/small-seed0"
+    task = yaml.safe_load(dry(capsys, *asked[:-2], "--", "train", "small.py"))
+    assert task["run"].strip() == ".venv/bin/jaxcnn train --workdir /runs/small-seed0 small.py"
 
 
 @pytest.mark.parametrize(
@@ -184,6 +175,14 @@ BAD = {
         "must be 1 with --on sky",
     ),
     "no such accelerators": (("--devices", "1", *ONE), "1 worker must have at most 0 in all"),
+    "no such model": ((*ONE, "--model.name", "lenet6"), "lenet6"),
+    "what is no window": ((*ONE, "--profile", "x"), "--profile x: must be FIRST:LAST"),
+    "one run that is shared": ((*ONE, "--shared"), "--shared: shares out several seeds"),
+    "a folder of another run": ((*ONE, "--workdir", "taken"), "taken: belongs to another run"),
+    "a folder that sbatch would read": (
+        ("--on", "slurm", "--dry-run", *ONE, "--workdir", 'a "b'),
+        "must hold no quotes",
+    ),
     "no resources": (
         ("--", "train", "wrong.py"),
         "resources() must return a jaxcnn.config.machines.Resources",
@@ -194,6 +193,9 @@ BAD = {
 @pytest.mark.parametrize(("words", "said"), BAD.values(), ids=BAD)
 def test_what_cannot_be_launched_is_one_line(folder, capsys, monkeypatch, words, said):
     (folder / "wrong.py").write_text(one_of(SMALL) + "def resources(): return 3\n")
+    if "taken" in words:
+        other = replace(SMALL, data=replace(SMALL.data, batch_size=128))
+        group.train_one(other, folder / "taken")
     monkeypatch.setenv("PATH", "/bin")
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr(local, "accelerators", lambda: ("cpu", 0))
@@ -201,7 +203,30 @@ def test_what_cannot_be_launched_is_one_line(folder, capsys, monkeypatch, words,
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
-    assert not [*folder.rglob("*.log")]
+    assert not (folder / "runs").exists()
+
+
+def test_lines_of_set_up_come_first_here_too(tmp_path):
+    asked = Resources(setup=("export SAID=hello",))
+    job = Other(tmp_path, (), 1, asked, code="import os; print(os.environ['SAID'])")
+    assert local.submit(job, lambda line: None, lambda: None) == 0
+    assert (tmp_path / "launch" / "worker-0.log").read_text() == "hello\n"
+
+
+def test_a_second_launch_into_a_folder_is_refused(tmp_path):
+    (tmp_path / "launch").mkdir()
+    job = Other(tmp_path, (), 1, Resources(), code="")
+    with standing.take(tmp_path / "launch"), pytest.raises(InputError, match="is launching there"):
+        local.submit(job, lambda line: None, lambda: None)
+
+
+def test_a_folder_with_blanks_and_signs_is_one_word_of_the_script(folder, capsys):
+    script = dry(capsys, "--on", "slurm", *ONE, "--workdir", "my 100% runs")
+    assert f'--output="{folder}/my 100%% runs/launch/%j.log"' in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    (said,) = re.findall(r"^  echo (.*) >&2$", script, re.MULTILINE)
+    echoed = subprocess.run(["bash", "-c", f"echo {said}"], capture_output=True, text=True)
+    assert echoed.stdout.startswith("my 100% runs: is not seen from ")
 
 
 def stand_in(folder, script):
@@ -217,6 +242,7 @@ def test_what_slurm_says_against_a_job_is_said(folder, capsys, monkeypatch):
     monkeypatch.setenv("PATH", stand_in(folder, f"echo '{said}' >&2; exit 1"))
     assert cli.main(["launch", "--on", "slurm", "--partition", "tpu", *ONE]) == 2
     assert "refused the job (invalid partition specified: tpu)" in capsys.readouterr().err
+    assert not [*(folder / "runs").iterdir()]
 
 
 def test_a_job_of_slurm_is_submitted_as_it_is_shown(folder, capsys, monkeypatch):
@@ -233,11 +259,9 @@ def test_a_job_of_slurm_is_submitted_as_it_is_shown(folder, capsys, monkeypatch)
 def test_the_memory_of_this_machine_is_not_shared(folder, capsys, monkeypatch):
     monkeypatch.setenv("PATH", stand_in(folder, "touch submitted"))
     workdir = Path("/dev/shm") / f"jaxcnn-{os.getpid()}"
-    try:
-        words = ("--on", "slurm", *ONE, "--workdir", str(workdir))
-        assert cli.main(["launch", *words]) == 2
-    finally:
-        subprocess.run(["rm", "-r", workdir], check=True)
+    words = ("--on", "slurm", *ONE, "--workdir", str(workdir))
+    assert cli.main(["launch", *words]) == 2
+    assert not workdir.exists()
     assert "must be on storage that all nodes share" in capsys.readouterr().err
     assert not (folder / "submitted").exists()
 
@@ -246,6 +270,7 @@ def test_what_failed_before_is_tried_again(folder, capsys, monkeypatch):
     monkeypatch.setenv("PATH", stand_in(folder, "echo 42"))
     failed = folder / "runs" / "two" / "one" / "seed0"
     failed.mkdir(parents=True)
+    (failed / "config.json").write_text(json.dumps(to_dict(replace(SMALL, name="one"))))
     standing.note_fault(failed, "failed", "the disk was full")
     assert cli.main(["launch", "--on", "slurm", "--", "compare", "two.py"]) == 0
     assert standing.fault(failed) is None
@@ -275,7 +300,9 @@ def test_a_worker_that_was_killed_is_started_again(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.setenv("HERE", str(tmp_path / "here"))
     said = []
-    assert local.submit(Other(tmp_path, (), 1, Resources(), code=code), said.append) == 5
+    assert (
+        local.submit(Other(tmp_path, (), 1, Resources(), code=code), said.append, lambda: None) == 5
+    )
     assert len([*(tmp_path / "here").iterdir()]) == 3
     assert sum("killed by SIGKILL; started again" in line for line in said) == 3
     assert (tmp_path / "launch" / "worker-0.log").read_text() == "at work\n" * 4
@@ -297,12 +324,17 @@ def test_each_worker_is_looked_after_while_the_others_work(tmp_path, monkeypatch
     (tmp_path / "here").mkdir()
     monkeypatch.setenv("HERE", str(tmp_path / "here"))
     job = Other(tmp_path, (), 2, Resources(), code=code)
-    assert local.submit(job, lambda line: None) == 0
+    assert local.submit(job, lambda line: None, lambda: None) == 0
 
 
 def test_a_worker_is_not_started_again_for_ever(tmp_path):
     code = "import os; os.kill(os.getpid(), 9)"
-    assert local.submit(Other(tmp_path, (), 1, Resources(), code=code), lambda line: None) == 137
+    assert (
+        local.submit(
+            Other(tmp_path, (), 1, Resources(), code=code), lambda line: None, lambda: None
+        )
+        == 137
+    )
 
 
 def test_a_signal_is_handed_on_to_the_workers(tmp_path):
@@ -313,7 +345,7 @@ def test_a_signal_is_handed_on_to_the_workers(tmp_path):
         "time.sleep(60)\n"
     )
     with pytest.raises(Stopped):
-        local.submit(Other(tmp_path, (), 1, Resources(), code=code), lambda line: None)
+        local.submit(Other(tmp_path, (), 1, Resources(), code=code), print, lambda: None)
     assert (tmp_path / "launch" / "worker-0.log").read_text() == "saved\n"
 
 

@@ -146,6 +146,7 @@ POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
         ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
         ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0"}, ("Cloud TPU", None)),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+        ({"MEGASCALE_NUM_SLICES": "2"}, ("Cloud TPU", None)),
         (POD, None),  # a pod of its own
         ({**POD, "JOB_COMPLETION_INDEX": "1"}, ("Kubernetes", None)),
     ],

@@ -66,13 +66,53 @@ def test_a_run_that_becomes_free_in_the_meantime_is_taken(tmp_path):
 
 def test_a_run_that_is_taken_between_a_look_and_the_training_is_left(tmp_path, monkeypatch):
     runs = plan.seeds(SMALL, tmp_path, 2)
-    looks = iter([False])
-    real = standing.is_taken
+    looks = iter([False, False])
+    real, refused = standing.is_taken, []
     monkeypatch.setattr(standing, "SECONDS_OF_A_LOOK", 0.05)
+    monkeypatch.setattr(standing, "is_taken", lambda path: next(looks, True) and real(path))
+
+    def take(path, take=standing.take):
+        try:
+            return take(path)
+        except standing.Taken:
+            refused.append(path)
+            raise
+
     with standing.take(folder_of(runs[0])):
-        monkeypatch.setattr(standing, "is_taken", lambda path: next(looks, None) or real(path))
+        monkeypatch.setattr(standing, "take", take)
         outcome = share(runs, tmp_path)
+    assert refused == [runs[0].folder]
     assert ([*outcome.results], outcome.elsewhere) == ([runs[1].folder], [runs[0].folder])
+
+
+@pytest.mark.parametrize("ended", ["finished", "pruned"])
+def test_what_ended_before_its_folder_was_taken_is_not_trained_once_more(
+    tmp_path, monkeypatch, ended
+):
+    (run,) = plan.seeds(SMALL, tmp_path, 1)
+
+    def take(path, take=standing.take):
+        """Another process ends the run between this one's look and its lock."""
+        if path == run.folder:
+            monkeypatch.setattr(standing, "take", real)
+            if ended == "finished":
+                group.train_one(run.experiment, path)
+            else:
+                standing.note_fault(path, "pruned", "it promised too little")
+        return take(path)
+
+    real = standing.take
+    monkeypatch.setattr(standing, "take", take)
+    heard = []
+
+    class Hearing(display.Listener):
+        def record(self, record):
+            heard.append(record)
+
+    outcome = share([run], tmp_path, Hearing())
+    assert not heard
+    assert [*(outcome.results if ended == "finished" else outcome.pruned)] == [run.folder]
+    assert (run.folder / "summary.json").exists() == (ended == "finished")
 
 
 def test_looking_at_a_run_never_keeps_its_owner_out(tmp_path):

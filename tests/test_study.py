@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from jaxcnn.runs.start import Outcome, Run
 from jaxcnn.runs.study import Search, Study
 
 pytest.importorskip("optuna")
+ROOT = Path(__file__).parents[1]
 
 BASE = Experiment(
     name="base",
@@ -116,8 +118,9 @@ def test_no_more_trials_are_asked_for_than_planned(tmp_path):
 
 
 def test_what_diverges_is_avoided_and_what_is_no_experiment_is_told(tmp_path):
-    one = study(tmp_path, "optim.b1=0:2", trials=20)
-    asked = one.ask(20)
+    one, asked = study(tmp_path, "optim.b1=0:2", trials=20), []
+    while more := one.ask(1):  # never empty before the last one
+        asked += more
     assert all(trial.values["optim.b1"] < 1 for trial in asked)
     refused = one.refused()
     assert len(asked) + len(refused) == 20
@@ -129,18 +132,54 @@ def test_what_diverges_is_avoided_and_what_is_no_experiment_is_told(tmp_path):
     assert [*states.values()].count("FAIL") == len(refused)
 
 
-def test_a_dead_process_leaves_its_trial_to_the_others(tmp_path, monkeypatch):
-    dead, alive = (study(tmp_path) for _ in range(2))
-    (trial,) = dead.ask(1)
-    assert alive.orphans() == []  # it may still begin
-    assert alive.waits()
-    monkeypatch.setattr("jaxcnn.runs.study._age", lambda one: 61.0)
-    (tmp_path / trial.name).mkdir()
-    with standing.take(tmp_path / trial.name):
-        assert alive.orphans() == []  # it has begun
-        assert not alive.waits()
-        assert alive.elsewhere() == [tmp_path / trial.name]
-    assert alive.orphans() == [trial]
+def in_another_process(folder):
+    """Another process asks for a trial, and holds it until it is killed."""
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from tests.test_study import study\n"
+        "(trial,) = study(Path(sys.argv[1])).ask(1)\n"
+        "print(trial.name, flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    return process, process.stdout.readline().strip()
+
+
+def test_a_dead_process_leaves_its_trial_to_the_others(tmp_path):
+    other, name = in_another_process(tmp_path)
+    alive = study(tmp_path)
+    assert alive.orphans() == []
+    assert alive.elsewhere() == [tmp_path / name]
+    other.kill()
+    other.wait()
+    assert [trial.name for trial in alive.orphans()] == [name]
+    assert alive.elsewhere() == []
+
+
+def test_a_trial_that_failed_is_not_taken_up_by_the_next_process(tmp_path):
+    """A full disk would fail it once more; but alone, or launched again, it is tried again."""
+    one = study(tmp_path)
+    (trial,) = one.ask(1)
+    one.release([trial])
+    standing.note_fault(tmp_path / trial.name, "failed", "the disk is full")
+    assert study(tmp_path).orphans() == []
+    assert [t.name for t in study(tmp_path, shared=False).orphans()] == [trial.name]
+
+
+def test_what_equals_a_pruned_trial_is_not_trained(tmp_path):
+    one = study(tmp_path, "optim.nesterov=true")
+    (first,) = one.ask(1)
+    standing.note_fault(tmp_path / first.name, "pruned", "it promised too little")
+    one.release([first])
+    one.harvest()
+    (again,) = one.ask(1)
+    assert again.name == first.name
+    assert one.has_ended(again)
+    one.release([again])
+    one.harvest()
+    assert [t.state.name for t in one._study.trials] == ["PRUNED", "PRUNED"]
 
 
 def test_what_a_dead_process_did_not_tell_is_told(tmp_path):
@@ -148,7 +187,7 @@ def test_what_a_dead_process_did_not_tell_is_told(tmp_path):
     (trial,) = dead.ask(1)
     found = group.train_one(trial.experiment, tmp_path / trial.name)
     alive.harvest()
-    assert not alive.waits()
+    assert not alive._running()
     assert alive._study.trials[0].value == found["val_top1"]
 
 
@@ -164,7 +203,7 @@ def test_a_process_that_was_killed_while_it_wrote_leaves_the_study_whole(tmp_pat
 def test_a_damaged_study_is_said_in_one_line(tmp_path):
     study(tmp_path).ask(1)
     (tmp_path / "study.jsonl").write_bytes(b"nonsense\n")
-    with pytest.raises(InputError, match=r"study\.jsonl is damaged"):
+    with pytest.raises(InputError, match=r"study\.jsonl: cannot be used .*the runs are kept"):
         study(tmp_path)
 
 
@@ -187,9 +226,12 @@ def test_the_study_of_another_search_is_refused(tmp_path):
         study(tmp_path, "optim.peak_lr=log:1e-3:2")
     with pytest.raises(InputError, match="with another objectives"):
         study(tmp_path, objectives=("loss",))
-    changed = replace(BASE, data=replace(BASE.data, batch_size=128))
-    with pytest.raises(InputError, match=r"with another data\.batch_size"):
-        Study(tmp_path, Search(changed, search.spaces(BASE, RATE), 3))
+    for changed, named in (
+        (replace(BASE, data=replace(BASE.data, batch_size=128)), r"data\.batch_size"),
+        (replace(BASE, train=replace(BASE.train, epochs=2)), r"train\.epochs"),
+    ):
+        with pytest.raises(InputError, match=f"with another {named}"):
+            Study(tmp_path, Search(changed, search.spaces(BASE, RATE), 3))
 
 
 @pytest.mark.parametrize("missing", ["optuna", "cmaes"])
@@ -237,7 +279,7 @@ def test_a_search_ends_in_a_table_and_a_page(tmp_path, capsys):
     assert len(done) + len(pruned) == 6
     assert pruned
     assert [row["val_top1"] for row in done] == sorted((r["val_top1"] for r in done), reverse=True)
-    assert out.count("pruned after epoch") == len(pruned)
+    assert out.count("pruned after epoch") == 2 * len(pruned)  # when it was, and in the table
     assert sum(found["importances"].values()) == pytest.approx(1)
     best = done[0]
     assert f"best: {best['trial']} (optim.peak_lr={best['values']['optim.peak_lr']}, " in out
@@ -247,6 +289,39 @@ def test_a_search_ends_in_a_table_and_a_page(tmp_path, capsys):
     before = {path: path.read_bytes() for path in workdir.glob("*/summary.json")}
     assert cli.main([*command, "--workdir", str(workdir)]) == 0  # nothing is left to be done
     assert before == {path: path.read_bytes() for path in workdir.glob("*/summary.json")}
+
+
+def test_a_search_goes_on_after_what_is_no_experiment(tmp_path, capsys):
+    (tmp_path / "base.py").write_text(file_of(BASE))
+    words = ["optim.momentum=0:2", "--search", "random", "--trials", "8"]
+    command = ["sweep", str(tmp_path / "base.py"), *words, "--workdir", str(tmp_path / "out")]
+    assert cli.main(command) == 0
+    captured = capsys.readouterr()
+    rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["trials"]
+    refused = [row["refused"] for row in rows if "refused" in row]
+    assert len(rows) == 8
+    assert 0 < len(refused) < 8
+    assert all(reason in captured.err for reason in refused)
+    none = ["optim.momentum=1.5:3", *words[1:]]
+    command = ["sweep", str(tmp_path / "base.py"), *none, "--workdir", str(tmp_path / "none")]
+    assert cli.main(command) == 2
+    assert "optim.momentum=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--at-once", "0"), "--at-once=0: must be a positive whole number"),
+        (("--at-once", "2", "--shared"), "--at-once=2: must be 1 with --shared"),
+        (("--search", "cmaes", "--objectives", "top1", "macs"), "cmaes: seeks one objective"),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_line(tmp_path, capsys, words, said):
+    (tmp_path / "base.py").write_text(file_of(BASE))
+    command = ["sweep", str(tmp_path / "base.py"), *RATE, *words]
+    assert cli.main([*command, "--workdir", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_objectives_have_a_front(tmp_path, capsys):
@@ -280,6 +355,14 @@ def test_the_file_may_say_what_is_swept(tmp_path, capsys):
     rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["trials"]
     assert sorted(row["values"]["optim.peak_lr"] for row in rows) == [0.1, 0.5]
     assert {row["values"]["optim.momentum"] for row in rows} == {0.5}
+    # Options hold in all trials, but may not say otherwise than the sweep.
+    longer = [*command[:-1], str(tmp_path / "longer"), "--train.epochs", "2"]
+    assert cli.main(longer) == 0
+    rows = json.loads((tmp_path / "longer" / "sweep.json").read_text())["trials"]
+    assert {*rows[0]["values"]} == {"optim.peak_lr", "optim.momentum"}
+    assert run_folder.read_config(tmp_path / "longer" / rows[0]["trial"]).train.epochs == 2
+    assert cli.main([*command, "--optim.peak-lr", "0.3"]) == 2
+    assert "optim.peak_lr: must be left out" in capsys.readouterr().err
     (tmp_path / "base.py").write_text(file_of(BASE, "def sweep(): return [3]\n"))
     capsys.readouterr()
     assert cli.main(command) == 2

@@ -13,7 +13,7 @@ from jaxcnn.text import counted
 if TYPE_CHECKING:
     from rich.table import Table
 
-ENDINGS = ("pruned", "diverged", "refused", "elsewhere")
+ENDINGS = ("pruned", "diverged", "failed", "refused", "elsewhere")
 """What can have become of a trial that has no result; a row holds why under this name."""
 
 
@@ -105,7 +105,7 @@ def caption(sweep: Sweep) -> str:
     said = []
     if sweep.front:
         said.append("* no other trial is better in all objectives.")
-    if sweep.importances:
+    if len(sweep.importances) > 1:
         shares = [f"{name} {100 * share:.0f} %" for name, share in sweep.importances.items()]
         said.append(f"Share of the variance that each field explains: {', '.join(shares)}.")
     return " ".join(said)

@@ -87,10 +87,11 @@ def _run(command: Command, tracked: "Listener") -> int:
             shared=command.shared,
             accept_changes=command.accept_changes,
         )
-    problems = [f"{path}: {reason}" for path, reason in outcome.diverged.items()]
+    problems = [f"{path}: {reason}" for path, reason in outcome.faults.items()]
     with sharing.finishing(outcome, workdir / MADE[0], command.shared) as mine:
         if mine and not outcome.results:
-            raise InputError(f"comparison {command.file}: every run diverged; lower optim.peak_lr")
+            why = "every run diverged; lower optim.peak_lr" if outcome.diverged else problems[0]
+            raise InputError(f"comparison {command.file}: {why}")
         if mine:
             done = [run.folder for run in runs if run.folder in outcome.results]
             _compare(command.file.stem, done, workdir, problems)

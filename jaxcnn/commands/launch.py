@@ -1,15 +1,20 @@
 """``jaxcnn launch``: hands a training, a comparison or a sweep to the engine that runs it."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import load_resources
 from jaxcnn.config.checked import require
 from jaxcnn.config.machines import Resources
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.text import complain
+
+if TYPE_CHECKING:
+    from jaxcnn.runs.start import Run
 
 LAUNCHED = ("train", "compare", "sweep")
 """The commands that can be launched; each is a module beside this one."""
@@ -64,12 +69,12 @@ def run(command: Command) -> int:
 
     jax.config.update("jax_platforms", "cpu")  # the accelerators are the workers'
 
-    from jaxcnn.launching import Job
-    from jaxcnn.learning import mesh, standing
+    from jaxcnn.launching import Engine, Job
 
+    say: Callable[[str], object] = complain if command.dry_run else print
     module, launched = _parsed(command.command)
-    engine = importlib.import_module(f"jaxcnn.launching.{command.on}")
-    folder, runs, count = module.planned(launched, print)
+    engine: Engine = importlib.import_module(f"jaxcnn.launching.{command.on}")
+    folder, runs, count = module.planned(launched, say)
     asked, several = command.resources, count > 1
     if several:
         accepted = f"1, since {count} runs are shared by workers of one node each"
@@ -78,23 +83,59 @@ def run(command: Command) -> int:
         alone = asked.workers in (None, 1)
         require("resources.workers", asked.workers, alone, "1, for a single run")
     asked = engine.filled(asked, count)
-    processes = asked.nodes * (max(1, asked.devices) if asked.nodes > 1 else 1)
-    for run in runs:
-        mesh.arrangement(run.experiment, asked.nodes * max(1, asked.devices), processes)
+    _check(asked, runs, sweep=command.command[0] == "sweep")
 
-    words = [*_without("--workdir", command.command), "--workdir", engine.place(folder)]
+    name, *words = command.command
+    words = [name, "--workdir", engine.place(folder), *_without("--workdir", words)]
     if several and not launched.shared:
-        words.append("--shared")
-    job = Job(folder, tuple(words), asked.workers, asked, several)
+        words.insert(1, "--shared")
+    searched = several and len(runs) < count
+    extras = [*(["search"] if searched else []), *filter(None, [launched.track])]
+    job = Job(folder, tuple(words), asked.workers or 1, asked, several, tuple(extras))
     if command.dry_run:
         print(engine.written(job), end="")
         return 0
-    if len(runs) == count:
-        standing.plan(folder, [run.folder for run in runs])
-    for run in runs:
-        if not standing.is_taken(run.folder):
-            standing.forget(run.folder)  # what failed before is tried again
-    return engine.submit(job, print)
+
+    def accepted_there() -> None:
+        from jaxcnn.learning import run_folder, standing
+
+        standing.plan(folder, [] if searched else [each.folder for each in runs])
+        for path in {each.folder for each in runs} | {*run_folder.within(folder)}:
+            if not standing.is_taken(path):
+                _try_again(path)
+
+    return engine.submit(job, print, accepted_there)
+
+
+def _check(asked: Resources, runs: "Sequence[Run]", sweep: bool) -> None:
+    """Refuses runs that could not begin where they are to be trained.
+
+    Raises:
+        InputError: there is no such model, a batch cannot be split, or a folder is another run's.
+    """
+    from jaxcnn.commands.model_options import option_docs
+    from jaxcnn.config import to_dict
+    from jaxcnn.learning import mesh, run_folder
+    from jaxcnn.runs import aside, settled
+
+    processes = asked.nodes * (max(1, asked.devices) if asked.nodes > 1 else 1)
+    for name in {run.experiment.model.name for run in runs}:
+        if isinstance(name, str):
+            with as_input_error():
+                option_docs(name)
+    for run in aside.put_aside(settled.settled(runs), sweep=sweep):
+        mesh.arrangement(run.experiment, asked.nodes * max(1, asked.devices), processes)
+        run_folder.check_place(run.folder)
+        run_folder.finished(run.folder, to_dict(run.experiment))
+
+
+def _try_again(folder: Path) -> None:
+    """Lets a run be trained that has failed; one that was pruned stays so."""
+    from jaxcnn.learning import standing
+
+    fault = standing.fault(folder)
+    if fault is not None and fault.ended != "pruned":
+        standing.forget(folder)
 
 
 def _without(option: str, words: Sequence[str]) -> list[str]:

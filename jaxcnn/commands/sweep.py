@@ -1,13 +1,12 @@
 """``jaxcnn sweep``: trains one experiment with many values of its fields."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jaxcnn.commands import arguments
-from jaxcnn.commands.parsing import load_overridable, load_sweep
+from jaxcnn.commands.parsing import load_experiment, load_overridable, load_sweep
 from jaxcnn.config import Experiment
 from jaxcnn.config.checked import require
 from jaxcnn.errors import InputError, as_warning
@@ -107,6 +106,7 @@ def planned(command: Command, say: Callable[[str], object]) -> "Planned":
         command: the command.
         say: hears in one line why another folder is taken than usual.
     """
+    from jaxcnn.runs import study
     from jaxcnn.runs.plan import Planned
     from jaxcnn.runs.start import Run
 
@@ -115,6 +115,7 @@ def planned(command: Command, say: Callable[[str], object]) -> "Planned":
     if isinstance(plan, list):
         runs = [Run(trial.experiment, workdir / trial.name) for trial in plan]
         return Planned(workdir, runs, len(runs))
+    study.check(workdir, plan)
     return Planned(workdir, [Run(plan.base, workdir)], plan.trials)
 
 
@@ -131,9 +132,10 @@ def _run(command: Command, tracked: "Listener") -> int:
     from jaxcnn.runs import display, sharing
     from jaxcnn.runs.study import Study
 
-    plan, study = _plan(command), None
+    study = None
     with display.display(each_run=True) as shown:
         listener = display.Both(shown, tracked)
+        plan = _plan(command, listener)
         workdir = _workdir(command, plan, listener.message)
         files.check_writable(*(workdir / name for name in MADE))
         if isinstance(plan, list):
@@ -145,52 +147,71 @@ def _run(command: Command, tracked: "Listener") -> int:
             listener.message(f"{counted(plan.trials, 'trial')} in {workdir}, by {plan.sampler}")
             outcome = _train_searched(command, study, listener)
             trials = study.values()
+    if len(outcome.refused) == len(trials):
+        raise InputError(next(iter(outcome.refused.values())))
     done = True
     with sharing.finishing(outcome, workdir / MADE[0], command.shared) as mine:
         if mine:
             done = _tell(_sweep(command, workdir, trials, outcome, study), workdir)
             if done:
                 tracked.page(workdir, MADE)
-    for path, reason in (outcome.refused | outcome.diverged).items():
+    for path, reason in outcome.faults.items():
         complain(f"{path}: {reason}")
     return 0 if done else 1
 
 
-def _plan(command: Command) -> "list[Trial] | Search":
+def _plan(command: Command, listener: "Listener | None" = None) -> "list[Trial] | Search":
     """Returns the trials of a grid or of the file's sweep(), or what is to be searched."""
-    from jaxcnn.runs import search
-    from jaxcnn.runs.study import Search
+    from jaxcnn.runs import search, study
 
     base = command.experiment
     if command.select_on == "test":
         base = replace(base, train=replace(base.train, select_on="test"))
     among = search.spaces(base, command.spaces)
+    if not among:
+        _refuse_options(command, "FIELD=VALUES")
+        return _of_one_task(_coded(command, base))
     bounded = any(space.kind != "choices" for space in among)
     kind = command.search if command.search != "auto" else "tpe" if bounded else "grid"
-    if kind == "grid" or not among:
-        for option in ("trials", "pruner", "objectives", "at_once"):
-            if getattr(command, option) != getattr(Command, option):
-                name = option.replace("_", "-")
-                raise InputError(f"--{name}: is for a search; give bounds, or --search tpe")
-        trials = search.grid(base, among) if among else _coded(command, base)
-        tasks = {str(trial.experiment.task.name) for trial in trials}
-        if len(tasks) > 1:
-            raise InputError(f"task.name: must be the same in all trials, is {', '.join(tasks)}")
-        return trials
+    if kind == "grid":
+        _refuse_options(command, "bounds, or --search tpe")
+        return _of_one_task(search.grid(base, among))
     for space in among:
         if space.field in CONSTANT:
             raise InputError(f"{space.field}: must be the same in all trials of a search")
     asked = command.trials if command.trials is not None else TRIALS
     require("--trials", asked, 0 < asked <= search.MOST_TRIALS, f"in [1, {search.MOST_TRIALS}]")
     require("--seed", command.seed, command.seed >= 0, "a whole number >= 0")
+    if command.at_once is not None:
+        most = 1 if command.shared else search.MOST_TRIALS
+        accepted = "1 with --shared" if command.shared else "a positive whole number"
+        require("--at-once", command.at_once, 1 <= command.at_once <= most, accepted)
     by = command.pruner, command.seed, command.objectives
-    found = Search(base, among, asked, kind, *by)
+    base = study.settled_base(base, command.workdir or Path("runs"), listener)
+    found = study.Search(base, among, asked, kind, *by)
     found.directions()  # whatever is wrong with the objectives is said at once
     return found
 
 
+def _refuse_options(command: Command, needed: str) -> None:
+    """Refuses options of a search where nothing is searched."""
+    for option in ("trials", "pruner", "objectives", "at_once", "seed"):
+        if getattr(command, option) != getattr(Command, option):
+            name = option.replace("_", "-")
+            raise InputError(f"--{name}: is for a search; give {needed}")
+
+
+def _of_one_task(trials: "list[Trial]") -> "list[Trial]":
+    """Refuses trials of several tasks, among which none is the best."""
+    tasks = {str(trial.experiment.task.name) for trial in trials}
+    if len(tasks) > 1:
+        raise InputError(f"task.name: must be the same in all trials, is {', '.join(tasks)}")
+    return trials
+
+
 def _coded(command: Command, base: Experiment) -> "list[Trial]":
-    """Returns the trials that the file's sweep() yields."""
+    """Returns the trials that the file's sweep() yields, with the command line's fields."""
+    from jaxcnn.config import differences, to_dict
     from jaxcnn.runs import search
 
     experiments = load_sweep(command.file)
@@ -199,7 +220,23 @@ def _coded(command: Command, base: Experiment) -> "list[Trial]":
             "sweep: give FIELD=VALUES, as optim.peak_lr=0.01,0.1, or define in "
             f"{command.file} sweep() -> Iterable[Experiment]"
         )
-    return search.listed(base, experiments)
+    of_file = to_dict(load_experiment(command.file))
+    given = {name: new for name, (_, new) in differences(of_file, to_dict(base)).items()}
+    trials = search.listed(
+        base, [search.override(one, given) if given else one for one in experiments]
+    )
+    for name in given:
+        if _varies(name, experiments):
+            raise InputError(f"{name}: must be left out, since sweep() in {command.file} varies it")
+    return trials
+
+
+def _varies(name: str, experiments: Sequence[Experiment]) -> bool:
+    """Tells whether experiments differ in a field."""
+    from jaxcnn.config import flat, to_dict
+
+    values = [flat(to_dict(one)).get(name) for one in experiments]
+    return any(value != values[0] for value in values)
 
 
 def _workdir(command: Command, plan: "list[Trial] | Search", say: Callable[[str], object]) -> Path:
@@ -248,13 +285,18 @@ def _train_searched(command: Command, study: "Study", listener: "Listener") -> "
     from jaxcnn.runs.start import Outcome, Run
 
     outcome, modes = Outcome(), together.Modes(study.folder / "together.json")
-    at_once = command.at_once or together.at_once()
+    at_once = 1 if command.shared else command.at_once or together.at_once()
     while True:
         study.harvest()
         trials = study.orphans() or study.ask(at_once)
-        if trials:
+        if not trials:
+            break
+        try:
+            left = [trial for trial in trials if not study.has_ended(trial)]
+            if not left:
+                continue
             found = group.train(
-                [Run(trial.experiment, study.folder / trial.name) for trial in trials],
+                [Run(trial.experiment, study.folder / trial.name) for trial in left],
                 listener,
                 modes=modes,
                 skip_unfit=True,
@@ -262,15 +304,15 @@ def _train_searched(command: Command, study: "Study", listener: "Listener") -> "
                 prune=study.prune,
                 accept_changes=command.accept_changes,
             )
-            study.tell(found)
-            outcome.add(found)
-            for line in study.lines(trials, found):
-                listener.message(line)
-        elif study.waits():
-            time.sleep(1)
-        else:
-            outcome.elsewhere.extend(study.elsewhere())
-            return outcome
+        finally:
+            study.release(trials)
+        study.tell(found)
+        outcome.add(found)
+        for line in study.lines(left, found):
+            listener.message(line)
+    outcome.elsewhere.extend(study.elsewhere())
+    outcome.refused.update({study.folder / name: why for name, why in study.refused().items()})
+    return outcome
 
 
 def _sweep(
@@ -287,7 +329,7 @@ def _sweep(
     from jaxcnn.runs.study import macs
     from jaxcnn.tasks import LOSS
 
-    refused = study.refused() if study else {p.name: why for p, why in outcome.refused.items()}
+    refused = {folder.name: why for folder, why in outcome.refused.items()}
     rows: list[dict[str, Any]] = []
     metrics: Sequence[Metric] = (LOSS,)
     split, costs = "test", [name for name in command.objectives if name in ("macs", "parameters")]

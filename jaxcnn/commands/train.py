@@ -104,6 +104,7 @@ def planned(command: Command, say: Callable[[str], object]) -> "Planned":
     from jaxcnn.runs import plan, settled
     from jaxcnn.runs.start import Run
 
+    _require_fitting(command)
     bring_from(command.source)
     experiment, count, workdir = command.experiment, command.seeds, command.workdir
     if command.init_from is not None:
@@ -127,12 +128,17 @@ def run(command: Command) -> int:
         return _run(command, tracked)
 
 
+def _require_fitting(command: Command) -> None:
+    """Refuses options that do not fit one another."""
+    if _steps(command.profile) is not None and command.seeds is not None:
+        raise InputError(f"--profile {command.profile}: traces one run; leave --seeds out")
+    if command.seeds is None and command.shared:
+        raise InputError("--shared: shares out several seeds; give --seeds, or leave it out")
+
+
 def _run(command: Command, tracked: "Listener") -> int:
     profile, count = _steps(command.profile), command.seeds
-    if count is not None and profile is not None:
-        raise InputError(f"--profile {command.profile}: traces one run; leave --seeds out")
-    if count is None and command.shared:
-        raise InputError("--shared: shares out several seeds; give --seeds, or leave it out")
+    _require_fitting(command)
 
     from jaxcnn.learning import processes
     from jaxcnn.learning.selection import OPTIMISTIC

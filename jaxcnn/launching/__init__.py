@@ -1,17 +1,15 @@
-"""How a command of jaxcnn reaches the machines that carry it out: one module for each engine.
-
-Each of them has four functions: ``filled`` says how many workers there are where nobody does,
-``place`` what they call the folder, ``written`` returns in full what would be handed to the engine,
-and ``submit`` hands it over.
-"""
+"""How a command of jaxcnn reaches the machines that carry it out: each module is an engine."""
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from jaxcnn.config.machines import Resources
 
+Say = Callable[[str], object]
 MOST_WORKERS = 16
 """A scheduler is asked for so many workers where nothing is said of them."""
 
@@ -19,6 +17,28 @@ MOST_WORKERS = 16
 def filled(resources: Resources, runs: int) -> Resources:
     """Returns resources of a scheduler with a number of workers for so many runs."""
     return replace(resources, workers=resources.workers or min(runs, MOST_WORKERS))
+
+
+class Engine(Protocol):
+    """What carries jobs out."""
+
+    def filled(self, resources: Resources, runs: int) -> Resources:
+        """Returns resources with a number of workers for so many runs."""
+
+    def place(self, folder: Path) -> str:
+        """Returns what the workers call a folder."""
+
+    def written(self, job: "Job") -> str:
+        """Returns in full what would be handed over."""
+
+    def submit(self, job: "Job", say: Say, accepted: Callable[[], None]) -> int:
+        """Hands the job over and returns the exit code.
+
+        Args:
+            job: the job.
+            say: hears a line about what happens.
+            accepted: called once nothing is left that can be refused.
+        """
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,7 @@ class Job:
         workers: how many times it is started; each takes the runs that no other one has.
         resources: what each worker gets.
         shared: whether the folder holds runs that several workers share.
+        extras: extras of the package that the command needs.
     """
 
     folder: Path
@@ -38,6 +59,7 @@ class Job:
     workers: int
     resources: Resources
     shared: bool = False
+    extras: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from jaxcnn.analysis import status
 from jaxcnn.config.checked import require
 from jaxcnn.config.machines import Resources
 from jaxcnn.errors import InputError, Stopped
-from jaxcnn.launching import Job
+from jaxcnn.launching import Job, Say
 from jaxcnn.learning import standing
 from jaxcnn.runs import display
 from jaxcnn.runs.stop import StopRequest
@@ -56,9 +57,16 @@ def accelerators() -> tuple[str, int]:
     """Returns the platform of this machine's devices, and how many there are; of CPUs, none.
 
     Another process asks, since this one is not to hold them.
+
+    Raises:
+        InputError: JAX cannot start there.
     """
     code = "import jax; d = jax.local_devices(); print(d[0].platform, len(d))"
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if asked.returncode:
+        reason = (asked.stderr.strip().splitlines() or ["no word"])[-1]
+        raise InputError(f"--on local: JAX finds no devices here ({reason})")
     platform, count = asked.stdout.split()[-2:]
     return platform, 0 if platform == "cpu" else int(count)
 
@@ -68,8 +76,15 @@ def written(job: Job) -> str:
     lines = []
     for given in _environments(job):
         variables = [f"{name}={value}" for name, value in given.items()]
-        lines.append(" ".join([*variables, job.shell]))
+        lines.append(" ".join([*variables, shlex.join(_command(job))]))
     return "\n".join(lines) + "\n"
+
+
+def _command(job: Job) -> Sequence[str]:
+    """Returns the command line of a worker, which runs the lines of set-up first."""
+    if not job.resources.setup:
+        return job.command
+    return ["bash", "-c", "\n".join([*job.resources.setup, f"exec {job.shell}"])]
 
 
 def _environments(job: Job) -> Sequence[Mapping[str, str]]:
@@ -104,27 +119,44 @@ def _seeing(platform: str, share: Sequence[int]) -> Mapping[str, str]:
     return {name: ",".join(seen[i] if seen else str(i) for i in share)}
 
 
-def submit(job: Job, say: Callable[[str], object]) -> int:
+def submit(job: Job, say: Say, accepted: Callable[[], None]) -> int:
     """Starts the workers, looks after them until all have ended, and returns the exit code.
 
     Where they share runs, one more of them then shows what all runs have come to. A signal is
     handed on to the workers, which save and end.
 
     Raises:
-        InputError: there are not as many accelerators as the workers need.
+        InputError: there are not as many accelerators as the workers need, or another call is
+            launching in the folder.
         Stopped: a signal came.
     """
     given = _environments(job)
     job.files.mkdir(parents=True, exist_ok=True)
-    say(f"{counted(job.workers, 'worker')} in {job.folder}, with logs in {job.files}")
-    with standing.taking(job.folder) if job.shared else contextlib.nullcontext():
-        codes = _look_after(job, given, say)
-    return subprocess.run(job.command, check=False).returncode if job.shared else max(codes)
+    with standing.taking(job.files) as free:
+        if not free:
+            raise InputError(f"workdir {job.folder}: another call is launching there")
+        accepted()
+        say(f"{counted(job.workers, 'worker')} in {job.folder}, with logs in {job.files}")
+        with standing.taking(job.folder) if job.shared else contextlib.nullcontext():
+            codes = _look_after(job, given, say)
+        return _show(job, given[0]) if job.shared else max(codes)
 
 
-def _look_after(
-    job: Job, given: Sequence[Mapping[str, str]], say: Callable[[str], object]
-) -> list[int]:
+def _show(job: Job, given: Mapping[str, str]) -> int:
+    """Has one more worker show what all runs have come to; returns its exit code."""
+    with StopRequest() as stop:
+        process = subprocess.Popen(_command(job), env={**os.environ, **given})
+        while process.poll() is None:
+            if stop.signal is not None:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+            time.sleep(SECONDS_BETWEEN)
+    if stop.signal is not None:
+        raise Stopped(stop.signal)
+    return process.returncode
+
+
+def _look_after(job: Job, given: Sequence[Mapping[str, str]], say: Say) -> list[int]:
     """Returns the exit codes of the workers, when all have ended."""
 
     def seen(*room: int) -> Any:
@@ -166,7 +198,7 @@ class _Worker:
 
     def __init__(self, job: Job, number: int, given: Mapping[str, str]) -> None:
         self.log, self.code = job.files / f"worker-{number}.log", 0
-        self._command, self._given, self._restarts = job.command, {**os.environ, **given}, 0
+        self._command, self._given, self._restarts = _command(job), {**os.environ, **given}, 0
         self._start()
 
     def _start(self) -> None:
@@ -180,7 +212,7 @@ class _Worker:
                 start_new_session=True,  # a Ctrl-C is handed on once
             )
 
-    def is_working(self, say: Callable[[str], object]) -> bool:
+    def is_working(self, say: Say) -> bool:
         """Tells whether it works; starts it again if it was killed, and says so."""
         code = self._process.poll()
         if code is None:

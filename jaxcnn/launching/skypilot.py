@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jaxcnn.errors import InputError
-from jaxcnn.launching import Job
+from jaxcnn.launching import Job, Say
 from jaxcnn.launching import filled as filled
 from jaxcnn.learning import files
 
@@ -65,7 +65,8 @@ def written(job: Job) -> str:
     if job.workers > 1:
         words = ["launch", "--workers", f"{job.workers}", "--devices", f"{asked.devices}"]
         words += ["--", *job.words]
-    extra = "[cuda]" if asked.devices else ""
+    extras = [*job.extras, *(["cuda"] if asked.devices else [])]
+    extra = f"[{','.join(extras)}]" if extras else ""
     package = f"--editable '.{extra}'" if Path("pyproject.toml").exists() else f"'jaxcnn{extra}'"
     run = [*asked.setup, shlex.join([".venv/bin/jaxcnn", *words])]
     return TASK.format(
@@ -77,8 +78,11 @@ def written(job: Job) -> str:
     )
 
 
-def submit(job: Job, say: Callable[[str], object]) -> int:
-    """Writes the task and, where SkyPilot is installed, hands it over; returns the exit code."""
+def submit(job: Job, say: Say, accepted: Callable[[], None]) -> int:
+    """Writes the task and, where SkyPilot is installed, hands it over; returns the exit code.
+
+    The runs are in the bucket, so that nothing here tells how they stand.
+    """
     path, content = job.files / "task.yaml", written(job)
     job.files.mkdir(parents=True, exist_ok=True)
     files.write_text(path, content)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxcnn.errors import InputError
-from jaxcnn.launching import Job
+from jaxcnn.launching import Job, Say
 from jaxcnn.launching import filled as filled
 from jaxcnn.learning import files
 
@@ -23,7 +23,7 @@ SCRIPT = """\
 # then queues again and goes on where it was saved.
 set -uo pipefail
 {setup}if [ ! -e {script} ]; then
-  echo "{folder}: is not seen from $(hostname); it must be on storage that all nodes share" >&2
+  echo {folder}": is not seen from $(hostname); it must be on storage that all nodes share" >&2
   exit 2
 fi
 # Since SLURM 22.05 srun does not take this over by itself, and a process would get one core.
@@ -45,14 +45,30 @@ def place(folder: Path) -> str:
 def written(job: Job) -> str:
     """Returns the file that sbatch gets."""
     given = [f"--{option}" for option in job.resources.sbatch]
-    options = [f"#SBATCH {option}" for option in (*_options(job), *given)]
+    options = [f"#SBATCH {_quoted(option)}" for option in (*_options(job), *given)]
     return SCRIPT.format(
         options="\n".join(options),
         setup="".join(f"{line}\n" for line in job.resources.setup),
         script=shlex.quote(str(_script(job))),
-        folder=job.folder,
+        folder=shlex.quote(str(job.folder)),
         command=job.shell,
     )
+
+
+def _quoted(option: str) -> str:
+    """Returns an option as a line of #SBATCH takes it.
+
+    Raises:
+        InputError: it holds what no such line can.
+    """
+    name, equals, value = option.partition("=")
+    if re.fullmatch(r"[\w./:@%+,~-]*", value):
+        return option
+    if re.search(r"[\"\\$`\n]", value):
+        raise InputError(
+            f"{option}: must hold no quotes, backslashes or $, which sbatch would read"
+        )
+    return f'{name}{equals}"{value}"'
 
 
 def _script(job: Job) -> Path:
@@ -66,7 +82,7 @@ def _options(job: Job) -> Iterator[str]:
     tasks = max(1, asked.devices) if asked.nodes > 1 else 1
     yield f"--job-name={job.name}"
     yield f"--chdir={Path.cwd()}"
-    yield f"--output={job.files.absolute()}/{log}.log"
+    yield f"--output={str(job.files.absolute()).replace('%', '%%')}/{log}.log"
     yield "--open-mode=append"
     if job.workers > 1:
         yield f"--array=0-{job.workers - 1}"
@@ -86,7 +102,7 @@ def _options(job: Job) -> Iterator[str]:
     yield "--requeue"
 
 
-def submit(job: Job, say: Callable[[str], object]) -> int:
+def submit(job: Job, say: Say, accepted: Callable[[], None]) -> int:
     """Submits the job and returns the exit code.
 
     Raises:
@@ -95,14 +111,23 @@ def submit(job: Job, say: Callable[[str], object]) -> int:
     """
     if shutil.which("sbatch") is None:
         raise InputError("--on slurm: there is no sbatch here; call it where jobs are submitted")
+    script, content = _script(job), written(job)
+    made = [folder for folder in (job.files, job.folder) if not folder.exists()]
     job.files.mkdir(parents=True, exist_ok=True)
-    _require_shared(job.folder)
-    files.write_text(_script(job), written(job))
-    command = ["sbatch", "--parsable", str(_script(job))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [re.sub("^sbatch: (error: )?", "", line) for line in done.stderr.splitlines()]
-        raise InputError(f"--on slurm: sbatch refused the job ({'; '.join(lines)})")
+    try:
+        _require_shared(job.folder)
+        files.write_text(script, content)
+        command = ["sbatch", "--parsable", str(script)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = [re.sub("^sbatch: (error: )?", "", line) for line in done.stderr.splitlines()]
+            script.unlink()
+            raise InputError(f"--on slurm: sbatch refused the job ({'; '.join(lines)})")
+    except InputError:
+        for folder in made:
+            folder.rmdir()
+        raise
+    accepted()
     number = done.stdout.strip().partition(";")[0]
     workers = f", {job.workers} workers" if job.workers > 1 else ""
     say(f"job {number} of SLURM{workers}: `jaxcnn status {job.folder}` shows how far it is")

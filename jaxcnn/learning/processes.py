@@ -13,7 +13,6 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -84,18 +83,13 @@ def cluster(environ: Mapping[str, str]) -> Cluster | None:
         return Cluster("Open MPI", "ompi" if "OMPI_MCA_orte_hnp_uri" in environ else "mpi4py")
     if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environ:
         return Cluster("SLURM", "slurm")
-    if "," in environ.get("TPU_WORKER_HOSTNAMES", "") or _on_cloud_tpu():
+    slices = environ.get("MEGASCALE_NUM_SLICES", "1")
+    if "," in environ.get("TPU_WORKER_HOSTNAMES", "") or slices not in ("", "1"):
         return Cluster("Cloud TPU", None)
     indexed = "KUBERNETES_SERVICE_HOST" in environ and "JOB_COMPLETION_INDEX" in environ
     if indexed and importlib.util.find_spec("kubernetes") is not None:
         return Cluster("Kubernetes", None)
     return None
-
-
-def _on_cloud_tpu() -> bool:
-    """Tells whether this is a virtual machine with TPUs, which may be one of a pod."""
-    chips = [*Path("/dev").glob("accel*"), *Path("/dev/vfio").glob("[0-9]*")]
-    return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 @contextlib.contextmanager

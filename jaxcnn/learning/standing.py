@@ -9,7 +9,7 @@ import fcntl
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -36,6 +36,8 @@ def take(path: Path) -> IO[bytes]:
         Taken: another process holds it.
         InputError: it cannot be written.
     """
+    if path in _reserved:
+        return _reserved.pop(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     until = time.monotonic() + SECONDS_OF_A_LOOK
     try:
@@ -57,8 +59,30 @@ def take(path: Path) -> IO[bytes]:
         raise InputError(f"workdir {path}: cannot be written ({error.strerror})") from error
 
 
+_reserved: dict[Path, IO[bytes]] = {}
+"""What this process has taken ahead of using it."""
+
+
+def reserve(path: Path) -> bool:
+    """Takes a folder ahead of the call that will :func:`take` it; returns whether it was free."""
+    path.mkdir(parents=True, exist_ok=True)
+    if path in _reserved:
+        return True
+    with contextlib.suppress(Taken):
+        _reserved[path] = take(path)
+    return path in _reserved
+
+
+def release(path: Path) -> None:
+    """Gives a folder back that was reserved, unless it has been taken since."""
+    if path in _reserved:
+        _reserved.pop(path).close()
+
+
 def is_taken(path: Path) -> bool:
-    """Tells whether a process holds a folder; changes nothing there."""
+    """Tells whether another process holds a folder; changes nothing there."""
+    if path in _reserved:
+        return False
     with contextlib.suppress(OSError):
         descriptor = os.open(path / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -144,17 +168,17 @@ def forget(path: Path) -> None:
 
 def plan(folder: Path, runs: Sequence[Path]) -> None:
     """Writes which runs are to be trained in a folder, so that those are known which wait."""
-    names = [os.path.relpath(run, folder) for run in runs]
-    content: Mapping[str, object] = {"runs": names}
-    with contextlib.suppress(InputError):
-        if files.read(folder / "planned.json", Planned).runs == tuple(names):
-            return
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / "planned.json", content)
+    names = [os.path.relpath(run, folder) for run in runs]
+    files.write_json(folder / PLANNED, {"runs": names})
 
 
 def planned(folder: Path) -> list[str]:
     """Returns the names of the runs that are to be trained in a folder, where that is known."""
     with contextlib.suppress(InputError):
-        return [*files.read(folder / "planned.json", Planned).runs]
+        return [name for name in files.read(folder / PLANNED, Planned).runs if "\0" not in name]
     return []
+
+
+PLANNED = "planned.json"
+"""The file of the names of runs that are to be trained in a folder."""

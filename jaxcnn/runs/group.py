@@ -7,6 +7,7 @@ begins, :func:`_loop` trains them.
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -127,9 +128,8 @@ def train(
         groups: list[Group] = [([run], "alone") for run in left]
         if session.many or modes is not None:
             groups = _checked_groups(session, left, "never" if shared else grouping, skip_unfit)
-        some = groups or session.outcome.results
-        if some and modes is not None and prune is None and processes.is_first():
-            standing.plan(modes.path.parent, [run.folder for run in runs])
+        if modes is not None and prune is None and (groups or session.outcome.results):
+            _plan(modes.path.parent, runs)
         session.began = time.monotonic()  # what is finished, or cannot be trained, took no time
         for number, (group, mode) in enumerate(
             sharing.free(groups, session.outcome) if shared else groups
@@ -147,6 +147,13 @@ def train(
         if session.many:
             stop.raise_if_asked()  # what the caller would do with all of them can wait
     return session.outcome
+
+
+def _plan(folder: Path, runs: Sequence[Run]) -> None:
+    """Lets the folder of several runs tell which they are, before they are there."""
+    names = [os.path.relpath(run.folder, folder) for run in runs]
+    if processes.is_first() and standing.planned(folder) != names:
+        standing.plan(folder, [run.folder for run in runs])
 
 
 def _check_brought(run: Run, accept_changes: bool, listener: Listener) -> None:
@@ -202,7 +209,8 @@ def _ready(
     trainings, chosen, clock = [], mode, Clock()
     for run in runs:
         name = session.modes.name(run.folder) if session.modes and mode != "alone" else ""
-        known = session.listener, closing, session.background, clock, name, session.prune
+        looking = session.prune, sharing.require_left if session.shared else None
+        known = session.listener, closing, session.background, clock, name, *looking
         trainings.append(Training(run, program, *known))
     closing.callback(session.background.settle)  # before their folders are given back
     if mode == "alone":
@@ -374,21 +382,19 @@ class _Session:
         except (Diverged, Pruned) as why:
             ended: Ending = "diverged" if isinstance(why, Diverged) else "pruned"
             training.give_up(ended, str(why))
-            self.outcome.gave_up(ended)[training.folder] = str(why)
+            self.outcome.give_up(training.folder, ended, str(why))
             if self.many:
                 self.listener.message(f"{training.folder}: {why}")
             self.ended(training.folder)
 
     def ended(self, folder: Path) -> None:
         """Says that a run has ended and, of several, about how long the others will take."""
-        given_up = self.outcome.diverged | self.outcome.pruned
-        self.listener.closed(folder, given_up.get(folder, ""))
+        found = self.outcome
+        self.listener.closed(folder, found.given_up.get(folder, ""))
         self.trained += 1
         if self.many:
-            found = self.outcome
             name = self.modes.name(folder) if self.modes else str(folder)
-            gave_up = found.diverged | found.pruned | found.refused
-            done = len(found.results) + len(gave_up)
+            done = len(found.results) + len(found.given_up) + len(found.refused)
             left = (time.monotonic() - self.began) / self.trained * (self.runs - done)
             left = 0.0 if self.shared else left  # nobody here knows how fast the others are
             result, metrics = found.results.get(folder), self.listener.metrics

@@ -170,10 +170,10 @@ def override(base: Experiment, values: Mapping[str, Any]) -> Experiment:
 def _space(base: Experiment, text: str) -> Space:
     name, spread = _split(base, text)
     kind, *bounds = spread.split(":")
-    if not bounds or kind.strip()[:1] in ("[", "(", '"', "'"):
-        return Space(name, tuple(_parts(spread)))
     if kind not in ("log", "int"):
         kind, bounds = "uniform", spread.split(":")
+        if len(bounds) == 1 or not all(map(_is_number, bounds)):  # such as hf:cifar10
+            return Space(name, tuple(_parts(spread)))
     try:
         low, high = (int(b) if kind == "int" else float(b) for b in bounds)
         if not (math.isfinite(high - low) and low < high and (kind != "log" or low > 0)):
@@ -186,6 +186,13 @@ def _space(base: Experiment, text: str) -> Space:
             "LOW < HIGH (above 0 for log, within 2**53 for int), or choices such as a,b,c"
         ) from None
     return Space(name, (), low, high, kind)  # type: ignore[arg-type]
+
+
+def _is_number(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        float(text)
+        return True
+    return False
 
 
 def _split(base: Experiment, text: str) -> tuple[str, str]:

@@ -40,21 +40,38 @@ def free(groups: Sequence[Group], outcome: Outcome) -> Iterator[Group]:
             if not standing.is_taken(run.folder):
                 tried = True
                 yield group
-            if run.folder not in outcome.results | outcome.diverged | outcome.pruned:
+            if run.folder not in outcome.results | outcome.given_up:
                 later.append(group)
         left = later
     outcome.elsewhere.extend(run.folder for (run,), _ in left)
 
 
-def _ended_elsewhere(run: Run, outcome: Outcome) -> bool:
-    """Takes over what has become of a run that another process has trained."""
+def _ended_elsewhere(run: Run, outcome: Outcome, *, taken: bool = False) -> bool:
+    """Takes over what has become of a run that another process has trained.
+
+    Args:
+        run: the run.
+        outcome: hears of it.
+        taken: whether this process holds the folder.
+    """
     result = run_folder.finished(run.folder, to_dict(run.experiment))
-    fault = None if standing.is_taken(run.folder) else standing.fault(run.folder)
+    running = not taken and standing.is_taken(run.folder)
+    fault = None if running else standing.fault(run.folder)
     if result is not None:
         outcome.results[run.folder] = result
     elif fault is not None:
-        outcome.gave_up(fault.ended)[run.folder] = fault.reason
+        outcome.give_up(run.folder, fault.ended, fault.reason)
     return result is not None or fault is not None
+
+
+def require_left(run: Run) -> None:
+    """Refuses a run that had ended in another process before this one took its folder.
+
+    Raises:
+        Taken: it has.
+    """
+    if _ended_elsewhere(run, Outcome(), taken=True):
+        raise standing.Taken(f"workdir {run.folder}: another process has trained it")
 
 
 @contextlib.contextmanager
@@ -68,25 +85,27 @@ def finishing(outcome: Outcome, written: Path, shared: bool) -> Iterator[bool]:
         written: the file that is written last of them, in the folder that holds them.
         shared: whether other processes train there too.
     """
+    folder = written.parent
     if not shared:
         yield True
         return
     if outcome.elsewhere:
         others = f"{counted(len(outcome.elsewhere), 'run')} with other processes"
-        show(f"{written.parent}: {others}; the last to end writes {written.name}")
+        show(f"{folder}: {others}; the last to end writes {written.name}")
         yield False
         return
-    with standing.taking(written.parent) as free:
-        if not free or _is_newest(written, [folder / "summary.json" for folder in outcome.results]):
+    made_of = [run / "summary.json" for run in outcome.results] + [folder / standing.PLANNED]
+    with standing.taking(folder) as free:
+        if free and not _is_newest(written, made_of):
+            yield True
+        else:
             show(f"{written}: by another process")
             yield False
-        else:
-            yield True
 
 
 def _is_newest(file: Path, others: Sequence[Path]) -> bool:
-    """Tells whether a file was written after all others."""
+    """Tells whether a file was written after all others that are there."""
     with contextlib.suppress(FileNotFoundError):
         written = file.stat().st_mtime_ns
-        return all(other.stat().st_mtime_ns < written for other in others)
+        return all(o.stat().st_mtime_ns < written for o in others if o.exists())
     return False

@@ -31,7 +31,8 @@ class Outcome:
     Attributes:
         results: what summary.json holds, of every run that has ended well.
         diverged: why, of every run that has diverged.
-        pruned: the same of every run that was given up, since it promised too little.
+        pruned: why, of every run that was given up since it promised too little.
+        failed: why, of every run that ended in another process by a fault, such as a full disk.
         refused: why, of every run that could not be trained.
         elsewhere: the runs that other processes train, where a folder is shared.
     """
@@ -39,23 +40,33 @@ class Outcome:
     results: dict[Path, dict[str, Any]] = field(default_factory=dict)
     diverged: dict[Path, str] = field(default_factory=dict)
     pruned: dict[Path, str] = field(default_factory=dict)
+    failed: dict[Path, str] = field(default_factory=dict)
     refused: dict[Path, str] = field(default_factory=dict)
     elsewhere: list[Path] = field(default_factory=list)
 
-    def add(self, other: "Outcome") -> None:
-        """Adds what became of other runs."""
-        self.elsewhere.extend(other.elsewhere)
-        for mine, theirs in (
-            (self.results, other.results),
-            (self.diverged, other.diverged),
-            (self.pruned, other.pruned),
-            (self.refused, other.refused),
-        ):
-            mine.update(theirs)  # type: ignore[arg-type]
+    @property
+    def given_up(self) -> dict[Path, str]:
+        """Why runs ended before their last step."""
+        return self.diverged | self.pruned | self.failed
 
-    def gave_up(self, ended: Ending) -> dict[Path, str]:
-        """Returns why runs were given up that ended so."""
-        return self.pruned if ended == "pruned" else self.diverged
+    @property
+    def faults(self) -> dict[Path, str]:
+        """What a user is told of when all is over."""
+        return self.refused | self.failed | self.diverged
+
+    def give_up(self, folder: Path, ended: Ending, reason: str) -> None:
+        """Notes that a run has ended before its last step."""
+        {"diverged": self.diverged, "pruned": self.pruned, "failed": self.failed}[ended][folder] = (
+            reason
+        )
+
+    def add(self, other: "Outcome") -> None:
+        """Adds what became of other runs, but for those that are elsewhere."""
+        self.results.update(other.results)
+        self.diverged.update(other.diverged)
+        self.pruned.update(other.pruned)
+        self.failed.update(other.failed)
+        self.refused.update(other.refused)
 
 
 def trained_without_onednn(run: Run) -> bool:

@@ -5,42 +5,37 @@ became of each is in its run folder, so that nothing is lost with the process th
 """
 
 import contextlib
-import functools
-import importlib.util
 import itertools
 import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from jaxcnn import tasks
 from jaxcnn.analysis import arms
-from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, to_dict
+from jaxcnn.config import Experiment, differences, from_dict, to_dict
 from jaxcnn.errors import InputError, as_one_line, as_warning
 from jaxcnn.learning import run_folder, standing
 from jaxcnn.learning.records import plain
 from jaxcnn.learning.selection import PREFIX
+from jaxcnn.runs import samplers
 from jaxcnn.runs.aside import put_aside
-from jaxcnn.runs.display import Record
-from jaxcnn.runs.search import Space, Trial, distinct, name_of, trial, values_at
+from jaxcnn.runs.display import Listener, Record
+from jaxcnn.runs.samplers import Pruner, Sampler
+from jaxcnn.runs.search import Space, Trial, name_of, trial, values_at
 from jaxcnn.runs.settled import settled
 from jaxcnn.runs.start import Outcome, Run
 from jaxcnn.tasks import LOSS, judged_by
 
-Sampler = Literal["random", "tpe", "cmaes", "gp"]
-Pruner = Literal["none", "median", "hyperband"]
-NEEDED = {"cmaes": "cmaes", "gp": "torch"}
-"""Packages that a sampler of Optuna's needs."""
 COSTS = ("macs", "parameters", "seconds")
 """Objectives that are no metrics: the lower, the better."""
-SECONDS_TO_BEGIN = 60
-"""After so long a trial that was asked for, and that nobody trains, is a dead process's."""
+MAY_CHANGE = frozenset(
+    {"name", "data.dir", "data.workers", "data.eval_batch_size", "devices.data", "devices.fsdp"}
+)
+"""Fields that a study which goes on may change: they decide nothing of what its trials come to."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,17 @@ class Search:
                 f"--pruner {self.pruner}: goes by one metric; leave --objectives at one of "
                 f"{', '.join(metrics)}, or the pruner out"
             )
+        if self.sampler == "cmaes" and len(found) > 1:
+            raise InputError("--search cmaes: seeks one objective; give --search tpe for several")
         return found
+
+    def epochs(self) -> int:
+        """Returns the epochs of the longest trial."""
+        swept = [space for space in self.spaces if space.field == "train.epochs"]
+        ends = [
+            value for space in swept for value in (space.high, *map(space.value, space.choices))
+        ]
+        return int(max([self.base.train.epochs] if not swept else ends))
 
     def about(self) -> dict[str, Any]:
         """Returns what may not change in a study that goes on."""
@@ -98,6 +103,9 @@ class Search:
 class Study:
     """A study of Optuna's in the folder of a sweep.
 
+    A trial's run folder is reserved while it is asked for, so that a trial whose folder nobody
+    holds is a dead process's.
+
     Args:
         folder: the folder of the sweep.
         search: what is searched.
@@ -108,98 +116,120 @@ class Study:
     """
 
     def __init__(self, folder: Path, search: Search, *, shared: bool = False) -> None:
-        search = replace(search, base=_settled(search.base, folder))
-        self.folder, self.search = folder, search
-        self._patience = SECONDS_TO_BEGIN if shared else 0
-        self._objectives = search.directions()
-        optuna = _optuna(search.sampler)
-        self._asked: dict[Path, Any] = {}
+        self.folder, self.search, self._shared = folder, search, shared
+        self._objectives, self._asked = search.directions(), dict[Path, Any]()
         folder.mkdir(parents=True, exist_ok=True)
-        with self._locked(), as_one_line(f"{folder / JOURNAL} is damaged"):
-            self._study = optuna.create_study(
-                storage=_storage(folder / JOURNAL),
-                study_name="sweep",  # by which Hyperband draws a trial's bracket
-                sampler=_seeded(search.sampler, search.seed),
-                pruner=_pruner(search),
-                directions=[*self._objectives.values()],
-                load_if_exists=True,
-            )
+        with self._locked():
+            self._study = _opened(folder, search)
             if "about" not in self._study.user_attrs:
                 self._study.set_user_attr("about", search.about())
-        require_same(folder, self._study.user_attrs["about"], search)
+        require_same(folder, self._study, search)
 
     # -------------------------------------------------------------------- what is to be trained
 
     def ask(self, most: int) -> list[Trial]:
-        """Returns up to so many trials that are new, as long as the search has some left."""
-        space = {space.field: _distribution(space) for space in self.search.spaces}
-        made = []
-        with self._locked():
-            there = len(self._study.get_trials(deepcopy=False))
-            for _ in range(min(most, self.search.trials - there)):
+        """Returns up to so many trials that are new, as long as the search has some left.
+
+        Those that can be no experiment are told to have failed; of equal ones one is returned.
+        """
+        space = {space.field: samplers.distribution(space) for space in self.search.spaces}
+        made: dict[str, Trial] = {}
+        with self._locked(), _said(self.folder):
+            there = len(self._whole())
+            while there < self.search.trials and len(made) < most:
                 asked = self._study.ask(space)
-                made += self._made([asked], {asked.number: asked})
-        return distinct(made)
+                there += 1
+                made |= self._reserved(asked, asked)
+        return [*made.values()]
 
     def orphans(self) -> list[Trial]:
         """Returns the trials that were asked for by processes that are gone."""
         from optuna.trial import Trial as Asked
 
-        gone = [one for one in self._unheld() if _age(one) > self._patience]
-        return distinct(self._made(gone, {o.number: Asked(self._study, o._trial_id) for o in gone}))
+        made: dict[str, Trial] = {}
+        with self._locked(), _said(self.folder):
+            for one in self._running():
+                folder = self.folder / name_of(self._values(one))
+                fault = standing.fault(folder)
+                if self._shared and fault is not None and fault.ended == "failed":
+                    continue  # by a fault that would strike once more
+                if not standing.is_taken(folder):
+                    made |= self._reserved(one, Asked(self._study, one._trial_id))
+        return [*made.values()]
 
-    def waits(self) -> bool:
-        """Tells whether a trial was asked for a moment ago that nobody trains yet."""
-        return bool(self._unheld())
+    def _reserved(self, one: Any, asked: Any) -> dict[str, Trial]:
+        """Returns a trial by its name, with its folder reserved; nothing where that cannot be."""
+        values = self._values(one)
+        folder = self.folder / name_of(values)
+        try:
+            found = trial(self.search.base, values)
+        except InputError as error:
+            self._refuse(one.number, str(error))
+            return {}
+        if not standing.reserve(folder):
+            return {}
+        self._asked[folder] = asked
+        return {found.name: found}
+
+    def has_ended(self, found: Trial) -> bool:
+        """Tells whether an equal trial has ended before, whose end is then this one's too."""
+        folder = self.folder / found.name
+        fault = standing.fault(folder)
+        given_up = fault is not None and fault.ended != "failed"
+        return given_up or (folder / "summary.json").exists()
+
+    def release(self, trials: Sequence[Trial]) -> None:
+        """Gives back the folders of trials that were not trained after all."""
+        for one in trials:
+            standing.release(self.folder / one.name)
 
     def elsewhere(self) -> list[Path]:
         """Returns the run folders of the trials that other processes train."""
-        return [self.folder / name_of(self._values(one)) for one in self._running()]
-
-    def _made(self, trials: Sequence[Any], asked: Mapping[int, Any]) -> list[Trial]:
-        """Returns the trials that can be experiments, and tells the study of the others."""
-        made = []
-        for one in trials:
-            try:
-                found = trial(self.search.base, self._values(one))
-            except InputError as error:
-                self._refuse(one.number, str(error))
-                continue
-            self._asked[self.folder / found.name] = asked[one.number]
-            made.append(found)
-        return made
+        running = [self.folder / name_of(self._values(one)) for one in self._running()]
+        return [folder for folder in running if standing.is_taken(folder)]
 
     # ------------------------------------------------------------------- what it is told
 
     def prune(self, folder: Path, record: Record) -> bool:
-        """Tells the study of an evaluation; returns whether the run is to be given up."""
+        """Tells the study of an evaluation; returns whether the run is to be given up.
+
+        A study that fails here costs a warning.
+        """
         if self.search.pruner == "none" or folder not in self._asked:
             return False
         (name,), asked = self._objectives, self._asked[folder]
-        with _unharmed(folder):
+        with as_warning(f"{folder}: its study was not told"):
             asked.report(_of_split(name, record), record["epoch"])
             return bool(asked.should_prune())
         return False
 
     def tell(self, outcome: Outcome) -> None:
-        """Tells the study what trials came to, as far as they have come to an end."""
-        for one in self._running():
-            folder = self.folder / name_of(self._values(one))
-            with _unharmed(folder):
-                self._tell(one.number, folder, outcome)
+        """Tells the study what trials came to, as far as they have come to an end.
+
+        Raises:
+            InputError: the study cannot be told; the runs are there all the same.
+        """
+        with _said(self.folder):
+            for one in self._running():
+                self._tell(one.number, self.folder / name_of(self._values(one)), outcome)
 
     def harvest(self) -> None:
-        """Tells the study of trials that have ended, but whose process did not come to tell."""
+        """Tells the study of trials that have ended, but whose process did not come to tell.
+
+        Raises:
+            InputError: as :meth:`tell`.
+        """
         outcome = Outcome()
-        for one in self._unheld():
+        for one in self._running():
             folder = self.folder / name_of(self._values(one))
-            with contextlib.suppress(InputError):  # which whoever trains it will hear
-                if (folder / "summary.json").exists():
-                    outcome.results[folder] = plain(run_folder.read_summary(folder))
-                elif (fault := standing.fault(folder)) is not None and fault.ended != "failed":
-                    outcome.gave_up(fault.ended)[folder] = fault.reason
-        if outcome != Outcome():
-            self.tell(outcome)
+            if standing.is_taken(folder):
+                continue
+            fault = standing.fault(folder)
+            if (folder / "summary.json").exists():
+                outcome.results[folder] = plain(run_folder.read_summary(folder))
+            elif fault is not None and fault.ended != "failed":
+                outcome.give_up(folder, fault.ended, fault.reason)
+        self.tell(outcome)
 
     def _tell(self, number: int, folder: Path, outcome: Outcome) -> None:
         from optuna.trial import TrialState
@@ -209,7 +239,7 @@ class Study:
             values = [self._reached(name, folder, result) for name in self._objectives]
             self._study.tell(number, values, skip_if_finished=True)
         elif folder in outcome.pruned or folder in outcome.diverged:
-            # A sampler avoids what was pruned, but does not look at what has failed.
+            # TPE keeps away from what was pruned, but does not look at what has failed.
             self._study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
         elif folder in outcome.refused:
             self._refuse(number, outcome.refused[folder])
@@ -230,10 +260,8 @@ class Study:
         """Says in a line each what trials have come to."""
         said, there = [], {name: number for number, name in enumerate(self.values(), start=1)}
         for one in trials:
-            folder, values = (
-                self.folder / one.name,
-                ", ".join(f"{k}={v}" for k, v in one.values.items()),
-            )
+            folder = self.folder / one.name
+            values = ", ".join(f"{name}={value}" for name, value in one.values.items())
             line = f"trial {there[one.name]} of {self.search.trials}: {values}"
             if folder in outcome.results:
                 first = next(iter(self._objectives))
@@ -282,20 +310,15 @@ class Study:
 
     def _whole(self) -> Sequence[Any]:
         """Returns the trials, as Optuna holds them, without one in whose asking a process died."""
-        with self._locked():
-            found = self._study.get_trials(deepcopy=False)
+        found = self._study.get_trials(deepcopy=False)
         return [one for one in found if len(one.params) == len(self.search.spaces)]
 
     def _running(self) -> Sequence[Any]:
         """Returns those of them that have not ended."""
         return [one for one in self._whole() if not one.state.is_finished()]
 
-    def _unheld(self) -> Sequence[Any]:
-        """Returns those of them that no process trains."""
-        folders = [(one, self.folder / name_of(self._values(one))) for one in self._running()]
-        return [one for one, folder in folders if not standing.is_taken(folder)]
-
     def _locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other processes from asking; what is asked for is reserved before they may."""
         return standing.held(self.folder / ".study.lock")
 
 
@@ -303,15 +326,36 @@ JOURNAL = "study.jsonl"
 """The file of a study."""
 
 
-def require_same(folder: Path, about: Mapping[str, Any], search: Search) -> None:
+def _opened(folder: Path, search: Search) -> Any:
+    """Returns Optuna's study in a folder, which is made if it is not there."""
+    optuna = samplers.load(search.sampler)
+    with _said(folder):
+        return optuna.create_study(
+            storage=samplers.storage(folder / JOURNAL),
+            study_name="sweep",  # by which Hyperband draws a trial's bracket
+            sampler=samplers.seeded(search.sampler, search.seed),
+            pruner=samplers.pruner(search.pruner, search.epochs()),
+            directions=[*search.directions().values()],
+            load_if_exists=True,
+        )
+
+
+def _said(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Says in one line what is wrong with the study in a folder."""
+    return as_one_line(f"{folder / JOURNAL}", "cannot be used ({}); the runs are kept")
+
+
+def require_same(folder: Path, study: Any, search: Search) -> None:
     """Refuses to go on with a study in which something else was searched.
 
     Raises:
         InputError: names what has changed.
     """
-    now = search.about()
-    changed = [*differences(about["config"], now["config"])]
-    changed = [name for name in changed if name not in RESUME_MAY_CHANGE]
+    about, now = study.user_attrs["about"], search.about()
+    then = about["config"]
+    with contextlib.suppress(InputError):  # a version before, whose config lacks fields
+        then = json.loads(json.dumps(to_dict(from_dict(then)), default=str))
+    changed = [name for name in differences(then, now["config"]) if name not in MAY_CHANGE]
     changed += [name for name in ("spaces", "objectives") if about[name] != now[name]]
     if changed:
         raise InputError(
@@ -320,30 +364,53 @@ def require_same(folder: Path, about: Mapping[str, Any], search: Search) -> None
         )
 
 
+def check(folder: Path, search: Search) -> None:
+    """Checks that a search can begin or go on in a folder, and changes nothing there.
+
+    Raises:
+        InputError: Optuna is not installed, or the study there cannot be used, or is of another
+            search.
+    """
+    samplers.load(search.sampler)
+    if (folder / JOURNAL).exists():
+        require_same(folder, _opened(folder, search), search)
+
+
 def vacant(folder: Path, search: Search, say: Callable[[str], object]) -> Path:
-    """Returns a folder or, where another search lies in it, the first one of NAME-2, NAME-3, ...
+    """Returns a folder or, where another sweep lies in it, the first one of NAME-2, NAME-3, ...
 
     Args:
         folder: the folder to take if it is free.
         search: what is searched.
         say: hears in one line why another folder is taken.
+
+    Raises:
+        InputError: a study that lies there cannot be used, or Optuna is not installed.
     """
     for number in itertools.count(1):
         chosen = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        if not chosen.exists():
-            break
         if (chosen / JOURNAL).exists():
+            study = _opened(chosen, search)
             with contextlib.suppress(InputError):
-                Study(chosen, search)
+                require_same(chosen, study, search)
                 break
+        elif not run_folder.within(chosen):
+            break
     if chosen != folder:
         say(f"{folder} holds another sweep: this one is in {chosen}")
     return chosen
 
 
-def _settled(base: Experiment, folder: Path) -> Experiment:
-    """Returns the experiment as its trials are trained, with a validation set."""
-    (run,) = put_aside(settled([Run(base, folder)]), sweep=True)
+def settled_base(base: Experiment, folder: Path, listener: Listener | None = None) -> Experiment:
+    """Returns the experiment as its trials are trained, with a validation set.
+
+    Args:
+        base: the experiment of the file.
+        folder: the folder of the sweep.
+        listener: hears what was settled.
+    """
+    say = (listener or Listener()).message
+    (run,) = put_aside(settled([Run(base, folder)], say), listener, sweep=True)
     return run.experiment
 
 
@@ -357,124 +424,3 @@ def _of_split(name: str, record: Mapping[str, Any]) -> float:
     """Returns a metric on the split that is chosen by."""
     prefix = PREFIX["validation" if f"val_{name}" in record else "test"]
     return float(record[f"{prefix}_{name}"])
-
-
-def _age(one: Any) -> float:
-    """Returns the seconds since a trial was asked for."""
-    return (datetime.now() - one.datetime_start).total_seconds()
-
-
-def _unharmed(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Lets a run be, whatever its study says."""
-    return as_warning(f"{folder}: its study was not told")
-
-
-# ------------------------------------------------------------------------- what Optuna is given
-
-
-def _optuna(sampler: str) -> Any:
-    """Imports Optuna, which then says nothing below a warning.
-
-    Raises:
-        InputError: it is not installed, or what the sampler needs is not.
-    """
-    needed = ["optuna", *filter(None, [NEEDED.get(sampler)])]
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"--search {sampler}: needs {' and '.join(missing)}: pip install 'jaxcnn[search]'"
-            + (", and torch" if "torch" in missing else "")
-        )
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    return optuna
-
-
-def _storage(path: Path) -> Any:
-    """Returns a journal that many processes append to, and that a killed one leaves whole."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    class Lock:  # as Optuna's own, which outlive a killed process
-        """Ends with its process, and drops the line that a process was killed in."""
-
-        def __init__(self) -> None:
-            self._held = contextlib.ExitStack()
-
-        def acquire(self) -> bool:
-            self._held.enter_context(standing.held(path.with_name(f".{path.name}.lock")))
-            with path.open("r+b") as file:
-                content = file.read()
-                file.truncate(content.rfind(b"\n") + 1)
-            return True
-
-        def release(self) -> None:
-            self._held.close()
-
-    return JournalStorage(JournalFileBackend(str(path), Lock()))  # type: ignore[arg-type]
-
-
-def _seeded(name: Sampler, seed: int) -> Any:
-    """Returns a sampler whose draws for a trial depend on its number and on what ended before it.
-
-    So a search that goes on, or that many processes share, draws nothing twice.
-    """
-    from optuna import samplers
-
-    kinds: dict[Sampler, Callable[..., Any]] = {
-        "random": samplers.RandomSampler,
-        "tpe": functools.partial(samplers.TPESampler, multivariate=True, constant_liar=True),
-        "cmaes": functools.partial(samplers.CmaEsSampler, warn_independent_sampling=False),
-        "gp": samplers.GPSampler,
-    }
-
-    class Seeded(samplers.BaseSampler):
-        def __init__(self) -> None:
-            self._number, self._sampler = -1, None
-
-        def _of(self, one: Any) -> Any:
-            if one.number != self._number:
-                drawn = np.random.SeedSequence([seed, one.number]).generate_state(1)[0]
-                self._number, self._sampler = one.number, kinds[name](seed=int(drawn))
-            return self._sampler
-
-        def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
-            return self._of(trial).infer_relative_search_space(study, trial)
-
-        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
-            return self._of(trial).sample_relative(study, trial, search_space)
-
-        def sample_independent(self, study: Any, trial: Any, *of: Any) -> Any:
-            return self._of(trial).sample_independent(study, trial, *of)
-
-        def before_trial(self, study: Any, trial: Any) -> None:
-            self._of(trial).before_trial(study, trial)
-
-        def after_trial(self, study: Any, trial: Any, *of: Any) -> None:
-            self._of(trial).after_trial(study, trial, *of)
-
-    return Seeded()
-
-
-def _pruner(search: Search) -> Any:
-    from optuna import pruners
-
-    epochs = search.base.train.epochs
-    kinds: dict[Pruner, Callable[[], Any]] = {
-        "none": pruners.NopPruner,
-        "median": pruners.MedianPruner,
-        "hyperband": lambda: pruners.HyperbandPruner(max_resource=epochs),
-    }
-    return kinds[search.pruner]()
-
-
-def _distribution(space: Space) -> Any:
-    from optuna import distributions
-
-    if space.kind == "choices":
-        return distributions.CategoricalDistribution(space.choices)
-    if space.kind == "int":
-        return distributions.IntDistribution(int(space.low), int(space.high))
-    return distributions.FloatDistribution(space.low, space.high, log=space.kind == "log")

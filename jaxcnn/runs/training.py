@@ -31,6 +31,7 @@ from jaxcnn.learning import (
     standing,
 )
 from jaxcnn.learning.background import Background
+from jaxcnn.learning.standing import Taken
 from jaxcnn.learning.state import TrainState, not_finite, sha256, snapshot, variables_of, zero_sums
 from jaxcnn.runs.display import Listener, Progress, Record
 from jaxcnn.runs.goodput import Clock
@@ -88,6 +89,7 @@ class Training:
         clock: counts where the time goes.
         name: what the listener hears it called, where it is one of several.
         prune: says after each evaluation but the last whether the run is given up.
+        require_left: refuses a run that another process has ended in the meantime.
 
     Attributes:
         state: the newest state; a compiled chunk may consume it.
@@ -109,6 +111,7 @@ class Training:
         clock: Clock,
         name: str = "",
         prune: Prune | None = None,
+        require_left: Callable[[Run], None] | None = None,
     ) -> None:
         self.folder, self.experiment, self.program = run.folder, run.experiment, program
         self.listener, self.name = listener, name
@@ -119,6 +122,8 @@ class Training:
         with as_not_written(run.folder):
             opened = run_folder.RunFolder(run.folder)
             closing.callback(opened.close)
+            if require_left is not None:
+                require_left(run)
             self._latest_saved = run_folder.checkpoints(run.folder, "latest")
             closing.callback(self._latest_saved.close)
             self._best_saved = run_folder.checkpoints(run.folder, "best")
@@ -294,7 +299,7 @@ class Training:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         """Notes an error that ends the run; a signal does not, since it goes on where it was."""
-        if self.active and isinstance(error, Exception) and not isinstance(error, Stopped):
+        if self.active and isinstance(error, Exception) and not isinstance(error, Stopped | Taken):
             reason = (str(error) or type(error).__name__).splitlines()[0]
             self.give_up("failed", reason)
 
