@@ -158,7 +158,10 @@ BAD = {
     "no workers": (("--workers", "0", *ONE), "resources.workers=0: must be a positive"),
     "many workers for one run": (("--workers", "3", *ONE), "resources.workers=3: must be 1"),
     "many nodes here": (("--nodes", "2", *ONE), "resources.nodes=2: must be 1 with --on local"),
-    "dashes": (("--sbatch=--x", *ONE), "resources.sbatch=('--x',): must be options of sbatch"),
+    "dashes": (
+        ("--sbatch=--x", *ONE),
+        "resources.sbatch=('--x',): must be a tuple of options of sbatch",
+    ),
     "no time": (("--hours", "nan", *ONE), "resources.hours=nan: must be a number of hours"),
     "nodes to share runs": (
         ("--on", "slurm", "--nodes", "2", "--", "compare", "two.py"),

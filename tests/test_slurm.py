@@ -266,8 +266,8 @@ def test_an_array_shares_a_comparison_and_goes_on_where_a_worker_was_stopped(
 ):
     monkeypatch.chdir(place)
     (place / "four.py").write_text(COMPARISON)
-    number = launched(capsys, "--", "compare", "four.py", "--workdir", "runs/four")
-    workdir = place / "runs" / "four"
+    number = launched(capsys, "--", "compare", "four.py", "--workdir", "runs/the four")
+    workdir = place / "runs" / "the four"
     logs = [workdir / "launch" / f"{number}_{task}.log" for task in range(4)]
     deadline = time.monotonic() + 400
     while not [*workdir.glob("*/*/metrics.jsonl")]:
@@ -285,6 +285,7 @@ def test_an_array_shares_a_comparison_and_goes_on_where_a_worker_was_stopped(
     said = "".join(log.read_text() for log in logs)
     assert said.count("report.html, comparison.json, comparison.png") == 1
     assert "SIGTERM" in logs[0].read_text()
+    assert "Restarts=1" in call("scontrol", "show", "job", f"{number}_0")
     for path in runs[::3]:
         alone = group.train_one(folder.read_config(path), place / "alone" / path.name)
         assert (

@@ -14,12 +14,12 @@ Line = Annotated[
 ]
 Lines = Annotated[
     tuple[str, ...],
-    Accepts("lines of shell", lambda lines: all(line.isprintable() for line in lines)),
+    Accepts("a tuple of lines of shell", lambda lines: all(line.isprintable() for line in lines)),
 ]
 Options = Annotated[
     tuple[str, ...],
     Accepts(
-        "options of sbatch without their dashes, such as account=vision",
+        "a tuple of options of sbatch without dashes, such as account=vision",
         lambda options: all(re.fullmatch(r"[a-z][a-z-]*(=\S+)?", o) for o in options),
     ),
 ]
