@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import jaxcnn
+from jaxcnn.commands import sweep
+from jaxcnn.commands.parsing import load_experiment, load_resources
 from tests.test_brought import command, killed_and_whole, summary
 
 ROOT = Path(__file__).parents[1]
@@ -90,9 +92,20 @@ def test_no_block_is_left_out():
     shown = [
         b for file in ("README.md", *sorted((ROOT / "docs").glob("*.md"))) for b in blocks(file)
     ]
-    tried = [*OTHERS, *map(experiment, FOUND)]
+    tried = [*OTHERS, *map(experiment, FOUND), *blocks("docs/launching.md")]
     left = [b for b in shown if b not in tried and "TinyNet" not in b and "BaseTask" not in b]
     assert not left
+
+
+def test_a_file_says_what_it_runs_on_and_what_is_swept(tmp_path):
+    file = tmp_path / "widths.py"
+    file.write_text("\n".join(blocks("docs/launching.md")))
+    assert load_resources(file).devices == 1
+    command = sweep.Command(file, experiment=load_experiment(file))
+    trials = sweep._plan(command)
+    assert [trial.values for trial in trials] == [
+        {"model.options.widths": (width, 2 * width)} for width in (8, 16, 32)
+    ]
 
 
 @pytest.mark.parametrize("block", OTHERS, ids=lambda block: block.split("\n")[0][:40])
