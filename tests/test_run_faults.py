@@ -357,10 +357,10 @@ def cut_short(monkeypatch, number, run):
     """Ends a run as a kill would, before so many of its files were written."""
     written, write = [], files.write_bytes
 
-    def killed(path, content):
+    def killed(path, content, **settings):
         if len(written) == number:
             raise KeyboardInterrupt
-        write(path, content)
+        write(path, content, **settings)
         written.append(path.name)
 
     with monkeypatch.context() as patch:

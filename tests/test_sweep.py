@@ -291,11 +291,14 @@ def test_bad_sweeps_end_in_one_line(capsys, tmp_path):
         ((), "give FIELD=VALUES, as optim.peak_lr=0.01,0.1, or define in"),
         (("optim.peak_lr=0.1", "--trials", "3"), "--trials: is for a search; give bounds"),
         (("optim.peak_lr=0.1", "--pruner", "median"), "--pruner: is for a search"),
-        (("optim.peak_lr=0:1", "--trials", "0"), "--trials=0: must be in [1, 10000]"),
-        (("optim.peak_lr=0:1", "--seed", "-1"), "--seed=-1: must be a whole number >= 0"),
+        (("optim.b1=0:0.9", "--trials", "0"), "--trials=0: must be in [1, 10000]"),
+        (("optim.b1=0:0.9", "--seed", "-1"), "--seed=-1: must be a whole number >= 0"),
         (("optim.peak_lr=0:1", "--search", "grid"), "must be a list of values for a grid"),
-        (("optim.b1=0:1", "--objectives", "top2"), "--objectives top2: must be some of top1, loss"),
-        (("optim.b1=0:1", "--objectives", "top1", "macs", "--pruner", "median"), "goes by one"),
+        (
+            ("optim.b1=0:0.9", "--objectives", "top2"),
+            "--objectives top2: must be some of top1, loss",
+        ),
+        (("optim.b1=0:0.9", "--objectives", "top1", "macs", "--pruner", "median"), "goes by one"),
         (("train.epochs=int:1:3", "data.validation=0.1,0.2"), "must be the same in all trials"),
     ):
         assert cli.main(["sweep", str(file), "--workdir", str(tmp_path / "out"), *args]) == 2

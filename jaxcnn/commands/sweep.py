@@ -179,6 +179,8 @@ def _plan(command: Command, listener: "Listener | None" = None) -> "list[Trial] 
     for space in among:
         if space.field in CONSTANT:
             raise InputError(f"{space.field}: must be the same in all trials of a search")
+        for end in space.ends():
+            search.override(base, {space.field: space.value(end)})  # refuses what the field does
     asked = command.trials if command.trials is not None else TRIALS
     require("--trials", asked, 0 < asked <= search.MOST_TRIALS, f"in [1, {search.MOST_TRIALS}]")
     require("--seed", command.seed, command.seed >= 0, "a whole number >= 0")

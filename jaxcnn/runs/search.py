@@ -68,6 +68,10 @@ class Space:
     high: float = 0.0
     kind: Literal["choices", "uniform", "log", "int"] = "choices"
 
+    def ends(self) -> Sequence[Any]:
+        """Returns its values or, of bounds, the two, as :meth:`value` takes them."""
+        return self.choices or (self.low, self.high)
+
     def value(self, found: Any) -> Any:
         """Returns the value of the field for a word of ``choices``, or a number between the bounds.
 

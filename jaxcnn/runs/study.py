@@ -87,10 +87,8 @@ class Search:
     def epochs(self) -> int:
         """Returns the epochs of the longest trial."""
         swept = [space for space in self.spaces if space.field == "train.epochs"]
-        ends = [
-            value for space in swept for value in (space.high, *map(space.value, space.choices))
-        ]
-        return int(max([self.base.train.epochs] if not swept else ends))
+        ends = [space.value(end) for space in swept for end in space.ends()]
+        return max(ends, default=self.base.train.epochs)
 
     def about(self) -> dict[str, Any]:
         """Returns what may not change in a study that goes on."""

@@ -19,6 +19,8 @@ CALLS = {
     "import": (*IMPORT, "--out", "new"),
     "compare": ("compare", "comparison.py"),
     "sweep": ("sweep", "experiment.py", "optim.peak_lr=0.1"),
+    "launch": ("launch", "--on", "slurm", "--dry-run", "--", "train", "experiment.py"),
+    "status": ("status", "run", "--once"),
     "report": ("report", "run", "--out", "page.html"),
     "viz": ("viz", "run"),
     "bench": ("bench", "mlp", "--batch-size", "1", "--infer"),
@@ -69,7 +71,7 @@ def lines() -> Iterator[Case]:
         yield Case(f"grid {wrong}", ("sweep", "experiment.py", word))
         yield Case(f"grid value {wrong}", ("sweep", "experiment.py", f"data.name={word}"))
         yield Case(f"grid field {wrong}", ("sweep", "experiment.py", f"{word}=1"))
-        yield Case(f"draws {wrong}", ("sweep", "experiment.py", "--trials", word, "optim.b1=0:1"))
+        yield Case(f"draws {wrong}", ("sweep", "experiment.py", "--trials", word, "optim.b1=0:0.9"))
         for kind, space in {
             "values": f"optim.peak_lr={word}",
             "bound": f"optim.b1=log:{word}:1",
@@ -79,7 +81,7 @@ def lines() -> Iterator[Case]:
             yield Case(f"{kind} {wrong}", ("sweep", "experiment.py", space, *searched))
         yield Case(
             f"objective {wrong}",
-            ("sweep", "experiment.py", "optim.b1=0:1", "--trials", "1", "--objectives", word),
+            ("sweep", "experiment.py", "optim.b1=0:0.9", "--trials", "1", "--objectives", word),
         )
     for name, call in CALLS.items():
         yield Case(f"{name} alone", (name,))
