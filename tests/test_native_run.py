@@ -80,6 +80,7 @@ def test_a_run_begun_with_it_says_that_it_is_gone(onednn, monkeypatch, tmp_path)
     assert "now None" in line
 
 
+@pytest.mark.slow
 def test_each_run_of_many_goes_on_as_it_was_begun(onednn, monkeypatch, tmp_path):
     runs = [Run(replace(RUN, train=replace(RUN.train, seed=n)), tmp_path / f"{n}") for n in (0, 1)]
     halves = [Run(replace(HALF, train=replace(HALF.train, seed=n)), runs[n].folder) for n in (0, 1)]

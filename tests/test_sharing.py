@@ -246,6 +246,7 @@ def test_every_state_is_seen_in_the_folders(tmp_path, monkeypatch, capsys):
     assert lines[-1].strip() == counted
 
 
+@pytest.mark.slow
 def test_a_run_in_another_process_is_seen_running(tmp_path):
     file = tmp_path / "small.py"
     file.write_text(file_of(replace(SMALL, train=replace(SMALL.train, epochs=200_000))))

@@ -71,6 +71,7 @@ def test_of_other_networks_it_sees_none():
     jax.tree.map(np.testing.assert_array_equal, held, found)
 
 
+@pytest.mark.slow
 def test_a_first_layer_that_whitens_stays_and_a_run_goes_on_with_the_same_bits(tmp_path):
     flips = Augment(flip="alternating", crop_padding=1, padding_mode="reflect")
     experiment = dataclasses.replace(SMALL, augment=flips)
@@ -135,6 +136,7 @@ def test_flips_of_a_stream_cannot_alternate():
     np.testing.assert_array_equal(found, program(SMALL).seen()["image"])
 
 
+@pytest.mark.slow
 def test_one_program_trains_and_judges_as_the_steps_do(monkeypatch):
     """The benchmark's whole training against the chunks of a run, on images in small."""
     base = speedrun_cifar10.config()

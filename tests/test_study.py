@@ -326,6 +326,7 @@ def test_a_search_that_cannot_be_is_one_line(tmp_path, capsys, words, said):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_several_objectives_have_a_front(tmp_path, capsys):
     (tmp_path / "base.py").write_text(file_of(BASE))
     words = ("optim.b1=0:0.9", "model.options.hidden=[2],[64]", "--trials", "6")
