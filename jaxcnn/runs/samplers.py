@@ -66,7 +66,8 @@ def storage(path: Path) -> Any:
         def release(self) -> None:
             self._held.close()
 
-    return JournalStorage(JournalFileBackend(str(path), Lock()))  # type: ignore[arg-type]
+    lock: Any = Lock()
+    return JournalStorage(JournalFileBackend(str(path), lock))
 
 
 def _ends_a_line(file: BinaryIO) -> bool:
