@@ -239,6 +239,7 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch, missing):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else 1)
     with pytest.raises(InputError, match=rf"needs {missing}: pip install 'jaxcnn\[search\]'"):
         study(tmp_path / "s", sampler="cmaes")
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_pruned_run_stops_where_it_is_told(tmp_path):

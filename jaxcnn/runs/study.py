@@ -116,6 +116,7 @@ class Study:
     def __init__(self, folder: Path, search: Search, *, shared: bool = False) -> None:
         self.folder, self.search, self._shared = folder, search, shared
         self._objectives, self._asked = search.directions(), dict[Path, Any]()
+        samplers.load(search.sampler)  # before anything is made
         folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             self._study = _opened(folder, search)
