@@ -16,21 +16,15 @@ import pytest
 import yaml
 
 from jaxcnn import cli
-from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train, to_dict
+from jaxcnn.config import to_dict
 from jaxcnn.config.machines import Resources
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.launching import Job, local
 from jaxcnn.learning import standing
 from jaxcnn.runs import group
+from tests.test_sharing import SMALL
+from tests.test_sweep import file_of
 
-SMALL = Experiment(
-    name="small",
-    data=Data("digits", batch_size=256, mean=(0.3,), std=(0.35,), train_limit=512),
-    model=Model("mlp", {"hidden": (16,)}),
-    optim=Optim("sgd", peak_lr=0.1),
-    schedule=Schedule("constant", warmup_epochs=0),
-    train=Train(epochs=2, checkpoint_every=1),
-)
 RESOURCES = """
 from jaxcnn import Resources
 def resources():
@@ -41,14 +35,10 @@ def resources():
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("small.py").write_text(one_of(SMALL))
-    Path("asking.py").write_text(one_of(SMALL) + RESOURCES)
+    Path("small.py").write_text(file_of(SMALL))
+    Path("asking.py").write_text(file_of(SMALL) + RESOURCES)
     Path("two.py").write_text(several_of(SMALL, 3))
     return tmp_path
-
-
-def one_of(experiment):
-    return f"from jaxcnn.config import *\ndef config(): return from_dict({to_dict(experiment)!r})\n"
 
 
 def several_of(experiment, seeds):
@@ -195,7 +185,7 @@ BAD = {
 
 @pytest.mark.parametrize(("words", "said"), BAD.values(), ids=BAD)
 def test_what_cannot_be_launched_is_one_line(folder, capsys, monkeypatch, words, said):
-    (folder / "wrong.py").write_text(one_of(SMALL) + "def resources(): return 3\n")
+    (folder / "wrong.py").write_text(file_of(SMALL) + "def resources(): return 3\n")
     if "taken" in words:
         other = replace(SMALL, data=replace(SMALL.data, batch_size=128))
         group.train_one(other, folder / "taken")

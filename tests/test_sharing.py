@@ -17,6 +17,7 @@ from jaxcnn.errors import Diverged, InputError
 from jaxcnn.learning import standing
 from jaxcnn.runs import display, group, plan, together
 from jaxcnn.runs.start import Run
+from tests.test_sweep import file_of
 
 SMALL = Experiment(
     name="small",
@@ -168,13 +169,6 @@ def test_runs_that_began_as_one_batch_are_not_shared_out(tmp_path):
     longer = plan.seeds(SMALL, tmp_path, 2)
     with pytest.raises(InputError, match=r"began together .*vmap.* without --shared"):
         share(longer, tmp_path)
-
-
-def file_of(experiment):
-    return (
-        "from jaxcnn.config import Comparison, from_dict\n"
-        f"def config(): return from_dict({to_dict(experiment)!r})\n"
-    )
 
 
 def test_the_last_to_end_writes_what_all_come_to(tmp_path, capsys):

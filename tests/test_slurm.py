@@ -16,6 +16,7 @@ from jaxcnn import cli
 from jaxcnn.learning import run_folder as folder
 from jaxcnn.learning.checkpoint import MANIFEST
 from jaxcnn.runs import group
+from tests import test_processes as pair
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -23,19 +24,7 @@ BATCH_FILE = Path(__file__).parents[1] / "experiments" / "launch" / "slurm.sbatc
 SCRIPT = Path(__file__).parent / "slurm" / "cluster.sh"
 ONE_NODE = ("--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=2", "--gpus-per-node=0")
 EPOCHS = 12
-EXPERIMENT = """
-from jaxcnn.config import *
-
-def config():
-    return Experiment(
-        name="pair",
-        data=Data("digits", batch_size=64, eval_batch_size=180, train_limit=128, mean=(0.3,)),
-        model=Model("convnet", {"widths": (2,), "hidden": 8, "batch_norm": True, "dropout": 0.2}),
-        optim=Optim("adamw", peak_lr=0.003),
-        schedule=Schedule("constant", 0),
-        train=Train(epochs=EPOCHS, checkpoint_every=1),
-    )
-""".replace("EPOCHS", str(EPOCHS))
+EXPERIMENT = pair.EXPERIMENT.replace("epochs=10", f"epochs={EPOCHS}")
 # What `jaxcnn` is in a job: where a file `slow` lies, it dawdles before every chunk of steps.
 COMMAND = f"""\
 #!{sys.executable}

@@ -341,10 +341,8 @@ def _sweep(
         if name in refused:
             row["refused"] = refused[name]
         elif (folder / "summary.json").exists():
-            found, metrics = (
-                plain(run_folder.read_summary(folder)),
-                run_folder.judged(folder).metrics,
-            )
+            found = plain(run_folder.read_summary(folder))
+            metrics = run_folder.judged(folder).metrics
             names = dict.fromkeys((metrics[0].name, "loss"))
             kept = [f"{prefix}_{name}" for prefix in ("val", "test") for name in names]
             row |= {key: found[key] for key in (*kept, "seconds", "parameters") if key in found}

@@ -20,7 +20,6 @@ from jaxcnn.config import Experiment, differences, from_dict, to_dict
 from jaxcnn.errors import InputError, as_one_line, as_warning
 from jaxcnn.learning import run_folder, standing
 from jaxcnn.learning.records import plain
-from jaxcnn.learning.selection import PREFIX
 from jaxcnn.runs import samplers
 from jaxcnn.runs.aside import put_aside
 from jaxcnn.runs.display import Listener, Record
@@ -421,5 +420,4 @@ def macs(folder: Path) -> float:
 
 def _of_split(name: str, record: Mapping[str, Any]) -> float:
     """Returns a metric on the split that is chosen by."""
-    prefix = PREFIX["validation" if f"val_{name}" in record else "test"]
-    return float(record[f"{prefix}_{name}"])
+    return float(record.get(f"val_{name}", record.get(f"test_{name}")))
