@@ -267,7 +267,10 @@ def test_sweeps_and_comparisons_take_the_lowest(made):
     first, last = rows["trials"]
     assert first["val_degrees"] < last["val_degrees"]
     assert rows["selected_by"] == "degrees"
-    assert f"best: {first['trial']}, test error in degrees" in out
+    values = f"optim.peak_lr={first['values']['optim.peak_lr']}, train.epochs=2"
+    assert f"best: {first['trial']} ({values}), validation error in degrees" in out
+    tested = f", test error in degrees {first['test_degrees']:.4f}, chosen on the validation set"
+    assert tested in out
     (made / "both.py").write_text(
         "import dataclasses\nfrom jaxcnn import Comparison, Optim, Train\n"
         + (made / "direction.py").read_text().replace("def config", "def one")

@@ -83,7 +83,9 @@ def test_the_best_of_many_on_noise_is_biased_where_it_was_chosen_and_nowhere_els
     assert best["val_top1"] == max(trial["val_top1"] for trial in found["trials"])
     assert best["val_top1"] > 0.56
     assert abs(best["test_top1"] - 0.5) < 4 * 0.008
-    assert f"best: {best['trial']}, test top-1 {best['test_top1']:.2%}" in capsys.readouterr().out
+    named = f"best: {best['trial']} (train.seed={best['values']['train.seed']}), "
+    shown = f"validation top-1 {best['val_top1']:.2%}, test top-1 {best['test_top1']:.2%}"
+    assert named + shown in capsys.readouterr().out
 
 
 def test_the_best_epoch_on_noise_is_tested_on_other_examples(tmp_path):
