@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -61,11 +61,11 @@ class Network:
             images: network input that the initialisation sees, where it looks at any.
         """
         tx, shape = self.optimizer(), self.input_shape
-        return init_state(self.model, tx, seed, shape, ema=self._ema, task=self.task, images=images)
+        return init_state(self.model, tx, seed, shape, **self._kept, task=self.task, images=images)
 
     def start_from(self, variables: Any, seed: jax.Array) -> TrainState:
         """Returns the state before the first step from given variables."""
-        return state_from(variables, self.optimizer(), seed, ema=self._ema, task=self.task)
+        return state_from(variables, self.optimizer(), seed, **self._kept, task=self.task)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -86,8 +86,11 @@ class Network:
         return {"name": name, "metrics": metrics, "fitted": self.fitted}
 
     @property
-    def _ema(self) -> bool:
-        return self.experiment.train.ema_decay > 0
+    def _kept(self) -> dict[str, bool]:
+        """What the state keeps beside parameters, statistics and the optimizer's."""
+        train, dtype = self.experiment.train, self.experiment.model.dtype
+        averaged = train.swa_start is not None
+        return {"ema": train.ema_decay > 0, "swa": averaged, "scaled": dtype == "float16"}
 
     @functools.cached_property
     def shapes(self) -> TrainState:
@@ -136,6 +139,50 @@ def build(
         optim.require_updates(experiment.optim, built.optimizer(), params)
     require_room(f"model.name={experiment.model.name!r}: its state", nbytes(built.shapes))
     return built
+
+
+def at_size(network: Network, side: int) -> Network:
+    """Returns a network as it sees training images that are resized, with the same parameters.
+
+    Args:
+        network: the network on images of the size that it is evaluated with.
+        side: height and width of the others.
+
+    Raises:
+        InputError: images are padded, or the network cannot take this size, or would have other
+            parameters with it.
+    """
+    if network.input_shape[:2] == (side, side):
+        return network
+    data, (height, width, _) = network.experiment.data, network.image_shape
+    what, sizes = "train.sizes", network.experiment.train.sizes
+    whole = network.input_shape[:2] == (height, width)
+    accepted = "() with data.fit='pad' where images are padded; data.fit='resize' resizes them"
+    require(what, sizes, whole or data.fit != "pad", accepted)
+    fit = "resize" if whole else data.fit
+    resized = replace(
+        network.experiment,
+        data=replace(data, image_size=side, fit=fit, read_size=None if whole else data.read_size),
+    )
+    built = build(resized, network.classes, network.image_shape, network.fitted)
+    _require_same(network, built.shapes.params, built.input_shape)
+    return replace(network, experiment=resized, input_shape=built.input_shape)
+
+
+def _require_same(network: Network, params: Any, shape: tuple[int, int, int]) -> None:
+    """Checks that a network has the same parameters on images of another size."""
+    own = dict(jax.tree_util.tree_leaves_with_path(network.shapes.params))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        held = own.get(path)
+        if held is None or held.shape != leaf.shape:
+            had = "none" if held is None else "x".join(map(str, held.shape))
+            name = optim.path_name(path)
+            accepted = (
+                f"() with model.name={str(network.experiment.model.name)!r}, whose {name} is "
+                f"{'x'.join(map(str, leaf.shape))} on images of {shape[0]}x{shape[1]} and {had} on "
+                f"{network.input_shape[0]}x{network.input_shape[1]}"
+            )
+            require("train.sizes", network.experiment.train.sizes, False, accepted)
 
 
 def require_judging(network: Network, labels: jax.ShapeDtypeStruct) -> None:
