@@ -57,13 +57,9 @@ ShareAboveZero = Annotated[float, Accepts("in (0, 1]", lambda x: 0 < x <= 1)]
 Rising = Annotated[
     tuple[float, ...], Accepts("a tuple of rising numbers", lambda t: [*t] == sorted({*t}))
 ]
-Sizes = Annotated[
-    tuple[tuple[Natural, Side], ...],
-    Accepts(
-        "pairs of an epoch and a size in [1, 32768], such as ((0, 128), (10, 160)), whose epochs "
-        "rise from 0",
-        lambda pairs: not pairs or [e for e, _ in pairs] == sorted({0, *(e for e, _ in pairs)}),
-    ),
+RisingCounts = Annotated[
+    tuple[Count, ...],
+    Accepts("a tuple of rising positive whole numbers", lambda t: [*t] == sorted({*t})),
 ]
 Pattern = Annotated[str, Accepts("a regular expression", _is_pattern)]
 Address = Annotated[str, Accepts("HOST:PORT of process 0", _is_address)]
@@ -472,10 +468,12 @@ class Train(Checked, section="train"):
     swa_bn_examples: Count = 10_000
     """From how many training examples, at most, the averages get their batch statistics whenever
     they are evaluated or saved: from the batches of the run's first steps."""
-    sizes: Sizes = ()
-    """Sizes of the images in training, each with the epoch from which on it is used (progressive
-    resizing): (0, 128), (10, 160), (15, 192). Evaluation sees data.image_size. Each size has a
-    compiled program of its own, made when it is due."""
+    sizes: Annotated[tuple[Side, ...], Accepts("a tuple of sizes in [1, 32768]")] = ()
+    """Heights and widths of the images in training, one after the other (progressive resizing), as
+    128 160 192; evaluation sees data.image_size. Each has a compiled program, made when it is due.
+    Nothing leaves images as evaluation sees them."""
+    resize_at: RisingCounts = ()
+    """Epochs after which the next of train.sizes is used, one fewer than sizes, as 10 15."""
     distill_from: Folder | None = None
     """The folder of a run, or of imported weights, to use as the teacher (Hinton et al. 2015); it
     sees the same images in evaluation mode."""
@@ -580,7 +578,13 @@ class Experiment(Checked):
             accepted = "0 with optim.schedule_free, which averages by itself"
             self.require("train.ema_decay", self.train.ema_decay == 0, accepted)
         self._check_averages()
-        if self.train.sizes:
+        sizes = self.train.sizes
+        self.require(
+            "train.resize_at",
+            len(self.train.resize_at) == max(len(sizes) - 1, 0),
+            f"one epoch fewer than train.sizes={sizes}",
+        )
+        if sizes:
             accepted = "False with train.sizes, to which images are resized"
             self.require("augment.random_crop", not augment.random_crop, accepted)
             accepted = "None with train.sizes, since a teacher sees one size"

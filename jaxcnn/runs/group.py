@@ -31,6 +31,7 @@ from jaxcnn.runs import aside, sharing, together
 from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.goodput import Clock
+from jaxcnn.runs.network import require_sizes
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, program_key
 from jaxcnn.runs.settled import settled
 from jaxcnn.runs.start import Outcome, Run, check_starts, trained_without_onednn
@@ -115,6 +116,7 @@ def train(
             result = run_folder.finished(run.folder, to_dict(run.experiment))
             _check_brought(run, accept_changes or result is not None, listener)
             if result is None:
+                require_sizes(run.experiment)
                 run_folder.check_place(run.folder)  # before hours are spent on the runs before
                 left.append(run)
             else:

@@ -1,5 +1,6 @@
 """An experiment's network on the images of a dataset, with the optimizer that trains it."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -164,25 +165,49 @@ def at_size(network: Network, side: int) -> Network:
         network.experiment,
         data=replace(data, image_size=side, fit=fit, read_size=None if whole else data.read_size),
     )
-    built = build(resized, network.classes, network.image_shape, network.fitted)
-    _require_same(network, built.shapes.params, built.input_shape)
+    try:
+        built = build(resized, network.classes, network.image_shape, network.fitted)
+    except InputError as error:
+        raise InputError(f"train.sizes={sizes}: {error}") from error
+    seen = {net.input_shape: net.shapes.params for net in (built, network)}
+    _require_same(network.experiment, seen)
     return replace(network, experiment=resized, input_shape=built.input_shape)
 
 
-def _require_same(network: Network, params: Any, shape: tuple[int, int, int]) -> None:
-    """Checks that a network has the same parameters on images of another size."""
-    own = dict(jax.tree_util.tree_leaves_with_path(network.shapes.params))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        held = own.get(path)
-        if held is None or held.shape != leaf.shape:
-            had = "none" if held is None else "x".join(map(str, held.shape))
-            name = optim.path_name(path)
-            accepted = (
-                f"() with model.name={str(network.experiment.model.name)!r}, whose {name} is "
-                f"{'x'.join(map(str, leaf.shape))} on images of {shape[0]}x{shape[1]} and {had} on "
-                f"{network.input_shape[0]}x{network.input_shape[1]}"
+def require_sizes(experiment: Experiment) -> None:
+    """Refuses a network whose parameters depend on the size of images, before data are read.
+
+    It is traced on images of three channels. What only the data can tell, as the size at which it
+    is evaluated, or a size that it cannot take, is left to :func:`at_size`.
+
+    Raises:
+        InputError: it would have other parameters on images of another of ``train.sizes``.
+    """
+    data, sizes, seen = experiment.data, experiment.train.sizes, {}
+    for side in {*sizes, data.image_size or sizes[0]} if sizes else ():
+        with contextlib.suppress(InputError, ValueError, TypeError):
+            model = models.create_model(
+                experiment.model.name, num_classes=2, **experiment.model.options
             )
-            require("train.sizes", network.experiment.train.sizes, False, accepted)
+            images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+            init = functools.partial(model.init, train=False)
+            seen[side, side, 3] = jax.eval_shape(init, jax.random.key(0), images)["params"]
+    _require_same(experiment, seen)
+
+
+def _require_same(experiment: Experiment, seen: Mapping[tuple[int, int, int], Any]) -> None:
+    """Checks that a network has the same parameters whatever the shape of the images it sees."""
+    name = str(experiment.model.name)
+    known: dict[Any, tuple[str, str]] = {}
+    for (height, width, _), params in sorted(seen.items()):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            shape = "x".join(map(str, leaf.shape))
+            said = f"{shape} on images of {height}x{width}"
+            before, told = known.setdefault(path, (shape, said))
+            accepted = (
+                f"() with model.name={name!r}, whose {optim.path_name(path)} is {told} and {said}"
+            )
+            require("train.sizes", experiment.train.sizes, before == shape, accepted)
 
 
 def require_judging(network: Network, labels: jax.ShapeDtypeStruct) -> None:

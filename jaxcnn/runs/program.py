@@ -233,11 +233,13 @@ class Program:
         Raises:
             InputError: the network cannot take a size, or would have other parameters with it.
         """
-        sizes, stages = self.experiment.train.sizes, []
-        for epoch, side in sizes or ((0, None),):
-            net = self.network if side is None else network.at_size(self.network, side)
-            stages.append(Stage(epoch * self.steps_per_epoch, net))
-        return stages
+        train = self.experiment.train
+        if not train.sizes:
+            return [Stage(0, self.network)]
+        return [
+            Stage(epoch * self.steps_per_epoch, network.at_size(self.network, side))
+            for epoch, side in zip((0, *train.resize_at), train.sizes, strict=True)
+        ]
 
     def _require_averages(self) -> None:
         """Checks that at least one of the run's weights is averaged, if any are to be."""
