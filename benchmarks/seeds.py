@@ -60,12 +60,12 @@ def main() -> None:
     rates = np.tile(program.rates(experiment), (args.seeds, 1))
     ends = np.full(args.seeds, args.steps, np.int32)
 
-    single = jax.jit(program.chunk)
+    single = jax.jit(program.chunks[0])
     variants: dict[str, Callable[[], Any]] = {
         "single": lambda: [single(state, given, rates[0], np.int32(args.steps)) for state in states]
     }
     for mode in args.modes:
-        together = make_together(program.chunk, mode, jax.devices()[: args.seeds])
+        together = make_together(program.chunks[0], mode, jax.devices()[: args.seeds])
         run = together if mode == "devices" else jax.jit(together)
         held = given
         if mode == "devices":

@@ -43,7 +43,7 @@ def make_run(program: Program) -> Callable[[int], dict[str, Any]]:
 
     def whole(seed: Any, seen: Any, given: Any, rates: Any, batches: Any) -> Any:
         def epoch(done: Any, state: Any) -> Any:
-            return program.chunk(state, given, rates, (done + 1) * program.steps_per_epoch)
+            return program.chunks[0](state, given, rates, (done + 1) * program.steps_per_epoch)
 
         return evaluate(lax.fori_loop(0, train.epochs, epoch, program.begin(seed, seen)), batches)
 

@@ -76,7 +76,7 @@ BAD = [
     (Augment, {"erasing_aspect": 0.3}, "augment.erasing_aspect=0.3"),
     (Augment, {"mixup": -1.0}, "augment.mixup=-1.0"),
     (Augment, {"cutmix": float("inf")}, "augment.cutmix=inf"),
-    (Model, {"dtype": "float16"}, "model.dtype='float16'"),
+    (Model, {"dtype": "float8"}, "model.dtype='float8'"),
     (Optim, {"name": "adam"}, "optim.name='adam'"),
     (Optim, {"peak_lr": -0.1}, "optim.peak_lr=-0.1"),
     (Optim, {"peak_lr": 0.0}, "optim.peak_lr=0.0"),
@@ -134,6 +134,22 @@ BAD = [
     (Data, {"test_share": 0.2}, "data.test_share=0.2: must be None without data.name='folder'"),
     (Data, {"name": "folder", "test_share": 1.0}, "data.test_share=1.0: must be a share in (0, 1)"),
     (Train, {"checkpoint_every": -2}, "train.checkpoint_every=-2"),
+    (Train, {"swa_start": -1}, "train.swa_start=-1: must be a finite number >= 0"),
+    (Train, {"swa_every": 0}, "train.swa_every=0"),
+    (Train, {"swa_bn_examples": 0}, "train.swa_bn_examples=0"),
+    (Train, {"sizes": 8}, "train.sizes=8: must be a tuple of sizes in [1, 32768]"),
+    (Train, {"sizes": (8, 0)}, "train.sizes=(8, 0)"),
+    (Train, {"resize_at": (2, 2)}, "train.resize_at=(2, 2): must be a tuple of rising positive"),
+    (Train, {"resize_at": (0,)}, "train.resize_at=(0,)"),
+    (Schedule, {"swa_lr": 0.0}, "schedule.swa_lr=0.0"),
+    (Schedule, {"swa_anneal": "cos"}, "schedule.swa_anneal='cos': must be 'cosine' or 'linear'"),
+    (Schedule, {"swa_cycle_lr": 0.1}, "schedule.swa_cycle_lr=0.1: must be None without"),
+    (Schedule, {"swa_anneal_epochs": 1}, "schedule.swa_anneal_epochs=1: must be 0.0 without"),
+    (
+        Schedule,
+        {"swa_lr": 0.1, "swa_cycle_lr": 0.2, "swa_anneal_epochs": 1},
+        "schedule.swa_anneal_epochs=1: must be 0 with schedule.swa_cycle_lr",
+    ),
 ]
 
 
@@ -164,6 +180,33 @@ FREE = Optim(schedule_free=True)
         (
             {"data": Data(validation=0.1), "train": Train(select_on="test")},
             "train.select_on='test': must be 'auto' with data.validation=0.1",
+        ),
+        ({"train": Train(swa_start=10)}, "train.swa_start=10: must be below train.epochs=10"),
+        (
+            {"train": Train(swa_start=2, ema_decay=0.9)},
+            "train.ema_decay=0.9: must be 0 with train.swa_start",
+        ),
+        (
+            {"optim": FREE, "schedule": Schedule("constant"), "train": Train(swa_start=2)},
+            "optim.schedule_free=True: must be False with train.swa_start",
+        ),
+        ({"train": Train(swa_every=2)}, "train.swa_every=2: must be None without train.swa_start"),
+        (
+            {"schedule": Schedule(swa_lr=0.1)},
+            "schedule.swa_lr=0.1: must be None without train.swa_start",
+        ),
+        ({"train": Train(resize_at=(1,))}, "must be one epoch fewer than train.sizes=()"),
+        (
+            {
+                "train": Train(sizes=(8,)),
+                "data": Data(image_size=8, read_size=10, fit="crop"),
+                "augment": Augment(random_crop=True),
+            },
+            "augment.random_crop=True: must be False with train.sizes",
+        ),
+        (
+            {"train": Train(sizes=(8,), distill_from="a")},
+            "train.distill_from='a': must be None with train.sizes",
         ),
         ({"name": "a b"}, "name='a b'"),
     ],
@@ -283,7 +326,8 @@ CHOICES = [
     (Data, "channels", (1, 3)),
     (Augment, "flip", ("alternating", True, False)),
     (Augment, "padding_mode", ("zeros", "reflect")),
-    (Model, "dtype", ("float32", "bfloat16")),
+    (Model, "dtype", ("float32", "bfloat16", "float16")),
+    (Schedule, "swa_anneal", ("cosine", "linear")),
     (Train, "select_on", ("auto", "test")),
     (Train, "seeds_mode", ("auto", "map", "unroll", "vmap", "layers", "devices", "alone")),
 ]

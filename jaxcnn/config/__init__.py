@@ -57,6 +57,10 @@ ShareAboveZero = Annotated[float, Accepts("in (0, 1]", lambda x: 0 < x <= 1)]
 Rising = Annotated[
     tuple[float, ...], Accepts("a tuple of rising numbers", lambda t: [*t] == sorted({*t}))
 ]
+RisingCounts = Annotated[
+    tuple[Count, ...],
+    Accepts("a tuple of rising positive whole numbers", lambda t: [*t] == sorted({*t})),
+]
 Pattern = Annotated[str, Accepts("a regular expression", _is_pattern)]
 Address = Annotated[str, Accepts("HOST:PORT of process 0", _is_address)]
 Folder = Annotated[
@@ -268,8 +272,10 @@ class Model(Checked, section="model"):
     options: Mapping[str, Option] = field(default_factory=dict)
     """Settings of the network that differ from its defaults, each as a name and a value: dropout
     0.2."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the arithmetic; parameters and statistics stay float32."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the arithmetic; parameters and statistics stay float32. With float16, for cards
+    without bfloat16, the loss is scaled, and steps whose gradients overflow are left out
+    (Micikevicius et al. 2018)."""
     init_from: Folder | None = None
     """The folder of a run, or of imported weights, to start from. The last layer starts afresh if
     the number of classes differs."""
@@ -406,6 +412,15 @@ class Schedule(Checked, section="schedule"):
     """The factor by which each milestone multiplies the learning rate."""
     options: Mapping[str, Option] = field(default_factory=dict)
     """Settings of a curve of your own, each as a name and a value."""
+    swa_lr: Positive | None = None
+    """The constant learning rate from train.swa_start on. None goes on along the curve."""
+    swa_anneal_epochs: NotNegative = 0.0
+    """Epochs in which the learning rate goes from the curve's at train.swa_start to swa_lr."""
+    swa_anneal: Literal["cosine", "linear"] = "cosine"
+    """Whether it goes there along half a cosine or a straight line."""
+    swa_cycle_lr: Positive | None = None
+    """Instead of a constant rate, one that falls in a line from swa_cycle_lr to swa_lr between two
+    weights that are averaged (Izmailov et al. 2018)."""
 
     def __post_init__(self) -> None:
         """Takes up a curve that was brought, and checks the fields and their relations."""
@@ -418,6 +433,12 @@ class Schedule(Checked, section="schedule"):
             self.require("milestones", after, "rising epochs, after schedule.warmup_epochs")
         else:
             self.require("milestones", not self.milestones, f"empty for the {self.name} schedule")
+        for name in ("swa_anneal_epochs", "swa_cycle_lr"):
+            left_out = self.swa_lr is not None or not getattr(self, name)
+            default = type(self).__dataclass_fields__[name].default
+            self.require(name, left_out, f"{default} without schedule.swa_lr")
+        free = self.swa_cycle_lr is None or not self.swa_anneal_epochs
+        self.require("swa_anneal_epochs", free, "0 with schedule.swa_cycle_lr")
 
 
 @dataclass(frozen=True)
@@ -438,6 +459,21 @@ class Train(Checked, section="train"):
     ema_decay: ShareBelowOne = 0.0
     """Above 0, evaluation, prediction and the best checkpoint use a moving average of parameters
     and batch statistics with this decay per step."""
+    swa_start: NotNegative | None = None
+    """From this epoch on, weights are averaged, all alike (stochastic weight averaging, Izmailov et
+    al. 2018). Evaluation, prediction and the best checkpoint use the averages, with batch
+    statistics computed anew; see schedule.swa_lr. None averages none."""
+    swa_every: Count | None = None
+    """Steps between the weights that are averaged; None takes those at the end of each epoch."""
+    swa_bn_examples: Count = 10_000
+    """From how many training examples, at most, the averages get their batch statistics whenever
+    they are evaluated or saved: from the batches of the run's first steps."""
+    sizes: Annotated[tuple[Side, ...], Accepts("a tuple of sizes in [1, 32768]")] = ()
+    """Heights and widths of the images in training, one after the other (progressive resizing), as
+    128 160 192; evaluation sees data.image_size. Each has a compiled program, made when it is due.
+    Nothing leaves images as evaluation sees them."""
+    resize_at: RisingCounts = ()
+    """Epochs after which the next of train.sizes is used, one fewer than sizes, as 10 15."""
     distill_from: Folder | None = None
     """The folder of a run, or of imported weights, to use as the teacher (Hinton et al. 2015); it
     sees the same images in evaluation mode."""
@@ -541,9 +577,36 @@ class Experiment(Checked):
             self.require("schedule.name", constant, "'constant' with optim.schedule_free")
             accepted = "0 with optim.schedule_free, which averages by itself"
             self.require("train.ema_decay", self.train.ema_decay == 0, accepted)
+        self._check_averages()
+        sizes = self.train.sizes
+        self.require(
+            "train.resize_at",
+            len(self.train.resize_at) == max(len(sizes) - 1, 0),
+            f"one epoch fewer than train.sizes={sizes}",
+        )
+        if sizes:
+            accepted = "False with train.sizes, to which images are resized"
+            self.require("augment.random_crop", not augment.random_crop, accepted)
+            accepted = "None with train.sizes, since a teacher sees one size"
+            self.require("train.distill_from", self.train.distill_from is None, accepted)
         free = data.validation is None or self.train.select_on != "test"
         accepted = f"'auto' with data.validation={data.validation!r}, which is there to choose by"
         self.require("train.select_on", free, accepted)
+
+    def _check_averages(self) -> None:
+        """Checks that weights are averaged in one way, if at all."""
+        start = self.train.swa_start
+        if start is None:
+            for name in ("train.swa_every", "schedule.swa_lr"):
+                section, _, field = name.partition(".")
+                unset = getattr(getattr(self, section), field) is None
+                self.require(name, unset, "None without train.swa_start")
+            return
+        accepted = f"below train.epochs={self.train.epochs}"
+        self.require("train.swa_start", start < self.train.epochs, accepted)
+        one = "with train.swa_start, which averages by itself"
+        self.require("train.ema_decay", self.train.ema_decay == 0, f"0 {one}")
+        self.require("optim.schedule_free", not self.optim.schedule_free, f"False {one}")
 
 
 def with_warmup_cut(experiment: Experiment) -> Experiment:

@@ -112,6 +112,8 @@ class Measured(Struct, kw_only=True, frozen=True, omit_defaults=True):
     step_time: NotNegative | None = None
     data_wait: NotNegative | None = None
     goodput: NotNegative | None = None
+    loss_scale: NotNegative | None = None
+    skipped_steps: Natural | None = None
     metrics: Annotated[dict[str, Any], Meta(description="numbers by the names of metrics")] = {}
 
     def value(self, name: str) -> float | None:

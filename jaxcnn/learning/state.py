@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from optax import contrib
 
+from jaxcnn.learning.loss_scale import LossScale, init_loss_scale
 from jaxcnn.tasks import BaseTask, Classification
 
 
@@ -29,6 +30,9 @@ class TrainState:
             or gradient was not finite, -1 while there is none.
         ema: the moving average of params and model_state, as one dict of collections; None where
             no average is kept.
+        swa: the mean of the params that are averaged, beside the model_state of the newest step or,
+            where the state was evaluated or saved, statistics of their own; else None.
+        loss_scale: the factor of the loss where gradients are computed in float16; else None.
     """
 
     step: jax.Array
@@ -38,6 +42,8 @@ class TrainState:
     opt_state: Any
     sums: dict[str, jax.Array]
     ema: Any = None
+    swa: Any = None
+    loss_scale: LossScale | None = None
 
 
 def zero_sums(task: BaseTask | None = None) -> dict[str, jax.Array]:
@@ -63,6 +69,8 @@ def init_state(
     image_shape: tuple[int, int, int],
     *,
     ema: bool = False,
+    swa: bool = False,
+    scaled: bool = False,
     task: BaseTask | None = None,
     images: jax.Array | None = None,
 ) -> TrainState:
@@ -74,13 +82,15 @@ def init_state(
         seed: an int32 scalar.
         image_shape: height, width and channels that the network sees.
         ema: whether the state keeps a moving average.
+        swa: whether it keeps the mean of some parameters.
+        scaled: whether it keeps a scale of the loss.
         task: what is learned; by default classification.
         images: those that the initialisation sees; by default a single black one.
     """
     if images is None:
         images = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init(stream(seed, "init"), images, train=False)
-    return state_from(variables, tx, seed, ema=ema, task=task)
+    return state_from(variables, tx, seed, ema=ema, swa=swa, scaled=scaled, task=task)
 
 
 def state_from(
@@ -89,6 +99,8 @@ def state_from(
     seed: jax.Array,
     *,
     ema: bool = False,
+    swa: bool = False,
+    scaled: bool = False,
     task: BaseTask | None = None,
 ) -> TrainState:
     """Returns the state before the first step from given variables."""
@@ -101,6 +113,8 @@ def state_from(
         opt_state=tx.init(params),
         sums=zero_sums(task),
         ema=jax.tree.map(jnp.copy, dict(variables)) if ema else None,
+        swa=jax.tree.map(jnp.copy, dict(variables)) if swa else None,
+        loss_scale=init_loss_scale() if scaled else None,
     )
 
 
@@ -112,12 +126,14 @@ def variables_of(state: TrainState) -> dict[str, Any]:
 def eval_variables(state: TrainState) -> dict[str, Any]:
     """Returns the variables that evaluation and prediction run the network with.
 
-    They are the moving average where there is one (of parameters and batch statistics alike); with
+    They are the average where there is one: the moving average of parameters and batch statistics,
+    or the mean of parameters beside the statistics that were computed for it; with
     a schedule-free optimizer its averaged parameters, beside the batch statistics of the parameters
     at which it takes gradients; else parameters and statistics as they are.
     """
-    if state.ema is not None:
-        return dict(state.ema)
+    for average in (state.ema, state.swa):
+        if average is not None:
+            return dict(average)
 
     def is_free(node: Any) -> bool:
         return isinstance(node, contrib.ScheduleFreeState)

@@ -14,6 +14,8 @@ from jax import lax
 
 from jaxcnn.config import Optim, Train
 from jaxcnn.layers import random_streams
+from jaxcnn.learning.averages import Averaging
+from jaxcnn.learning.loss_scale import LEAST, chosen
 from jaxcnn.learning.optim import path_name
 from jaxcnn.learning.state import TrainState, eval_variables, stream
 from jaxcnn.tasks import BaseTask, Classification
@@ -33,12 +35,15 @@ def make_train_step(
     frozen: Container[str] = frozenset(),
     gather: Callable[[Any], Any] = lambda params: params,
     task: BaseTask | None = None,
+    averaging: Averaging | None = None,
 ) -> Callable[[TrainState, Batch], TrainState]:
     """Makes ``step(state, batch) -> state``: forward, backward, update, averages, metrics.
 
     The loss is the mean of the task's loss of each example, mixed with the loss of distillation
     where there is a ``teacher``; where the network has auxiliary heads
-    (``endpoints["aux_logits"]``), their loss is added, times the network's ``aux_weight``.
+    (``endpoints["aux_logits"]``), their loss is added, times the network's ``aux_weight``. Where
+    the state keeps a scale of the loss, a step that is not finite is left out: it halves the scale
+    and counts as a step, no more.
 
     Args:
         model: the network.
@@ -48,6 +53,7 @@ def make_train_step(
         frozen: the names of the parameters that have no gradient.
         gather: a function that collects parameters that lie in parts on several devices.
         task: what is learned; by default classification, with the label smoothing of ``train``.
+        averaging: which parameters are averaged, where the state keeps their mean.
     """
     train, optim = train or Train(), optim or Optim()
     task = task or Classification(train.label_smoothing)
@@ -56,29 +62,34 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> TrainState:
         key = jax.random.fold_in(stream(state.seed, "dropout"), state.step)
-        grads, loss, model_state, sums = gradient(state.params, state.model_state, batch, key)
+        given = state.model_state, batch, key, state.loss_scale and state.loss_scale.scale
+        grads, loss, model_state, sums = gradient(state.params, *given)
         if optim.sam_rho > 0:
             reach = optim.sam_rho / jnp.maximum(optax.tree.norm(grads), 1e-12)
             worst = jax.tree.map(lambda p, g: p + reach * g, state.params, grads)
-            grads, *_ = gradient(worst, state.model_state, batch, key)
+            grads, *_ = gradient(worst, *given)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         norm = optax.tree.norm(grads)
-        bad = ~(jnp.isfinite(loss) & jnp.isfinite(norm))
-        known = state.sums["bad_step"]
-        return replace(
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        summed = add({k: state.sums[k] for k in sums}, sums)
+        after = replace(
             state,
-            step=state.step + 1,
             params=params,
             model_state=model_state,
             opt_state=opt_state,
-            sums={
-                **add({k: state.sums[k] for k in sums}, sums),
-                "grad_norm": state.sums["grad_norm"] + norm,
-                "bad_step": jnp.where((known < 0) & bad, state.step, known),
-            },
+            sums={**state.sums, **summed, "grad_norm": state.sums["grad_norm"] + norm},
             ema=moved_average(state, {"params": params, **model_state}, train.ema_decay),
         )
+        bad, known = ~finite, state.sums["bad_step"]
+        if state.loss_scale is not None:
+            after, scale = chosen(finite, after, state), state.loss_scale.after(finite)
+            after, bad = replace(after, loss_scale=scale), bad & (scale.scale < LEAST)
+        if averaging is not None:
+            mean = averaging.update(state.swa["params"], after.params, state.step + 1)
+            after = replace(after, swa={"params": mean, **after.model_state})
+        bad_step = jnp.where((known < 0) & bad, state.step, known)
+        return replace(after, step=state.step + 1, sums={**after.sums, "bad_step": bad_step})
 
     return train_step
 
@@ -120,9 +131,11 @@ def _make_loss(
 
 
 def _make_gradient(loss_of: Callable[..., Any], accumulate: int) -> Callable[..., Any]:
-    """Makes ``gradient(params, model_state, batch, key) -> (gradient, loss, model_state, sums)``.
+    """Makes ``gradient(params, model_state, batch, key, scale)``.
 
-    The batch is taken in ``accumulate`` parts, one after the other.
+    It returns ``(gradient, loss, model_state, sums)``. The batch is taken in ``accumulate`` parts,
+    one after the other. Unless ``scale`` is None, the loss is multiplied by it on the way back, and
+    the gradient divided.
 
     Args:
         loss_of: from :func:`_make_loss`.
@@ -130,11 +143,18 @@ def _make_gradient(loss_of: Callable[..., Any], accumulate: int) -> Callable[...
     """
 
     def gradient(
-        params: Any, model_state: Any, batch: Batch, key: jax.Array
+        params: Any, model_state: Any, batch: Batch, key: jax.Array, scale: jax.Array | None = None
     ) -> tuple[Any, jax.Array, Any, Sums]:
+        def scaled(*args: Any) -> tuple[jax.Array, Any]:
+            loss, (model_state, sums) = loss_of(*args)
+            return (loss if scale is None else scale * loss), (model_state, sums, loss)
+
         def part(model_state: Any, batch: Batch, key: jax.Array) -> tuple[Any, Any]:
-            value_and_grad = jax.value_and_grad(loss_of, has_aux=True)
-            (loss, (model_state, sums)), grads = value_and_grad(params, model_state, batch, key)
+            value_and_grad = jax.value_and_grad(scaled, has_aux=True)
+            (_, found), grads = value_and_grad(params, model_state, batch, key)
+            model_state, sums, loss = found
+            if scale is not None:
+                grads = jax.tree.map(lambda g: g / scale, grads)
             return model_state, (grads, loss, sums)
 
         if accumulate == 1:
@@ -172,11 +192,12 @@ def moved_average(state: TrainState, variables: Any, decay: float) -> Any:
 
     ``ema += (1 - decay) / (1 - decay ** t) * (variables - ema)`` after step ``t = 1, 2, ...``: the
     weights add up to 1 from the first step on, as with Adam's moments. Where the state keeps no
-    average, there is none: None.
+    average, there is none: None. Steps that were left out are none of these.
     """
     if state.ema is None:
         return None
-    t = (state.step + 1).astype(jnp.float32)
+    skipped = 0 if state.loss_scale is None else state.loss_scale.skipped
+    t = (state.step + 1 - skipped).astype(jnp.float32)
     share = (1 - decay) / -jnp.expm1(t * math.log(decay))
     return optax.incremental_update(variables, state.ema, jnp.minimum(share, 1.0))
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-Part = Literal["evaluate", "save"]
+Part = Literal["evaluate", "save", "compile"]
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self._parts = {"evaluate": 0.0, "save": 0.0}
+        self._parts = {"evaluate": 0.0, "save": 0.0, "compile": 0.0}
         self._then = dict(self._parts)
         self._compile = self._steps = self._wall = 0.0
         self._first = time.perf_counter()
@@ -72,12 +72,13 @@ class Clock:
         """Returns what summary.json holds of it; nothing if there was no step."""
         if not self._wall:
             return {}
-        (steps, wall), others = self.reading(), sum(self._then.values())
+        (steps, wall), parts = self.reading(), dict(self._then)
+        others, late = sum(parts.values()), parts.pop("compile")
         spent = {
-            "compile": self._compile,
+            "compile": self._compile + late,
             "steps": steps,
             "data": self._waited,
-            **self._then,
+            **parts,
             "host": max(0.0, self._wall - self._steps - others),
         }
         return {"goodput": steps / wall, "spent": spent}

@@ -31,6 +31,7 @@ from jaxcnn.runs import aside, sharing, together
 from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.goodput import Clock
+from jaxcnn.runs.network import require_sizes
 from jaxcnn.runs.program import Compiled, Program, ProgramKey, program_key
 from jaxcnn.runs.settled import settled
 from jaxcnn.runs.start import Outcome, Run, check_starts, trained_without_onednn
@@ -115,6 +116,7 @@ def train(
             result = run_folder.finished(run.folder, to_dict(run.experiment))
             _check_brought(run, accept_changes or result is not None, listener)
             if result is None:
+                require_sizes(run.experiment)
                 run_folder.check_place(run.folder)  # before hours are spent on the runs before
                 left.append(run)
             else:
@@ -183,7 +185,7 @@ def _train_group(
     room = max(1, STATES_BYTES // size)
     session.listener.metrics = program.network.metrics
     session.listener.heading(program.title())
-    height, width, _ = program.network.input_shape
+    height, width, _ = program.stages[0].network.input_shape
     name = titled(runs[0].experiment.model.name)
     compiling = f"compiling {name} for {height}x{width}, this can take a minute"
     for first in range(0, len(runs), room):
@@ -265,6 +267,7 @@ def _loop(
     """
     steps = 1  # of the next chunk; the first one tells how long a step takes
     for training in trainings:
+        training.completed = chunk.completed
         training.restart_clock(chunk.waited)
     while True:
         for training in trainings:
@@ -273,7 +276,7 @@ def _loop(
                     training.read()
             if training.active and training.is_over():
                 with session.giving_up(training):
-                    result = training.finish(evaluate, test, chunk.memory, len(trainings))
+                    result = training.finish(evaluate, test, chunk.memory(), len(trainings))
                     session.outcome.results[training.folder] = result
                     session.ended(training.folder)
         active = [training for training in trainings if training.active]
@@ -297,6 +300,10 @@ def _loop(
             ends[0], tracing = window.cut(trainings[0], ends[0])
         done = [end - training.step for training, end in zip(trainings, ends, strict=True)]
         states = tuple(training.state for training in trainings)
+        if side := chunk.due(ends):
+            compiling = session.listener.waiting(f"compiling for {side}x{side} pixels")
+            with compiling, clock.spent("compile"):
+                chunk.compile(ends)
         with tracing, clock.chunk() as seconds:
             states = chunk.run(states, np.array(ends, np.int32))
             for training in active:

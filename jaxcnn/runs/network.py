@@ -1,9 +1,10 @@
 """An experiment's network on the images of a dataset, with the optimizer that trains it."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
@@ -61,11 +62,11 @@ class Network:
             images: network input that the initialisation sees, where it looks at any.
         """
         tx, shape = self.optimizer(), self.input_shape
-        return init_state(self.model, tx, seed, shape, ema=self._ema, task=self.task, images=images)
+        return init_state(self.model, tx, seed, shape, **self._kept, task=self.task, images=images)
 
     def start_from(self, variables: Any, seed: jax.Array) -> TrainState:
         """Returns the state before the first step from given variables."""
-        return state_from(variables, self.optimizer(), seed, ema=self._ema, task=self.task)
+        return state_from(variables, self.optimizer(), seed, **self._kept, task=self.task)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -86,8 +87,11 @@ class Network:
         return {"name": name, "metrics": metrics, "fitted": self.fitted}
 
     @property
-    def _ema(self) -> bool:
-        return self.experiment.train.ema_decay > 0
+    def _kept(self) -> dict[str, bool]:
+        """What the state keeps beside parameters, statistics and the optimizer's."""
+        train, dtype = self.experiment.train, self.experiment.model.dtype
+        averaged = train.swa_start is not None
+        return {"ema": train.ema_decay > 0, "swa": averaged, "scaled": dtype == "float16"}
 
     @functools.cached_property
     def shapes(self) -> TrainState:
@@ -136,6 +140,74 @@ def build(
         optim.require_updates(experiment.optim, built.optimizer(), params)
     require_room(f"model.name={experiment.model.name!r}: its state", nbytes(built.shapes))
     return built
+
+
+def at_size(network: Network, side: int) -> Network:
+    """Returns a network as it sees training images that are resized, with the same parameters.
+
+    Args:
+        network: the network on images of the size that it is evaluated with.
+        side: height and width of the others.
+
+    Raises:
+        InputError: images are padded, or the network cannot take this size, or would have other
+            parameters with it.
+    """
+    if network.input_shape[:2] == (side, side):
+        return network
+    data, (height, width, _) = network.experiment.data, network.image_shape
+    what, sizes = "train.sizes", network.experiment.train.sizes
+    whole = network.input_shape[:2] == (height, width)
+    accepted = "() with data.fit='pad' where images are padded; data.fit='resize' resizes them"
+    require(what, sizes, whole or data.fit != "pad", accepted)
+    fit = "resize" if whole else data.fit
+    resized = replace(
+        network.experiment,
+        data=replace(data, image_size=side, fit=fit, read_size=None if whole else data.read_size),
+    )
+    try:
+        built = build(resized, network.classes, network.image_shape, network.fitted)
+    except InputError as error:
+        raise InputError(f"train.sizes={sizes}: {error}") from error
+    seen = {net.input_shape: net.shapes.params for net in (built, network)}
+    _require_same(network.experiment, seen)
+    return replace(network, experiment=resized, input_shape=built.input_shape)
+
+
+def require_sizes(experiment: Experiment) -> None:
+    """Refuses a network whose parameters depend on the size of images, before data are read.
+
+    It is traced on images of three channels. What only the data can tell, as the size at which it
+    is evaluated, or a size that it cannot take, is left to :func:`at_size`.
+
+    Raises:
+        InputError: it would have other parameters on images of another of ``train.sizes``.
+    """
+    data, sizes, seen = experiment.data, experiment.train.sizes, {}
+    for side in {*sizes, data.image_size or sizes[0]} if sizes else ():
+        with contextlib.suppress(InputError, ValueError, TypeError):
+            model = models.create_model(
+                experiment.model.name, num_classes=2, **experiment.model.options
+            )
+            images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+            init = functools.partial(model.init, train=False)
+            seen[side, side, 3] = jax.eval_shape(init, jax.random.key(0), images)["params"]
+    _require_same(experiment, seen)
+
+
+def _require_same(experiment: Experiment, seen: Mapping[tuple[int, int, int], Any]) -> None:
+    """Checks that a network has the same parameters whatever the shape of the images it sees."""
+    name = str(experiment.model.name)
+    known: dict[Any, tuple[str, str]] = {}
+    for (height, width, _), params in sorted(seen.items()):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            shape = "x".join(map(str, leaf.shape))
+            said = f"{shape} on images of {height}x{width}"
+            before, told = known.setdefault(path, (shape, said))
+            accepted = (
+                f"() with model.name={name!r}, whose {optim.path_name(path)} is {told} and {said}"
+            )
+            require("train.sizes", experiment.train.sizes, before == shape, accepted)
 
 
 def require_judging(network: Network, labels: jax.ShapeDtypeStruct) -> None:

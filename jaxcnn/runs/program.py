@@ -1,10 +1,11 @@
 """What the training of an experiment computes, the same for every seed and every run folder."""
 
+import bisect
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from jaxcnn.data.augment.geometry import alternating
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError, as_one_line
-from jaxcnn.learning import mesh, optim, processes, records, run_folder, step
+from jaxcnn.learning import averages, mesh, optim, processes, records, run_folder, step
 from jaxcnn.learning.state import TrainState, sha256, stream
 from jaxcnn.runs import network
 from jaxcnn.runs.trained import Trained, describe, restore
@@ -43,15 +44,90 @@ class Compiled:
 
     Attributes:
         run: ``(states, ends) -> states``: trains each state up to its step; consumes the states.
-        memory: bytes of device memory that it needs, where that is known.
+        programs: what it runs, for each size of the images; None where nothing is compiled.
         waited: gives the seconds that were spent waiting for data so far.
         idle: gives those of them in which the devices may have had nothing to do.
+        completed: a state and its step to the state as it is evaluated and saved.
     """
 
     run: Callable[[States, np.ndarray], States]
-    memory: int | None = None
+    programs: "Programs | None" = None
     waited: Callable[[], float] = lambda: 0.0
     idle: Callable[[], float] = lambda: 0.0
+    completed: Callable[[TrainState, int], TrainState] = lambda state, step: state
+
+    def memory(self) -> int | None:
+        """Returns the bytes of device memory that it needs, where that is known."""
+        return None if self.programs is None else self.programs.memory()
+
+    def due(self, ends: Sequence[int]) -> int | None:
+        """Returns a size of images for whose steps up to some ends nothing is compiled yet."""
+        return None if self.programs is None else self.programs.due(ends)
+
+    def compile(self, ends: Sequence[int]) -> None:
+        """Compiles what is due."""
+        if self.programs is not None:
+            self.programs.compile(ends)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training in which images have one size.
+
+    Attributes:
+        first: its first step.
+        network: the network on images of that size.
+    """
+
+    first: int
+    network: network.Network
+
+    @property
+    def side(self) -> int:
+        """The height of its images."""
+        return self.network.input_shape[0]
+
+
+class Programs:
+    """The compiled programs of a training, one for each size of its images.
+
+    Each is compiled when it is due, since one may never be, and since on a CPU compiling takes the
+    cores that train.
+
+    Args:
+        stages: the parts of the training.
+        compiled: compiles the program of one of them, which it is given by its place.
+    """
+
+    def __init__(self, stages: Sequence[Stage], compiled: Callable[[int], Any]) -> None:
+        self._stages, self._compiled = stages, compiled
+        self._made: dict[int, Any] = {}
+
+    def place(self, end: Any) -> int:
+        """Returns which stage the step before an end belongs to."""
+        return bisect.bisect_left([stage.first for stage in self._stages[1:]], int(end))
+
+    def due(self, ends: Sequence[int]) -> int | None:
+        """Returns a size of images for whose steps up to some ends nothing is compiled yet."""
+        places = {self.place(end) for end in ends} - self._made.keys()
+        return self._stages[min(places)].side if places else None
+
+    def compile(self, ends: Sequence[int]) -> None:
+        """Compiles what the steps up to some ends need."""
+        for end in ends:
+            self.at(self.place(end))
+
+    def at(self, place: int) -> Any:
+        """Returns the program of a stage, which is compiled if it is not yet."""
+        if place not in self._made:
+            self._made[place] = self._compiled(place)
+        return self._made[place]
+
+    def memory(self) -> int | None:
+        """Returns the bytes of device memory that they need, where that is known."""
+        made = [program for program in self._made.values() if hasattr(program, "memory_analysis")]
+        known = [step.planned_bytes(program) for program in made]
+        return max((planned for planned in known if planned is not None), default=None)
 
 
 class Program:
@@ -73,7 +149,9 @@ class Program:
         layout: where the arrays of the state lie.
         init: seed to the state before the first step.
         start_from: variables and seed to the same.
-        chunk: the steps of one run, not compiled: see :data:`RatedChunk`.
+        stages: the parts of the run, in each of which images have one size.
+        averaging: which weights are averaged, if any.
+        chunks: the steps of one run in each stage, not compiled: see :data:`RatedChunk`.
         about: what dataset.json holds.
         environment: what env.json holds.
 
@@ -85,14 +163,19 @@ class Program:
         task = tasks.build(experiment.task, experiment.train.label_smoothing)
         self.experiment, self.dataset, self.devices = experiment, dataset, devices
         self.network = _built(experiment, task, dataset)
-        _require_augmentable(self.network, dataset, experiment.data.batch_size // devices.size)
-        shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
+        self._shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
             len(dataset.train), experiment.data.batch_size
         )
         if dataset.streamed:
-            shuffle = InBlocks(shuffle.steps_per_epoch)
-        self.steps_per_epoch = shuffle.steps_per_epoch
-        self.total_steps = shuffle.steps_per_epoch * experiment.train.epochs
+            self._shuffle = InBlocks(self._shuffle.steps_per_epoch)
+        self.steps_per_epoch = self._shuffle.steps_per_epoch
+        self.total_steps = self.steps_per_epoch * experiment.train.epochs
+        self.stages = self._stages()
+        for stage in self.stages:
+            batch = experiment.data.batch_size // devices.size
+            _require_augmentable(stage.network, dataset, batch)
+        self.averaging = averages.averaging_of(experiment.train, self.steps_per_epoch)
+        self._require_averages()
         self._require_room()
         if not isinstance(experiment.schedule.name, str):
             self.rates(experiment)  # a fault in what was brought is said before anything is made
@@ -101,7 +184,7 @@ class Program:
         begin = jax.jit(self.begin, out_shardings=self.layout)
         self.init: Callable[[Any], TrainState] = lambda seed: begin(seed, self.seen())
         self.start_from = jax.jit(self.network.start_from, out_shardings=self.layout)
-        self.chunk = self._make_chunk(shuffle)
+        self.chunks = [self._make_chunk(stage.network) for stage in self.stages]
         # All processes train on the same data, all files of which may take long to read.
         self.about = processes.on_first(lambda: describe(experiment.data, dataset))
         if self.teacher is not None:
@@ -144,26 +227,109 @@ class Program:
             return self.network.init(seed)
         return self.network.init(seed, self.network.prepare(self.dataset.rendered(seen)["image"]))
 
-    def _make_chunk(self, shuffle: pipeline.Shuffle | InBlocks) -> RatedChunk:
-        config, net = self.experiment, self.network
+    def _stages(self) -> list[Stage]:
+        """Returns the parts of the run, in each of which images have one size.
+
+        Raises:
+            InputError: the network cannot take a size, or would have other parameters with it.
+        """
+        train = self.experiment.train
+        if not train.sizes:
+            return [Stage(0, self.network)]
+        return [
+            Stage(epoch * self.steps_per_epoch, network.at_size(self.network, side))
+            for epoch, side in zip((0, *train.resize_at), train.sizes, strict=True)
+        ]
+
+    def _require_averages(self) -> None:
+        """Checks that at least one of the run's weights is averaged, if any are to be."""
+        averaging, train = self.averaging, self.experiment.train
+        if averaging is None or averaging.number(self.total_steps) >= 1:
+            return
+        left = self.total_steps - averaging.origin
+        if train.swa_every is None:
+            accepted = f"below train.epochs={train.epochs} by at least half a step"
+            require("train.swa_start", train.swa_start, False, accepted)
+        accepted = f"at most {left}, the steps from train.swa_start={train.swa_start:g} to the end"
+        require("train.swa_every", train.swa_every, False, accepted)
+
+    def _order(self, seed: jax.Array, step: jax.Array) -> jax.Array:
+        """Returns the order of the examples in the epoch of a step."""
+        return self._shuffle.order(stream(seed, "order"), step)
+
+    def _batch_of(self, net: network.Network) -> Callable[..., step.Batch]:
+        """Returns ``(given, seed, order, step) -> batch``, of the size that a network takes."""
+        batch = functools.partial(_batch, net, self.dataset, self._shuffle, self.teacher)
+        return mesh.split_batches(self.devices, batch)
+
+    def _make_chunk(self, net: network.Network) -> RatedChunk:
+        config = self.experiment
         frozen = optim.frozen_paths(config.optim, net.layout)
         gather = mesh.make_gather(self.devices, net.shapes.params)
-        batch_of = mesh.split_batches(
-            self.devices, functools.partial(_batch, net, self.dataset, shuffle, self.teacher)
-        )
+        batch_of = self._batch_of(net)
 
         def chunk(state: TrainState, given: Any, rates: jax.Array, end: jax.Array) -> TrainState:
             rated = net.optimizer(lambda step: rates[step])
-            run = step.make_train_chunk(
-                step.make_train_step(
-                    net.model, rated, config.train, config.optim, frozen, gather, net.task
-                ),
-                lambda seed, step: shuffle.order(stream(seed, "order"), step),
-                batch_of,
-            )
-            return run(state, given, end)
+            parts = config.train, config.optim, frozen, gather, net.task, self.averaging
+            train_step = step.make_train_step(net.model, rated, *parts)
+            return step.make_train_chunk(train_step, self._order, batch_of)(state, given, end)
 
         return chunk
+
+    def completing(self, state: TrainState, given: Any) -> Callable[[TrainState, int], TrainState]:
+        """Compiles what gives averages of weights their batch statistics.
+
+        They are those of the batches of the run's first steps, as many as hold
+        ``train.swa_bn_examples``, at ``data.image_size``: a function of weights and seed, whenever
+        a run was stopped.
+
+        Args:
+            state: a state of the run.
+            given: what every chunk is given; of streamed data, one batch at a time is read.
+
+        Returns:
+            A state and its step to the state with these statistics, or to itself, where nothing is
+            averaged yet or the network has none.
+        """
+        averaging, config, net = self.averaging, self.experiment, self.network
+        known = averages.STATISTICS in net.shapes.model_state and not config.optim.head_only
+        if averaging is None or not known:
+            return lambda state, step: state
+        batches = -(-config.train.swa_bn_examples // config.data.batch_size)
+        batches = min(batches, self.steps_per_epoch)
+        gather = mesh.make_gather(self.devices, net.shapes.params)
+        sums = averages.make_statistics(net.model, self._order, self._batch_of(net), gather)
+        where = self.layout.swa[averages.STATISTICS]
+        blocks = functools.partial(self._first_blocks, int(state.seed), batches)
+        first: Any = next(blocks()) if self.dataset.streamed else {}
+        program = jax.jit(sums, out_shardings=where if self.devices.size > 1 else None)
+        like = state.swa, state.seed, {**given, **first}, np.int32(0), np.int32(0)
+        compiled = program.lower(*like).compile()
+
+        def summed(state: TrainState) -> Any:
+            if not self.dataset.streamed:
+                return compiled(state.swa, state.seed, given, np.int32(0), np.int32(batches))
+            found = [
+                compiled(state.swa, state.seed, {**given, **block}, np.int32(i), np.int32(i + 1))
+                for i, block in enumerate(blocks())
+            ]
+            return jax.tree.map(lambda *parts: sum(parts), *found)
+
+        def completed(state: TrainState, step: int) -> TrainState:
+            if averaging.number(step) < 1:
+                return state
+            mean = jax.tree.map(lambda total: total / batches, summed(state))
+            return replace(state, swa={**state.swa, averages.STATISTICS: mean})
+
+        return completed
+
+    def _first_blocks(self, seed: int, number: int) -> Iterator[dict[str, Any]]:
+        """Reads the batches of the first steps of a run whose data are streamed, one by one."""
+        source = open_stream(self.dataset, self.experiment.data, seed, self.devices.size)
+        with contextlib.closing(source.batches(0, number)) as read:  # type: ignore[type-var]
+            for i, batch in enumerate(read):
+                rows = {name: array[None] for name, array in batch.items()}
+                yield {"train": self._put_block({**rows, "first": np.int32(i)})}
 
     @property
     def selected_on(self) -> sources.HeldOut:
@@ -181,6 +347,8 @@ class Program:
             self.steps_per_epoch,
             experiment.train.epochs,
         )
+        if self.averaging is not None:
+            schedule = self.averaging.rate(schedule, experiment.schedule, self.steps_per_epoch)
         rates = np.asarray(jax.jit(jax.vmap(schedule))(np.arange(self.total_steps + 1)))
         sound = np.isfinite(rates[:-1]) & (rates[:-1] >= 0)
         if not sound.all():
@@ -227,33 +395,50 @@ class Program:
         """
         given = self.given()
         placed = mesh.place(rates, mesh.replicated(self.devices))
-        program = jax.jit(self.chunk, donate_argnums=0, out_shardings=self.layout)
         if not self.dataset.streamed:
-            compiled = program.lower(state, given, placed, np.int32(0)).compile()
-            network.require_planned(compiled, self.experiment.data, "batch_size")
-            return Compiled(
-                lambda states, ends: (compiled(states[0], given, placed, ends[0]),),
-                step.planned_bytes(compiled),
-            )
+            programs = self._programs(state, given, placed)
+
+            def run_in_memory(states: States, ends: np.ndarray) -> States:
+                program = programs.at(programs.place(ends[0]))
+                return (program(states[0], given, placed, ends[0]),)
+
+            completed = self.completing(state, given)
+            return Compiled(run_in_memory, programs, completed=completed)
         first = int(state.step)
         if first == self.total_steps:  # nothing is left to be trained
-            return Compiled(lambda states, ends: states)
+            return Compiled(lambda states, ends: states, completed=self.completing(state, given))
         source = open_stream(self.dataset, self.experiment.data, int(state.seed), self.devices.size)
         feed = Feed(source, first, self.total_steps, self._put_block)
         closing.callback(feed.close)
-        held = {**given, "train": feed.block}
-        compiled = program.lower(state, held, placed, np.int32(0)).compile()
-        network.require_planned(compiled, self.experiment.data, "batch_size")
+        programs = self._programs(state, {**given, "train": feed.block}, placed)
 
         def run(state: TrainState, block: Any, end: np.int32) -> TrainState:
-            return compiled(state, {**given, "train": block}, placed, end)
+            program = programs.at(programs.place(end))
+            return program(state, {**given, "train": block}, placed, end)
 
         return Compiled(
             lambda states, ends: (feed.run(run, states[0], ends[0]),),
-            step.planned_bytes(compiled),
+            programs,
             lambda: feed.waited,
             lambda: feed.idle,
+            self.completing(state, given),
         )
+
+    def _programs(self, state: TrainState, held: Any, placed: Any) -> Programs:
+        """Returns the programs of one run, of which the next that is due is compiled."""
+        forms = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), (state, held)
+        )
+
+        def compiled(place: int) -> Any:
+            program = jax.jit(self.chunks[place], donate_argnums=0, out_shardings=self.layout)
+            found = program.lower(*forms, placed, np.int32(0)).compile()
+            network.require_planned(found, self.experiment.data, "batch_size")
+            return found
+
+        programs = Programs(self.stages, compiled)
+        programs.compile([int(state.step) + 1])
+        return programs
 
     def lower(self) -> Any:
         """Lowers the chunk of steps of one run for arrays of which only the forms are known.
@@ -279,7 +464,9 @@ class Program:
         if self.teacher is not None:
             given["teacher"] = jax.tree.map(form, self.teacher.variables)
         rates = jax.ShapeDtypeStruct((self.total_steps + 1,), jnp.float32, sharding=everywhere)
-        program = jax.jit(self.chunk, donate_argnums=0, out_shardings=self.layout)
+        # Of several sizes of images the largest, which needs most.
+        place = max(range(len(self.stages)), key=lambda place: self.stages[place].side)
+        program = jax.jit(self.chunks[place], donate_argnums=0, out_shardings=self.layout)
         state = mesh.placed(self.devices, self.network.shapes)
         return program.lower(state, given, rates, np.int32(0))
 

@@ -21,10 +21,17 @@ from jaxcnn.config import SeedsMode
 from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.learning import files, mesh, processes, records, run_folder
 from jaxcnn.learning.state import TrainState
-from jaxcnn.learning.step import planned_bytes
 from jaxcnn.ops import lowering
 from jaxcnn.runs.network import require_planned
-from jaxcnn.runs.program import Compiled, Program, ProgramKey, RatedChunk, States, program_key
+from jaxcnn.runs.program import (
+    Compiled,
+    Program,
+    ProgramKey,
+    Programs,
+    RatedChunk,
+    States,
+    program_key,
+)
 from jaxcnn.runs.start import Run
 
 Grouping = Literal["all", "many", "faster", "never"]
@@ -196,22 +203,41 @@ def _compiled(
     mode: SeedsMode,
     devices: Sequence[jax.Device],
 ) -> Compiled:
-    together, ends = make_together(program.chunk, mode, devices), np.zeros(len(states), np.int32)
-    if mode == "devices":
-        given = program.given(mesh.replicated(mesh.in_a_row(devices, "runs")))
-        together(states, given, rates, ends)  # no steps: it is compiled before the clock starts
-        return Compiled(lambda states, ends: together(states, given, rates, ends))
-    given = program.given()
-    held = mesh.place(rates, mesh.replicated(mesh.one_device()))
-    program_of = jax.jit(together, donate_argnums=0)
-    layers = as_one_line(f"train.seeds_mode={mode!r}", "is not for this network ({})")
-    with layers if mode == "layers" else contextlib.nullcontext():
-        lowered = program_of.lower(states, given, held, ends)
-    compiled = lowered.compile()
-    require_planned(compiled, program.experiment.data, "batch_size")
-    return Compiled(
-        lambda states, ends: compiled(states, given, held, ends), planned_bytes(compiled)
+    spread = mode == "devices"
+    on = mesh.replicated(mesh.in_a_row(devices, "runs")) if spread else None
+    given = program.given(on)
+    held = rates if spread else mesh.place(rates, mesh.replicated(mesh.one_device()))
+    forms = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), (states, given)
     )
+
+    def compiled(place: int) -> Any:
+        together = make_together(program.chunks[place], mode, devices)
+        if spread:  # no steps: it is compiled before the clock starts
+            blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype, device=a.sharding), forms[0])
+            together(blank, given, held, np.zeros(len(states), np.int32))
+            return together
+        program_of = jax.jit(together, donate_argnums=0)
+        layers = as_one_line(f"train.seeds_mode={mode!r}", "is not for this network ({})")
+        with layers if mode == "layers" else contextlib.nullcontext():
+            lowered = program_of.lower(*forms, held, np.zeros(len(states), np.int32))
+        found = lowered.compile()
+        require_planned(found, program.experiment.data, "batch_size")
+        return found
+
+    programs = Programs(program.stages, compiled)
+
+    def run(states: States, ends: np.ndarray) -> States:
+        # Runs may be in different stages: in each, those of the others are given no steps.
+        places = np.array([programs.place(end) for end in ends])
+        for place in np.unique(places):
+            own = np.where(places == place, ends, np.int32(0))
+            states = programs.at(int(place))(states, given, held, own)
+        return states
+
+    programs.compile([int(state.step) + 1 for state in states])
+    one = jax.tree.map(lambda a: a.addressable_data(0), given) if spread else given
+    return Compiled(run, programs, completed=program.completing(states[0], one))
 
 
 def make_together(chunk: RatedChunk, mode: SeedsMode, devices: Sequence[jax.Device]) -> Together:

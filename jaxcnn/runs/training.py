@@ -99,6 +99,8 @@ class Training:
         chosen_by: the metric that says which record is the best.
         best: the record with the highest :func:`~jaxcnn.learning.selection.score`.
         active: whether it is still trained: it has neither ended nor diverged.
+        completed: state and step to the state as it is evaluated and saved, with what is computed
+            then alone.
     """
 
     def __init__(
@@ -141,6 +143,7 @@ class Training:
         self.best: Record = max(candidates, key=self._score)
         self.seconds = before.seconds
         self.active = True
+        self.completed: Callable[[TrainState, int], TrainState] = lambda state, step: state
         with as_not_written(run.folder):
             self._best_saved.drop_after(self.step)  # they will be made again
             recorded = to_dict(run.experiment), program.about, program.environment
@@ -285,7 +288,7 @@ class Training:
             self.step,
             self.program.total_steps,
             self.step // self.program.steps_per_epoch,
-            self.task.means(sums),
+            self.task.means(sums) if int(sums["count"]) else {},
             self._images_per_sec,
         )
 
@@ -354,6 +357,8 @@ class Training:
         if save and self._writing is not None:  # at most one in flight, whose copy takes room
             with self._clock.spent("save"):
                 concurrent.futures.wait([self._writing])
+        with self._clock.spent("evaluate"):
+            self.state = self.completed(self.state, self.step)
         copied, finite = snapshot(self.state)
         if evaluate is None:
             speed: Record = {"seconds": self.seconds}
@@ -372,6 +377,9 @@ class Training:
         if train:
             steps = int(done["count"]) / self.experiment.data.batch_size
             train["grad_norm"] = float(done["grad_norm"]) / steps
+        if self.state.loss_scale is not None:
+            scale = jax.device_get(self.state.loss_scale)
+            train |= {"loss_scale": float(scale.scale), "skipped_steps": int(scale.skipped)}
         return {"step": self.step, "epoch": self.step // self.program.steps_per_epoch, **train}
 
     def _speed(self) -> Record:
