@@ -6,7 +6,10 @@ Importing this package imports nothing heavy: what it offers is imported when it
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+try:
+    from jaxcnn._version import __version__ as __version__  # written where this is installed
+except ImportError:
+    __version__ = "0+unknown"
 
 if TYPE_CHECKING:
     from jaxcnn.api import Run as Run
