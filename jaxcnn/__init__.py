@@ -63,10 +63,12 @@ _FOUND_IN = {
 __all__ = sorted(_FOUND_IN)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _FOUND_IN:
-        raise AttributeError(f"module 'jaxcnn' has no attribute {name!r}")
-    return getattr(importlib.import_module(_FOUND_IN[name]), name)
+if not TYPE_CHECKING:  # to which any name would seem to be there
+
+    def __getattr__(name: str) -> Any:
+        if name not in _FOUND_IN:
+            raise AttributeError(f"module 'jaxcnn' has no attribute {name!r}")
+        return getattr(importlib.import_module(_FOUND_IN[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxcnn.commands import arguments
+from jaxcnn.config.checked import shown
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
 
@@ -44,8 +45,8 @@ def run(command: Command) -> int:
     template = TEMPLATE if name is None else _found(name, known)
     file = file or Path(template.name)
     if file.suffix != ".py" or not file.stem.isidentifier():
-        shown = printable(str(file), longest=100)
-        raise InputError(f"{shown}: must be a name such as my_experiment.py")
+        name = printable(str(file), longest=100)
+        raise InputError(f"{name}: must be a name such as my_experiment.py")
     text = template.read_text(encoding="utf-8")
     action = "train" if name is None else _action(text)
     try:
@@ -71,7 +72,7 @@ def _found(name: str, known: dict[str, Path]) -> Path:
         return known[name]
     near = difflib.get_close_matches(Path(name).stem[:40].lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`jaxcnn new --list` shows all"
-    raise InputError(f"--from: no experiment is called {printable(name, longest=60)!r}; {hint}")
+    raise InputError(f"--from: no experiment is called {shown(name)}; {hint}")
 
 
 def _described(name: str, path: Path) -> str:
