@@ -1,6 +1,6 @@
 """LeNet-5 on scikit-learn's digits: the first result, without a download.
 
-Command:   make train, or jaxcnn train experiments/lenet5_digits.py
+Command:   jaxcnn train experiments/lenet5_digits.py
 Hardware:  2 cores of an AMD EPYC (AVX-512), jax 0.10.2
 Time:      6 s of training, 30 epochs
 Result:    test top-1 100.00 % (360 of 360 images) with seed 0 (measured)

@@ -6,7 +6,10 @@ Importing this package imports nothing heavy: what it offers is imported when it
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+try:
+    from jaxcnn._version import __version__ as __version__  # written where this is installed
+except ImportError:
+    __version__ = "0+unknown"
 
 if TYPE_CHECKING:
     from jaxcnn.api import Run as Run
@@ -60,10 +63,12 @@ _FOUND_IN = {
 __all__ = sorted(_FOUND_IN)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _FOUND_IN:
-        raise AttributeError(f"module 'jaxcnn' has no attribute {name!r}")
-    return getattr(importlib.import_module(_FOUND_IN[name]), name)
+if not TYPE_CHECKING:  # to which any name would seem to be there
+
+    def __getattr__(name: str) -> Any:
+        if name not in _FOUND_IN:
+            raise AttributeError(f"module 'jaxcnn' has no attribute {name!r}")
+        return getattr(importlib.import_module(_FOUND_IN[name]), name)
 
 
 def __dir__() -> list[str]:
