@@ -1,8 +1,7 @@
 """What JPEG makes of an image: colours, blocks, cosines and quantisation, as libjpeg does it.
 
-Huffman coding loses nothing and is left out. Colours and the halving of colour planes are computed
-in whole numbers as libjpeg does; cosines in floating-point numbers, which now and then round
-to the other side. Pillow gives the same levels but for one in some thousands.
+Huffman coding loses nothing and is left out. All is rounded to whole numbers where libjpeg rounds
+it, so that Pillow reads the same levels but for very few.
 """
 
 import jax
@@ -60,16 +59,25 @@ def written_and_read(levels: Planes, tables: Float[Array, "2 8 8"]) -> Planes:
 
 
 def quantised(levels: Planes, table: Float[Array, "8 8"]) -> Planes:
-    """Rounds the cosine coefficients of 8 x 8 blocks to multiples of a table's entries."""
+    """Rounds the cosine coefficients of 8 x 8 blocks to multiples of a table's entries.
+
+    Whole numbers are made where libjpeg's accurate transform makes them: after either axis, of 4
+    times the sums in between, and of 8 times the coefficients. What falls between two multiples
+    is often exactly half, which only so goes the same way.
+    """
     c, h, w = levels.shape
     padded = jnp.pad(levels, ((0, 0), (0, -h % 8), (0, -w % 8)), mode="edge") - 128
     blocks = padded.reshape(c, padded.shape[1] // 8, 8, padded.shape[2] // 8, 8)
-    cosines = jnp.asarray(COSINES, jnp.float32)
-    found = jnp.einsum("ui,caibj,vj->caubv", cosines, blocks, cosines, precision="highest")
+    cosines = jnp.asarray(COSINES * np.sqrt(8), jnp.float32)
+
+    def along(equation: str, x: jax.Array, factor: float) -> jax.Array:
+        return jnp.floor(factor * jnp.einsum(equation, x, cosines, precision="highest") + 0.5)
+
+    found = along("caubv,iu->caibv", along("caibj,vj->caibv", blocks, 4.0), 0.25)
     table = table[None, None, :, None]
-    found = jnp.sign(found) * jnp.floor(jnp.abs(found) / table + 0.5) * table
-    blocks = jnp.einsum("ui,caubv,vj->caibj", cosines, found, cosines, precision="highest")
-    return jnp.clip(jnp.round(blocks.reshape(padded.shape) + 128), 0, 255)[:, :h, :w]
+    found = jnp.sign(found) * jnp.floor((jnp.abs(found) + 4 * table) / (8 * table)) * table
+    blocks = along("caibv,vj->caibj", along("caubv,ui->caibv", found, 4.0), 1 / 32)
+    return jnp.clip(blocks.reshape(padded.shape) + 128, 0, 255)[:, :h, :w]
 
 
 def to_ycc(levels: Planes) -> jax.Array:
@@ -96,7 +104,7 @@ def to_rgb(brightness: jax.Array, blue: jax.Array, red: jax.Array) -> jax.Array:
     return jnp.clip(jnp.stack(rgb), 0, 255)
 
 
-def halved(levels: Planes) -> Planes:
+def halved(levels: Planes) -> jax.Array:
     """Returns the means of 2 x 2 levels; halves are rounded down and up in turn along a row.
 
     As in libjpeg, columns are repeated at the right before, and rows at the bottom afterwards, so
@@ -112,7 +120,7 @@ def halved(levels: Planes) -> Planes:
     return jnp.pad(means, ((0, 0), (0, -means.shape[1] % 8), (0, 0)), mode="edge")
 
 
-def doubled(levels: Planes) -> Planes:
+def doubled(levels: Planes) -> jax.Array:
     """Makes planes twice as large: 3/4 of the nearer level and 1/4 of the one beyond.
 
     As libjpeg does, those of at most two columns are repeated instead.
