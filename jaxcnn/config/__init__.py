@@ -201,7 +201,8 @@ class Augment(Checked, section="augment"):
     """Scales by a factor between 1 - zoom and 1 + zoom (bilinear)."""
     random_resized_crop: Share = 0.0
     """Crops a random rectangle of at least this share of the area, such as 0.08, and resizes it to
-    image_size (Szegedy et al. 2015)."""
+    image_size (Szegedy et al. 2015). Where images of any size are streamed, it is taken of the
+    whole image as that is read; in memory there are only squares of read_size or image_size."""
     crop_aspect: AtLeastOne = 4 / 3
     """Largest ratio of the long to the short side in random_resized_crop."""
     rand_augment: Annotated[int, _whole(0, 100)] = 0
@@ -211,6 +212,12 @@ class Augment(Checked, section="augment"):
     trivial_augment: bool = False
     """Applies one random operation of random strength to each image (TrivialAugment, Müller &
     Hutter 2021)."""
+    auto_augment: Literal["imagenet", "cifar10", "svhn"] | None = None
+    """Applies one random pair of operations, of those that were learned for this dataset, to each
+    image (AutoAugment, Cubuk et al. 2019)."""
+    augmix: Annotated[int, _whole(0, 10)] = 0
+    """Severity of AugMix, such as 3: mixes an image with three random chains of one to three
+    operations (Hendrycks et al. 2020)."""
     brightness: NotNegative = 0.0
     """Multiplies the brightness by a random factor between 1 - brightness and 1 + brightness
     (colour jitter)."""
@@ -246,14 +253,27 @@ class Augment(Checked, section="augment"):
     cutmix: NotNegative = 0.0
     """Alpha of CutMix, such as 1.0 (Yun et al. 2019). If mixup is set too, each batch uses one of
     the two at random."""
+    repeats: Count = 1
+    """How often each example stands in a batch, changed anew each time, such as 3 (repeated
+    augmentation, Hoffer et al. 2020). An epoch has as many steps as without, and sees one part in
+    so many of the training examples, others each time."""
 
     def __post_init__(self) -> None:
         """Takes up functions that were brought, and checks the fields and their relations."""
         if isinstance(self.own, tuple):
             object.__setattr__(self, "own", tuple(map(bring, self.own)))
         super().__post_init__()
-        accepted = f"False with augment.rand_augment={self.rand_augment}"
-        self.require("trivial_augment", not (self.trivial_augment and self.rand_augment), accepted)
+        first, *others = [name for name in POLICIES if getattr(self, name)] or [""]
+        for name in others:
+            default = type(self).__dataclass_fields__[name].default
+            self.require(name, False, f"{default} with augment.{first}={getattr(self, first)!r}")
+        both = self.repeats > 1 and self.flip == "alternating"
+        accepted = f"True or False with augment.repeats={self.repeats}, as an epoch leaves out most"
+        self.require("flip", not both, accepted)
+
+
+POLICIES = ("rand_augment", "trivial_augment", "auto_augment", "augmix")
+"""Fields of :class:`Augment` of which one at most is set."""
 
 
 @dataclass(frozen=True)
@@ -527,6 +547,11 @@ class Experiment(Checked):
             "train.accumulate",
             data.batch_size % self.train.accumulate == 0,
             f"a divisor of data.batch_size={data.batch_size}",
+        )
+        self.require(
+            "augment.repeats",
+            augment.repeats <= data.batch_size,
+            f"at most data.batch_size={data.batch_size}",
         )
         if augment.random_crop:
             margin = (data.read_size or 0) > (data.image_size or 0)

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,9 @@ import numpy as np
 from jaxcnn.config import Data
 from jaxcnn.config.checked import require
 from jaxcnn.data import contents
+from jaxcnn.data.crops import Crop
 from jaxcnn.data.held_out import hold_out, require_named
-from jaxcnn.data.images import Fit, image_size, read_image, reading
+from jaxcnn.data.images import Fit, image_size, read_crop, read_image, reading
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
 
@@ -69,11 +70,29 @@ class Files:
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads files: ``image``, ``label`` and ``ok``, which is False where one cannot be read."""
-        images = np.zeros((len(index), *self.image_shape), np.uint8)
+        return self._read(
+            index, self.image_shape, lambda row, path: read_image(path, self.image_shape, self.fit)
+        )
+
+    def read_crops(self, index: np.ndarray, crops: Sequence[Crop]) -> dict[str, np.ndarray]:
+        """Reads a random crop of each of some files, as :meth:`read` does."""
+        channels, side = self.image_shape[2], crops[0].side
+        return self._read(
+            index, (side, side, channels), lambda row, path: read_crop(path, channels, crops[row])
+        )
+
+    def _read(
+        self,
+        index: np.ndarray,
+        shape: tuple[int, int, int],
+        read: Callable[[int, Path], np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """Reads files by ``read(row, path)``, which gives images of a shape."""
+        images = np.zeros((len(index), *shape), np.uint8)
         ok = np.ones(len(index), bool)
         for row, i in enumerate(index.tolist()):
             try:
-                images[row] = read_image(self.path(i), self.image_shape, self.fit)
+                images[row] = read(row, self.path(i))
             except InputError:
                 ok[row] = False
         return {"image": images, "label": self.labels[index], "ok": ok}
