@@ -88,7 +88,7 @@ def mixed(
         return total + weight[:, None, None, None] * seen, None
 
     share = own[:, None, None, None]
-    weighted = (1 - own) * weights.T
+    weighted = (1 - own)[None] * weights.T
     total, _ = lax.scan(chain, share * x, ((operation, magnitude), weighted))
     # The weights add up to 1 but for rounding, which must not lower a whole number.
     return jnp.clip(jnp.floor(total + 1e-3), 0, 255)

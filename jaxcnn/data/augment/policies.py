@@ -87,7 +87,9 @@ def trivial_augment(x: SameImages, key: Key) -> SameImages:
     return operate(jnp.round(x * 255), operation, magnitude) / 255
 
 
-def signed(magnitude: PerExample, operation: Operations, key: Key) -> PerExample:
+def signed(
+    magnitude: Float[Array, "*of"], operation: Int[Array, "*of"], key: Key
+) -> Float[Array, "*of"]:
     """Makes the magnitudes of half the operations negative, of those that have a direction."""
     directed = jnp.asarray([*SIGNED, False])[operation]
     negative = jax.random.bernoulli(key, 0.5, magnitude.shape) & directed
