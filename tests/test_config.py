@@ -311,6 +311,7 @@ def test_every_choice_is_accepted_and_a_foreign_one_is_told_them_all(kind, field
     for choice in choices:
         assert getattr(kind(**{field: choice}), field) == choice
     foreign = ("", "Adam", "PAD", None) if isinstance(choices[0], str) else (2, 1.0, True, "1")
+    foreign = tuple(value for value in foreign if value is not None or None not in choices)
     named = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
     for value in foreign:
         assert refused(kind, field, value) == named
