@@ -12,14 +12,14 @@ Target:    test top-1 79.8 % on the 50,000 validation images with A2, 78.1 % wit
 
 Recipe: table 2: LAMB, 2048 images, lr 5e-3, 5 epochs of warm-up, half a cosine over 300 epochs,
 weight decay 0.02, binary cross-entropy, repeated augmentation, random resized crops and mirror
-images, RandAugment 7/0.5, mixup 0.1 and CutMix 1.0, stochastic depth 0.05. A class counts as there
-from a share of 0.2 of a mixed image on, as timm's own configurations have it.
+images, RandAugment 7/0.5, mixup 0.1 and CutMix 1.0, stochastic depth 0.05, test crop ratio 0.95. A
+class counts as there from a share of 0.2 of a mixed image on, as configurations for timm have it.
 
 Differs: RandAugment is torchvision's, whose strength 21 of 30 is timm's 7 of 10: no noise of 0.5 on
 the strength, every operation applied, where timm leaves half of them out. Crops are resized
-bilinearly (timm: bicubic). Each image is mixed with its neighbour in the batch, by one weight for
-the batch, as timm does. The test crop is TESTED. A3 as above is tested at the size
-that it is trained at; the paper tests it at 224.
+bilinearly (timm: bicubic), and a large photo's JPEG is decoded at a smaller scale. Weight decay
+spares biases and normalisation. A3 as above is tested at the size that it is trained at, where the
+paper tests it at 224.
 
 Data: ``tfds build imagenet2012 --file_format=array_record``, or folders train/CLASS and val/CLASS
 of images with ``--data.name folder --data.dir FOLDER``.
@@ -38,6 +38,7 @@ def config() -> Experiment:
             eval_batch_size=256,
             image_size=224,
             fit="crop",
+            crop_ratio=0.95,
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
         ),

@@ -355,6 +355,7 @@ EDGES = [
     (Data, "train_limit", (None, 1), (0, -1), f"{COUNT} or None"),
     (Data, "image_size", (None, 1, 2**15), (0, -1, 2**15 + 1), f"{SIDE} or None"),
     (Data, "read_size", (None,), (0, 2**15 + 1, 10**100), f"{SIDE} or None"),
+    (Data, "crop_ratio", (0.1, 1), (0.09, 1.1), "in [0.1, 1]"),
     (Data, "seed", (0, 2**31 - 1), (-1, 2**31), WHOLE),
     (Data, "workers", (None, 0, 1024), (-1, 1025), "a whole number in [0, 1024] or None"),
     (Data, "max_bad_images", (0,), (-1, 2**31), WHOLE),

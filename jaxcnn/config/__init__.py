@@ -127,12 +127,15 @@ class Data(Checked, section="data"):
     size (32 for generated images)."""
     fit: Literal["pad", "resize", "crop"] = "pad"
     """How images are brought to image_size: by a border of zeros, by resizing, or by resizing a
-    centre crop of 7/8 of the shorter side. Image files of a "folder" get no border: where this is
-    left at pad, a run crops them, but resizes squares that are all of one size."""
+    centre crop of 7/8 of the shorter side (crop_ratio). Image files of a "folder" get no border:
+    where this is left at pad, a run crops them, but resizes squares that are all of one size."""
     read_size: Side | None = None
     """Height and width at which images of varying sizes are read, if not image_size. With fit
     "crop" this is the whole shorter side, which leaves a margin for random crops: 256 for an
     image_size of 224."""
+    crop_ratio: Annotated[float, Accepts("in [0.1, 1]", lambda x: 0.1 <= x <= 1)] = 0.875
+    """The part of the shorter side that fit "crop" keeps, in evaluation and wherever no random crop
+    is taken."""
     mean: Annotated[tuple[float, ...], Accepts("one finite number per channel", bool)] = (0.0,)
     """Mean of each channel, or one for all, of pixels scaled to [0, 1]: the network sees (pixel /
     255 - mean) / std. Where mean and std are left at 0 and 1, a run with model.init_from takes

@@ -17,7 +17,7 @@ from jaxcnn.config.checked import require
 from jaxcnn.data import contents
 from jaxcnn.data.crops import Crop
 from jaxcnn.data.held_out import hold_out, require_named
-from jaxcnn.data.images import Fit, image_size, read_crop, read_image, reading
+from jaxcnn.data.images import CROP_RATIO, Fit, image_size, read_crop, read_image, reading
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
 
@@ -39,6 +39,7 @@ class Files:
         labels: ``(n,)`` int32 of classes, or float32 of numbers.
         image_shape: height, width and channels to which every image is brought.
         fit: how it is brought to them.
+        kept: the part of the shorter side that a central crop keeps.
     """
 
     root: Path
@@ -46,6 +47,7 @@ class Files:
     labels: np.ndarray
     image_shape: tuple[int, int, int]
     fit: Fit
+    kept: float = CROP_RATIO
 
     def __len__(self) -> int:
         """Returns the number of files."""
@@ -71,7 +73,9 @@ class Files:
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads files: ``image``, ``label`` and ``ok``, which is False where one cannot be read."""
         return self._read(
-            index, self.image_shape, lambda row, path: read_image(path, self.image_shape, self.fit)
+            index,
+            self.image_shape,
+            lambda row, path: read_image(path, self.image_shape, self.fit, self.kept),
         )
 
     def read_crops(self, index: np.ndarray, crops: Sequence[Crop]) -> dict[str, np.ndarray]:
@@ -104,7 +108,7 @@ class Files:
     def fault(self, index: int) -> str:
         """Says in one line why a file cannot be read, and names it."""
         try:
-            read_image(self.path(index), self.image_shape, self.fit)
+            read_image(self.path(index), self.image_shape, self.fit, self.kept)
         except InputError as error:
             return " ".join(str(error).split())
         return f"{printable(str(self.path(index)))}: could not be read before, but can be read now"
@@ -157,7 +161,8 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...], Files | None]:
     listed = [_listed(split, classes, skipped) for split in splits]
     shape, fit = shape_of(config, splits, [names for names, _ in listed])
     train, *others = (
-        Files(root, *found, shape, fit) for root, found in zip(splits, listed, strict=True)
+        Files(root, *found, shape, fit, config.crop_ratio)
+        for root, found in zip(splits, listed, strict=True)
     )
     where = f"data.dir={config.dir!r}"
     left_out = _left_out(skipped)

@@ -30,10 +30,11 @@ ORIENTATION = 0x0112
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names of what images of so many channels hold."""
 CROP_RATIO = 0.875
-"""The part of the shorter side that a central crop keeps, as 224 pixels of 256."""
+"""The part of the shorter side that a central crop keeps unless ``data.crop_ratio`` says another,
+as 224 pixels of 256."""
 Fit = Literal["resize", "crop", "square"]
 """How a picture is brought to a size: resized, whatever its proportions; or, to a square, cut to
-its middle: ``CROP_RATIO`` of the shorter side ("crop") or all of that ("square")."""
+its middle: ``data.crop_ratio`` of the shorter side ("crop") or all of that ("square")."""
 
 
 def reading(config: Data) -> tuple[int, Fit]:
@@ -66,7 +67,9 @@ def stored_fit(config: Data, image_shape: tuple[int, int, int]) -> Fit:
     return "resize"
 
 
-def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
+def read_image(
+    path: Path, image_shape: tuple[int, int, int], fit: Fit, kept: float = CROP_RATIO
+) -> np.ndarray:
     """Reads an image file as a dataset stores its images: ``image_shape``, uint8.
 
     The picture is turned as its EXIF data say; of an animation the first picture counts. Folders
@@ -77,6 +80,7 @@ def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.nd
         path: the image file.
         image_shape: height, width and channels; 1 channel is grey, 3 are RGB.
         fit: how it is brought to that height and width; a picture that has them stays as it is.
+        kept: the part of the shorter side that a central crop keeps.
 
     Raises:
         InputError: it is not a file, not an image, or has more than ``MAX_PIXELS``.
@@ -84,7 +88,7 @@ def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.nd
     height, width, channels = image_shape
 
     def fitted_one(data: bytes) -> "Picture":
-        return fitted(decoded(data, channels, turned=True), (height, width), fit)
+        return fitted(decoded(data, channels, turned=True), (height, width), fit, kept)
 
     return _of_file(path, channels, fitted_one)
 
@@ -132,19 +136,23 @@ def image_size(path: Path) -> tuple[int, int]:
         raise InputError(f"{printable(str(path))}: cannot be read ({error})") from error
 
 
-def fit_array(image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
+def fit_array(
+    image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit, kept: float = CROP_RATIO
+) -> np.ndarray:
     """Brings ``(h, w, c)`` uint8 to another height and width, as :func:`read_image` does."""
     from PIL import Image
 
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return _array(fitted(picture, image_shape[:2], fit))
+    return _array(fitted(picture, image_shape[:2], fit, kept))
 
 
-def fit_map(labels: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
+def fit_map(
+    labels: np.ndarray, size: tuple[int, int], fit: Fit, kept: float = CROP_RATIO
+) -> np.ndarray:
     """Brings a label map ``(h, w)`` to another height and width, along with its image."""
     from PIL import Image
 
-    return np.array(fitted(Image.fromarray(labels), size, fit, nearest=True))
+    return np.array(fitted(Image.fromarray(labels), size, fit, kept, nearest=True))
 
 
 def as_stored(images: np.ndarray, image_shape: tuple[int, int, int], config: Data) -> np.ndarray:
@@ -168,7 +176,8 @@ def as_stored(images: np.ndarray, image_shape: tuple[int, int, int], config: Dat
     sized = fits and images.shape[1:3] == (height, width)
     if fits and images.dtype == np.uint8 and not sized:
         fit = stored_fit(config, image_shape)
-        return np.stack([fit_array(image, image_shape, fit) for image in images])
+        kept = config.crop_ratio
+        return np.stack([fit_array(image, image_shape, fit, kept) for image in images])
     if not sized or not (images.dtype == np.uint8 or np.issubdtype(images.dtype, np.floating)):
         raise InputError(
             f"images: must be (n, {height}, {width}, {channels}) in uint8 or floating point, or of "
@@ -187,13 +196,18 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
 
 
 def fitted(
-    picture: "Picture", size: tuple[int, int], fit: Fit, *, nearest: bool = False
+    picture: "Picture",
+    size: tuple[int, int],
+    fit: Fit,
+    kept: float = CROP_RATIO,
+    *,
+    nearest: bool = False,
 ) -> "Picture":
     """Brings a picture to a height and width; one of that size stays as it is.
 
     It interpolates bilinearly, or takes the nearest pixels.
 
-    ``"crop"`` brings the shorter side to ``side / CROP_RATIO`` before it cuts the middle out, as is
+    ``"crop"`` brings the shorter side to ``side / kept`` before it cuts the middle out, as is
     usual for ImageNet, ``"square"`` to ``side``.
     """
     from PIL import Image
@@ -207,7 +221,7 @@ def fitted(
     if fit == "resize":
         return picture.resize((width, height), sampling)
     side = height
-    short = side if fit == "square" else round(side / CROP_RATIO)
+    short = side if fit == "square" else round(side / kept)
     (rows, columns), (top, left) = middle((picture.height, picture.width), side, short)
     if columns * rows > MAX_PIXELS:  # a long and narrow picture: only its middle is scaled
         across, down = picture.width / columns, picture.height / rows

@@ -220,9 +220,10 @@ class Items:
             if self.config.image_size is None:
                 size = "x".join(map(str, pixels.shape))
                 raise InputError(f"its image is {size}; data.image_size brings all to one size")
-            pixels = fit_array(pixels, shape, fit)
+            kept = self.config.crop_ratio
+            pixels = fit_array(pixels, shape, fit, kept)
             if label.ndim == 2:
-                label = fit_map(label, shape[:2], fit)
+                label = fit_map(label, shape[:2], fit, kept)
         form = self.label_form
         wanted = self._label_shape(shape)
         if label.shape != wanted or label.dtype not in (np.int32, form.dtype):

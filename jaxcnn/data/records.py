@@ -17,7 +17,7 @@ from jaxcnn.config.checked import shown
 from jaxcnn.data import contents, prepared
 from jaxcnn.data.crops import Crop
 from jaxcnn.data.held_out import require_named
-from jaxcnn.data.images import Fit, cropped, decoded, fitted, reading
+from jaxcnn.data.images import CROP_RATIO, Fit, cropped, decoded, fitted, reading
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
 
@@ -36,6 +36,7 @@ class Records:
         fit: how images of different sizes are brought to that shape; None where all have it.
         number: how many records the files hold.
         chosen: the places of the examples among them, ``(n,)``; None where all are examples.
+        kept: the part of the shorter side that a central crop keeps.
     """
 
     source: Any = field(repr=False)
@@ -47,6 +48,7 @@ class Records:
     fit: Fit | None
     number: int
     chosen: np.ndarray | None = field(default=None, repr=False)
+    kept: float = CROP_RATIO
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -134,7 +136,7 @@ class Records:
         # As TFDS stores it, so it is meant.
         picture = decoded(_image_bytes(features), channels, turned=False)
         if self.fit is not None:
-            picture = fitted(picture, (height, width), self.fit)
+            picture = fitted(picture, (height, width), self.fit, self.kept)
         if picture.size != (width, height):
             raise InputError(f"the image has {picture.size[0]}x{picture.size[1]} pixels")
         return np.asarray(picture, np.uint8).reshape(self.image_shape)
@@ -231,6 +233,7 @@ def find(
             len(found.classes),
             fit,
             sum(shards.lengths),
+            kept=config.crop_ratio,
         )
         for name, shards in found.splits.items()
         if name in ("train", *HELD_OUT, config.validation)
