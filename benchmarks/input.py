@@ -2,9 +2,10 @@
 
     python -m benchmarks.input [--files 512] [--model resnet20] [--steps 100] [--rounds 7]
 
-Pictures of the ``shapes`` dataset are written as files into a temporary folder: 224x224 JPEGs, of
-which one thread decodes as many as it can, and 32x32 PNGs, which are streamed to a network that
-trains on them. The same network trains on the same pictures held on the device, in turn; the
+Pictures of the ``shapes`` dataset are written as files into a temporary folder: JPEGs of 224x224
+pixels, of 500x375 as most of ImageNet's are, and of 2000x1500 as cameras make them, of which one
+thread decodes as many as it can; and 32x32 PNGs, which are streamed to a network that trains on
+them. The same network trains on the same pictures held on the device, in turn; the
 ratio of the two speeds is the share of the device's speed that the host can keep up with.
 """
 
@@ -26,14 +27,21 @@ from PIL import Image
 from benchmarks import timing
 from jaxcnn import models
 from jaxcnn.config import Data
-from jaxcnn.data import augment, pipeline, shapes, sources
+from jaxcnn.data import augment, images, pipeline, shapes, sources
+from jaxcnn.data.crops import Crop, Crops
 from jaxcnn.data.feed import Feed, InBlocks, open_stream
+from jaxcnn.data.image_folder import Files
 from jaxcnn.learning import step
 from jaxcnn.learning.state import init_state, stream
 
 
-def write_pictures(root: Path, side: int, number: int, suffix: str) -> None:
-    """Writes a training set of ``number`` files, and a test set of one file."""
+def write_pictures(
+    root: Path, side: int, number: int, suffix: str, size: tuple[int, int] | None = None
+) -> None:
+    """Writes a training set of ``number`` files, and a test set of one file.
+
+    Squares are resized to another width and height, if one is given.
+    """
     render = jax.jit(lambda of: shapes.draw(of, side)["image"])
     for split, n in (("train", number), ("test", 1)):
         of = shapes.examples(split, n)
@@ -43,25 +51,59 @@ def write_pictures(root: Path, side: int, number: int, suffix: str) -> None:
             block = of[start : start + 64]
             for (_, i), image in zip(block, np.asarray(render(block)), strict=True):
                 name = shapes.CLASSES[i % len(shapes.CLASSES)]
-                Image.fromarray(image).save(root / split / name / f"{i}.{suffix}", quality=90)
+                picture = Image.fromarray(image)
+                picture = picture if size is None else picture.resize(size)
+                picture.save(root / split / name / f"{i}.{suffix}", quality=90)
 
 
 def decoding(root: Path, number: int, rounds: int) -> list[dict[str, Any]]:
     """Returns how many images one thread decodes in a second, for each way to read them."""
-    write_pictures(root, 224, number, "jpg")
-    bytes_ = float(np.mean([path.stat().st_size for path in (root / "train").rglob("*.jpg")]))
     rows = []
-    for name, side in (("224x224 as it is", 224), ("224x224, cut to 160x160", 160)):
-        data = Data("folder", dir=str(root), image_size=side, fit="crop", streaming=True)
-        train = sources.load(data).train
-        rates = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            train.read(np.arange(number))
-            rates.append(number / (time.perf_counter() - start))
-        rate = float(np.median(rates))
-        rows.append({"decoding": name, "bytes_per_file": bytes_, "images_per_sec_per_core": rate})
+    for width, height, files in ((224, 224, number), (500, 375, number), (2000, 1500, number // 8)):
+        folder = root / f"{width}x{height}"
+        write_pictures(folder, min(width, 500), files, "jpg", (width, height))
+        bytes_ = float(np.mean([path.stat().st_size for path in (folder / "train").rglob("*.jpg")]))
+        for way, read in _ways(folder, files, square=width == height).items():
+            rates = []
+            for _ in range(rounds):
+                start = time.perf_counter()
+                read(np.arange(files))
+                rates.append(files / (time.perf_counter() - start))
+            rate = float(np.median(rates))
+            row = {"bytes_per_file": bytes_, "images_per_sec_per_core": rate}
+            rows.append({"decoding": f"{folder.name}{way}", **row})
     return rows
+
+
+def _ways(
+    folder: Path, files: int, *, square: bool
+) -> dict[str, Callable[[np.ndarray], dict[str, np.ndarray]]]:
+    """Returns functions that read files by their places, by what they do."""
+
+    def brought_to(side: int, read_size: int | None = None) -> Files:
+        data = Data("folder", dir=str(folder), image_size=side, fit="crop", read_size=read_size)
+        train = sources.load(replace(data, streaming=True)).train
+        assert isinstance(train, Files)
+        return train
+
+    if square:
+        whole, cut = brought_to(224), brought_to(160)
+        return {" as it is": whole.read, ", cut to 160x160": cut.read}
+    train, crops = brought_to(224, 256), Crops(224, 0.08, 4 / 3).of_step(0, 0, files)
+    return {
+        ", middle square of 256x256": train.read,
+        ", random crop to 224x224": lambda index: train.read_crops(index, crops),
+        ", the same, decoded at full size": lambda index: _at_full_size(train, index, crops),
+    }
+
+
+def _at_full_size(train: Files, index: np.ndarray, crops: list[Crop]) -> dict[str, np.ndarray]:
+    """Reads crops as if JPEG had no smaller scales."""
+    spare, images.SPARE = images.SPARE, 10**9
+    try:
+        return train.read_crops(index, crops)
+    finally:
+        images.SPARE = spare
 
 
 def training(

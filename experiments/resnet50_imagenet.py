@@ -10,8 +10,8 @@ Recipe: references/classification of torchvision: SGD with momentum 0.9, 8 times
 divided by 10 after 30 and 60 of 90 epochs, weight decay 1e-4, random resized crops, mirror images.
 He et al. (2015, section 3.4) have the same but for the augmentation and the number of epochs.
 
-Differs: weight decay spares biases and normalisation; random resized crops are taken of the middle
-square, which is read at 256 pixels, where torchvision takes them of whole images.
+Differs: weight decay spares biases and normalisation; a large photo's JPEG is decoded at a half, a
+quarter or an eighth of its size where a crop has twice the pixels that are needed.
 
 Data: ``tfds build imagenet2012 --file_format=array_record``, or folders train/CLASS and val/CLASS
 of images with ``--data.name folder --data.dir FOLDER``.

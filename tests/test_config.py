@@ -66,6 +66,22 @@ BAD = [
     (Augment, {"rand_augment_magnitude": 31}, "augment.rand_augment_magnitude=31"),
     (Augment, {"trivial_augment": "yes"}, "augment.trivial_augment='yes'"),
     (Augment, {"trivial_augment": True, "rand_augment": 2}, "with augment.rand_augment=2"),
+    (Augment, {"auto_augment": "mnist"}, "augment.auto_augment='mnist': must be 'imagenet', 'cif"),
+    (
+        Augment,
+        {"augmix": 3, "auto_augment": "svhn"},
+        "augment.augmix=3: must be 0 with augment.auto_augment='svhn'",
+    ),
+    (
+        Augment,
+        {"repeats": 2, "flip": "alternating"},
+        "augment.flip='alternating': must be True or False with augment.repeats=2",
+    ),
+    (
+        Experiment,
+        {"augment": Augment(repeats=65)},
+        "augment.repeats=65: must be at most data.batch_size=64",
+    ),
     (Augment, {"brightness": -0.1}, "augment.brightness=-0.1"),
     (Augment, {"contrast": float("nan")}, "augment.contrast=nan"),
     (Augment, {"saturation": "0.4"}, "augment.saturation='0.4'"),
@@ -326,6 +342,7 @@ CHOICES = [
     (Data, "channels", (1, 3)),
     (Augment, "flip", ("alternating", True, False)),
     (Augment, "padding_mode", ("zeros", "reflect")),
+    (Augment, "auto_augment", ("imagenet", "cifar10", "svhn", None)),
     (Model, "dtype", ("float32", "bfloat16", "float16")),
     (Schedule, "swa_anneal", ("cosine", "linear")),
     (Train, "select_on", ("auto", "test")),
@@ -338,6 +355,7 @@ def test_every_choice_is_accepted_and_a_foreign_one_is_told_them_all(kind, field
     for choice in choices:
         assert getattr(kind(**{field: choice}), field) == choice
     foreign = ("", "Adam", "PAD", None) if isinstance(choices[0], str) else (2, 1.0, True, "1")
+    foreign = tuple(value for value in foreign if value is not None or None not in choices)
     named = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
     for value in foreign:
         assert refused(kind, field, value) == named
@@ -381,6 +399,7 @@ EDGES = [
     (Data, "train_limit", (None, 1), (0, -1), f"{COUNT} or None"),
     (Data, "image_size", (None, 1, 2**15), (0, -1, 2**15 + 1), f"{SIDE} or None"),
     (Data, "read_size", (None,), (0, 2**15 + 1, 10**100), f"{SIDE} or None"),
+    (Data, "crop_ratio", (0.1, 1), (0.09, 1.1), "in [0.1, 1]"),
     (Data, "seed", (0, 2**31 - 1), (-1, 2**31), WHOLE),
     (Data, "workers", (None, 0, 1024), (-1, 1025), "a whole number in [0, 1024] or None"),
     (Data, "max_bad_images", (0,), (-1, 2**31), WHOLE),
@@ -392,6 +411,8 @@ EDGES = [
     (Augment, "crop_padding", (0, 4096), (-1, 4097), "a whole number in [0, 4096]"),
     (Augment, "rand_augment", (0, 100), (-1, 101), "a whole number in [0, 100]"),
     (Augment, "rand_augment_magnitude", (0, 30), (-1, 31), "a whole number in [0, 30]"),
+    (Augment, "augmix", (0, 10), (-1, 11), "a whole number in [0, 10]"),
+    (Augment, "repeats", (1, 2**31 - 1), (0, -1, 2**31), COUNT),
     (Augment, "rotate", (0, 180), (-TINY, 180.1), "degrees in [0, 180]"),
     (Augment, "zoom", (0, 0.9), (-TINY, 0.91), "in [0, 0.9]"),
     (Augment, "hue", (0, 0.5), (-TINY, 0.51), "in [0, 0.5]"),

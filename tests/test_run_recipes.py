@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Train
+from jaxcnn.config import Augment, Data, Experiment, Model, Optim, Schedule, Task, Train
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.learning import optim
 from jaxcnn.learning import run_folder as folder
@@ -78,6 +79,54 @@ def test_a_run_with_much_of_it_on(teacher, tmp_path, monkeypatch):
     # Steps 2 to 6 of epochs of 4 steps: a trace in each.
     assert list((tmp_path / "whole" / "profile").rglob("*.xplane.pb"))
     assert not (tmp_path / "a" / "profile").exists()
+
+
+def photos(root):
+    """A few photos of several sizes, of dark and of light ones."""
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 8), ("test", 2)):
+        for name, level in (("dark", 60), ("light", 180)):
+            (root / split / name).mkdir(parents=True)
+            for place in range(number):
+                size = [(20, 90), (40, 30), (120, 130), (3, 5)][place % 4]
+                pixels = rng.normal(level, 30, (*size, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{place}.jpg")
+    return root
+
+
+STREAMED = {"fit": "crop", "image_size": 8, "batch_size": 4, "streaming": True, "workers": 0}
+BINARY = Task(options={"criterion": "binary", "threshold": 0.2})
+CROPPED = Augment(random_resized_crop=0.08, flip=True, mixup=0.1, cutmix=1.0, repeats=2)
+AS_PUBLISHED = {
+    "whole images, repeated, mixed, binary": (STREAMED, CROPPED, BINARY),
+    "repeated in memory": (None, Augment(repeats=3), Task()),
+    "AutoAugment": (None, Augment(auto_augment="cifar10"), Task()),
+    "AugMix": (None, Augment(augmix=3), Task()),
+}
+
+
+@pytest.mark.parametrize(
+    ("streamed", "augment", "task"),
+    [row if i == 0 else pytest.param(*row, marks=pytest.mark.slow)
+     for i, row in enumerate(AS_PUBLISHED.values())],
+    ids=AS_PUBLISHED,
+)  # fmt: skip
+def test_recipes_as_published_resume_with_the_same_bits(
+    tmp_path, monkeypatch, streamed, augment, task
+):
+    """Stopped within an epoch, of which every batch is a function of seed and step."""
+    monkeypatch.setattr(group, "SECONDS_PER_CHUNK", 1e-9)  # one step per chunk
+    data = replace(DATA, batch_size=62)
+    if streamed:
+        data = Data("folder", dir=str(photos(tmp_path / "photos")), eval_batch_size=4, **streamed)
+    experiment = replace(MLP, data=data, augment=augment, task=task)
+    whole = group.train_one(experiment, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        group.train_one(experiment, tmp_path / "a", Stop(3))
+    resumed = group.train_one(experiment, tmp_path / "a")
+    assert [resumed[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
+    losses = [record["train_loss"] for record in folder.read_metrics(tmp_path / "whole")]
+    assert np.isfinite(losses).all()
 
 
 def test_a_teacher_that_does_not_fit_is_refused(teacher, tmp_path):

@@ -131,12 +131,15 @@ class Data(Checked, section="data"):
     size (32 for generated images)."""
     fit: Literal["pad", "resize", "crop"] = "pad"
     """How images are brought to image_size: by a border of zeros, by resizing, or by resizing a
-    centre crop of 7/8 of the shorter side. Image files of a "folder" get no border: where this is
-    left at pad, a run crops them, but resizes squares that are all of one size."""
+    centre crop of 7/8 of the shorter side (crop_ratio). Image files of a "folder" get no border:
+    where this is left at pad, a run crops them, but resizes squares that are all of one size."""
     read_size: Side | None = None
     """Height and width at which images of varying sizes are read, if not image_size. With fit
     "crop" this is the whole shorter side, which leaves a margin for random crops: 256 for an
     image_size of 224."""
+    crop_ratio: Annotated[float, Accepts("in [0.1, 1]", lambda x: 0.1 <= x <= 1)] = 0.875
+    """The part of the shorter side that fit "crop" keeps, in evaluation and wherever no random crop
+    is taken."""
     mean: Annotated[tuple[float, ...], Accepts("one finite number per channel", bool)] = (0.0,)
     """Mean of each channel, or one for all, of pixels scaled to [0, 1]: the network sees (pixel /
     255 - mean) / std. Where mean and std are left at 0 and 1, a run with model.init_from takes
@@ -205,7 +208,8 @@ class Augment(Checked, section="augment"):
     """Scales by a factor between 1 - zoom and 1 + zoom (bilinear)."""
     random_resized_crop: Share = 0.0
     """Crops a random rectangle of at least this share of the area, such as 0.08, and resizes it to
-    image_size (Szegedy et al. 2015)."""
+    image_size (Szegedy et al. 2015). Where images of any size are streamed, it is taken of the
+    whole image as that is read; in memory there are only squares of read_size or image_size."""
     crop_aspect: AtLeastOne = 4 / 3
     """Largest ratio of the long to the short side in random_resized_crop."""
     rand_augment: Annotated[int, _whole(0, 100)] = 0
@@ -215,6 +219,12 @@ class Augment(Checked, section="augment"):
     trivial_augment: bool = False
     """Applies one random operation of random strength to each image (TrivialAugment, Müller &
     Hutter 2021)."""
+    auto_augment: Literal["imagenet", "cifar10", "svhn"] | None = None
+    """Applies one random pair of operations, of those that were learned for this dataset, to each
+    image (AutoAugment, Cubuk et al. 2019)."""
+    augmix: Annotated[int, _whole(0, 10)] = 0
+    """Severity of AugMix, such as 3: mixes an image with three random chains of one to three
+    operations (Hendrycks et al. 2020)."""
     brightness: NotNegative = 0.0
     """Multiplies the brightness by a random factor between 1 - brightness and 1 + brightness
     (colour jitter)."""
@@ -250,14 +260,27 @@ class Augment(Checked, section="augment"):
     cutmix: NotNegative = 0.0
     """Alpha of CutMix, such as 1.0 (Yun et al. 2019). If mixup is set too, each batch uses one of
     the two at random."""
+    repeats: Count = 1
+    """How often each example stands in a batch, changed anew each time, such as 3 (repeated
+    augmentation, Hoffer et al. 2020). An epoch has as many steps as without, and sees one part in
+    so many of the training examples, others each time."""
 
     def __post_init__(self) -> None:
         """Takes up functions that were brought, and checks the fields and their relations."""
         if isinstance(self.own, tuple):
             object.__setattr__(self, "own", tuple(map(bring, self.own)))
         super().__post_init__()
-        accepted = f"False with augment.rand_augment={self.rand_augment}"
-        self.require("trivial_augment", not (self.trivial_augment and self.rand_augment), accepted)
+        first, *others = [name for name in POLICIES if getattr(self, name)] or [""]
+        for name in others:
+            default = type(self).__dataclass_fields__[name].default
+            self.require(name, False, f"{default} with augment.{first}={getattr(self, first)!r}")
+        both = self.repeats > 1 and self.flip == "alternating"
+        accepted = f"True or False with augment.repeats={self.repeats}, as an epoch leaves out most"
+        self.require("flip", not both, accepted)
+
+
+POLICIES = ("rand_augment", "trivial_augment", "auto_augment", "augmix")
+"""Fields of :class:`Augment` of which one at most is set."""
 
 
 @dataclass(frozen=True)
@@ -563,6 +586,11 @@ class Experiment(Checked):
             "train.accumulate",
             data.batch_size % self.train.accumulate == 0,
             f"a divisor of data.batch_size={data.batch_size}",
+        )
+        self.require(
+            "augment.repeats",
+            augment.repeats <= data.batch_size,
+            f"at most data.batch_size={data.batch_size}",
         )
         if augment.random_crop:
             margin = (data.read_size or 0) > (data.image_size or 0)

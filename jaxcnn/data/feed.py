@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.config import Data
+from jaxcnn.config import Augment, Data
+from jaxcnn.data.crops import Crops, of_whole_images
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.pipeline import StoredBatch, shared_batch_size
+from jaxcnn.data.source import Croppable
 from jaxcnn.data.sources import Dataset, HeldOut
 from jaxcnn.data.stream import Stream
 from jaxcnn.memory import require_memory
@@ -47,12 +49,18 @@ class InBlocks:
 
 
 def open_stream(
-    dataset: Dataset, data: Data, seed: int, devices: int = 1, split: HeldOut = "test"
+    dataset: Dataset,
+    data: Data,
+    seed: int,
+    devices: int = 1,
+    split: HeldOut = "test",
+    augment: Augment | None = None,
 ) -> Stream:
     """Opens the stream of a dataset's batches, or of this process's part of them.
 
     The seed is that of the order of the training examples; so many devices share a batch; of the
-    splits that are held out, one can be evaluated.
+    splits that are held out, one can be evaluated. What ``augment`` says of training examples that
+    only their reader can do is done: it repeats them, and crops whole images.
 
     Raises:
         InputError: the processes cannot share a batch, or do not fit into memory.
@@ -62,7 +70,7 @@ def open_stream(
         workers = 0  # processes would take the cores that train: benchmarks/input.py, on 2 cores
     if workers:
         require_memory(f"data.workers={workers}: so many processes", workers * WORKER_BYTES)
-    held_out = dataset.held_out[split]
+    held_out, augment = dataset.held_out[split], augment or Augment()
     return Stream(
         dataset.train,
         held_out,
@@ -73,7 +81,19 @@ def open_stream(
         workers,
         jax.process_index(),
         jax.process_count(),
+        crops_of(dataset, data, augment),
+        augment.repeats,
     )
+
+
+def crops_of(dataset: Dataset, data: Data, augment: Augment) -> Crops | None:
+    """Returns the random crops that are taken of whole images as they are read.
+
+    There are some where images are streamed that may be of any size; others are cropped inside the
+    compiled step.
+    """
+    croppable = dataset.streamed and isinstance(dataset.train, Croppable)
+    return of_whole_images(data, augment) if croppable else None
 
 
 class Feed:

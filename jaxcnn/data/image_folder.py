@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,9 @@ import numpy as np
 from jaxcnn.config import Data
 from jaxcnn.config.checked import require
 from jaxcnn.data import contents
+from jaxcnn.data.crops import Crop
 from jaxcnn.data.held_out import hold_out, require_named
-from jaxcnn.data.images import Fit, image_size, read_image, reading
+from jaxcnn.data.images import CROP_RATIO, Fit, image_size, read_crop, read_image, reading
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
 
@@ -38,6 +39,7 @@ class Files:
         labels: ``(n,)`` int32 of classes, or float32 of numbers.
         image_shape: height, width and channels to which every image is brought.
         fit: how it is brought to them.
+        kept: the part of the shorter side that a central crop keeps.
     """
 
     root: Path
@@ -45,6 +47,7 @@ class Files:
     labels: np.ndarray
     image_shape: tuple[int, int, int]
     fit: Fit
+    kept: float = CROP_RATIO
 
     def __len__(self) -> int:
         """Returns the number of files."""
@@ -69,11 +72,31 @@ class Files:
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads files: ``image``, ``label`` and ``ok``, which is False where one cannot be read."""
-        images = np.zeros((len(index), *self.image_shape), np.uint8)
+        return self._read(
+            index,
+            self.image_shape,
+            lambda row, path: read_image(path, self.image_shape, self.fit, self.kept),
+        )
+
+    def read_crops(self, index: np.ndarray, crops: Sequence[Crop]) -> dict[str, np.ndarray]:
+        """Reads a random crop of each of some files, as :meth:`read` does."""
+        channels, side = self.image_shape[2], crops[0].side
+        return self._read(
+            index, (side, side, channels), lambda row, path: read_crop(path, channels, crops[row])
+        )
+
+    def _read(
+        self,
+        index: np.ndarray,
+        shape: tuple[int, int, int],
+        read: Callable[[int, Path], np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """Reads files by ``read(row, path)``, which gives images of a shape."""
+        images = np.zeros((len(index), *shape), np.uint8)
         ok = np.ones(len(index), bool)
         for row, i in enumerate(index.tolist()):
             try:
-                images[row] = read_image(self.path(i), self.image_shape, self.fit)
+                images[row] = read(row, self.path(i))
             except InputError:
                 ok[row] = False
         return {"image": images, "label": self.labels[index], "ok": ok}
@@ -85,7 +108,7 @@ class Files:
     def fault(self, index: int) -> str:
         """Says in one line why a file cannot be read, and names it."""
         try:
-            read_image(self.path(index), self.image_shape, self.fit)
+            read_image(self.path(index), self.image_shape, self.fit, self.kept)
         except InputError as error:
             return " ".join(str(error).split())
         return f"{printable(str(self.path(index)))}: could not be read before, but can be read now"
@@ -138,7 +161,8 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...], Files | None]:
     listed = [_listed(split, classes, skipped) for split in splits]
     shape, fit = shape_of(config, splits, [names for names, _ in listed])
     train, *others = (
-        Files(root, *found, shape, fit) for root, found in zip(splits, listed, strict=True)
+        Files(root, *found, shape, fit, config.crop_ratio)
+        for root, found in zip(splits, listed, strict=True)
     )
     where = f"data.dir={config.dir!r}"
     left_out = _left_out(skipped)

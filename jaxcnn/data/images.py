@@ -3,6 +3,7 @@
 import io
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data import contents
+from jaxcnn.data.crops import Crop
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
 
@@ -28,10 +30,11 @@ ORIENTATION = 0x0112
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names of what images of so many channels hold."""
 CROP_RATIO = 0.875
-"""The part of the shorter side that a central crop keeps, as 224 pixels of 256."""
+"""The part of the shorter side that a central crop keeps unless ``data.crop_ratio`` says another,
+as 224 pixels of 256."""
 Fit = Literal["resize", "crop", "square"]
 """How a picture is brought to a size: resized, whatever its proportions; or, to a square, cut to
-its middle: ``CROP_RATIO`` of the shorter side ("crop") or all of that ("square")."""
+its middle: ``data.crop_ratio`` of the shorter side ("crop") or all of that ("square")."""
 
 
 def reading(config: Data) -> tuple[int, Fit]:
@@ -64,7 +67,9 @@ def stored_fit(config: Data, image_shape: tuple[int, int, int]) -> Fit:
     return "resize"
 
 
-def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
+def read_image(
+    path: Path, image_shape: tuple[int, int, int], fit: Fit, kept: float = CROP_RATIO
+) -> np.ndarray:
     """Reads an image file as a dataset stores its images: ``image_shape``, uint8.
 
     The picture is turned as its EXIF data say; of an animation the first picture counts. Folders
@@ -75,19 +80,37 @@ def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.nd
         path: the image file.
         image_shape: height, width and channels; 1 channel is grey, 3 are RGB.
         fit: how it is brought to that height and width; a picture that has them stays as it is.
+        kept: the part of the shorter side that a central crop keeps.
 
     Raises:
         InputError: it is not a file, not an image, or has more than ``MAX_PIXELS``.
     """
     height, width, channels = image_shape
+
+    def fitted_one(data: bytes) -> "Picture":
+        return fitted(decoded(data, channels, turned=True), (height, width), fit, kept)
+
+    return _of_file(path, channels, fitted_one)
+
+
+def read_crop(path: Path, channels: int, crop: Crop) -> np.ndarray:
+    """Reads a random crop of an image file, ``(side, side, channels)`` uint8: :func:`cropped`.
+
+    Raises:
+        InputError: as :func:`read_image` does.
+    """
+    return _of_file(path, channels, lambda data: cropped(data, channels, crop, turned=True))
+
+
+def _of_file(path: Path, channels: int, make: "Callable[[bytes], Picture]") -> np.ndarray:
+    """Reads an image file, and says of whatever goes wrong which file it was."""
     try:
         if channels not in (1, 3):
             raise InputError(f"the network takes {channels} channels; image files give 1 or 3")
         if not path.is_file():
             other = "a folder or a special file, must be an image file"
             raise InputError(other if path.exists() else "no such image file")
-        picture = decoded(contents.read_bytes(path, MAX_BYTES), channels, turned=True)
-        return _array(fitted(picture, (height, width), fit))
+        return _array(make(contents.read_bytes(path, MAX_BYTES)))
     except InputError as error:
         raise InputError(f"{printable(str(path))}: {error}") from error
     except (OSError, ValueError) as error:
@@ -113,19 +136,23 @@ def image_size(path: Path) -> tuple[int, int]:
         raise InputError(f"{printable(str(path))}: cannot be read ({error})") from error
 
 
-def fit_array(image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
+def fit_array(
+    image: np.ndarray, image_shape: tuple[int, int, int], fit: Fit, kept: float = CROP_RATIO
+) -> np.ndarray:
     """Brings ``(h, w, c)`` uint8 to another height and width, as :func:`read_image` does."""
     from PIL import Image
 
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return _array(fitted(picture, image_shape[:2], fit))
+    return _array(fitted(picture, image_shape[:2], fit, kept))
 
 
-def fit_map(labels: np.ndarray, size: tuple[int, int], fit: Fit) -> np.ndarray:
+def fit_map(
+    labels: np.ndarray, size: tuple[int, int], fit: Fit, kept: float = CROP_RATIO
+) -> np.ndarray:
     """Brings a label map ``(h, w)`` to another height and width, along with its image."""
     from PIL import Image
 
-    return np.array(fitted(Image.fromarray(labels), size, fit, nearest=True))
+    return np.array(fitted(Image.fromarray(labels), size, fit, kept, nearest=True))
 
 
 def as_stored(images: np.ndarray, image_shape: tuple[int, int, int], config: Data) -> np.ndarray:
@@ -149,7 +176,8 @@ def as_stored(images: np.ndarray, image_shape: tuple[int, int, int], config: Dat
     sized = fits and images.shape[1:3] == (height, width)
     if fits and images.dtype == np.uint8 and not sized:
         fit = stored_fit(config, image_shape)
-        return np.stack([fit_array(image, image_shape, fit) for image in images])
+        kept = config.crop_ratio
+        return np.stack([fit_array(image, image_shape, fit, kept) for image in images])
     if not sized or not (images.dtype == np.uint8 or np.issubdtype(images.dtype, np.floating)):
         raise InputError(
             f"images: must be (n, {height}, {width}, {channels}) in uint8 or floating point, or of "
@@ -168,13 +196,18 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
 
 
 def fitted(
-    picture: "Picture", size: tuple[int, int], fit: Fit, *, nearest: bool = False
+    picture: "Picture",
+    size: tuple[int, int],
+    fit: Fit,
+    kept: float = CROP_RATIO,
+    *,
+    nearest: bool = False,
 ) -> "Picture":
     """Brings a picture to a height and width; one of that size stays as it is.
 
     It interpolates bilinearly, or takes the nearest pixels.
 
-    ``"crop"`` brings the shorter side to ``side / CROP_RATIO`` before it cuts the middle out, as is
+    ``"crop"`` brings the shorter side to ``side / kept`` before it cuts the middle out, as is
     usual for ImageNet, ``"square"`` to ``side``.
     """
     from PIL import Image
@@ -188,7 +221,7 @@ def fitted(
     if fit == "resize":
         return picture.resize((width, height), sampling)
     side = height
-    short = side if fit == "square" else round(side / CROP_RATIO)
+    short = side if fit == "square" else round(side / kept)
     (rows, columns), (top, left) = middle((picture.height, picture.width), side, short)
     if columns * rows > MAX_PIXELS:  # a long and narrow picture: only its middle is scaled
         across, down = picture.width / columns, picture.height / rows
@@ -225,7 +258,85 @@ def decoded(data: bytes, channels: int, *, turned: bool) -> "Picture":
         InputError: not an image that can be read, or one of more than ``MAX_PIXELS``, whose pixels
             take no memory.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import ImageOps
+
+    def whole(opened: "Picture") -> "Picture":
+        white = _white(opened)
+        opened.load()
+        return _converted(ImageOps.exif_transpose(opened) if turned else opened, channels, white)
+
+    return _of_bytes(data, whole)
+
+
+def cropped(data: bytes, channels: int, crop: Crop, *, turned: bool) -> "Picture":
+    """Decodes a random crop of a whole picture, with sides of ``crop.side`` pixels.
+
+    It is resized bilinearly, with a filter where it becomes smaller, from what lies inside the crop
+    (as torchvision's ``resized_crop`` of a Pillow image). A JPEG is decoded at a half, a quarter or
+    an eighth of its size where the crop has at least :data:`SPARE` times the pixels that are needed
+    along both sides. The crop is drawn of the picture as it is stored, and turned once it is small:
+    heights and widths have the same distribution.
+
+    Args:
+        data: what the file holds.
+        channels: 1, 3 or 4.
+        crop: what is taken of the picture.
+        turned: whether the picture is turned as its EXIF data say.
+
+    Raises:
+        InputError: as :func:`decoded` does.
+    """
+    from PIL import Image
+
+    def part(opened: "Picture") -> "Picture":
+        white, turn = _white(opened), opened.getexif().get(ORIENTATION) if turned else None
+        box = _reduced(opened, crop)
+        left, top = math.floor(box[0]), math.floor(box[1])
+        picture = opened.crop((left, top, math.ceil(box[2]), math.ceil(box[3])))
+        picture = _converted(picture, channels, white).resize(
+            (crop.side, crop.side),
+            Image.Resampling.BILINEAR,
+            box=(box[0] - left, box[1] - top, box[2] - left, box[3] - top),
+        )
+        return picture.transpose(Image.Transpose[TURNS[turn]]) if turn in TURNS else picture
+
+    return _of_bytes(data, part)
+
+
+SPARE = 2
+"""How many pixels a JPEG's reduced crop must have, along each side, for one that it is resized to:
+with fewer, blocks of the reduced picture would show."""
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+"""What brings a picture with an orientation of EXIF upright."""
+
+
+def _reduced(opened: "Picture", crop: Crop) -> tuple[float, float, float, float]:
+    """Asks for a smaller scale where a crop allows, and returns left, top, right and bottom in it.
+
+    Only JPEG has other scales.
+    """
+    width, height = opened.size
+    top, left, tall, wide = crop.box(height, width)
+    most = min(tall, wide) / (SPARE * crop.side)
+    scale = 1.0
+    if most >= 2:
+        # Rounded up, so that Pillow finds no scale that is smaller than it may be.
+        found = opened.draft(None, (math.ceil(width / most), math.ceil(height / most)))
+        scale = 1.0 if found is None else width / found[1][2]
+    return left / scale, top / scale, (left + wide) / scale, (top + tall) / scale
+
+
+def _of_bytes(data: bytes, make: "Callable[[Picture], Picture]") -> "Picture":
+    """Makes a picture of an opened one, of which nothing is decoded yet; names every fault."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -235,16 +346,7 @@ def decoded(data: bytes, channels: int, *, turned: bool) -> "Picture":
                 width, height = opened.size
                 if not 1 <= width * height <= MAX_PIXELS:
                     raise InputError(f"{width}x{height} pixels; at most {MAX_PIXELS:,} in all")
-                white = _white(opened)
-                opened.load()
-                picture: Picture = ImageOps.exif_transpose(opened) if turned else opened
-        if white != 255:
-            picture = Image.fromarray(_to_8_bits(np.asarray(picture), white))
-        # Pillow would warn of transparent colours, and lacks the other two conversions.
-        between = {"P": "RGBA", "La": "LA", "RGBa": "RGBA"}
-        if picture.mode in between:
-            picture = picture.convert(between[picture.mode])
-        return picture.convert(MODES[channels])
+                return make(opened)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -256,6 +358,19 @@ def decoded(data: bytes, channels: int, *, turned: bool) -> "Picture":
     except Exception as error:  # Pillow's decoders raise whatever they stumble upon
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"not an image that Pillow can read ({reason})") from error
+
+
+def _converted(picture: "Picture", channels: int, white: int) -> "Picture":
+    """Returns a picture of so many channels in 8 bits; ``white`` is from :func:`_white`."""
+    from PIL import Image
+
+    if white != 255:
+        picture = Image.fromarray(_to_8_bits(np.asarray(picture), white))
+    # Pillow would warn of transparent colours, and lacks the other two conversions.
+    between = {"P": "RGBA", "La": "LA", "RGBa": "RGBA"}
+    if picture.mode in between:
+        picture = picture.convert(between[picture.mode])
+    return picture.convert(MODES[channels])
 
 
 def _white(picture: "Picture") -> int:

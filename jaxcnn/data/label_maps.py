@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data.augment import fitted_size
-from jaxcnn.data.images import CROP_RATIO, middle, stored_fit
+from jaxcnn.data.images import middle, stored_fit
 from jaxcnn.data.labels import ALSO_IGNORED
 
 Size = tuple[int, int]
@@ -26,8 +26,8 @@ def of_picture(
     """
     stored = image_shape[:2]
     seen = fitted_size(*stored, data)
-    outer = _sides(size, stored, stored_fit(data, image_shape))
-    inner = _sides(stored, seen, data.fit)
+    outer = _sides(size, stored, stored_fit(data, image_shape), data.crop_ratio)
+    inner = _sides(stored, seen, data.fit, data.crop_ratio)
     places = []
     for pixels, shown, side, (start, end), part in zip(
         size, labels.shape, stored, outer, inner, strict=True
@@ -40,14 +40,14 @@ def of_picture(
     return np.where((rows[:, None] < 0) | (columns < 0), np.int32(ALSO_IGNORED), found)
 
 
-def _sides(size: Size, to: Size, fit: str) -> list[tuple[int | float, int | float]]:
+def _sides(size: Size, to: Size, fit: str, kept: float) -> list[tuple[int | float, int | float]]:
     """Returns from where to where an image is seen that was brought to another size, by axis."""
     if size == to or fit == "resize":
         return [(0, side) for side in size]
     if fit == "pad":
         margins = [(wide - side) // 2 for side, wide in zip(size, to, strict=True)]
         return [(-margin, wide - margin) for margin, wide in zip(margins, to, strict=True)]
-    short = to[0] if fit == "square" else round(to[0] / CROP_RATIO)
+    short = to[0] if fit == "square" else round(to[0] / kept)
     scaled, starts = middle(size, to[0], short)
     return [
         (start * side / more, (start + to[0]) * side / more)

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.config.brought import Brought, require_given
+from jaxcnn.data.crops import Crop
 from jaxcnn.data.images import fit_array, fit_map, stored_fit
 from jaxcnn.data.labels import alike, are_classes, largest, names_of, of_example, stored
 from jaxcnn.data.sources import Dataset, Split
@@ -153,15 +154,30 @@ class Items:
 
     def read(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Reads examples: ``image``, ``label`` and ``ok``, False where one cannot be read."""
-        images = np.zeros((len(index), *self.shape), np.uint8)
-        labels = np.zeros((len(index), *self.label_form.shape), self.label_form.dtype)
+        return self._read(index, [None] * len(index), self.shape)
+
+    def read_crops(self, index: np.ndarray, crops: Sequence[Crop]) -> dict[str, np.ndarray]:
+        """Reads a random crop of each of some examples, as :meth:`read` does."""
+        side = crops[0].side
+        return self._read(index, crops, (side, side, self.shape[2]))
+
+    def _read(
+        self, index: np.ndarray, crops: Sequence[Crop | None], shape: tuple[int, int, int]
+    ) -> dict[str, np.ndarray]:
+        form = self._label_shape(shape)
+        images = np.zeros((len(index), *shape), np.uint8)
+        labels = np.zeros((len(index), *form), self.label_form.dtype)
         ok = np.ones(len(index), bool)
         for row, place in enumerate(self.index[index].tolist()):
             try:
-                images[row], labels[row] = self._example(place)
+                images[row], labels[row] = self._example(place, crops[row])
             except Exception:  # whatever the user's code does; fault() tells
                 ok[row] = False
         return {"image": images, "label": labels, "ok": ok}
+
+    def _label_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """Returns the shape of the label of an image of a shape; maps have its height and width."""
+        return shape[:2] if self.label_form.ndim == 2 else self.label_form.shape
 
     def read_labels(self) -> np.ndarray:
         """Reads the labels of all examples that can be read, a few images at a time."""
@@ -192,20 +208,29 @@ class Items:
         """Returns None: a source has no files that are known here."""
         return None
 
-    def _example(self, place: int) -> tuple[np.ndarray, np.ndarray]:
+    def _example(self, place: int, crop: Crop | None = None) -> tuple[np.ndarray, np.ndarray]:
         pixels, label = _pair(self.items, place, numbers=self.config.labels == "numbers")
-        if pixels.shape != self.shape:
+        shape, fit = self.shape, stored_fit(self.config, self.shape)
+        if crop is not None:
+            top, left, tall, wide = crop.box(*pixels.shape[:2])
+            inside = slice(top, top + tall), slice(left, left + wide)
+            pixels, label = pixels[inside], label[inside] if label.ndim == 2 else label
+            shape, fit = (crop.side, crop.side, self.shape[2]), "resize"
+        if pixels.shape != shape:
             if self.config.image_size is None:
                 size = "x".join(map(str, pixels.shape))
                 raise InputError(f"its image is {size}; data.image_size brings all to one size")
-            fit = stored_fit(self.config, self.shape)
-            pixels = fit_array(pixels, self.shape, fit)
+            kept = self.config.crop_ratio
+            pixels = fit_array(pixels, shape, fit, kept)
             if label.ndim == 2:
-                label = fit_map(label, self.shape[:2], fit)
+                label = fit_map(label, shape[:2], fit, kept)
         form = self.label_form
-        if label.shape != form.shape or label.dtype not in (np.int32, form.dtype):
-            has, wanted = (f"{a.dtype} of shape {a.shape}" for a in (label, form))
-            raise InputError(f"its label is {has}, must be {wanted} as that of the first example")
+        wanted = self._label_shape(shape)
+        if label.shape != wanted or label.dtype not in (np.int32, form.dtype):
+            raise InputError(
+                f"its label is {label.dtype} of shape {label.shape}, must be {form.dtype} of shape "
+                f"{wanted} as that of the first example"
+            )
         label = label.astype(form.dtype)
         most = largest(label[None])
         if self.classes is not None and most >= self.classes:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcnn.data.repeats import places
 from jaxcnn.data.source import Source
 from jaxcnn.data.sources import Split
 
@@ -26,10 +27,12 @@ class Shuffle:
     Attributes:
         examples: the size of the training set.
         batch_size: examples per batch, at most ``examples``.
+        repeats: how often each example of a batch stands in it: see :func:`places`.
     """
 
     examples: int
     batch_size: int
+    repeats: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -44,7 +47,9 @@ class Shuffle:
     def places(self, order: jax.Array, step: jax.Array) -> jax.Array:
         """Returns the places of the examples of ``step``, given the order of its epoch."""
         start = (step % self.steps_per_epoch) * self.batch_size
-        return lax.dynamic_slice(order, (start,), (self.batch_size,))
+        if self.repeats == 1:
+            return lax.dynamic_slice(order, (start,), (self.batch_size,))
+        return order[places(start, self.batch_size, self.repeats)]
 
     def batch(
         self, split: Mapping[str, jax.Array], order: jax.Array, step: jax.Array

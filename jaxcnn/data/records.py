@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +15,9 @@ import numpy as np
 from jaxcnn.config import Data
 from jaxcnn.config.checked import shown
 from jaxcnn.data import contents, prepared
+from jaxcnn.data.crops import Crop
 from jaxcnn.data.held_out import require_named
-from jaxcnn.data.images import Fit, decoded, fitted, reading
+from jaxcnn.data.images import CROP_RATIO, Fit, cropped, decoded, fitted, reading
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
 
@@ -35,6 +36,7 @@ class Records:
         fit: how images of different sizes are brought to that shape; None where all have it.
         number: how many records the files hold.
         chosen: the places of the examples among them, ``(n,)``; None where all are examples.
+        kept: the part of the shorter side that a central crop keeps.
     """
 
     source: Any = field(repr=False)
@@ -46,6 +48,7 @@ class Records:
     fit: Fit | None
     number: int
     chosen: np.ndarray | None = field(default=None, repr=False)
+    kept: float = CROP_RATIO
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -91,7 +94,23 @@ class Records:
         Raises:
             InputError: the files are damaged.
         """
-        images = np.empty((len(index), *self.image_shape), np.uint8)
+        return self._read(index, self.image_shape, lambda row, features: self._image(features))
+
+    def read_crops(self, index: np.ndarray, crops: Sequence[Crop]) -> dict[str, np.ndarray]:
+        """Reads a random crop of each of some examples, as :meth:`read` does."""
+        channels, side = self.image_shape[2], crops[0].side
+
+        def crop(row: int, features: Any) -> np.ndarray:
+            picture = cropped(_image_bytes(features), channels, crops[row], turned=False)
+            return np.asarray(picture, np.uint8).reshape(side, side, channels)
+
+        return self._read(index, (side, side, channels), crop)
+
+    def _read(
+        self, index: np.ndarray, shape: tuple[int, int, int], read: Callable[[int, Any], np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Reads examples, their images by ``read(row, features)``, which gives some of a shape."""
+        images = np.empty((len(index), *shape), np.uint8)
         labels = np.empty(len(index), np.int32)
         try:
             records = self._records(index)
@@ -101,7 +120,7 @@ class Records:
             try:
                 features = _features(record)
                 labels[row] = self._label(features)
-                images[row] = self._image(features)
+                images[row] = read(row, features)
             except Exception as error:  # whatever the decoders stumble upon
                 raise _damaged(f"{self.where}: record {i}", error) from error
         return {"image": images, "label": labels, "ok": np.ones(len(index), bool)}
@@ -114,10 +133,10 @@ class Records:
 
     def _image(self, features: Any) -> np.ndarray:
         height, width, channels = self.image_shape
-        (data,) = features["image"].bytes_list.value
-        picture = decoded(data, channels, turned=False)  # as TFDS stores it, so it is meant
+        # As TFDS stores it, so it is meant.
+        picture = decoded(_image_bytes(features), channels, turned=False)
         if self.fit is not None:
-            picture = fitted(picture, (height, width), self.fit)
+            picture = fitted(picture, (height, width), self.fit, self.kept)
         if picture.size != (width, height):
             raise InputError(f"the image has {picture.size[0]}x{picture.size[1]} pixels")
         return np.asarray(picture, np.uint8).reshape(self.image_shape)
@@ -150,6 +169,11 @@ def _example() -> Any:
     from tensorflow_datasets.proto import tf_example_pb2
 
     return tf_example_pb2.Example
+
+
+def _image_bytes(features: Any) -> bytes:
+    (data,) = features["image"].bytes_list.value
+    return data
 
 
 def _label(features: Any) -> int:
@@ -209,6 +233,7 @@ def find(
             len(found.classes),
             fit,
             sum(shards.lengths),
+            kept=config.crop_ratio,
         )
         for name, shards in found.splits.items()
         if name in ("train", *HELD_OUT, config.validation)

@@ -174,7 +174,7 @@ def _csv(path: Path, config: Data) -> Dataset:
     if config.labels == "numbers":
         labels, classes = _numbers([label for _, label, _ in rows], what), ["value"]
     shape, fit = image_folder.shape_of(config, [root], [names])
-    whole = Files(root, names, labels, shape, fit)
+    whole = Files(root, names, labels, shape, fit, config.crop_ratio)
     return _divided({name: whole.take(used == name) for name in {*used.tolist()}}, classes, config)
 
 

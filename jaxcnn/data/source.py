@@ -1,8 +1,11 @@
 """What a split of a dataset must offer, wherever its examples lie."""
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from jaxcnn.data.crops import Crop
 
 
 @runtime_checkable
@@ -46,3 +49,16 @@ class Source(Protocol):
 
     def files_sha256(self) -> str | None:
         """Returns the sha256 of all bytes of the files that hold the split; None without files."""
+
+
+@runtime_checkable
+class Croppable(Source, Protocol):
+    """A split whose images may be of any size, of which random crops can be read instead."""
+
+    def read_crops(self, index: np.ndarray, crops: Sequence[Crop]) -> dict[str, np.ndarray]:
+        """Reads a crop of each of some examples; see :meth:`Source.read`.
+
+        Args:
+            index: places of the examples in the split, ``(n,)``.
+            crops: what is taken of each, all of one side.
+        """

@@ -14,6 +14,7 @@ from jaxcnn.config import Data
 from jaxcnn.data import image_folder, records
 from jaxcnn.data.faults import Faults
 from jaxcnn.data.held_out import hold_out, require_named, strata
+from jaxcnn.data.images import CROP_RATIO
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 from jaxcnn.memory import require_memory
@@ -132,7 +133,9 @@ class Dataset:
             return "rendered"
         if not isinstance(self.test, Split):
             return type(self.test).__name__.lower()
-        fit = "square" if data.fit == "crop" and data.read_size else data.fit
+        fit: str = "square" if data.fit == "crop" and data.read_size else data.fit
+        if fit == "crop" and data.crop_ratio != CROP_RATIO:
+            fit = f"crop {data.crop_ratio:g}"
         return f"{'x'.join(map(str, self.test.image_shape))} {fit}"  # as the files were decoded
 
 

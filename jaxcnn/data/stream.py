@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from typing import Any
@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config.brought import FILE_MODULE
+from jaxcnn.data.crops import Crop, Crops
 from jaxcnn.data.faults import Faults
-from jaxcnn.data.source import Source
+from jaxcnn.data.repeats import places
+from jaxcnn.data.source import Croppable, Source
 from jaxcnn.errors import InputError
 
 
@@ -38,6 +40,9 @@ class Stream:
         workers: how many processes read; 0 for threads of this process, None for one on each core.
         process_index: the place of this process among those that train together.
         process_count: how many processes train together.
+        crops: the random crops of the training images that are read in their place, of a split
+            that is :class:`~.source.Croppable`; by default there are none.
+        repeats: how often each example of a training batch stands in it.
 
     Raises:
         InputError: the processes cannot share a batch equally.
@@ -52,6 +57,8 @@ class Stream:
     workers: int | None = None
     process_index: int = 0
     process_count: int = 1
+    crops: Crops | None = None
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         """Checks that a batch can be shared."""
@@ -74,7 +81,13 @@ class Stream:
             ``image`` (n, h, w, c) uint8 and ``label`` (n,) int32 of this process's examples.
         """
         reader = _TrainBatches(
-            self.train, self._part(self.batch_size), self.seed, self.batch_size, stop
+            self.train,
+            self._part(self.batch_size),
+            self.seed,
+            self.batch_size,
+            stop,
+            self.crops,
+            self.repeats,
         )
         return self._read(reader, start, self.train)
 
@@ -132,6 +145,8 @@ class _TrainBatches:
     seed: int
     batch_size: int
     stop: int
+    crops: Crops | None = None
+    repeats: int = 1
 
     def __len__(self) -> int:
         return self.stop
@@ -139,21 +154,34 @@ class _TrainBatches:
     def __getitem__(self, step: Any) -> dict[str, np.ndarray]:
         n = len(self.source)
         epoch, at = divmod(int(step), n // self.batch_size)
-        first = at * self.batch_size
-        index = _order(self.seed, epoch, n)[first : first + self.batch_size][self.part]
-        batch = self.source.read(index)
+        chosen = places(at * self.batch_size, self.batch_size, self.repeats)
+        index = _order(self.seed, epoch, n)[chosen][self.part]
+        drawn: list[Crop | None] = [None] * len(index)
+        if self.crops is not None:
+            drawn[:] = self.crops.of_step(self.seed, int(step), self.batch_size)[self.part]
+        batch = self._read(index, drawn)
         ok = batch.pop("ok")
         bad = np.where(ok, -1, index)
         for row in np.flatnonzero(~ok):
-            found = self._next(int(index[row]))
+            found = self._next(int(index[row]), drawn[row])
             batch["image"][row], batch["label"][row] = found["image"][0], found["label"][0]
         return {**batch, "bad": bad}
 
-    def _next(self, index: int) -> dict[str, np.ndarray]:
+    def _read(self, index: np.ndarray, crops: Sequence[Crop | None]) -> dict[str, np.ndarray]:
+        """Reads examples, or a crop of each."""
+        if self.crops is not None:
+            assert isinstance(self.source, Croppable)
+            return self.source.read_crops(index, [crop for crop in crops if crop is not None])
+        once, back = np.unique(index, return_inverse=True)  # repeated ones are the same images
+        if len(once) == len(index):
+            return self.source.read(index)
+        return {name: array[back] for name, array in self.source.read(once).items()}
+
+    def _next(self, index: int, crop: Crop | None) -> dict[str, np.ndarray]:
         """Reads the next example that can be read."""
         n = len(self.source)
         for instead in range(1, n):
-            found = self.source.read(np.array([(index + instead) % n]))
+            found = self._read(np.array([(index + instead) % n]), [crop])
             if found["ok"][0]:
                 return found
         raise InputError(f"none of the {n:,} training images can be read: {self.source.fault(0)}")

@@ -22,8 +22,10 @@ from jaxcnn.config.brought import Brought, titled
 from jaxcnn.config.checked import require
 from jaxcnn.data import augment, pipeline, sources
 from jaxcnn.data.augment.geometry import alternating
-from jaxcnn.data.feed import Feed, InBlocks, open_stream
-from jaxcnn.data.source import Source
+from jaxcnn.data.crops import Crops
+from jaxcnn.data.feed import Feed, InBlocks, crops_of, open_stream
+from jaxcnn.data.source import Croppable, Source
+from jaxcnn.data.stream import Stream
 from jaxcnn.errors import InputError, as_one_line
 from jaxcnn.learning import averages, mesh, optim, processes, records, run_folder, step
 from jaxcnn.learning.state import TrainState, sha256, stream
@@ -164,7 +166,7 @@ class Program:
         self.experiment, self.dataset, self.devices = experiment, dataset, devices
         self.network = _built(experiment, task, dataset)
         self._shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
-            len(dataset.train), experiment.data.batch_size
+            len(dataset.train), experiment.data.batch_size, experiment.augment.repeats
         )
         if dataset.streamed:
             self._shuffle = InBlocks(self._shuffle.steps_per_epoch)
@@ -325,7 +327,7 @@ class Program:
 
     def _first_blocks(self, seed: int, number: int) -> Iterator[dict[str, Any]]:
         """Reads the batches of the first steps of a run whose data are streamed, one by one."""
-        source = open_stream(self.dataset, self.experiment.data, seed, self.devices.size)
+        source = self._stream(seed)
         with contextlib.closing(source.batches(0, number)) as read:  # type: ignore[type-var]
             for i, batch in enumerate(read):
                 rows = {name: array[None] for name, array in batch.items()}
@@ -407,8 +409,7 @@ class Program:
         first = int(state.step)
         if first == self.total_steps:  # nothing is left to be trained
             return Compiled(lambda states, ends: states, completed=self.completing(state, given))
-        source = open_stream(self.dataset, self.experiment.data, int(state.seed), self.devices.size)
-        feed = Feed(source, first, self.total_steps, self._put_block)
+        feed = Feed(self._stream(int(state.seed)), first, self.total_steps, self._put_block)
         closing.callback(feed.close)
         programs = self._programs(state, {**given, "train": feed.block}, placed)
 
@@ -452,7 +453,8 @@ class Program:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
         train, size = self.dataset.train, self.experiment.data.batch_size
-        stored = _form(train, size if self.dataset.streamed else len(train))
+        crops = crops_of(self.dataset, self.experiment.data, self.experiment.augment)
+        stored = _form(train, size if self.dataset.streamed else len(train), crops)
         given: dict[str, Any] = {"train": jax.tree.map(form, stored)}
         if self.dataset.streamed:
             parts = mesh.split(self.devices, axis=1)
@@ -469,6 +471,11 @@ class Program:
         program = jax.jit(self.chunks[place], donate_argnums=0, out_shardings=self.layout)
         state = mesh.placed(self.devices, self.network.shapes)
         return program.lower(state, given, rates, np.int32(0))
+
+    def _stream(self, seed: int) -> Stream:
+        """Opens the training examples of a run whose data are streamed."""
+        data, augment = self.experiment.data, self.experiment.augment
+        return open_stream(self.dataset, data, seed, self.devices.size, augment=augment)
 
     def _put_block(self, block: dict[str, Any]) -> dict[str, Any]:
         """Puts a block of batches, (steps, n, ...) each, and the number of its first step."""
@@ -534,12 +541,19 @@ def _seen_label(data: Data, dataset: sources.Dataset) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(found.shape, found.dtype)
 
 
-def _form(source: Source, number: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the form of a batch of a split, as it is stored."""
-    label, image = source.label_form, source.read(np.array([0]))["image"]
+def _form(
+    source: Source, number: int, crops: Crops | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the form of a batch of a split, as it is stored, or cropped as it is read."""
+    first = np.array([0])
+    if crops is None:
+        found = source.read(first)
+    else:
+        assert isinstance(source, Croppable)
+        found = source.read_crops(first, crops.of_step(0, 0, 1))
     return {
-        "image": jax.ShapeDtypeStruct((number, *image.shape[1:]), image.dtype),
-        "label": jax.ShapeDtypeStruct((number, *label.shape), label.dtype),
+        name: jax.ShapeDtypeStruct((number, *found[name].shape[1:]), found[name].dtype)
+        for name in ("image", "label")
     }
 
 
@@ -554,7 +568,8 @@ def _require_augmentable(net: network.Network, dataset: sources.Dataset, number:
     accepted = "True or False where data are streamed, whose examples have no place to go by"
     require("augment.flip", flip, not (dataset.streamed and flip == "alternating"), accepted)
     if net.experiment.augment.own:
-        prepare, batch = _preparing(net), _form(dataset.train, number)
+        crops = crops_of(dataset, net.experiment.data, net.experiment.augment)
+        prepare, batch = _preparing(net, dataset), _form(dataset.train, number, crops)
         if flip == "alternating":
             batch["mirrored"] = jax.ShapeDtypeStruct((number,), jnp.bool_)
         jax.eval_shape(
@@ -562,10 +577,13 @@ def _require_augmentable(net: network.Network, dataset: sources.Dataset, number:
         )
 
 
-def _preparing(net: network.Network) -> Callable[..., step.Batch]:
+def _preparing(net: network.Network, dataset: sources.Dataset) -> Callable[..., step.Batch]:
     """Returns what makes network input of a batch in training."""
     soft = functools.partial(net.task.soft_targets, names=net.classes)
-    return augment.make_training_batch(net.experiment.data, net.experiment.augment, soft)
+    data, changes = net.experiment.data, net.experiment.augment
+    if crops_of(dataset, data, changes) is not None:  # they are cropped already: all of it is seen
+        data, changes = replace(data, fit="resize"), replace(changes, random_resized_crop=0.0)
+    return augment.make_training_batch(data, changes, soft)
 
 
 def _batch(
@@ -586,7 +604,7 @@ def _batch(
         places, epoch = shuffle.places(order, step), step // shuffle.steps_per_epoch
         batch["mirrored"] = alternating(stream(seed, "flip"), places, epoch)
     key = jax.random.fold_in(stream(seed, "augment"), step)
-    batch = _preparing(net)(batch, key)
+    batch = _preparing(net, dataset)(batch, key)
     if teacher is not None:
         images = _renormalised(batch["image"], experiment.data, teacher.experiment.data)
         logits: Any = teacher.model.apply(given["teacher"], images, train=False)

@@ -63,8 +63,9 @@ class Trained(network.Network):
         Raises:
             InputError: not a file, not an image, or one too large to be meant.
         """
-        fit = stored_fit(self.experiment.data, self.image_shape)
-        return read_image(path, self.image_shape, fit)
+        data = self.experiment.data
+        fit = stored_fit(data, self.image_shape)
+        return read_image(path, self.image_shape, fit, data.crop_ratio)
 
     def dataset(self, data_dir: str | None = None) -> sources.Dataset:
         """Reads the dataset that the network was trained on, to evaluate it.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxcnn.config import MOST_CLASSES
-from jaxcnn.config.checked import shown
+from jaxcnn.config.checked import require, shown
 from jaxcnn.errors import InputError
 from jaxcnn.tasks.interface import BaseTask, Batch, Metric, Sums
-from jaxcnn.tasks.losses import cross_entropy, distillation
+from jaxcnn.tasks.losses import binary_cross_entropy, cross_entropy, distillation
 from jaxcnn.tasks.sums import classification_sums, rank_of_label
 
 TOP1 = Metric("top1", "top-1", low=0, high=1, error="error", of_examples=True)
@@ -28,15 +29,37 @@ class Classification(BaseTask):
 
     Attributes:
         label_smoothing: the share of each target that is spread over all classes.
+        criterion: ``"cross_entropy"``, or ``"binary"``, the mean over the classes of the binary
+            cross-entropy (Wightman et al. 2021). That is what is learned; evaluation gives the
+            cross-entropy in either case, so that networks can be compared.
+        threshold: from which share of a mixed image on a class counts as there, with ``"binary"``:
+            targets above it are 1, all others 0. A negative number keeps the shares themselves.
     """
 
     label_smoothing: float = 0.0
+    criterion: Literal["cross_entropy", "binary"] = "cross_entropy"
+    threshold: float = -1.0
     metrics = (TOP1, TOP5)
     answer = "probability"
 
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        binary = self.criterion == "binary"
+        known = binary or self.criterion == "cross_entropy"
+        accepted = "'cross_entropy' or 'binary'"
+        require("task.options.criterion", self.criterion, known, accepted)
+        number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
+        accepted = "a number below 1, and -1 without task.options.criterion='binary'"
+        fits = number and (-1 <= self.threshold < 1 if binary else self.threshold == -1)
+        require("task.options.threshold", self.threshold, fits, accepted)
+
     def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
-        """Returns the cross-entropy of each example against its label or mixed target."""
-        return cross_entropy(outputs, batch.get("target", batch["label"]), self.label_smoothing)
+        """Returns the loss of each example against its label or mixed target."""
+        target = batch.get("target", batch["label"])
+        if self.criterion == "binary":
+            threshold = self.threshold if self.threshold >= 0 else None
+            return binary_cross_entropy(outputs, target, self.label_smoothing, threshold)
+        return cross_entropy(outputs, target, self.label_smoothing)
 
     def check_labels(self, labels: np.ndarray, names: Sequence[str], what: str) -> None:
         """Checks that labels are whole numbers in the range of the classes."""

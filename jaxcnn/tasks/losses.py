@@ -38,6 +38,41 @@ def cross_entropy(
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(labels, smoothing))
 
 
+def binary_cross_entropy(
+    logits: Float[ArrayLike, "n classes"],
+    labels: Int[ArrayLike, " n"] | Float[ArrayLike, "n classes"],
+    smoothing: float = 0.0,
+    threshold: float | None = None,
+) -> Float[Array, " n"]:
+    """Returns the mean binary cross-entropy of sigmoid(logits) over the classes, in float32.
+
+    ``-mean_k (q_k log s_k + (1 - q_k) log (1 - s_k))`` with ``s = sigmoid(logits)`` and the targets
+    ``q`` of :func:`cross_entropy`: every class is a question of its own, and of two images that are
+    mixed both classes may be there (Wightman et al. 2021).
+
+    Args:
+        logits: ``(n, classes)``.
+        labels: ``(n,)`` whole numbers, or ``(n, classes)`` shares such as mixup makes.
+        smoothing: the share of the target that is spread over all classes, in [0, 1).
+        threshold: targets above it become 1, all others 0; None leaves them as they are.
+
+    Returns:
+        ``(n,)`` losses in nats.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(binary_cross_entropy(jnp.zeros((1, 10)), jnp.array([3]))[0]), 4)
+    0.6931
+    """
+    logits = jnp.asarray(logits, jnp.float32)
+    labels = jnp.asarray(labels)
+    if labels.ndim == 1:
+        labels = jax.nn.one_hot(labels, logits.shape[-1])
+    targets = optax.smooth_labels(labels, smoothing)
+    if threshold is not None:
+        targets = (targets > threshold).astype(jnp.float32)
+    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(axis=-1)
+
+
 def distillation(
     logits: Float[ArrayLike, "n classes"],
     teacher: Float[ArrayLike, "n classes"],

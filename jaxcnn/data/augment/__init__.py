@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from jaxcnn.config import Augment, Data
+from jaxcnn.config import POLICIES, Augment, Data
 from jaxcnn.config.checked import require
 from jaxcnn.data.augment import own
 from jaxcnn.data.augment.annotations import Array, Batch, Images, Key
+from jaxcnn.data.augment.chains import augmix
 from jaxcnn.data.augment.colour import color_jitter
 from jaxcnn.data.augment.erase import cutout, random_erasing
 from jaxcnn.data.augment.geometry import (
@@ -31,8 +32,9 @@ from jaxcnn.data.augment.geometry import (
 )
 from jaxcnn.data.augment.maps import is_map, moved
 from jaxcnn.data.augment.mix import mix
+from jaxcnn.data.augment.pairs import auto_augment
 from jaxcnn.data.augment.policies import rand_augment, trivial_augment
-from jaxcnn.data.images import CROP_RATIO, middle
+from jaxcnn.data.images import middle
 from jaxcnn.errors import InputError, as_input_error
 
 
@@ -56,7 +58,7 @@ def make_prepare_batch(data: Data) -> Callable[..., Batch]:
     ``x = (pixel / 255 - mean) / std`` after fitting the image to ``data.image_size``; images that
     are stored as floating-point numbers are not divided. With a key,
     the random changes of ``augment`` are applied: random (resized) crop, rotation and zoom,
-    pad-and-crop, flip, RandAugment or TrivialAugment and colour jitter on the pixels, whose
+    pad-and-crop, flip, RandAugment or another policy and colour jitter on the pixels, whose
     surroundings are black, then cutout and random erasing on the normalised image.
 
     Where ``label`` is a map ``(n, h, w)``, it is fitted, cropped, turned and mirrored as its image
@@ -131,9 +133,9 @@ def make_training_batch(
 
 def require_followed(augment: Augment) -> None:
     """Refuses changes of images that label maps cannot follow."""
-    for name in ("rand_augment", "trivial_augment", "mixup", "cutmix"):
-        value = getattr(augment, name)
-        accepted = f"{type(value)(0)} where labels are maps (n, h, w)"
+    for name in (*POLICIES, "mixup", "cutmix"):
+        value, default = getattr(augment, name), Augment.__dataclass_fields__[name].default
+        accepted = f"{default} where labels are maps (n, h, w)"
         require(f"augment.{name}", value, not value, accepted)
 
 
@@ -180,7 +182,7 @@ def fit(x: Images, data: Data) -> Images:
     if data.fit == "resize":
         return jax.image.resize(x, (n, height, width, c), "bilinear")
     if data.fit == "crop":
-        (rows, columns), (top, left) = middle((h, w), height, round(height / CROP_RATIO))
+        (rows, columns), (top, left) = middle((h, w), height, round(height / data.crop_ratio))
         x = jax.image.resize(x, (n, rows, columns, c), "bilinear")
         return x[:, top : top + height, left : left + width]
     top, left = (height - h) // 2, (width - w) // 2
@@ -231,12 +233,16 @@ def geometric(x: Images, key: Key, augment: Augment, mirrored: Array | None = No
 
 
 def photometric(x: Images, key: Key, augment: Augment) -> Images:
-    """Applies RandAugment or TrivialAugment, then colour jitter, drawn anew for every example."""
+    """Applies one policy of operations, then colour jitter, drawn anew for every example."""
     policy, jitter = jax.random.split(key)
     if augment.rand_augment:
         x = rand_augment(x, policy, augment.rand_augment, augment.rand_augment_magnitude)
     if augment.trivial_augment:
         x = trivial_augment(x, policy)
+    if augment.auto_augment:
+        x = auto_augment(x, policy, augment.auto_augment)
+    if augment.augmix:
+        x = augmix(x, policy, augment.augmix)
     if augment.brightness or augment.contrast or augment.saturation or augment.hue:
         x = color_jitter(
             x, jitter, augment.brightness, augment.contrast, augment.saturation, augment.hue

@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment: for each image, operations drawn from one list.
+"""RandAugment, TrivialAugment, and the operations of all policies: each image has its own.
 
 An operation is a setting of an affine map, of a look-up table, and of a blend with another image,
 so all images go through the same three passes, whichever operation each has drawn.
@@ -29,15 +29,27 @@ OPERATIONS = (
     "auto_contrast",
     "equalize",
 )
+"""What RandAugment and TrivialAugment draw from."""
+ALL = (*OPERATIONS, "invert")
+"""What AutoAugment knows besides."""
 GEOMETRIC = OPERATIONS[1:6]
-TABULATED = ("brightness", "contrast", "posterize", "solarize", "auto_contrast", "equalize")
+TABULATED = (
+    "brightness",
+    "contrast",
+    "posterize",
+    "solarize",
+    "auto_contrast",
+    "equalize",
+    "invert",
+)
 SIGNED = np.array([1 <= OPERATIONS.index(name) <= 9 for name in OPERATIONS])
 """Operations whose magnitude is negative for half the images."""
 BINS = 31
 """Number of strengths, 0 to 30, for which a table gives an operation's magnitude."""
+RISING = np.linspace(0, 1, BINS)
 
 Operations = Int[Array, " n"]
-"""Index into OPERATIONS for each image."""
+"""Index into ALL for each image."""
 
 
 def rand_augment(x: SameImages, key: Key, num_ops: int, strength: int) -> SameImages:
@@ -57,7 +69,7 @@ def rand_augment(x: SameImages, key: Key, num_ops: int, strength: int) -> SameIm
     for step_key in jax.random.split(key, num_ops):
         operation_key, sign_key = jax.random.split(step_key)
         operation = jax.random.randint(operation_key, x.shape[:1], 0, len(OPERATIONS))
-        magnitude = _signed(table[operation, strength], operation, sign_key)
+        magnitude = signed(table[operation, strength], operation, sign_key)
         levels = operate(levels, operation, magnitude)
     return levels / 255
 
@@ -71,60 +83,74 @@ def trivial_augment(x: SameImages, key: Key) -> SameImages:
     operation_key, strength_key, sign_key = jax.random.split(key, 3)
     operation = jax.random.randint(operation_key, x.shape[:1], 0, len(OPERATIONS))
     strength = jax.random.randint(strength_key, x.shape[:1], 0, BINS)
-    magnitude = _signed(table[operation, strength], operation, sign_key)
+    magnitude = signed(table[operation, strength], operation, sign_key)
     return operate(jnp.round(x * 255), operation, magnitude) / 255
 
 
-def _signed(magnitude: PerExample, operation: Operations, key: Key) -> PerExample:
-    negative = jax.random.bernoulli(key, 0.5, magnitude.shape) & jnp.asarray(SIGNED)[operation]
+def signed(
+    magnitude: Float[Array, "*of"], operation: Int[Array, "*of"], key: Key
+) -> Float[Array, "*of"]:
+    """Makes the magnitudes of half the operations negative, of those that have a direction."""
+    directed = jnp.asarray([*SIGNED, False])[operation]
+    negative = jax.random.bernoulli(key, 0.5, magnitude.shape) & directed
     return jnp.where(negative, -magnitude, magnitude)
 
 
 def rand_augment_magnitudes(height: int, width: int) -> Float[np.ndarray, "ops bins"]:
     """Returns magnitudes by operation and strength: pixels, degrees, changes, bits or levels."""
     translation = 150 / 331 * np.array([height, width])
-    return _magnitudes(0.3, translation[1], translation[0], 30.0, 0.9, 4)
+    table = magnitudes(0.3, translation[1], translation[0], 30.0, 0.9, 8 - 4 * RISING)
+    return table[: len(OPERATIONS)]
 
 
 def trivial_augment_magnitudes() -> Float[np.ndarray, "ops bins"]:
     """Returns wider magnitudes than :func:`rand_augment_magnitudes` does, in the same units."""
-    return _magnitudes(0.99, 32.0, 32.0, 135.0, 0.99, 6)
+    return magnitudes(0.99, 32.0, 32.0, 135.0, 0.99, 8 - 6 * RISING)[: len(OPERATIONS)]
 
 
-def _magnitudes(
-    shear: float, right: float, down: float, degrees: float, change: float, bits: int
+def magnitudes(
+    shear: float,
+    right: float,
+    down: float,
+    degrees: float,
+    change: float,
+    bits: Float[np.ndarray, " bins"],
 ) -> Float[np.ndarray, "ops bins"]:
-    rising = np.linspace(0, 1, BINS)
+    """Returns magnitudes by operation and strength, all but bits rising evenly from 0 to these."""
+    rising = np.linspace(0, 1, len(bits))
     named = {
         "shear_x": shear * rising,
         "shear_y": shear * rising,
         "translate_x": np.floor(right * rising + 1e-6),
         "translate_y": np.floor(down * rising + 1e-6),
         "rotate": degrees * rising,
-        "posterize": 8 - np.round(bits * rising),
+        "posterize": np.round(bits),
         "solarize": 255 * (1 - rising),
     }
     named |= dict.fromkeys(("brightness", "color", "contrast", "sharpness"), change * rising)
-    rows = [named.get(name, np.zeros(BINS)) for name in OPERATIONS]
+    rows = [named.get(name, np.zeros(len(bits))) for name in ALL]
     return np.stack(rows).astype(np.float32)
 
 
-def operate(x: SameImages, operation: Operations, magnitude: PerExample) -> SameImages:
+def operate(
+    x: SameImages, operation: Operations, magnitude: PerExample, *, bilinear: bool = False
+) -> SameImages:
     """Applies one operation to each image.
 
     Args:
         x: ``(n, h, w, c)`` images, whole numbers from 0 to 255.
-        operation: index into OPERATIONS.
+        operation: index into ALL.
         magnitude: magnitude of the operation, with its sign.
+        bilinear: interpolates in geometric operations; otherwise the nearest pixel is taken.
 
     Returns:
         Images like ``x``.
     """
-    chosen = {name: operation == i for i, name in enumerate(OPERATIONS)}
+    chosen = {name: operation == i for i, name in enumerate(ALL)}
     # The branches also keep XLA from computing a pass again for each use of each pixel.
     x = jax.lax.cond(
         _any(chosen, GEOMETRIC),
-        lambda x, matrix: warp(x, matrix, bilinear=False),
+        lambda x, matrix: jnp.round(warp(x, matrix, bilinear=bilinear)),
         lambda x, matrix: x,
         x,
         _matrix(chosen, magnitude, x.shape[1], x.shape[2]),
@@ -179,6 +205,7 @@ def _table(
         "solarize": jnp.where(level >= magnitude, 255 - level, level),
         "auto_contrast": auto_contrast_table(count),
         "equalize": equalize_table(count),
+        "invert": 255 - level,
     }
     result = jnp.broadcast_to(level, count.shape)
     for name, table in tables.items():
