@@ -127,8 +127,10 @@ class Data(Checked, section="data"):
     size (32 for generated images)."""
     fit: Literal["pad", "resize", "crop"] = "pad"
     """How images are brought to image_size: by a border of zeros, by resizing, or by resizing a
-    centre crop of 7/8 of the shorter side. Image files of a "folder" get no border: where this is
-    left at pad, a run crops them, but resizes squares that are all of one size."""
+    centre crop of crop_ratio of the shorter side. Image files of a "folder" get no border: where
+    this is left at pad, a run crops them, but resizes squares that are all of one size."""
+    crop_ratio: ShareAboveZero = 0.875
+    """The part of the shorter side that fit "crop" keeps, as 224 pixels of 256."""
     read_size: Side | None = None
     """Height and width at which images of varying sizes are read, if not image_size. With fit
     "crop" this is the whole shorter side, which leaves a margin for random crops: 256 for an

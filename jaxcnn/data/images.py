@@ -27,11 +27,9 @@ ORIENTATION = 0x0112
 """The tag of EXIF that says how a picture is turned."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names of what images of so many channels hold."""
-CROP_RATIO = 0.875
-"""The part of the shorter side that a central crop keeps, as 224 pixels of 256."""
-Fit = Literal["resize", "crop", "square"]
+Fit = Literal["resize", "crop", "square"] | float
 """How a picture is brought to a size: resized, whatever its proportions; or, to a square, cut to
-its middle: ``CROP_RATIO`` of the shorter side ("crop") or all of that ("square")."""
+its middle: 7/8 of the shorter side ("crop"), all of that ("square"), or a part given as a number."""
 
 
 def reading(config: Data) -> tuple[int, Fit]:
@@ -46,7 +44,7 @@ def reading(config: Data) -> tuple[int, Fit]:
                 "different sizes"
             )
     if config.read_size is None:
-        return config.image_size, config.fit
+        return config.image_size, _cropped(config) if config.fit == "crop" else config.fit
     return config.read_size, "square" if config.fit == "crop" else "resize"
 
 
@@ -60,8 +58,27 @@ def stored_fit(config: Data, image_shape: tuple[int, int, int]) -> Fit:
     height, width, _ = image_shape
     if config.fit == "crop" and height == width:
         whole = config.read_size or config.image_size != height
-        return "square" if whole else "crop"
+        return "square" if whole else _cropped(config)
     return "resize"
+
+
+def _cropped(config: Data) -> Fit:
+    return "crop" if config.crop_ratio == Data.crop_ratio else config.crop_ratio
+
+
+def shorter_side(side: int, fit: Fit) -> int:
+    """Returns what the shorter side is scaled to before the middle is cut out.
+
+    Args:
+        side: the height and width of the square in the middle.
+        fit: a fit other than "resize".
+
+    >>> shorter_side(224, "crop"), shorter_side(224, "square"), shorter_side(224, 0.5)
+    (256, 224, 448)
+    """
+    if fit == "square":
+        return side
+    return round(side / (Data.crop_ratio if fit == "crop" else float(fit)))
 
 
 def read_image(path: Path, image_shape: tuple[int, int, int], fit: Fit) -> np.ndarray:
@@ -174,8 +191,8 @@ def fitted(
 
     It interpolates bilinearly, or takes the nearest pixels.
 
-    ``"crop"`` brings the shorter side to ``side / CROP_RATIO`` before it cuts the middle out, as is
-    usual for ImageNet, ``"square"`` to ``side``.
+    A crop brings the shorter side to :func:`shorter_side` before it cuts the middle out, as is
+    usual for ImageNet.
     """
     from PIL import Image
 
@@ -188,7 +205,7 @@ def fitted(
     if fit == "resize":
         return picture.resize((width, height), sampling)
     side = height
-    short = side if fit == "square" else round(side / CROP_RATIO)
+    short = shorter_side(side, fit)
     (rows, columns), (top, left) = middle((picture.height, picture.width), side, short)
     if columns * rows > MAX_PIXELS:  # a long and narrow picture: only its middle is scaled
         across, down = picture.width / columns, picture.height / rows

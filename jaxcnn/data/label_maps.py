@@ -1,10 +1,12 @@
 """Label maps that a network gives, brought back to the pictures that it was asked about."""
 
+from typing import Literal
+
 import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data.augment import fitted_size
-from jaxcnn.data.images import CROP_RATIO, middle, stored_fit
+from jaxcnn.data.images import Fit, middle, shorter_side, stored_fit
 from jaxcnn.data.labels import ALSO_IGNORED
 
 Size = tuple[int, int]
@@ -27,7 +29,7 @@ def of_picture(
     stored = image_shape[:2]
     seen = fitted_size(*stored, data)
     outer = _sides(size, stored, stored_fit(data, image_shape))
-    inner = _sides(stored, seen, data.fit)
+    inner = _sides(stored, seen, data.crop_ratio if data.fit == "crop" else data.fit)
     places = []
     for pixels, shown, side, (start, end), part in zip(
         size, labels.shape, stored, outer, inner, strict=True
@@ -40,15 +42,14 @@ def of_picture(
     return np.where((rows[:, None] < 0) | (columns < 0), np.int32(ALSO_IGNORED), found)
 
 
-def _sides(size: Size, to: Size, fit: str) -> list[tuple[int | float, int | float]]:
+def _sides(size: Size, to: Size, fit: Fit | Literal["pad"]) -> list[tuple[int | float, int | float]]:
     """Returns from where to where an image is seen that was brought to another size, by axis."""
     if size == to or fit == "resize":
         return [(0, side) for side in size]
     if fit == "pad":
         margins = [(wide - side) // 2 for side, wide in zip(size, to, strict=True)]
         return [(-margin, wide - margin) for margin, wide in zip(margins, to, strict=True)]
-    short = to[0] if fit == "square" else round(to[0] / CROP_RATIO)
-    scaled, starts = middle(size, to[0], short)
+    scaled, starts = middle(size, to[0], shorter_side(to[0], fit))
     return [
         (start * side / more, (start + to[0]) * side / more)
         for side, more, start in zip(size, scaled, starts, strict=True)

@@ -8,7 +8,7 @@ Submodules here carry torchvision's names with dots as underscores, so one rule 
 import difflib
 import itertools
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ UNDERSCORES = re.compile(
     r"Conv2d_\d\w_\dx\d|Mixed_\d\w|branch\dx\d(dbl)?_\d\w?|branch_pool|trunk_output|_"
 )
 """The names of torchvision's that have underscores, or an underscore that stands for a dot."""
+TIMM_EPSILON = 1e-5
+"""What timm's networks add to the variance; torchvision took TensorFlow's 1e-3 over for some."""
 UNUSUAL_CLASSES = 977
 """A number of logits that no hidden layer has as its width."""
 MOST_NAMED = 5
@@ -104,6 +106,12 @@ def from_torch(
     template, transposed = _traced(module, shape)
     wanted = {_canonical(_spelled(path)): (path, leaf.shape) for path, leaf in template.items()}
     given = _named(state_dict, wanted, _family(module))
+    epsilon = getattr(module, "epsilon", TIMM_EPSILON)
+    if epsilon != TIMM_EPSILON and _has_timms_names(state_dict):
+        raise ValueError(
+            f"the state dict has timm's names, whose networks normalise with {TIMM_EPSILON}: give "
+            f"epsilon={TIMM_EPSILON} in place of {epsilon}"
+        )
 
     found: dict[tuple[str, ...], jax.Array] = {}
     misshapen = []
@@ -190,15 +198,19 @@ def needed(
 
     Returns:
         The number of logits, None where the last layer is not among the arrays; and the options:
-        no auxiliary heads where there are no weights for them.
+        no auxiliary heads where there are no weights for them, and where the names are timm's the
+        epsilon that its networks normalise with.
 
     >>> needed("mlp", {"fc2.weight": (3, 5), "fc2.bias": (3,)}, hidden=(5,))
     (3, {'hidden': (5,)})
     """
     from jaxcnn.models import create_model, model_options, standard_input
 
-    if "aux_heads" in model_options(name) and not any("aux" in key.lower() for key in shapes):
+    known = model_options(name)
+    if "aux_heads" in known and not any("aux" in key.lower() for key in shapes):
         options["aux_heads"] = False
+    if known.get("epsilon", TIMM_EPSILON) != TIMM_EPSILON and _has_timms_names(shapes):
+        options.setdefault("epsilon", TIMM_EPSILON)
     model = create_model(name, num_classes=UNUSUAL_CLASSES, **options)
     template, _ = _traced(model, standard_input(name))
     wanted = {_canonical(_spelled(path)): leaf.shape for path, leaf in template.items()}
@@ -232,6 +244,11 @@ def _family(module: nn.Module) -> str:
     """Returns the module of this package that defines a network, "" where none does."""
     package, _, family = type(module).__module__.rpartition(".")
     return family if package == "jaxcnn.models" else ""
+
+
+def _has_timms_names(names: Iterable[str]) -> bool:
+    """Tells whether arrays of a network with inverted residuals are called as in timm."""
+    return any(name.endswith("conv_stem.weight") for name in names)
 
 
 def _canonical(name: str) -> str:

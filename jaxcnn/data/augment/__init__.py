@@ -32,7 +32,7 @@ from jaxcnn.data.augment.geometry import (
 from jaxcnn.data.augment.maps import is_map, moved
 from jaxcnn.data.augment.mix import mix
 from jaxcnn.data.augment.policies import rand_augment, trivial_augment
-from jaxcnn.data.images import CROP_RATIO, middle
+from jaxcnn.data.images import middle, shorter_side
 from jaxcnn.errors import InputError, as_input_error
 
 
@@ -180,7 +180,7 @@ def fit(x: Images, data: Data) -> Images:
     if data.fit == "resize":
         return jax.image.resize(x, (n, height, width, c), "bilinear")
     if data.fit == "crop":
-        (rows, columns), (top, left) = middle((h, w), height, round(height / CROP_RATIO))
+        (rows, columns), (top, left) = middle((h, w), height, shorter_side(height, data.crop_ratio))
         x = jax.image.resize(x, (n, rows, columns, c), "bilinear")
         return x[:, top : top + height, left : left + width]
     top, left = (height - h) // 2, (width - w) // 2
