@@ -91,7 +91,7 @@ def randomize(model: Any, seed: int = 0) -> dict[str, np.ndarray]:
         if name.endswith("num_batches_tracked"):
             continue
         array = draw(rng, positive, shape, math.prod(shape[1:]))
-        if name.endswith("bn3.weight"):
+        if name.endswith(("bn3.weight", "norm3.weight")):
             # Branches of a trained ResNet are small beside their shortcuts. With branches as
             # large, each block magnifies rounding errors: either implementation would be 4e-4
             # away from the exact logits of resnet152.

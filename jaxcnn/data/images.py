@@ -29,7 +29,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 """Pillow's names of what images of so many channels hold."""
 Fit = Literal["resize", "crop", "square"] | float
 """How a picture is brought to a size: resized, whatever its proportions; or, to a square, cut to
-its middle: 7/8 of the shorter side ("crop"), all of that ("square"), or a part given as a number."""
+its middle: 7/8 of the shorter side ("crop"), all of that ("square"), or a part that is a number."""
 
 
 def reading(config: Data) -> tuple[int, Fit]:

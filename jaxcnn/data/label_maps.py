@@ -42,7 +42,9 @@ def of_picture(
     return np.where((rows[:, None] < 0) | (columns < 0), np.int32(ALSO_IGNORED), found)
 
 
-def _sides(size: Size, to: Size, fit: Fit | Literal["pad"]) -> list[tuple[int | float, int | float]]:
+def _sides(
+    size: Size, to: Size, fit: Fit | Literal["pad"]
+) -> list[tuple[int | float, int | float]]:
     """Returns from where to where an image is seen that was brought to another size, by axis."""
     if size == to or fit == "resize":
         return [(0, side) for side in size]

@@ -132,7 +132,7 @@ class Dataset:
             return "rendered"
         if not isinstance(self.test, Split):
             return type(self.test).__name__.lower()
-        fit = "square" if data.fit == "crop" and data.read_size else data.fit
+        fit: str = "square" if data.fit == "crop" and data.read_size else data.fit
         if fit == "crop" and data.crop_ratio != Data.crop_ratio:
             fit = f"{fit} {data.crop_ratio}"
         return f"{'x'.join(map(str, self.test.image_shape))} {fit}"  # as the files were decoded

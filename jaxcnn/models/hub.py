@@ -5,8 +5,9 @@ that is fetched is run. huggingface-hub keeps them in its cache, where they are 
 a network. It is an extra, ``jaxcnn[hub]``, and imported where it is used.
 """
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +24,6 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MOST_BYTES = 10**8
 """A config.json of so many bytes, with names of classes in it, is none."""
 
-Positive = msgspec.Meta(gt=0)
-
 
 class Pretrained(msgspec.Struct, frozen=True):
     """Holds what config.json says of the images that the weights were trained on, as timm does.
@@ -34,6 +33,7 @@ class Pretrained(msgspec.Struct, frozen=True):
         test_input_size: the same in tests, where it is another.
         crop_pct: the part of the shorter side that a central crop keeps.
         test_crop_pct: the same for ``test_input_size``.
+        crop_mode: "center", or "squash" where whole images are resized to a square.
         interpolation: how images are resized.
         mean: of each channel, of pixels in [0, 1].
         std: likewise the standard deviation.
@@ -44,6 +44,7 @@ class Pretrained(msgspec.Struct, frozen=True):
     test_input_size: tuple[int, int, int] | None = None
     crop_pct: float = 0.875
     test_crop_pct: float | None = None
+    crop_mode: str = "center"
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -78,6 +79,12 @@ class Config(msgspec.Struct, frozen=True):
     label_names: list[str] | None = None
     label_descriptions: dict[str, str] = {}
     pretrained_cfg: Pretrained = Pretrained()
+
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """What the network was built with that is not as timm's name alone says."""
+        pool = {} if self.global_pool in (None, "avg") else {"global_pool": self.global_pool}
+        return {**pool, **self.model_args}
 
     @property
     def classes(self) -> list[str] | None:
@@ -139,16 +146,24 @@ def fetch(reference: str) -> Published:
         import huggingface_hub
     except ImportError as error:
         raise InputError(f"{reference}: needs `pip install 'jaxcnn[hub]'`") from error
+    repository, revision = f"{owner}/{name}", revision or "main"
 
-    def get(file: str, **options: Any) -> Path:
-        download = huggingface_hub.hf_hub_download
-        got = download(f"{owner}/{name}", file, revision=revision or None, **options)
-        return Path(got)
+    # Asked first, since a download tries for half a minute whether a network comes back.
+    with _explained(reference, CONFIG):
+        url = huggingface_hub.hf_hub_url(repository, CONFIG, revision=revision)
+        unreachable = _fault_of(lambda: huggingface_hub.get_hf_file_metadata(url))
 
-    config = _fetched(reference, CONFIG, get)
-    weights = _fetched(reference, WEIGHTS, get)
+    def get(file: str) -> Path:
+        with _explained(reference, file, unreachable):
+            return Path(
+                huggingface_hub.hf_hub_download(
+                    repository, file, revision=revision, local_files_only=bool(unreachable)
+                )
+            )
+
+    config, weights = get(CONFIG), get(WEIGHTS)
     commit = weights.parent.name  # the cache is laid out as snapshots/COMMIT/FILE
-    return Published(weights, _read(reference, config), f"{SCHEME}{owner}/{name}@{commit}")
+    return Published(weights, _read(reference, config), f"{SCHEME}{repository}@{commit}")
 
 
 def _parts(reference: str) -> tuple[str, str, str]:
@@ -158,46 +173,61 @@ def _parts(reference: str) -> tuple[str, str, str]:
     return match[1], match[2], match[3] or ""
 
 
-def _fetched(reference: str, file: str, get: Callable[..., Path]) -> Path:
-    """Returns the path of a file in the cache, into which it is fetched unless it is there."""
+def _fault_of(ask: Callable[[], Any]) -> str:
+    """Returns why the Hub gives no answer, "" if it gives one, and raises what it answers."""
+    from huggingface_hub import errors
+
+    answers = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)
+    try:
+        ask()
+    except (*answers, errors.EntryNotFoundError, errors.HFValidationError):
+        raise
+    except Exception as error:  # httpx has many, a proxy that answers makes others
+        return _one_line(error)
+    return ""
+
+
+@contextlib.contextmanager
+def _explained(reference: str, file: str, unreachable: str = "") -> Iterator[None]:
+    """Turns the errors of huggingface-hub into one line.
+
+    Args:
+        reference: what was asked for.
+        file: the file of it.
+        unreachable: why the cache alone is looked at.
+    """
     from huggingface_hub import constants, errors
 
+    cache = constants.HF_HUB_CACHE
     try:
-        return get(file)
+        yield
     except errors.GatedRepoError as error:
-        page = f"https://huggingface.co/{reference.removeprefix(SCHEME)}"
-        raise InputError(
-            f"{reference}: is given to those alone who accept its terms, at {page}, and log in "
-            "with `hf auth login`"
-        ) from error
+        page = f"https://huggingface.co/{'/'.join(_parts(reference)[:2])}"
+        reason = f"is for those who accept its terms, at {page}, and log in with `hf auth login`"
+        raise InputError(f"{reference}: {reason}") from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
-            f"{reference}: the Hub has no such repository, or none that it shows without a login; "
+            f"{reference}: the Hub has no such repository, or shows it to none without a login; "
             "https://huggingface.co/timm lists timm's"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise InputError(f"{reference}: the repository has no such revision") from error
     except errors.LocalEntryNotFoundError as error:
-        reason = _one_line(error.__cause__ or error)
+        reason = unreachable or _one_line(error)
+        raise InputError(
+            f"{reference}: the Hub cannot be reached ({reason}), and the cache {cache} does not "
+            f"hold its {file}; fetch it once with a network, or let HF_HUB_CACHE name where it is"
+        ) from error
     except errors.EntryNotFoundError as error:
         instead = "; weights in another format are not read" if file == WEIGHTS else ""
         raise InputError(f"{reference}: the repository has no {file}{instead}") from error
     except errors.HFValidationError as error:
         raise InputError(f"{reference}: must be {ACCEPTED} ({_one_line(error)})") from error
-    except OSError as error:
-        raise InputError(
-            f"{reference}: {file} cannot be kept in the cache {constants.HF_HUB_CACHE} "
-            f"({error.strerror or _one_line(error)}); HF_HUB_CACHE names another folder"
-        ) from error
-    except Exception as error:  # httpx has many, and others where a proxy answers
-        reason = _one_line(error)
-    try:
-        return get(file, local_files_only=True)  # of a connection that broke off
     except Exception as error:
+        reason = getattr(error, "strerror", None) or _one_line(error)
         raise InputError(
-            f"{reference}: cannot be fetched ({reason}), and the cache {constants.HF_HUB_CACHE} "
-            f"does not hold its {file}; fetch it once with a network, or set HF_HUB_CACHE to where "
-            "it is"
+            f"{reference}: {file} cannot be brought into the cache {cache} ({reason}); give the "
+            "command again to go on, or let HF_HUB_CACHE name another folder"
         ) from error
 
 

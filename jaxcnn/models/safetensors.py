@@ -49,7 +49,8 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     """
     with _opened(Path(path)) as arrays:
         require_memory(f"{path}: its arrays", Path(path).stat().st_size)
-        return {name: _array(Path(path), arrays, name) for name in arrays.keys()}
+        names = arrays.keys()
+        return {name: _array(Path(path), arrays, name) for name in names}
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -58,7 +59,8 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     Arguments and errors are those of :func:`read_safetensors`.
     """
     with _opened(Path(path)) as arrays:
-        return {name: tuple(arrays.get_slice(name).get_shape()) for name in arrays.keys()}
+        names = arrays.keys()
+        return {name: tuple(arrays.get_slice(name).get_shape()) for name in names}
 
 
 @contextlib.contextmanager

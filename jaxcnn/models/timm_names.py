@@ -9,7 +9,7 @@ Wightman: PyTorch Image Models, 2019, https://github.com/huggingface/pytorch-ima
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from jaxcnn.config.checked import shown
@@ -102,7 +102,9 @@ NETWORKS: dict[str, tuple[str, Mapping[str, Any]]] = {
 """timm's name of each network that is one of ours: our name and the options that make it so."""
 # fmt: on
 
-PADDING = "it pads as TensorFlow does, more at the right and the bottom than at the left and the top"
+PADDING = (
+    "it pads as TensorFlow does, more at the right and the bottom than at the left and the top"
+)
 GROUP_NORM = "it normalises groups of channels, not batches"
 SMOOTH = "it blurs or averages where ours strides"
 DIFFERENT: dict[str, str] = {
@@ -279,7 +281,7 @@ PLAIN = ("conv", "conv_dw", "se", "conv_pw")
 """The units of other blocks, in their order."""
 
 
-def renamed(family: str, names: Iterable[str]) -> dict[str, str]:
+def renamed(family: str, names: Collection[str]) -> dict[str, str]:
     """Returns torchvision's names of arrays that timm names otherwise.
 
     Args:
@@ -288,8 +290,8 @@ def renamed(family: str, names: Iterable[str]) -> dict[str, str]:
 
     >>> renamed("regnet", ["s1.b2.conv3.bn.weight"])
     {'s1.b2.conv3.bn.weight': 'trunk_output.block1.block1-1.f.c.1.weight'}
-    >>> renamed("mobilenet_v2", ["blocks.0.0.conv_dw.weight", "blocks.0.0.bn1.bias"])["blocks.0.0.bn1.bias"]
-    'features.1.conv.0.1.bias'
+    >>> renamed("mnasnet", ["blocks.0.0.conv_dw.weight"])
+    {'blocks.0.0.conv_dw.weight': 'layers.3.weight'}
     """
     if family in MOBILE:
         layers = _mobile_layers(MOBILE[family], names)
@@ -309,7 +311,7 @@ def renamed(family: str, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _mobile_layers(mobile: Mobile, names: Iterable[str]) -> dict[str, str]:
+def _mobile_layers(mobile: Mobile, names: Collection[str]) -> dict[str, str]:
     """Returns torchvision's name of each layer of a network of inverted residuals."""
     blocks: dict[tuple[int, int], set[str]] = defaultdict(set)
     for match in filter(None, map(BLOCK.match, names)):

@@ -39,7 +39,7 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 COUNTERS = ("num_batches_tracked", "n_averaged")
 """Names of counters of training steps, which are no weights."""
 UNDERSCORES = re.compile(
-    r"Conv2d_\d\w_\dx\d|Mixed_\d\w|branch\dx\d(dbl)?_\d\w?|branch_pool|trunk_output|_"
+    r"Conv2d_\d\w_\dx\d|Mixed_\d\w|branch\dx\d(x\d|dbl)?_\d\w?|branch_pool|trunk_output|_"
 )
 """The names of torchvision's that have underscores, or an underscore that stands for a dot."""
 TIMM_EPSILON = 1e-5
@@ -66,8 +66,8 @@ def from_torch(
 
     Convolution kernels turn from ``(out, in, h, w)`` to ``(h, w, in, out)``, transposed ones from
     ``(in, out, h, w)``, dense ones from ``(out, in)`` to ``(in, out)``; everything becomes float32.
-    Counters as ``num_batches_tracked`` are left out, and so is what data parallelism, torch.compile or
-    a checkpoint puts in front of all names (``module.``, ``_orig_mod.``, ``state_dict.``, ...).
+    Counters as ``num_batches_tracked`` are left out, and so is what data parallelism, torch.compile
+    or a checkpoint puts in front of all names (``module.``, ``_orig_mod.``, ``state_dict.``, ...).
 
     Args:
         model: a name of :func:`jaxcnn.models.list_models`, or a module.
@@ -271,8 +271,10 @@ def _nearest(missing: Sequence[str], extra: Sequence[str]) -> str:
     return f"; it has {', '.join(map(_short, like))}" if like else ""
 
 
-def _unwrapped(state_dict: Mapping[str, Any], wanted: Collection[str]) -> dict[str, tuple[str, Any]]:
-    """Maps names without what is put in front of all to the name in the state dict and the array."""
+def _unwrapped(
+    state_dict: Mapping[str, Any], wanted: Collection[str]
+) -> dict[str, tuple[str, Any]]:
+    """Maps names to those in the state dict, before something was put in front, and the arrays."""
     entries = {key: (key, value) for key, value in state_dict.items() if not key.endswith(COUNTERS)}
     while not any(_canonical(name) in wanted for name in entries):
         for prefix in PARTS + WRAPPERS:
