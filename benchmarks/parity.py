@@ -2,6 +2,7 @@
 
     python -m benchmarks.parity ['res*'] [--skip-giant] [--against timm]
     python -m benchmarks.parity --markdown   # prints a table of what the file holds
+    python -m benchmarks.parity --names      # prints a table of timm's networks that are ours
 
 Writes ``benchmarks/results/parity.json``: per model its parameters, multiply-accumulates at the
 standard input and the largest relative error of the logits in evaluation mode (float32), against
@@ -65,16 +66,29 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def names() -> str:
+    """Lays out which of timm's networks is which of ours, with what options, as a table."""
+    lines = ["| timm | jaxcnn | options |", "|---|---|---|"]
+    for name, (ours, options) in sorted(timm_names.NETWORKS.items()):
+        said = ", ".join(f"{option}={value}" for option, value in options.items())
+        lines.append(f"| {name} | {ours} | {said} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measures, prints the table, writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pattern", nargs="?", default="*")
     parser.add_argument("--skip-giant", action="store_true")
     parser.add_argument("--markdown", action="store_true", help="only prints what was measured")
+    parser.add_argument("--names", action="store_true", help="only prints timm's names of ours")
     parser.add_argument("--against", choices=("torchvision", "timm", "both"), default="both")
     args = parser.parse_args()
     path = timing.RESULTS / "parity.json"
     results = json.loads(path.read_text())["results"] if path.is_file() else {}
+    if args.names:
+        print(names())
+        return
     if args.markdown:
         print(markdown(results))
         return

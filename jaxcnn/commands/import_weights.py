@@ -113,7 +113,7 @@ def _network(command: Command, published: "Published | None") -> tuple[str, Mapp
     name: str = given
     options: Mapping[str, Any] = {}
     with as_input_error(command.weights if published else f"--model {shown(given)}"):
-        if command.model is None or given not in models.MODELS:
+        if command.model is None or (given not in models.MODELS and timm_names.is_known(given)):
             name, options = timm_names.network(given)
         elif theirs in timm_names.NETWORKS and timm_names.NETWORKS[theirs][0] == name:
             options = timm_names.NETWORKS[theirs][1]

@@ -145,6 +145,16 @@ def network(name: str) -> tuple[str, Mapping[str, Any]]:
     raise ValueError(f"{shown(base)} is none of timm's networks that jaxcnn has{hint}")
 
 
+def is_known(name: str) -> bool:
+    """Tells whether timm has a network of this name that is one of ours, or only looks like it.
+
+    >>> is_known("regnety_004"), is_known("tf_efficientnet_b0"), is_known("lenet5")
+    (True, True, False)
+    """
+    base = name.partition(".")[0]
+    return base in NETWORKS or any(re.fullmatch(pattern, base) for pattern in DIFFERENT)
+
+
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 RULES: dict[str, tuple[Rule, ...]] = {

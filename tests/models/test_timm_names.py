@@ -1,5 +1,6 @@
 """timm's names without timm: arrays by hand, networks by name, and what is put in front."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from benchmarks import parity
 from benchmarks.zoo import TABLE, Row
 from jaxcnn import models
 from jaxcnn.models import timm_names, torch_weights
@@ -129,6 +131,13 @@ def test_networks_by_name() -> None:
             timm_names.network(name)
         assert str(error.value).isprintable()
         assert len(str(error.value)) < 300
+
+
+def test_the_documentation_lists_them() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text()
+    assert parity.names() in page, "print it anew: python -m benchmarks.parity --names"
+    for pattern, difference in timm_names.DIFFERENT.items():
+        assert f"| `{pattern.replace('|', chr(92) + '|')}` | {difference} |" in page
 
 
 def state_of(name: str, num_classes: int = 5) -> dict[str, np.ndarray]:
