@@ -1,4 +1,4 @@
-"""Compares the networks here with those of torchvision, given the same random weights."""
+"""Compares the networks here with torchvision's and timm's, given the same random weights."""
 
 import math
 from typing import Any
@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.zoo import Row, build, draw
+from benchmarks.zoo import ROWS, Row, build, draw
 from jaxcnn import models
+from jaxcnn.models import timm_names
 
 # Without LLVM's optimisations: the arithmetic is the same, compiling takes half.
 FAST: dict[str, Any] = {"xla_backend_optimization_level": 0}
@@ -58,6 +59,21 @@ def reference(name: str, num_classes: int = 1000, *, empty: bool = False, **opti
         return constructor(num_classes=num_classes, **options)
 
 
+def timm_reference(name: str, *, empty: bool = False) -> Any:
+    """Builds timm's model with weights that are not initialised, or not even allocated.
+
+    Raises:
+        ImportError: timm, or what it needs, is not installed.
+    """
+    import_torchvision()  # first, or its operators are registered where they are missing
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    return model if empty else model.to_empty(device="cpu")
+
+
 def randomize(model: Any, seed: int = 0) -> dict[str, np.ndarray]:
     """Fills a PyTorch model with random weights and statistics; returns them as NumPy arrays."""
     import torch
@@ -75,7 +91,7 @@ def randomize(model: Any, seed: int = 0) -> dict[str, np.ndarray]:
         if name.endswith("num_batches_tracked"):
             continue
         array = draw(rng, positive, shape, math.prod(shape[1:]))
-        if name.endswith("bn3.weight"):
+        if name.endswith(("bn3.weight", "norm3.weight")):
             # Branches of a trained ResNet are small beside their shortcuts. With branches as
             # large, each block magnifies rounding errors: either implementation would be 4e-4
             # away from the exact logits of resnet152.
@@ -134,16 +150,30 @@ def images(batch: int, image: tuple[int, int, int], seed: int = 1) -> np.ndarray
 
 
 def eval_error(row: Row, batch: int = 2) -> float:
+    """Returns the relative error of the logits in evaluation mode against torchvision's."""
+    return _logits_error(row, reference(row.name), {}, batch)
+
+
+def timm_error(name: str, batch: int = 2) -> float:
+    """Returns the same error against timm's model of a name of its own."""
+    ours, options = timm_names.network(name)
+    return _logits_error(ROWS[ours], timm_reference(name), dict(options), batch)
+
+
+def _logits_error(row: Row, theirs: Any, options: dict[str, Any], batch: int) -> float:
     """Returns the relative error of the logits in evaluation mode, with random weights."""
     import torch
 
-    theirs = reference(row.name)
     randomize(theirs)
-    variables = models.from_torch(row.name, calibrate(theirs, images(16, row.image, seed=4)))
+    arrays = calibrate(theirs, images(16, row.image, seed=4))
+    _, options = models.torch_weights.needed(
+        row.name, {key: array.shape for key, array in arrays.items()}, **options
+    )
+    variables = models.from_torch(row.name, arrays, **options)
     x = images(batch, row.image)
     with torch.no_grad():
         expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2)))
-    forward = jax.jit(build(row, 1000).apply).lower(variables, jnp.asarray(x))
+    forward = jax.jit(build(row, 1000, **options).apply).lower(variables, jnp.asarray(x))
     logits = forward.compile(FAST)(variables, jnp.asarray(x))
     return relative_error(logits, expected.numpy())
 

@@ -168,7 +168,9 @@ def test_images_are_classified_in_batches_by_one_program(trained, tmp_path, monk
 def test_weights_of_imagenet_know_the_names_of_its_classes(capsys, monkeypatch, tmp_path):
     named = []
     monkeypatch.setattr(trained_runs, "import_weights", lambda *args: named.append(args[2]) or 0)
-    start = ("import", "x.safetensors", "--model", "resnet18", "--out", str(tmp_path / "out"))
+    write_safetensors(tmp_path / "x.safetensors", {"fc.bias": np.ones(1000, np.float32)})
+    file, out = str(tmp_path / "x.safetensors"), str(tmp_path / "out")
+    start = ("import", file, "--model", "resnet18", "--out", out)
     own = tmp_path / "own.txt"
     own.write_text("\n".join(f"own {i}" for i in range(1000)))
     for more in ((), ("--num-classes", "10"), ("--dataset", "mine"), ("--classes", str(own))):

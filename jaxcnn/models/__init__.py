@@ -55,8 +55,8 @@ from jaxcnn.models import (
     wide_resnet,
     xception,
 )
-from jaxcnn.models.safetensors import read_safetensors
-from jaxcnn.models.torch_weights import from_torch, load_torch_weights
+from jaxcnn.models.safetensors import read_safetensors, read_shapes
+from jaxcnn.models.torch_weights import from_torch, load_torch_weights, needed
 
 __all__ = [
     "MODELS",
@@ -68,7 +68,9 @@ __all__ = [
     "list_models",
     "load_torch_weights",
     "model_options",
+    "needed",
     "read_safetensors",
+    "read_shapes",
     "standard_classes",
     "standard_input",
     "standard_normalization",

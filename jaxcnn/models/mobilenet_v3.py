@@ -35,6 +35,7 @@ class InvertedResidual(nn.Module):
         squeeze_excite: reweights the expanded channels.
         hard_swish: activation ``x relu6(x + 3) / 6`` instead of ReLU.
         stride: stride of the depthwise convolution.
+        epsilon: number that the normalisation adds to the variance.
         dtype: type of the arithmetic.
     """
 
@@ -44,6 +45,7 @@ class InvertedResidual(nn.Module):
     squeeze_excite: bool
     hard_swish: bool
     stride: int
+    epsilon: float = 1e-3
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -53,7 +55,7 @@ class InvertedResidual(nn.Module):
             ConvNormAct,
             activation=nn.hard_swish if self.hard_swish else nn.relu,
             momentum=0.99,
-            epsilon=1e-3,
+            epsilon=self.epsilon,
             names=("0", "1"),
             kernel_init=he_fan_out,
             dtype=self.dtype,
@@ -129,6 +131,7 @@ class MobileNetV3(nn.Module):
             and excites, whether it uses hard swish, stride.
         hidden: width of the dense layer before the last.
         width: multiplies the channels, which stay multiples of 8.
+        epsilon: number that the normalisation adds to the variance.
         dropout: rate before the last dense layer, in training.
         dtype: type of the arithmetic.
         remat: recomputes each block in the backward pass instead of storing it.
@@ -138,6 +141,7 @@ class MobileNetV3(nn.Module):
     blocks: Sequence[tuple[int, int, int, bool, bool, int]] = LARGE
     hidden: int = 1280
     width: float = 1.0
+    epsilon: float = 1e-3
     dropout: float = 0.2
     dtype: DTypeLike = jnp.float32
     remat: bool = False
@@ -153,7 +157,7 @@ class MobileNetV3(nn.Module):
             ConvNormAct,
             activation=nn.hard_swish,
             momentum=0.99,
-            epsilon=1e-3,
+            epsilon=self.epsilon,
             names=("0", "1"),
             kernel_init=he_fan_out,
             dtype=self.dtype,
@@ -172,6 +176,7 @@ class MobileNetV3(nn.Module):
                 squeeze,
                 swish,
                 stride,
+                epsilon=self.epsilon,
                 dtype=self.dtype,
                 name=f"features_{i}",
             )(x, train)

@@ -4,7 +4,9 @@ The format holds a header in JSON and raw numbers, so reading a file runs no cod
 https://github.com/huggingface/safetensors
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,25 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         ValueError: the file is missing, truncated, of another format, or a pickle (reading a
             pickle can run any program hidden in it).
     """
-    path = Path(path)
+    with _opened(Path(path)) as arrays:
+        require_memory(f"{path}: its arrays", Path(path).stat().st_size)
+        names = arrays.keys()
+        return {name: _array(Path(path), arrays, name) for name in names}
+
+
+def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Reads the shapes of the arrays of a safetensors file, by name, and none of the arrays.
+
+    Arguments and errors are those of :func:`read_safetensors`.
+    """
+    with _opened(Path(path)) as arrays:
+        names = arrays.keys()
+        return {name: tuple(arrays.get_slice(name).get_shape()) for name in names}
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a safetensors file whose header has been checked; its faults become a ValueError."""
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
     if path.suffix.lower() in PICKLE_SUFFIXES:
@@ -60,17 +80,16 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path} is {what or 'something else'}, not a whole safetensors file; {way}"
         )
-    require_memory(f"{path}: its arrays", path.stat().st_size)
     import ml_dtypes  # noqa: F401  (NumPy knows bfloat16 only once this is imported)
     import safetensors  # only here: machines that import no weights need not have it
 
     try:
         with safetensors.safe_open(path, framework="numpy") as arrays:
-            names = arrays.keys()
-            if len(names) > MOST_ARRAYS:
-                raise ValueError(f"{path} holds {len(names):,} arrays; at most {MOST_ARRAYS:,}")
+            number = len(arrays.keys())
+            if number > MOST_ARRAYS:
+                raise ValueError(f"{path} holds {number:,} arrays; at most {MOST_ARRAYS:,}")
             _refuse_repeated_names(path)
-            return {name: _array(path, arrays, name) for name in names}
+            yield arrays
     except safetensors.SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")
         for term, plain in PLAIN.items():

@@ -351,6 +351,7 @@ def import_weights(
     classes: Sequence[str],
     image_shape: tuple[int, int, int],
     out: Path,
+    source: str | None = None,
 ) -> int:
     """Writes weights from a safetensors file as a folder like that of a run, at step 0.
 
@@ -360,6 +361,7 @@ def import_weights(
         classes: names of the classes, in the order of the logits.
         image_shape: height, width and channels of the images as ``predict`` reads them.
         out: the folder.
+        source: what is recorded of where the weights are from; by default the file's name.
 
     Returns:
         The number of parameters.
@@ -379,5 +381,5 @@ def import_weights(
         run.claim(to_dict(experiment), about, run_folder.environment(), built.judged)
         known = known.claimed(0)
         with contextlib.closing(run_folder.checkpoints(out, "latest")) as saved:
-            saved.save(0, state, {"source": path.name, **known.mark})
+            saved.save(0, state, {"source": source or path.name, **known.mark})
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
