@@ -147,6 +147,75 @@ def render(comparison: ComparisonResult, width: int = 160) -> "Table":
     )
 
 
+def block(comparison: ComparisonResult, name: str) -> tuple[list[str], list[list[str]]]:
+    """Returns headers and rows of the measures of a block: of each, a row for every arm."""
+    rows = []
+    for measure in comparison.measures:
+        if measure.block != name:
+            continue
+        metric = measure.metric
+        for i, result in enumerate(comparison.results):
+            found = result.measures.get(metric.name)
+            first = metric.title if i == 0 else ""
+            if found is None:
+                rows.append([first, result.name, *[formats.UNKNOWN] * (3 if i else 1)])
+                rows[-1] += [""] * (5 - len(rows[-1]))
+                continue
+            against = [formats.difference(metric, found.difference)]
+            against.append(formats.p_value(found.p_adjusted))
+            reached = formats.interval(metric, found.reached)
+            rows.append([first, result.name, reached, *(against if i else ["", ""])])
+    return ["measure", "arm", "test", f"against {comparison.results[0].name}", "p"], rows
+
+
+def blocks(comparison: ComparisonResult) -> list[str]:
+    """Returns the names of the blocks of measures of which something is known."""
+    return list(dict.fromkeys(measure.block for measure in comparison.measures))
+
+
+def explained(comparison: ComparisonResult, name: str) -> str:
+    """Explains intervals and p-values of a block of measures in a few sentences."""
+    measures = [one.metric for one in comparison.measures if one.block == name]
+    found = [
+        result.measures[metric.name]
+        for result in comparison.results
+        for metric in measures
+        if metric.name in result.measures
+    ]
+    said = []
+    if len({metric.higher_is_better for metric in measures}) == 1:
+        said.append("Higher is better" if measures[0].higher_is_better else "Lower is better")
+    seeds = sorted({len(one.values) for one in found})
+    if seeds[-1] > 1:
+        count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        said.append(f"Means over {count} seeds with Student's 95 % interval")
+    if any(len(one.values) == 1 and not math.isnan(one.reached.low) for one in found):
+        said.append("Of a single run the interval is the basic bootstrap's over test images")
+    tests = {one.test for one in found if not math.isnan(one.p_adjusted)}
+    words = {
+        "paired t": "Student's paired test over common seeds",
+        "randomization": "the paired randomization test over test images",
+    }
+    tested = [sum(not math.isnan(p) for p in column) for column in _p_values(comparison, measures)]
+    if tests:
+        correction = f", corrected for {max(tested)} arms (Holm)" if max(tested) > 1 else ""
+        said.append("p: " + " or ".join(words[one] for one in sorted(tests)) + correction)
+    return ". ".join(said) + "."
+
+
+def _p_values(comparison: ComparisonResult, metrics: Sequence[Metric]) -> list[list[float]]:
+    return [
+        [r.measures[m.name].p_adjusted for r in comparison.results if m.name in r.measures]
+        for m in metrics
+    ]
+
+
+def render_block(comparison: ComparisonResult, name: str, width: int = 160) -> "Table":
+    """Lays a block of measures out as a table for a terminal of so many columns."""
+    caption = explained(comparison, name)
+    return laid_out(*block(comparison, name), width, title=name, caption=caption)
+
+
 def laid_out(
     titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, title: str, caption: str
 ) -> "Table":
