@@ -40,11 +40,13 @@ class Measure:
         block: the heading of the table that it stands in.
         find: returns it for a run, of which the predictions are given where they are at hand; None
             where it is not known.
+        form: how it is shown where it is no share.
     """
 
     metric: Metric
     block: str
     find: Callable[[FinishedRun, Kept | None], Found | None]
+    form: str = ".4f"
 
 
 Test = Literal["paired t", "randomization", "none"]
@@ -75,7 +77,7 @@ def _of_predictions(
     parts: Callable[[Kept], np.ndarray],
 ) -> Callable[[FinishedRun, Kept | None], Found | None]:
     def find(run: FinishedRun, kept: Kept | None) -> Found | None:
-        if kept is None or not calibration.FIELDS <= kept.keys():
+        if kept is None or not kept.keys() >= calibration.FIELDS:
             return None
         found = parts(kept).reshape(len(kept["label"]), -1)
         return Found(statistics.of_parts(found), found)
@@ -147,5 +149,7 @@ def _difference(
     single = len(ours) == len(theirs) == 1
     if single and a.parts is not None and b.parts is not None and len(a.parts) == len(b.parts):
         return statistics.parts_difference(a.parts, b.parts, within), "randomization"
-    values = [[one.value for one in side] for side in zip(*pairs, strict=True)]
-    return statistics.paired_difference(*values, within=within), "paired t" if more else "none"
+    found = statistics.paired_difference(
+        [mine.value for mine, _ in pairs], [other.value for _, other in pairs], within=within
+    )
+    return found, "paired t" if more else "none"

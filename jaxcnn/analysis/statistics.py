@@ -1,10 +1,11 @@
 """What few seeds and one test set allow to be said: intervals, paired tests, corrections.
 
 Two kinds of chance are kept apart. Over seeds, a result varies with initialisation, order and
-augmentation: intervals and tests are Student's, with the number of seeds. Over test images, the
-accuracy of one trained network is uncertain because the test set is a sample: Wilson's interval
-and McNemar's test, and for other figures the bootstrap and the randomization test. The first says what training again would give, the second what other images
-of the same kind would give.
+augmentation: intervals and tests are Student's, with the number of seeds. Over test images, what
+one trained network reaches is uncertain because the test set is a sample: for its accuracy there
+are Wilson's interval and McNemar's test, for other figures the bootstrap and the randomization
+test. The first says what training again would give, the second what other images of the same kind
+would give.
 """
 
 import math
@@ -218,6 +219,9 @@ def bootstrap(
         confidence: in (0, 1).
         seed: of the draws.
 
+    Returns:
+        The intervals; a figure that is the same in every draw has no bounds.
+
     Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 5.2.
     """
     rng = np.random.default_rng(seed)
@@ -228,10 +232,9 @@ def bootstrap(
     ]
     tails = np.quantile(drawn, [(1 + confidence) / 2, (1 - confidence) / 2], axis=0)
     ends = np.clip(2 * found - tails, *np.transpose(within))
-    return [
-        Interval(*map(float, (mean, min(low, mean), max(high, mean))))
-        for mean, low, high in zip(found, *ends, strict=True)
-    ]
+    ends = np.stack((np.minimum(ends[0], found), np.maximum(ends[1], found)))
+    ends[:, np.ptp(drawn, axis=0) <= 1e-12] = math.nan  # what is left is rounding
+    return [Interval(*map(float, bounds)) for bounds in zip(found, *ends, strict=True)]
 
 
 def of_parts(parts: np.ndarray, counts: np.ndarray | None = None) -> float:

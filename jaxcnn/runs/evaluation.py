@@ -358,7 +358,7 @@ def _read(path: Path, digest: str, about: RunDataset) -> dict[str, np.ndarray] |
 def _fit(found: Mapping[str, np.ndarray], about: RunDataset) -> bool:
     """Returns whether arrays are such as :func:`predict_test_set` gives for a dataset."""
     last = len(about.classes) - 1
-    bounds = dict.fromkeys(("label", "predicted"), (0, last))
+    bounds: dict[str, tuple[float, float]] = {"label": (0, last), "predicted": (0, last)}
     bounds |= {"index": (0, about.test_examples - 1), **BOUNDS}
     for name, kind in FIELDS.items():
         array = found[name]

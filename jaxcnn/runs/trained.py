@@ -64,23 +64,30 @@ class Trained(network.Network):
 
         return jax.jit(answer)
 
-    def calibrated(self) -> "Trained":
+    def calibrated(self, say: Callable[[str], object] | None = None) -> "Trained":
         """Returns the network with the temperature that is kept beside its run.
 
+        Args:
+            say: hears in one line that the temperature was fitted to other parameters; the network
+                then stays as it is, as where none is kept. By default both are errors.
+
         Raises:
-            InputError: none is kept, or that of other parameters.
+            InputError: temperature.json is damaged, or holds none for these parameters.
         """
         file = self.folder / TEMPERATURE
+        fit = f"`jaxcnn eval {self.folder} --fit-temperature`"
         if not file.exists():
-            fit = f"jaxcnn eval {self.folder} --fit-temperature"
-            raise InputError(f"{file}: no such file; `{fit}` fits a temperature")
+            if say is None:
+                raise InputError(f"{file}: no such file; {fit} makes it")
+            return self
         kept = files.read(file, records.Temperature)
-        if kept.variables_sha256 != sha256(self.variables):
-            raise InputError(
-                f"{file}: was fitted to other parameters (checkpoint {kept.checkpoint!r}); fit it "
-                "again with --fit-temperature"
-            )
-        return replace(self, temperature=kept.temperature)
+        if kept.variables_sha256 == sha256(self.variables):
+            return replace(self, temperature=kept.temperature)
+        wrong = f"{file}: was fitted to other parameters ({kept.checkpoint}); {fit} makes it anew"
+        if say is None:
+            raise InputError(wrong)
+        say(wrong)
+        return self
 
     def read(self, path: Path) -> np.ndarray:
         """Reads an image file as the dataset's images are stored, which :attr:`prepare` takes.
