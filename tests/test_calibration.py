@@ -1,6 +1,7 @@
 """The temperature of a run from its fit to its use, and what commands say of calibration."""
 
 import dataclasses
+import io
 import json
 import shutil
 
@@ -197,7 +198,7 @@ def compared(*folders):
 
 
 def test_a_comparison_holds_the_figures_of_scikit_learn(root):
-    comparison, held = compared(root / "run", root / "other")
+    comparison, _held = compared(root / "run", root / "other")
     (result,) = compare.to_json(comparison)["results"]
     assert [m["name"] for m in compare.to_json(comparison)["measures"]] == ["nll", "brier", "ece"]
     for seed, folder in enumerate(("run", "other")):
@@ -221,7 +222,7 @@ def test_a_comparison_holds_the_figures_of_scikit_learn(root):
 
 
 def test_single_runs_are_compared_over_test_images(root):
-    comparison, held = compared(root / "run", root / "wide")
+    comparison, _held = compared(root / "run", root / "wide")
     first, second = comparison.results
     for name, found in second.measures.items():
         assert found.test == "randomization"
@@ -240,7 +241,7 @@ def test_the_table_is_legible_on_a_narrow_terminal(root, width):
     from rich.console import Console
 
     comparison, _ = compared(root / "run", root / "wide")
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(tables.render_block(comparison, "calibration", width))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
@@ -277,7 +278,8 @@ def test_a_page_on_one_run_has_a_section_of_it(capsys, root, tmp_path):
 def test_a_reliability_diagram_has_the_colour_of_its_arm():
     kept = {
         "probability": np.array([0.6, 0.9]),
-        **{"predicted": np.array([1, 1]), "label": np.array([1, 0])},
+        "predicted": np.array([1, 1]),
+        "label": np.array([1, 0]),
     }
     found = calibration.reliability(*calibration.confident(kept))
     for i in (0, 3):

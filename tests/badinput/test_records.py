@@ -105,8 +105,13 @@ DOCUMENTS: dict[str, Any] = {
         "versions": {"jax": "0"},
     },
     "run/temperature.json": {
-        **{"temperature": 1.5, "standard_error": 0.1, "checkpoint": "latest", "examples": 10},
-        **{"variables_sha256": "", "nll_before": 0.5, "nll_after": 0.4},
+        "temperature": 1.5,
+        "standard_error": 0.1,
+        "checkpoint": "latest",
+        "examples": 10,
+        "variables_sha256": "",
+        "nll_before": 0.5,
+        "nll_after": 0.4,
     },
     "numbers/task.json": {
         "name": "regression",
