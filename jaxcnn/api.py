@@ -45,10 +45,12 @@ class Run:
     Args:
         folder: the run folder.
         experiment: what was trained.
+        calibrated: whether the network's logits are divided by the temperature that is kept beside
+            the run.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment) -> None:
-        self.folder, self.experiment = folder, experiment
+    def __init__(self, folder: Path, experiment: Experiment, *, calibrated: bool = False) -> None:
+        self.folder, self.experiment, self._calibrated = folder, experiment, calibrated
         self._restored: dict[str, trained.Trained] = {}
 
     def __repr__(self) -> str:
@@ -155,7 +157,8 @@ class Run:
         if checkpoint not in ("latest", "best"):
             raise InputError(f"checkpoint={checkpoint!r}: must be 'latest' or 'best'")
         if checkpoint not in self._restored:
-            self._restored[checkpoint] = trained.restore(self.folder, checkpoint, self.experiment)
+            network = trained.restore(self.folder, checkpoint, self.experiment)
+            self._restored[checkpoint] = network.calibrated() if self._calibrated else network
         return self._restored[checkpoint]
 
 
@@ -254,6 +257,7 @@ def open(  # noqa: A001  (as jaxcnn.open)
     test: own.Arrays | None = None,
     optim: Any = None,
     task: Any = None,
+    calibrated: bool = False,
 ) -> Run:
     """Opens the folder of a run.
 
@@ -264,10 +268,14 @@ def open(  # noqa: A001  (as jaxcnn.open)
         test: test images and labels, as for :func:`train`.
         optim: the function that makes the optimizer, likewise.
         task: the class of the task, likewise.
+        calibrated: gives probabilities, and the loss of them, at the temperature that ``jaxcnn eval
+            RUN --fit-temperature`` has kept in the folder. It is looked for when it is needed.
 
     Raises:
         InputError: it is no run folder, or what was given is no object.
     """
+    if not isinstance(calibrated, bool):
+        raise InputError(f"calibrated={shown(calibrated)}: must be True or False")
     folder = _path(folder, "folder")
     experiment = run_folder.read_config(folder)
     if isinstance(data, tuple | list):
@@ -284,7 +292,7 @@ def open(  # noqa: A001  (as jaxcnn.open)
             _require_same(section, made, held, value)
         name = know(made.target, str(held.name))
         experiment = replace(experiment, **{section: replace(held, name=name)})
-    return Run(folder, experiment)
+    return Run(folder, experiment, calibrated=calibrated)
 
 
 def _path(given: Any, name: str) -> Path:

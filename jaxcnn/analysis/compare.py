@@ -9,8 +9,9 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from jaxcnn.analysis import statistics, summary
+from jaxcnn.analysis import measures, statistics, summary
 from jaxcnn.analysis.arms import Arm, FinishedRun
+from jaxcnn.analysis.measures import MEASURES, Measure, MeasureResult
 from jaxcnn.analysis.statistics import Interval, Paired
 from jaxcnn.data.sources import HeldOut
 from jaxcnn.learning.records import RunDataset
@@ -47,6 +48,7 @@ class ArmResult:
             tested.
         class_errors: share of each class that was taken for another, mean over seeds; empty
             without predictions.
+        measures: what it reaches in the measures of which something is known, by their names.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ArmResult:
     difference: Paired | None
     p_adjusted: float
     class_errors: tuple[float, ...]
+    measures: Mapping[str, MeasureResult]
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class ComparisonResult:
         test: the test that gave the p-values: ``"paired t"`` over seeds, ``"McNemar"`` over test
             images, or ``"none"``. McNemar's needs a baseline of a single run and Student's one of
             several, so it is the same for all arms.
+        measures: further figures, of which something is known of at least one arm.
         results: one for each arm; the first is the baseline.
     """
 
@@ -87,6 +91,7 @@ class ComparisonResult:
     metric: Metric
     test_examples: int
     test: str
+    measures: tuple[Measure, ...]
     results: tuple[ArmResult, ...]
 
     @property
@@ -120,9 +125,10 @@ def compare(arms: Sequence[Arm], predictions: Predictions) -> ComparisonResult:
     tested = [_difference(arm, arms[0], predictions) for arm in arms[1:]]
     differences = [None, *(difference for difference, _ in tested)]
     adjusted = statistics.holm([d.p_value if d else math.nan for d in differences])
+    further = {one: measures.compare(one, arms, predictions) for one in MEASURES}
     results = tuple(
-        _result(arm, difference, p, predictions, about)
-        for arm, difference, p in zip(arms, differences, adjusted, strict=True)
+        _result(arm, difference, p, predictions, about, _of_arm(further, i))
+        for i, (arm, difference, p) in enumerate(zip(arms, differences, adjusted, strict=True))
     )
     return ComparisonResult(
         dataset=about.name,
@@ -130,8 +136,16 @@ def compare(arms: Sequence[Arm], predictions: Predictions) -> ComparisonResult:
         metric=arms[0].metric,
         test_examples=about.test_examples,
         test=next((test for d, test in tested if d and not math.isnan(d.p_value)), "none"),
+        measures=tuple(one for one, found in further.items() if any(found)),
         results=results,
     )
+
+
+def _of_arm(
+    further: Mapping[Measure, Sequence[MeasureResult | None]], i: int
+) -> dict[str, MeasureResult]:
+    found = {measure.metric.name: results[i] for measure, results in further.items()}
+    return {name: result for name, result in found.items() if result is not None}
 
 
 def _difference(
@@ -168,6 +182,7 @@ def _result(
     p_adjusted: float,
     predictions: Predictions,
     about: RunDataset,
+    further: Mapping[str, MeasureResult],
 ) -> ArmResult:
     layers = arm.layers()
     tested, metric = tuple(map(_tested, arm.runs)), arm.metric
@@ -200,6 +215,7 @@ def _result(
         difference=difference,
         p_adjusted=p_adjusted,
         class_errors=tuple(np.mean(errors, axis=0).tolist()) if errors else (),
+        measures=further,
     )
 
 
@@ -225,12 +241,18 @@ def to_json(comparison: ComparisonResult) -> dict[str, Any]:
         for result in comparison.results
     ]
     metric = msgspec.to_builtins(comparison.metric)
-    return _plain(vars(comparison) | {"metric": metric, "results": results})
+    further = [
+        {**msgspec.to_builtins(one.metric), "block": one.block} for one in comparison.measures
+    ]
+    known = {"metric": metric, "measures": further, "results": results}
+    return _plain(vars(comparison) | known)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Interval | Paired):
         value = value._asdict()
+    if isinstance(value, MeasureResult):
+        value = vars(value)
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -32,38 +32,38 @@ def sizes(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def value(metric: Metric, number: float) -> str:
-    """Returns what a metric has been found to be; a share in percent.
+def value(metric: Metric, number: float, form: str = ".4g") -> str:
+    """Returns what a metric has been found to be; a share in percent, else in this form.
 
     >>> value(Metric("top1", "top-1", low=0, high=1), 0.912), value(Metric("mae", "MAE"), 0.912)
     ('91.20 %', '0.912')
     """
-    return f"{100 * number:.2f} %" if metric.is_share else f"{number:.4g}"
+    return f"{100 * number:.2f} %" if metric.is_share else f"{number:{form}}"
 
 
-def interval(metric: Metric, found: Interval) -> str:
-    """Returns a mean and its bounds; of a share in percent.
+def interval(metric: Metric, found: Interval, form: str = ".4g") -> str:
+    """Returns a mean and its bounds; of a share in percent, else in this form.
 
     >>> interval(Metric("top1", "top-1", low=0, high=1), Interval(0.912, 0.908, 0.916))
     '91.20 % [90.80, 91.60]'
     """
-    mean = value(metric, found.mean)
+    mean = value(metric, found.mean, form)
     if math.isnan(found.low):
         return mean
     low, high = in_unit(metric, found)[1:]
-    form = ".2f" if metric.is_share else ".4g"
+    form = ".2f" if metric.is_share else form
     return f"{mean} [{low:{form}}, {high:{form}}]"
 
 
-def difference(metric: Metric, found: Paired | None) -> str:
-    """Returns a difference and its bounds; of shares in percentage points.
+def difference(metric: Metric, found: Paired | None, form: str = ".4g") -> str:
+    """Returns a difference and its bounds; of shares in percentage points, else in this form.
 
     >>> difference(Metric("top1", "", low=0, high=1), Paired(0.0667, -0.0039, 0.1373, 0.16))
     '+6.67 [-0.39, +13.73]'
     """
     if found is None:
         return UNKNOWN
-    factor, form = (100, "+.2f") if metric.is_share else (1, "+.4g")
+    factor, form = (100, "+.2f") if metric.is_share else (1, f"+{form}")
     mean, low, high = (factor * number for number in (found.mean, found.low, found.high))
     return f"{mean:{form}}" + ("" if math.isnan(low) else f" [{low:{form}}, {high:{form}}]")
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxcnn.analysis import formats
+from jaxcnn.analysis import calibration, formats
+from jaxcnn.analysis.calibration import Kept, Reliability, edges
 from jaxcnn.analysis.compare import ComparisonResult, pareto
 from jaxcnn.analysis.formats import si
 from jaxcnn.analysis.statistics import Interval
@@ -310,7 +311,70 @@ def intervals(found: Mapping[str, Interval], label: str) -> "Markup":
         return svg(figure, label)
 
 
+def reliability(found: Reliability, label: str, colour: int = 0) -> "Markup":
+    """Draws a reliability diagram above the histogram of its confidences, as SVG.
+
+    Args:
+        found: of bins of equal width.
+        label: text that is read out in place of the chart.
+        colour: the place of the series among the colours.
+    """
+    with canvas(SIZE[0], SIZE[0]) as figure:
+        _reliability(figure, [(found, _colour(colour), "")])
+        return svg(figure, label)
+
+
+def _reliability(figure: Any, shown: Sequence[tuple[Reliability, str, str]]) -> None:
+    """Draws accuracy over confidence: points with a rule to the diagonal, and how many images."""
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    _frame(above, "", "accuracy, %")
+    _frame(below, "confidence, %", "images, %")
+    above.plot((0, 100), (0, 100), color=FAINT, linestyle=":", linewidth=1.2)
+    for found, colour, name in shown:
+        filled = found.counts > 0
+        confidence, accuracy = (100 * x[filled] for x in (found.confidence, found.accuracy))
+        above.vlines(confidence, confidence, accuracy, color=colour, linewidth=2, alpha=0.35)
+        (points,) = above.plot(confidence, accuracy, "o", color=colour, markersize=4.5)
+        points.set(label=legible(name), clip_on=False)
+        share = 100 * found.counts / max(1, found.counts.sum())
+        below.stairs(share, 100 * edges(len(share)), fill=True, color=colour, alpha=0.5)
+    above.set(xlim=(0, 100), ylim=(0, 100))
+    below.set(ylim=(0, None))
+
+
 # -------------------------------------------------------------------------------------- PNG files
+
+
+def save_calibration(found: Mapping[str, Kept], path: Path, title: str) -> None:
+    """Draws reliability diagram, histogram of confidences, and accuracy against coverage.
+
+    Args:
+        found: what is kept of the images, by what it is called in the legend.
+        path: PNG file.
+        title: title of the figure.
+    """
+    with canvas(9, 4.4, path) as figure:
+        figure.suptitle(legible(title, 101))
+        left, right = figure.subfigures(1, 2)
+        shown = [
+            (calibration.reliability(*calibration.confident(kept)), _colour(i), name)
+            for i, (name, kept) in enumerate(found.items())
+        ]
+        _reliability(left, shown)
+        if len(found) > 1:
+            left.axes[0].legend(loc="lower right")
+        axes = right.subplots()
+        curves = {name: coverage([kept]) for name, kept in found.items()}
+        _lines(axes, curves, "coverage, %", "accuracy, %", False, False)
+        axes.set(xlim=(0, 100))
+        if len(found) > 1:
+            axes.legend()
+
+
+def coverage(held: Sequence[Kept]) -> Series:
+    """Returns accuracy over coverage of a network's seeds, both in percent."""
+    seeds = [calibration.coverage_curve(kept) for kept in held]
+    return {share: [100 * seed[share] for seed in seeds] for share in (seeds[0] if seeds else ())}
 
 
 def curve(metric: Metric, split: str = "") -> tuple[str, Callable[[float], float], bool]:

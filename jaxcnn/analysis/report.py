@@ -15,8 +15,9 @@ import numpy as np
 from markupsafe import Markup
 
 from jaxcnn.analysis import arms as finished
-from jaxcnn.analysis import compare, formats, plots, summary, tables
+from jaxcnn.analysis import calibration, compare, formats, plots, summary, tables
 from jaxcnn.analysis.arms import Arm, FinishedRun
+from jaxcnn.analysis.calibration import Kept
 from jaxcnn.analysis.compare import Predictions
 from jaxcnn.config import flat, to_dict
 from jaxcnn.errors import InputError
@@ -88,6 +89,11 @@ def page(
             for label, points, front in plots.costs(comparison)
         ],
         times=tables.times(arms),
+        blocks=[
+            (name, tables.block(comparison, name), tables.explained(comparison, name))
+            for name in tables.blocks(comparison)
+        ],
+        diagrams={"calibration": _calibration(held, [arm.name for arm in arms])},
         class_errors=tables.class_errors(comparison) if held else None,
         confusions=[(name, _confusion(found, classes)) for name, found in held.items()],
         whole_matrix=len(classes) <= WIDEST_CONFUSION,
@@ -188,6 +194,30 @@ def _curve(arm: Arm, field: str, of: Callable[[float], float]) -> plots.Series:
             if value is not None:
                 by_epoch.setdefault(record.epoch, []).append(of(value))
     return dict(sorted(by_epoch.items()))
+
+
+def _calibration(
+    held: Mapping[str, Sequence[Kept]], names: Sequence[str]
+) -> list[tuple[str, Markup]]:
+    """Draws a reliability diagram of each arm, and accuracy against coverage of all.
+
+    The images of an arm's seeds are counted together in the one; in the other its line is the mean.
+    """
+    known = {n: [k for k in kept if k.keys() >= calibration.FIELDS] for n, kept in held.items()}
+    if not any(known.values()):
+        return []
+    charts = []
+    for i, name in enumerate(names):
+        if known.get(name):
+            parts = [calibration.confident(kept) for kept in known[name]]
+            confidence, right = (np.concatenate(part) for part in zip(*parts, strict=True))
+            found = calibration.reliability(confidence, right)
+            label = f"accuracy over confidence of {name}"
+            charts.append((f"Reliability: {name}", plots.reliability(found, label, i)))
+    # Of arms without predictions too, so that each keeps its colour.
+    curves = {name: plots.coverage(known.get(name, [])) for name in names}
+    charts.append(("Accuracy against coverage", plots.lines(curves, "coverage, %", "accuracy, %")))
+    return charts
 
 
 def _confusion(

@@ -1,14 +1,15 @@
 """What few seeds and one test set allow to be said: intervals, paired tests, corrections.
 
 Two kinds of chance are kept apart. Over seeds, a result varies with initialisation, order and
-augmentation: intervals and tests are Student's, with the number of seeds. Over test images, the
-accuracy of one trained network is uncertain because the test set is a sample: Wilson's interval
-and McNemar's test. The first says what training again would give, the second what other images
-of the same kind would give.
+augmentation: intervals and tests are Student's, with the number of seeds. Over test images, what
+one trained network reaches is uncertain because the test set is a sample: for its accuracy there
+are Wilson's interval and McNemar's test, for other figures the bootstrap and the randomization
+test. The first says what training again would give, the second what other images of the same kind
+would give.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -181,3 +182,111 @@ def mcnemar(right: np.ndarray, baseline_right: np.ndarray) -> float:
     won = int(np.sum(right & ~baseline_right))
     lost = int(np.sum(baseline_right & ~right))
     return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+
+
+# ------------------------------------------------------------------ any figure, over test images
+
+RESAMPLES = 1000
+"""How often test images are drawn anew for an interval."""
+SWAPS = 1999
+"""How often two networks' answers are swapped for a test; no p-value is below 1 / 2000."""
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], Sequence[float]],
+    images: int,
+    within: Sequence[tuple[float, float]],
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[Interval]:
+    r"""Returns figures of one network and what they would be on other images of the same kind.
+
+    Images are drawn anew with replacement. With $\hat\theta$ of the images as they are and
+    $\theta^*_q$ the quantiles of the draws, the basic bootstrap interval is
+
+    $$[\,2\hat\theta - \theta^*_{(1+c)/2},\; 2\hat\theta - \theta^*_{(1-c)/2}\,]$$
+
+    cut off where the figure cannot lie. For means it hardly differs from the percentile interval.
+    A calibration error is larger on average the fewer different images there are, and in every draw
+    larger again; here that is taken off, where percentiles would add it twice. Simulated on 2,000
+    images with 15 bins, 95 % intervals of true errors of 0, 1, 3 and 8 % hold them in 57, 85, 91
+    and 95 % of the cases, percentile intervals in 0, 1, 86 and 95 %.
+
+    Args:
+        statistic: the figures, given how often each image was drawn, ``(images,)``.
+        images: how many there are.
+        within: the smallest and the largest number that each figure can be.
+        confidence: in (0, 1).
+        seed: of the draws.
+
+    Returns:
+        The intervals; a figure that is the same in every draw has no bounds.
+
+    Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 5.2.
+    """
+    rng = np.random.default_rng(seed)
+    found = np.asarray(statistic(np.ones(images, np.int64)))
+    drawn = [
+        statistic(np.bincount(rng.integers(images, size=images), minlength=images))
+        for _ in range(RESAMPLES)
+    ]
+    tails = np.quantile(drawn, [(1 + confidence) / 2, (1 - confidence) / 2], axis=0)
+    ends = np.clip(2 * found - tails, *np.transpose(within))
+    ends = np.stack((np.minimum(ends[0], found), np.maximum(ends[1], found)))
+    ends[:, np.ptp(drawn, axis=0) <= 1e-12] = math.nan  # what is left is rounding
+    return [Interval(*map(float, bounds)) for bounds in zip(found, *ends, strict=True)]
+
+
+def of_parts(parts: np.ndarray, counts: np.ndarray | None = None) -> float:
+    r"""Returns a figure from the images' parts in it, $\sum_j |\frac{1}{n} \sum_i x_{ij}|$.
+
+    Of a single column of numbers >= 0 it is the mean; of signed gaps in a column for each bin it is
+    the calibration error.
+
+    Args:
+        parts: ``(images, columns)``.
+        counts: how often each image counts; by default once.
+
+    >>> of_parts(np.array([[0.2, 0.0], [0.0, -0.4]]))
+    0.30000000000000004
+    """
+    sums = parts.sum(axis=0) if counts is None else counts.astype(parts.dtype) @ parts
+    return float(np.abs(sums).sum() / len(parts))
+
+
+def parts_interval(parts: np.ndarray, within: tuple[float, float] = ANYWHERE) -> Interval:
+    """Returns a figure from the images' parts in it, with its 95 % bootstrap interval."""
+    return bootstrap(lambda counts: [of_parts(parts, counts)], len(parts), [within])[0]
+
+
+def parts_difference(
+    parts: np.ndarray, baseline: np.ndarray, within: tuple[float, float] = ANYWHERE
+) -> Paired:
+    """Tests whether a figure of two networks differs by more than the chance of test images.
+
+    The interval is the bootstrap's, with the same draws for both. The p-value is that of the paired
+    randomization test: were the networks alike, then which of them gave which of the two answers to
+    an image would be chance; so for random images the answers are swapped, and the share of swaps
+    that makes a difference as large as the one that was found, itself among them, is counted.
+
+    Args:
+        parts: the images' parts in the figure of one network: see :func:`of_parts`.
+        baseline: those of the other, for the same images.
+        within: the smallest and the largest number that the difference can be.
+
+    Noreen, "Computer-Intensive Methods for Testing Hypotheses", 1989; for classifiers: Dror et al.,
+    "The Hitchhiker's Guide to Testing Statistical Significance in NLP", 2018.
+    """
+
+    def difference(counts: np.ndarray) -> list[float]:
+        return [of_parts(parts, counts) - of_parts(baseline, counts)]
+
+    found = bootstrap(difference, len(parts), [within])[0]
+    rng, exceeding = np.random.default_rng(0), 0
+    total, gap = parts.sum(axis=0) + baseline.sum(axis=0), parts - baseline
+    for _ in range(SWAPS):
+        kept = rng.integers(2, size=len(parts)).astype(np.float64)  # else BLAS is not called
+        own = baseline.sum(axis=0) + kept @ gap
+        swapped = float(np.abs(own).sum() - np.abs(total - own).sum()) / len(parts)
+        exceeding += abs(swapped) >= abs(found.mean) - 1e-12
+    return Paired(*found, (1 + exceeding) / (1 + SWAPS))

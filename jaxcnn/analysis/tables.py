@@ -3,12 +3,14 @@
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jaxcnn.analysis import formats
 from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.compare import ArmResult, ComparisonResult
+from jaxcnn.analysis.measures import Measure
+from jaxcnn.analysis.statistics import Interval
 from jaxcnn.learning.selection import OPTIMISTIC
 from jaxcnn.tasks import Metric
 
@@ -147,6 +149,106 @@ def render(comparison: ComparisonResult, width: int = 160) -> "Table":
     )
 
 
+def block(comparison: ComparisonResult, name: str) -> tuple[list[str], list[list[str]]]:
+    """Returns headers and rows of the measures of a block: of each, a row for every arm."""
+    rows = [
+        [measure.metric.title if i == 0 else "", *_of_measure(measure, result, i == 0)]
+        for measure in comparison.measures
+        if measure.block == name
+        for i, result in enumerate(comparison.results)
+    ]
+    return ["measure", "arm", "test", f"against {comparison.results[0].name}", "p"], rows
+
+
+def _of_measure(measure: Measure, result: ArmResult, first: bool) -> list[str]:
+    """Returns an arm's cells; the first arm is not compared with itself."""
+    metric, form, found = measure.metric, measure.form, result.measures.get(measure.metric.name)
+    if found is None:
+        return [result.name, *[formats.UNKNOWN] * (1 if first else 3), *[""] * (2 * first)]
+    against = formats.difference(metric, found.difference, form)
+    return [
+        result.name,
+        formats.interval(metric, found.reached, form),
+        *(["", ""] if first else [against, formats.p_value(found.p_adjusted)]),
+    ]
+
+
+def blocks(comparison: ComparisonResult) -> list[str]:
+    """Returns the names of the blocks of measures of which something is known."""
+    return list(dict.fromkeys(measure.block for measure in comparison.measures))
+
+
+def explained(comparison: ComparisonResult, name: str) -> str:
+    """Explains intervals and p-values of a block of measures in a few sentences."""
+    measures = [one.metric for one in comparison.measures if one.block == name]
+    found = [
+        result.measures[metric.name]
+        for result in comparison.results
+        for metric in measures
+        if metric.name in result.measures
+    ]
+    said = []
+    if len({metric.higher_is_better for metric in measures}) == 1:
+        said.append("Higher is better" if measures[0].higher_is_better else "Lower is better")
+    seeds = sorted({len(one.values) for one in found})
+    if seeds[-1] > 1:
+        count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        said.append(f"Means over {count} seeds with Student's 95 % interval")
+    if any(len(one.values) == 1 and not math.isnan(one.reached.low) for one in found):
+        said.append("Of a single run the interval is the basic bootstrap's over test images")
+    tests = {one.test for one in found if not math.isnan(one.p_adjusted)}
+    words = {
+        "paired t": "Student's paired test over common seeds",
+        "randomization": "the paired randomization test over test images",
+    }
+    tested = [sum(not math.isnan(p) for p in column) for column in _p_values(comparison, measures)]
+    if tests:
+        correction = f", corrected for {max(tested)} arms (Holm)" if max(tested) > 1 else ""
+        said.append("p: " + " or ".join(words[one] for one in sorted(tests)) + correction)
+    return ". ".join(said) + "."
+
+
+def _p_values(comparison: ComparisonResult, metrics: Sequence[Metric]) -> list[list[float]]:
+    return [
+        [r.measures[m.name].p_adjusted for r in comparison.results if m.name in r.measures]
+        for m in metrics
+    ]
+
+
+def render_calibration(
+    found: Mapping[str, Mapping[Metric, Interval]], title: str, chance: tuple[float, float]
+) -> "Table":
+    """Lays out what is known of a run's calibration, with a column for each way to answer.
+
+    Args:
+        found: by the ways, the figures with their intervals.
+        title: stands above the table.
+        chance: mean and 95th percentile of the calibration errors of a calibrated network.
+    """
+    from rich.table import Table
+
+    mean, most = (f"{100 * error:.2f} %" for error in chance)
+    said = (
+        "95 % intervals over the images: Wilson's of top-1, else the basic bootstrap's. A "
+        "calibrated network that is as sure as in the first column has an ECE of "
+        f"{mean} by chance, and up to {most} in 95 of 100 cases."
+    )
+    table = Table(title=title, caption=said, caption_justify="left")
+    table.add_column("")
+    for name in found:
+        table.add_column(name, justify="right")
+    for metric in next(iter(found.values())):
+        cells = [formats.interval(metric, figures[metric], ".4f") for figures in found.values()]
+        table.add_row(metric.title, *cells)
+    return table
+
+
+def render_block(comparison: ComparisonResult, name: str, width: int = 160) -> "Table":
+    """Lays a block of measures out as a table for a terminal of so many columns."""
+    caption = explained(comparison, name)
+    return laid_out(*block(comparison, name), width, title=name, caption=caption)
+
+
 def laid_out(
     titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, title: str, caption: str
 ) -> "Table":
@@ -183,7 +285,8 @@ def laid_out(
         caption = f"{caption} Left out: {', '.join(left_out)}."
     table = Table(title=title, caption=caption, caption_justify="left")
     for i, (header, *_) in enumerate(columns):
-        table.add_column(header, justify="right" if i else "left", overflow="fold")
+        left = i == 0 or header == "arm"
+        table.add_column(header, justify="left" if left else "right", overflow="fold")
     for row in list(zip(*columns, strict=True))[1:]:
         table.add_row(*row)
     return table

@@ -118,6 +118,8 @@ def _compare(title: str, done: Sequence[Path], workdir: Path, problems: Sequence
     files.write_json(workdir / "comparison.json", comparing.to_json(found))
     screen = display.console()
     screen.print(tables.render(found, screen.width))
+    for block in tables.blocks(found):
+        screen.print(tables.render_block(found, block, screen.width))
     if held:
         screen.print(tables.render_errors(found))
     picture = workdir / "comparison.png"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jaxcnn.commands import arguments
+from jaxcnn.commands import arguments, calibration
 from jaxcnn.commands.parsing import bring_from
 from jaxcnn.config import Views
 
@@ -30,6 +30,13 @@ class Command(arguments.Command):
     """Test-time augmentation: averages the probabilities of the image and its mirror image (flip),
     of the four corners and the centre (five_crop), of those and their mirror images (ten_crop), or
     of the image and two shifts by a pixel with half its weight, each mirrored too (flip_shift)."""
+    calibration: bool = False
+    """Says too how honest the probabilities are: negative log-likelihood, Brier score, expected
+    calibration error, and accuracy on the images of which the network is surest, with intervals;
+    draws calibration.png into the run folder."""
+    fit_temperature: bool = False
+    """First fits a temperature, by which the logits are divided, to the examples that
+    data.validation held out, and keeps it as temperature.json in the run folder."""
 
 
 def run(command: Command) -> int:
@@ -42,6 +49,7 @@ def run(command: Command) -> int:
     tta, split = command.tta, command.split
     with display.display() as listener, listener.waiting(f"evaluating {command.run}", said=False):
         network = trained.restore(command.run, command.checkpoint)
+        tempered = calibration.prepare(command, network)
         result = evaluation.evaluate_trained(
             network, command.checkpoint, command.data_dir, tta, split
         )
@@ -52,4 +60,5 @@ def run(command: Command) -> int:
         + (f", test-time augmentation {tta}" if tta != "none" else "")
         + (", chosen on it: an optimistic estimate" if result["optimistic"] else "")
     )
+    calibration.show(command, tempered)
     return 0

@@ -35,6 +35,9 @@ class Command(arguments.Command):
     top_k: int | None = None
     """How many of the most probable classes are printed for each image; by default one or, of
     multilabel, all that are more probable than not."""
+    calibrated: bool = False
+    """Gives the probabilities at the temperature that `jaxcnn eval RUN --fit-temperature` has kept
+    beside the run; the order of the classes is the same."""
     out: Path | None = None
     """The folder into which label maps are written as PNG files of the images' own sizes, whose
     pixels are the numbers of the classes; 255 where a network sees less than the whole image. Only
@@ -67,7 +70,11 @@ def run(command: Command) -> int:
     waiting = f"classifying {len(images):,} images"
     with display.display() as listener, listener.waiting(waiting, said=False):
         found = trained.predict(
-            command.run, images, checkpoint=command.checkpoint, top_k=command.top_k
+            command.run,
+            images,
+            checkpoint=command.checkpoint,
+            top_k=command.top_k,
+            calibrated=command.calibrated,
         )
     if command.out is not None:
         _write_maps(found, command.out)

@@ -22,6 +22,7 @@ Count = Annotated[int, Meta(ge=1, le=EXACT, description="a positive whole number
 Natural = Annotated[int, Meta(ge=0, le=EXACT, description="a whole number >= 0")]
 Number = Annotated[float, Meta(ge=-MAX, le=MAX, description="a finite number")]
 NotNegative = Annotated[float, Meta(ge=0, le=MAX, description="a finite number >= 0")]
+Warmth = Annotated[float, Meta(ge=0.01, le=100, description="a number in [0.01, 100]")]
 Truth = Annotated[bool, Meta(description="true or false")]
 Text = Annotated[str, Meta(description="a text")]
 Texts = Annotated[tuple[str, ...], Meta(description="a list of texts")]
@@ -155,6 +156,25 @@ class Summary(Measured, kw_only=True, frozen=True, omit_defaults=True):
     best_epoch: Natural | None = None
     stopped_early: Truth | None = None
     state_sha256: Text | None = None
+
+
+class Temperature(Struct, kw_only=True, frozen=True):
+    """temperature.json: what a run's logits are divided by, as ``eval --fit-temperature`` found it.
+
+    Attributes:
+        variables_sha256: digest of what the network was run with: parameters and statistics.
+        examples: how many examples of the validation set it was fitted to.
+        nll_before: their negative log-likelihood in nats at a temperature of 1.
+        nll_after: the same at this temperature.
+    """
+
+    temperature: Warmth
+    standard_error: NotNegative
+    checkpoint: Annotated[Literal["latest", "best"], Meta(description="'latest' or 'best'")]
+    variables_sha256: Text
+    examples: Count
+    nll_before: NotNegative
+    nll_after: NotNegative
 
 
 Ending = Literal["diverged", "failed", "pruned"]

@@ -19,6 +19,7 @@ from jaxcnn.learning.loss_scale import LEAST, chosen
 from jaxcnn.learning.optim import path_name
 from jaxcnn.learning.state import TrainState, eval_variables, stream
 from jaxcnn.tasks import BaseTask, Classification
+from jaxcnn.tasks.classification import tempered
 from jaxcnn.tasks.interface import Sums
 from jaxcnn.tasks.sums import add
 
@@ -231,7 +232,10 @@ def make_train_chunk(
 
 
 def make_eval_step(
-    model: nn.Module, task: BaseTask | None = None, counted: Sequence[int] | None = None
+    model: nn.Module,
+    task: BaseTask | None = None,
+    counted: Sequence[int] | None = None,
+    temperature: float | None = None,
 ) -> Callable[[TrainState, Batch], Sums]:
     """Makes ``step(state, batch) -> sums`` over the examples whose mask is True.
 
@@ -242,6 +246,7 @@ def make_eval_step(
         task: what says how it is judged; by default classification.
         counted: the places of the views that are averaged, one as often as it is named; by default
             each counts once.
+        temperature: what logits are divided by; by default by nothing.
     """
     judge = task or Classification()
 
@@ -249,7 +254,7 @@ def make_eval_step(
         variables = eval_variables(state)
 
         def outputs_of(images: jax.Array) -> Any:
-            return model.apply(variables, images, train=False)
+            return tempered(model.apply(variables, images, train=False), temperature)
 
         if batch["image"].ndim == 4:
             outputs = outputs_of(batch["image"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, Sharding
@@ -21,12 +22,14 @@ from jaxcnn.data.feed import open_stream
 from jaxcnn.data.stream import Stream
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, mesh, run_folder, step
-from jaxcnn.learning.records import RunDataset
+from jaxcnn.learning.records import MAX, RunDataset
 from jaxcnn.learning.selection import PREFIX, chosen_on_test, of_split
 from jaxcnn.learning.state import TrainState
+from jaxcnn.memory import require_memory
 from jaxcnn.runs.network import Network, require_planned
 from jaxcnn.runs.trained import Trained, restore
 from jaxcnn.tasks import BaseTask, Sums
+from jaxcnn.tasks.classification import tempered
 from jaxcnn.tasks.sums import add
 
 
@@ -37,6 +40,7 @@ def compile_evaluate(
     tta: Views = "none",
     devices: Mesh | None = None,
     split: sources.HeldOut = "test",
+    temperature: float | None = None,
 ) -> Callable[[TrainState], Sums]:
     """Compiles the evaluation on a split, which is held on the devices or streamed.
 
@@ -47,6 +51,7 @@ def compile_evaluate(
         tta: the views of each image over which the outputs are averaged.
         devices: those that the state lies on; the first one by default.
         split: which of the dataset's splits is evaluated.
+        temperature: what the logits are divided by; by default by nothing.
 
     Returns:
         ``state -> sums``.
@@ -62,7 +67,8 @@ def compile_evaluate(
         batch = dataset.rendered(batch)
         return fitted(batch) if tta == "none" else {**batch, "image": seen(batch["image"])}
 
-    judged = step.make_eval_step(network.model, network.task, views.COUNTED.get(tta))
+    counted = views.COUNTED.get(tta)
+    judged = step.make_eval_step(network.model, network.task, counted, temperature)
     for_one = step.make_evaluate(judged, prepared)
 
     def evaluate(state: TrainState, batches: step.Batch) -> Sums:
@@ -133,12 +139,10 @@ def evaluate_trained(
 ) -> dict[str, Any]:
     """Evaluates a network that was restored from a checkpoint, as :func:`evaluate` does."""
     dataset = trained.dataset(data_dir)
-    if split not in dataset.held_out:
-        raise InputError(
-            f"--split {split}: {trained.folder} held out no examples for validation "
-            "(config.json: data.validation is None)"
-        )
-    run = compile_evaluate(trained, dataset, trained.state, tta, split=split)
+    require_split(trained, dataset, split)
+    run = compile_evaluate(
+        trained, dataset, trained.state, tta, split=split, temperature=trained.temperature
+    )
     sums = jax.device_get(run(trained.state))
     with np.errstate(all="ignore"):  # what is not finite is said below
         found = of_split(trained.task, sums, split)
@@ -156,6 +160,19 @@ def evaluate_trained(
     }
 
 
+def require_split(trained: Trained, dataset: sources.Dataset, split: sources.HeldOut) -> None:
+    """Checks that a run has examples of a split.
+
+    Raises:
+        InputError: it held out none.
+    """
+    if split not in dataset.held_out:
+        raise InputError(
+            f"--split {split}: {trained.folder} held out no examples for validation "
+            "(config.json: data.validation is None)"
+        )
+
+
 def _chosen_by(experiment: Experiment, checkpoint: str, split: sources.HeldOut) -> bool:
     if experiment.data.validation is None:
         return split == "test" and (checkpoint == "best" or chosen_on_test(experiment))
@@ -169,8 +186,12 @@ FIELDS = {
     "predicted": np.int32,
     "probability": np.float32,
     "label_probability": np.float32,
+    "label_log_probability": np.float32,
+    "squared_error": np.float32,
 }
 """Arrays of predictions.npz, each with a number for every test image."""
+BOUNDS = {"label_log_probability": (-MAX, 0), "squared_error": (0, 2)}
+"""The smallest and the largest number of an array, where they are others than 0 and 1."""
 MOST = 2**16
 """Bytes that predictions.npz may hold unpacked, beside 64 for every test image."""
 
@@ -187,8 +208,8 @@ def predict_test_set(workdir: Path, data_dir: str | None = None) -> dict[str, np
     Returns:
         For every test image that can be read, in the dataset's order: ``index``, its place in
         the test split (int64), ``label`` and ``predicted`` class (int32), ``probability`` of the
-        predicted class and ``label_probability`` of the label (float32). None where the task does
-        not give each image one class.
+        predicted class, and what :meth:`~jaxcnn.tasks.Classification.judged` says of the label
+        (float32). None where the task does not give each image one class.
 
     Raises:
         InputError: not a finished run, or its data are not at hand.
@@ -203,7 +224,7 @@ def predict_test_set(workdir: Path, data_dir: str | None = None) -> dict[str, np
     trained = restore(workdir)
     if type(trained.task).judged is BaseTask.judged:
         return None
-    found = _predict(trained, trained.dataset(data_dir))
+    found = predict(trained, trained.dataset(data_dir))
     content = io.BytesIO()
     np.savez_compressed(content, params_sha256=digest, **found)  # type: ignore[arg-type]
     # In a folder that may only be read, or where a link lies, they are made again each time.
@@ -212,21 +233,62 @@ def predict_test_set(workdir: Path, data_dir: str | None = None) -> dict[str, np
     return found
 
 
-def _predict(trained: Trained, dataset: sources.Dataset) -> dict[str, np.ndarray]:
-    program = _predictor(trained.model, trained.task, trained.experiment.data, dataset.render)
+def predict(
+    trained: Trained, dataset: sources.Dataset, split: sources.HeldOut = "test"
+) -> dict[str, np.ndarray]:
+    """Returns what is kept of every example of a split, as :func:`predict_test_set` does.
+
+    Args:
+        trained: a network whose task gives each image one class, perhaps with a temperature.
+        dataset: its dataset.
+        split: which of the dataset's splits.
+    """
+    judged = _predictor(trained.model, trained.task, trained.experiment.data, dataset.render)
+
+    def program(block: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"label": block["label"], **judged(trained.variables, block, trained.temperature)}
+
+    return _over(trained, dataset, split, program)
+
+
+def logits(
+    trained: Trained, dataset: sources.Dataset, split: sources.HeldOut
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits ``(n, classes)`` in float32 and labels ``(n,)`` of every example of a split.
+
+    Raises:
+        InputError: they do not fit into memory.
+    """
+    examples, classes = len(dataset.held_out[split]), len(trained.classes)
+    require_memory(f"the logits of {examples:,} examples", 8 * examples * classes)
+    outputs = _outputs(trained.model, trained.experiment.data, dataset.render)
+
+    def program(block: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"label": block["label"], "logits": outputs(trained.variables, block)}
+
+    found = _over(trained, dataset, split, program)
+    return found["logits"], found["label"]
+
+
+def _over(
+    trained: Trained,
+    dataset: sources.Dataset,
+    split: sources.HeldOut,
+    program: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> dict[str, np.ndarray]:
+    """Returns what a program gives for every example of a split, and the places of these."""
     experiment = trained.experiment
     if dataset.streamed:
-        stream = open_stream(dataset, experiment.data, experiment.train.seed)
+        stream = open_stream(dataset, experiment.data, experiment.train.seed, split=split)
         blocks: Iterable[Any] = (
             {k: v[None] for k, v in batch.items()} for batch in stream.eval_batches()
         )
     else:
-        blocks = [pipeline.in_batches(dataset.test, experiment.data.eval_batch_size)]
+        blocks = [pipeline.in_batches(dataset.held_out[split], experiment.data.eval_batch_size)]
     parts, masks = [], []
     for block in blocks:
-        out = {"label": block["label"], **program(trained.variables, block)}
         masks.append(block["mask"].ravel())
-        parts.append({k: np.asarray(v)[block["mask"]] for k, v in out.items()})
+        parts.append({k: np.asarray(v)[block["mask"]] for k, v in program(block).items()})
     found = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     # Batches follow the split, and what fills up the last one lies behind its end.
     return {"index": np.flatnonzero(np.concatenate(masks)), **found}
@@ -236,16 +298,46 @@ def _predict(trained: Trained, dataset: sources.Dataset) -> dict[str, np.ndarray
 def _predictor(
     model: nn.Module, task: BaseTask, data: Data, render: Callable[..., Any] | None
 ) -> Callable[..., dict[str, jax.Array]]:
-    prepare = augment.make_prepare(data)
+    outputs_of = _network(model, data, render)
 
-    def one(variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        batch = batch if render is None else render(batch)
-        outputs: Any = model.apply(variables, prepare(batch["image"]), train=False)
+    def one(
+        variables: Any, temperature: float | None, batch: Mapping[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        outputs = tempered(outputs_of(variables, batch), temperature)
         judged = task.judged(outputs, batch["label"])
         assert judged is not None
         return judged
 
+    return jax.jit(
+        lambda variables, batches, temperature: lax.map(
+            functools.partial(one, variables, temperature), batches
+        )
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _outputs(
+    model: nn.Module, data: Data, render: Callable[..., Any] | None
+) -> Callable[..., jax.Array]:
+    outputs_of = _network(model, data, render)
+
+    def one(variables: Any, batch: Mapping[str, jax.Array]) -> jax.Array:
+        return outputs_of(variables, batch).astype(jnp.float32)
+
     return jax.jit(lambda variables, batches: lax.map(functools.partial(one, variables), batches))
+
+
+def _network(
+    model: nn.Module, data: Data, render: Callable[..., Any] | None
+) -> Callable[[Any, Mapping[str, jax.Array]], Any]:
+    """Makes the function from variables and a stored batch to the network's outputs."""
+    prepare = augment.make_prepare(data)
+
+    def outputs_of(variables: Any, batch: Mapping[str, jax.Array]) -> Any:
+        batch = batch if render is None else render(batch)
+        return model.apply(variables, prepare(batch["image"]), train=False)
+
+    return outputs_of
 
 
 def _read(path: Path, digest: str, about: RunDataset) -> dict[str, np.ndarray] | None:
@@ -266,11 +358,13 @@ def _read(path: Path, digest: str, about: RunDataset) -> dict[str, np.ndarray] |
 def _fit(found: Mapping[str, np.ndarray], about: RunDataset) -> bool:
     """Returns whether arrays are such as :func:`predict_test_set` gives for a dataset."""
     last = len(about.classes) - 1
-    largest = {"index": about.test_examples - 1, "label": last, "predicted": last}
+    bounds: dict[str, tuple[float, float]] = {"label": (0, last), "predicted": (0, last)}
+    bounds |= {"index": (0, about.test_examples - 1), **BOUNDS}
     for name, kind in FIELDS.items():
         array = found[name]
         if array.dtype != kind or array.shape != (found["index"].size,):
             return False
-        if not ((array >= 0) & (array <= largest.get(name, 1))).all():
+        low, high = bounds.get(name, (0, 1))
+        if not ((array >= low) & (array <= high)).all():
             return False
     return True

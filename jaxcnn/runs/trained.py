@@ -24,8 +24,12 @@ from jaxcnn.learning import brought, files, identity, mesh, records, run_folder
 from jaxcnn.learning.state import TrainState, eval_variables, sha256
 from jaxcnn.memory import require_memory
 from jaxcnn.runs import network
+from jaxcnn.tasks.classification import tempered
 
 log = logging.getLogger(__name__)
+
+TEMPERATURE = "temperature.json"
+"""Holds the temperature of a run: :class:`~jaxcnn.learning.records.Temperature`."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,13 @@ class Trained(network.Network):
         folder: the run folder.
         state: the state of the training.
         step: the step of the checkpoint.
+        temperature: what its logits are divided by; None of a network as it was trained.
     """
 
     folder: Path
     state: TrainState
     step: int
+    temperature: float | None = None
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -53,9 +59,35 @@ class Trained(network.Network):
 
         def answer(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
             outputs: Any = self.model.apply(variables, self.prepare(images), train=False)
+            outputs = tempered(outputs, self.temperature)
             return self.task.predictions(outputs), self.task.answers(outputs)
 
         return jax.jit(answer)
+
+    def calibrated(self, say: Callable[[str], object] | None = None) -> "Trained":
+        """Returns the network with the temperature that is kept beside its run.
+
+        Args:
+            say: hears in one line that the temperature was fitted to other parameters; the network
+                then stays as it is, as where none is kept. By default both are errors.
+
+        Raises:
+            InputError: temperature.json is damaged, or holds none for these parameters.
+        """
+        file = self.folder / TEMPERATURE
+        fit = f"`jaxcnn eval {self.folder} --fit-temperature`"
+        if not file.exists():
+            if say is None:
+                raise InputError(f"{file}: no such file; {fit} makes it")
+            return self
+        kept = files.read(file, records.Temperature)
+        if kept.variables_sha256 == sha256(self.variables):
+            return replace(self, temperature=kept.temperature)
+        wrong = f"{file}: was fitted to other parameters ({kept.checkpoint}); {fit} makes it anew"
+        if say is None:
+            raise InputError(wrong)
+        say(wrong)
+        return self
 
     def read(self, path: Path) -> np.ndarray:
         """Reads an image file as the dataset's images are stored, which :attr:`prepare` takes.
@@ -279,7 +311,12 @@ BATCH = 16
 
 
 def predict(
-    workdir: Path, images: Sequence[Path], *, checkpoint: str = "latest", top_k: int | None = None
+    workdir: Path,
+    images: Sequence[Path],
+    *,
+    checkpoint: str = "latest",
+    top_k: int | None = None,
+    calibrated: bool = False,
 ) -> list[Prediction]:
     """Asks a trained run for its answers to image files.
 
@@ -291,11 +328,13 @@ def predict(
         images: files that Pillow reads.
         checkpoint: ``"latest"`` or ``"best"``.
         top_k: how many classes are returned for each image; None leaves it to the task.
+        calibrated: divides the logits by the temperature that is kept beside the run.
 
     Raises:
-        InputError: a file that is no image; before any is classified.
+        InputError: a file that is no image, or no such temperature; before any is classified.
     """
     trained = restore(workdir, checkpoint)
+    trained = trained.calibrated() if calibrated else trained
     classes = len(trained.classes)
     fits = top_k is None or 1 <= top_k <= classes
     require("top_k", top_k, fits, f"a whole number in [1, {classes}]")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -107,11 +107,21 @@ class Classification(BaseTask):
         return np.argsort(-answers, kind="stable")[: top_k or 1]
 
     def judged(self, outputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
-        """Returns the predicted class, its probability, and that of the label."""
+        """Returns the predicted class, its probability, and what the label was given.
+
+        That is its probability, the logarithm of it, which is finite where it rounds to 0, and
+        the squared distance of all probabilities from 1 for the label and 0 for the others.
+        """
         p = self.predictions(outputs)
-        own = jnp.take_along_axis(p, labels[:, None], axis=1)[:, 0]
-        predicted = p.argmax(axis=-1).astype(jnp.int32)
-        return {"predicted": predicted, "probability": p.max(axis=-1), "label_probability": own}
+        log_p = jax.nn.log_softmax(outputs.astype(jnp.float32))
+        at_label = labels[:, None]
+        return {
+            "predicted": p.argmax(axis=-1).astype(jnp.int32),
+            "probability": p.max(axis=-1),
+            "label_probability": jnp.take_along_axis(p, at_label, axis=1)[:, 0],
+            "label_log_probability": jnp.take_along_axis(log_p, at_label, axis=1)[:, 0],
+            "squared_error": ((p - jax.nn.one_hot(labels, p.shape[-1])) ** 2).sum(axis=-1),
+        }
 
     def average(self, outputs: jax.Array) -> jax.Array:
         """Returns logits whose probabilities are the mean of those of the views."""
@@ -125,6 +135,11 @@ class Classification(BaseTask):
     def distillation(self, outputs: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:
         """Returns how far a student is from its teacher: see :func:`distillation`."""
         return distillation(outputs, teacher, temperature)
+
+
+def tempered(outputs: Any, temperature: float | None) -> Any:
+    """Returns logits divided by a temperature in float32; None leaves outputs as they are."""
+    return outputs if temperature is None else outputs.astype(jnp.float32) / temperature
 
 
 def require_whole(labels: np.ndarray, form: tuple[str, ...], task: str, what: str) -> None:

@@ -35,12 +35,19 @@ ON_SEVERAL = {
     "compare": ("compare", "comparison.py", "--workdir", "comparison"),
 }
 LATER = {name: ON_A_RUN[name] for name in ("report", "train again", "train on")}
+TEMPERED = {
+    "eval": ("eval", "run"),
+    "eval calibration": ("eval", "run", "--calibration"),
+    "predict calibrated": ("predict", "run", "image.png", "--calibrated"),
+    "fit a temperature": ("eval", "run", "--fit-temperature"),
+}
 PLACES = {
     "run/config.json": ON_A_RUN,
     "run/dataset.json": ON_A_RUN,
     "run/summary.json": LATER,
     "run/env.json": LATER,
     "run/metrics.jsonl": LATER,
+    "run/temperature.json": TEMPERED,
     "imported/config.json": {"eval": ("eval", "imported"), "viz": ("viz", "imported")},
     "imported/dataset.json": {"predict": ("predict", "imported", "image.png")},
     "numbers/task.json": {
@@ -97,6 +104,15 @@ DOCUMENTS: dict[str, Any] = {
         "devices": ["cpu"],
         "versions": {"jax": "0"},
     },
+    "run/temperature.json": {
+        "temperature": 1.5,
+        "standard_error": 0.1,
+        "checkpoint": "latest",
+        "examples": 10,
+        "variables_sha256": "",
+        "nll_before": 0.5,
+        "nll_after": 0.4,
+    },
     "numbers/task.json": {
         "name": "regression",
         "metrics": [dict.fromkeys(("name", "title", "higher_is_better", "low", "high"))],
@@ -120,10 +136,14 @@ def single() -> Iterator[Case]:
                 command, argv = commands[next(turn) % len(commands)]
 
                 def spoil(
-                    folder: Path, place: str = place, path: Any = path, value: Any = value
+                    folder: Path,
+                    place: str = place,
+                    outline: Any = outline,
+                    path: Any = path,
+                    value: Any = value,
                 ) -> None:
                     file = folder / place
-                    *lines, last = [file.read_text()]
+                    *lines, last = [file.read_text() if file.exists() else json.dumps(outline)]
                     if place.endswith("l"):
                         *lines, last = last.splitlines()
                     try:

@@ -199,6 +199,14 @@ def output_cases() -> Iterator[Case]:
         def answers(folder: Path, make: Any = make) -> None:
             make(folder / "run" / "predictions.npz")
 
+        for name in ("calibration.png", "temperature.json"):
+
+            def honest(folder: Path, make: Any = make, name: str = name) -> None:
+                make(folder / "run" / name)
+
+            call = ("eval", "run", "--calibration")
+            yield Case(f"eval where {name} is {what}", call, honest)
+
         yield Case(f"report where predictions.npz is {what}", WRITING["report"], answers)
 
 

@@ -225,6 +225,9 @@ def test_every_field_says_what_it_accepts(kind):
         {"label": np.zeros((360, 1), np.int32)},
         {"label": np.array([{}] * 360)},
         {"more": np.zeros(100_000)},
+        {"label_log_probability": np.full(360, 0.5, np.float32)},
+        {"label_log_probability": np.full(360, -np.inf, np.float32)},
+        {"squared_error": np.full(360, 2.5, np.float32)},
         {"params_sha256": "0"},
     ],
 )
@@ -235,6 +238,7 @@ def test_predictions_that_cannot_be_are_made_anew(change, run):
         "index": np.arange(360),
         **dict.fromkeys(("label", "predicted"), np.zeros(360, np.int32)),
         **dict.fromkeys(("probability", "label_probability"), np.ones(360, np.float32)),
+        **dict.fromkeys(("label_log_probability", "squared_error"), np.zeros(360, np.float32)),
         "params_sha256": digest,
     }
     path = run / "predictions.npz"
@@ -242,6 +246,8 @@ def test_predictions_that_cannot_be_are_made_anew(change, run):
     assert evaluation._read(path, digest, about) is not None
     np.savez_compressed(path, **{**found, **change})
     assert evaluation._read(path, digest, about) is None
+    np.savez_compressed(path, **{k: v for k, v in found.items() if k != "squared_error"})
+    assert evaluation._read(path, digest, about) is None  # as older ones were
 
 
 def test_a_page_holds_only_pictures_of_the_run(run, tmp_path, caplog):

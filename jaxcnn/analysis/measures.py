@@ -1,0 +1,155 @@
+"""Figures by which arms are compared beside their metric: how each is called, and found of a run.
+
+A further one is a line of :data:`MEASURES`; tables, pages and comparison.json take it from there.
+Measures of one block share a table.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from jaxcnn.analysis import calibration, statistics
+from jaxcnn.analysis.arms import Arm, FinishedRun
+from jaxcnn.analysis.calibration import BRIER, ECE, NLL, Kept
+from jaxcnn.analysis.statistics import Interval, Paired
+from jaxcnn.tasks import Metric
+
+
+class Found(NamedTuple):
+    """What a run reaches.
+
+    Attributes:
+        value: the figure.
+        parts: the test images' parts in it, ``(images, columns)``, as
+            :func:`~jaxcnn.analysis.statistics.of_parts` sums them up; None where they are not
+            known, and a single run then has neither interval nor test.
+    """
+
+    value: float
+    parts: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a run.
+
+    Attributes:
+        metric: its name, its title, which is better, and in which bounds it lies.
+        block: the heading of the table that it stands in.
+        find: returns it for a run, of which the predictions are given where they are at hand; None
+            where it is not known.
+        form: how it is shown where it is no share.
+    """
+
+    metric: Metric
+    block: str
+    find: Callable[[FinishedRun, Kept | None], Found | None]
+    form: str = ".4f"
+
+
+Test = Literal["paired t", "randomization", "none"]
+
+
+@dataclass(frozen=True)
+class MeasureResult:
+    """What an arm reaches.
+
+    Attributes:
+        values: one for each seed of which it is known, in their order.
+        reached: their mean and its 95 % interval: over seeds Student's, or for a single run the
+            bootstrap's over test images.
+        difference: difference from the first arm over the seeds that both have; None for the first
+            arm, and where no seed is common.
+        p_adjusted: p-value of the difference after Holm's correction for the number of arms.
+        test: the test that gave it.
+    """
+
+    values: tuple[float, ...]
+    reached: Interval
+    difference: Paired | None
+    p_adjusted: float
+    test: Test
+
+
+def _of_predictions(
+    parts: Callable[[Kept], np.ndarray],
+) -> Callable[[FinishedRun, Kept | None], Found | None]:
+    def find(run: FinishedRun, kept: Kept | None) -> Found | None:
+        if kept is None or not kept.keys() >= calibration.FIELDS:
+            return None
+        found = parts(kept).reshape(len(kept["label"]), -1)
+        return Found(statistics.of_parts(found), found)
+
+    return find
+
+
+MEASURES = (
+    Measure(NLL, "calibration", _of_predictions(calibration.negative_log_likelihoods)),
+    Measure(BRIER, "calibration", _of_predictions(calibration.brier_scores)),
+    Measure(ECE, "calibration", _of_predictions(calibration.gaps)),
+)
+"""All measures, in the order in which they are shown."""
+
+
+def compare(
+    measure: Measure, arms: Sequence[Arm], predictions: Mapping[Any, Kept]
+) -> list[MeasureResult | None]:
+    """Compares arms with the first by a measure, as they are compared by their metric.
+
+    Arms with two or more seeds in common are compared by Student's paired test over seeds, two arms
+    of a single run each by the paired randomization test over test images.
+
+    Returns:
+        One for each arm; None where nothing is known of its runs.
+    """
+    found = [_found(measure, arm, predictions) for arm in arms]
+    tested = [_difference(measure.metric, ours, found[0]) for ours in found[1:]]
+    differences: list[Paired | None] = [None, *(difference for difference, _ in tested)]
+    tests: list[Test] = ["none", *(test for _, test in tested)]
+    nan = float("nan")
+    adjusted = statistics.holm([d.p_value if d else nan for d in differences])
+    return [
+        MeasureResult(
+            tuple(one.value for one in ours.values()),
+            _reached(measure.metric, [*ours.values()]),
+            *(difference, p, test),
+        )
+        if ours
+        else None
+        for ours, difference, p, test in zip(found, differences, adjusted, tests, strict=True)
+    ]
+
+
+def _found(measure: Measure, arm: Arm, predictions: Mapping[Any, Kept]) -> dict[int, Found]:
+    """Returns what is known of an arm's runs, by their seeds."""
+    each = {run.seed: measure.find(run, predictions.get(run.path)) for run in arm.runs}
+    return {seed: found for seed, found in each.items() if found is not None}
+
+
+def _reached(metric: Metric, found: Sequence[Found]) -> Interval:
+    parts = found[0].parts
+    if len(found) == 1 and parts is not None:
+        return statistics.parts_interval(parts, metric.bounds)
+    return statistics.mean_interval([one.value for one in found], within=metric.bounds)
+
+
+def _difference(
+    metric: Metric, ours: Mapping[int, Found], theirs: Mapping[int, Found]
+) -> tuple[Paired | None, Test]:
+    """Returns the difference over the seeds that both have, if any, and the test it was put to."""
+    common = sorted(ours.keys() & theirs.keys())
+    if not common:
+        return None, "none"
+    low, high = metric.bounds
+    within = (low - high, high - low)
+    pairs = [(ours[seed], theirs[seed]) for seed in common]
+    (a, b), *more = pairs
+    single = len(ours) == len(theirs) == 1
+    if single and a.parts is not None and b.parts is not None and len(a.parts) == len(b.parts):
+        return statistics.parts_difference(a.parts, b.parts, within), "randomization"
+    found = statistics.paired_difference(
+        [mine.value for mine, _ in pairs], [other.value for _, other in pairs], within=within
+    )
+    return found, "paired t" if more else "none"

@@ -1,0 +1,75 @@
+"""What ``jaxcnn eval`` says of a run's calibration: its temperature, and how honest it is."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jaxcnn.errors import InputError, as_warning
+from jaxcnn.text import complain
+
+if TYPE_CHECKING:
+    from jaxcnn.commands.evaluate import Command
+    from jaxcnn.runs.trained import Trained
+
+
+def prepare(command: "Command", network: "Trained") -> "Trained":
+    """Checks what is asked, fits a temperature if that is, and returns the network with its own.
+
+    Raises:
+        InputError: the run cannot be asked this.
+    """
+    from jaxcnn.runs import calibrating, display
+
+    asked = "--calibration" if command.calibration else "--fit-temperature"
+    if command.calibration or command.fit_temperature:
+        calibrating.require_classification(network, asked)
+        if command.tta != "none":
+            raise InputError(f"{asked}: must be left out with --tta {command.tta}, not used by it")
+    if command.fit_temperature:
+        found = calibrating.fit_temperature(network, command.checkpoint, command.data_dir)
+        display.show(
+            f"{network.folder}: temperature {found.temperature:.3f} (standard error "
+            f"{found.standard_error:.3f}), fitted to {found.examples:,} images for validation, "
+            f"whose loss goes from {found.nll_before:.4f} to {found.nll_after:.4f}"
+        )
+    return network.calibrated(complain)
+
+
+def show(command: "Command", network: "Trained") -> None:
+    """Says what a network reaches at its temperature, if it has one, and the rest if it is asked.
+
+    Args:
+        command: the command.
+        network: from :func:`prepare`.
+    """
+    from jaxcnn.learning.selection import PREFIX
+    from jaxcnn.runs import display, evaluation
+
+    split = command.split
+    if network.temperature is not None:
+        result = evaluation.evaluate_trained(
+            network, command.checkpoint, command.data_dir, command.tta, split
+        )
+        loss = result[f"{PREFIX[split]}_loss"]
+        display.show(f"at temperature {network.temperature:.3f}: {split} loss {loss:.4f}")
+    if command.calibration:
+        _show_calibration(command, network)
+
+
+def _show_calibration(command: "Command", network: "Trained") -> None:
+    import numpy as np
+
+    from jaxcnn.analysis import calibration, plots, tables
+    from jaxcnn.runs import calibrating, display
+
+    with display.display() as listener, listener.waiting("asking for its confidence", said=False):
+        answers: Mapping[str, Any] = calibrating.answers(network, command.data_dir, command.split)
+        found = {name: calibration.figures(kept) for name, kept in answers.items()}
+        drawn = calibration.by_chance(next(iter(answers.values()))["probability"])
+    chance = float(drawn.mean()), float(np.quantile(drawn, 0.95))
+    images = len(next(iter(answers.values()))["label"])
+    title = f"{network.folder}, {images:,} {command.split} images"
+    display.console().print(tables.render_calibration(found, title, chance))
+    picture = calibrating.picture(network.folder, command.split)
+    with as_warning(f"{picture}: could not be drawn"):
+        plots.save_calibration(answers, picture, title)
+        print(f"{picture}")
