@@ -19,6 +19,7 @@ import numpy as np
 from jaxcnn.analysis import formats
 from jaxcnn.analysis.compare import ComparisonResult, pareto
 from jaxcnn.analysis.formats import si
+from jaxcnn.analysis.robustness import CLEAN, CURVES, Row, corruptions, mean
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.learning import files
 from jaxcnn.learning.selection import PREFIX, score
@@ -363,6 +364,57 @@ def save_curves(
             axes.legend()
     drawn: "Figure" = figure
     return drawn
+
+
+def save_robustness(rows: Sequence[Row], metric: Metric, path: Path, title: str) -> None:
+    """Draws what arms reach under changes of the images over their strength: a chart for each kind.
+
+    Corruptions are shown together, as their mean at each severity, beginning with none.
+
+    Args:
+        rows: of one set of images at one size, under changes.
+        metric: what the runs are judged by.
+        path: PNG file.
+        title: title of the figure.
+    """
+    factor = 100 if metric.is_share else 1
+    charts: dict[str, dict[str, dict[float, list[float]]]] = {}
+    for row in rows:
+        kind, level = row.change
+        values = [factor * found.values[metric.name] for found in row.found]
+        if kind in CURVES:
+            label = f"{CURVES[kind].title}, {CURVES[kind].unit}"
+            charts.setdefault(label, {}).setdefault(row.arm, {})[level] = values
+    for arm, corrupted in _by_severity(rows).items():
+        means = {level: [factor * value for value in of(metric)] for level, of in corrupted.items()}
+        charts.setdefault("corruptions, severity", {})[arm] = means
+    with canvas(4.5 * len(charts), 3.6, path) as figure:
+        figure.suptitle(legible(title, 101))
+        all_axes = figure.subplots(1, len(charts), squeeze=False, sharey=True)[0]
+        for axes, (label, series) in zip(all_axes, charts.items(), strict=True):
+            _lines(axes, series, label, formats.titled(metric), False, False)
+            for line in axes.lines:
+                line.set(marker="o", markersize=3)
+            if len(series) > 1:
+                axes.legend()
+
+
+def _by_severity(rows: Sequence[Row]) -> dict[str, dict[float, Callable[[Metric], list[float]]]]:
+    """Returns for each arm, by severity, what gives a metric's means over corruptions."""
+    found: dict[str, dict[float, Any]] = {}
+    for arm in dict.fromkeys(row.arm for row in rows):
+        own = [row for row in rows if row.arm == arm]
+        corrupted = corruptions(own)
+        levels = dict.fromkeys(row.change.level for row in corrupted)
+        same = {level: [row for row in corrupted if row.change.level == level] for level in levels}
+        if same:
+            clean = {0.0: [row for row in own if row.change == CLEAN]}
+            found[arm] = {k: _values_of(mean(v)) for k, v in {**clean, **same}.items() if v}
+    return found
+
+
+def _values_of(row: Row) -> Callable[[Metric], list[float]]:
+    return lambda metric: [found.values[metric.name] for found in row.found]
 
 
 def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, title: str) -> None:
