@@ -155,8 +155,7 @@ def mean(of: Sequence[Row]) -> Row:
         return Found(values, found[0].examples, whole)
 
     each = tuple(together(found) for found in zip(*(row.found for row in of), strict=True))
-    kinds = {row.change.kind for row in of}
-    return Row(of[0].arm, of[0].data, of[0].size, Change(kinds.pop() if len(kinds) == 1 else ""), each)
+    return Row(of[0].arm, of[0].data, of[0].size, of[0].change, each)
 
 
 def corruptions(of: Sequence[Row]) -> list[Row]:
@@ -207,14 +206,12 @@ def flat(of: Sequence[Row], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     first = metrics[0]
 
     def plain(row: Row, kind: str, level: float | None) -> dict[str, Any]:
-        _, *bounds = row.interval(first)
-        low, high = (None if math.isnan(bound) else bound for bound in bounds)
-        return {
-            **{"arm": row.arm, "data": row.data, "image_size": row.size},
-            **{"change": kind, "level": level, "examples": row.examples, "runs": len(row.found)},
-            **{name: row.value(name) for name in row.found[0].values},
-            **{"metric": first.name, "low": low, "high": high},
-        }
+        low, high = (None if math.isnan(x) else x for x in row.interval(first)[1:])
+        about = {"arm": row.arm, "data": row.data, "image_size": row.size}
+        changed = {"change": kind, "level": level, "examples": row.examples}
+        values = {name: row.value(name) for name in row.found[0].values}
+        bounds = {"runs": len(row.found), "metric": first.name, "low": low, "high": high}
+        return {**about, **changed, **values, **bounds}
 
     found = [plain(row, row.change.kind or "none", row.change.level) for row in of]
     conditions = dict.fromkeys((row.arm, row.data, row.size) for row in of)

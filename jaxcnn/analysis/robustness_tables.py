@@ -143,4 +143,3 @@ def _curve(of: Sequence[Row], metric: Metric, width: int, where: str) -> "Table"
         rows.append([f"{level:g}", *each])
     title = f"{where}: {metric.title} by {kind.title}"
     return laid_out([kind.unit, *arms], rows, width, title=title, caption="")
-

@@ -1,4 +1,4 @@
-"""``jaxcnn eval``: what trained runs reach on their test set, on other data, and on changed images."""
+"""``jaxcnn eval``: what trained runs reach on their tests, other data, and changed images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.config import Data
@@ -139,5 +140,5 @@ def _find(config: Data) -> tuple[Source, Sequence[str]]:
 def _drawn(dataset: sources.Dataset) -> sources.Split:
     """Returns a split of images in memory, of one whose images are drawn."""
     stored = dataset.test.read(np.arange(len(dataset.test)))
-    found = dataset.rendered({name: stored[name] for name in ("image", "label")})
+    found = dataset.rendered({name: jnp.asarray(stored[name]) for name in ("image", "label")})
     return sources.Split(np.asarray(found["image"]), np.asarray(found["label"]))

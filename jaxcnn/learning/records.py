@@ -221,7 +221,7 @@ class Corruptions(Struct, kw_only=True, frozen=True, omit_defaults=True):
     """corruptions.json: what a run reaches on its test images as they are, and corrupted.
 
     Attributes:
-        version: of the package, whose corruptions may differ from those of another.
+        formulas: the number of the formulas by which images were corrupted.
         params_sha256: digest of what the network was run with.
         test_sha256: of the test images, as in dataset.json.
         test_files_sha256: likewise.
@@ -231,7 +231,7 @@ class Corruptions(Struct, kw_only=True, frozen=True, omit_defaults=True):
         found: by kind of corruption ("none" for the images as they are) and severity.
     """
 
-    version: Text
+    formulas: Count
     params_sha256: Text
     test_sha256: Text
     test_files_sha256: Text | None = None
