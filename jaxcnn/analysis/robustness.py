@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,13 +69,15 @@ class Result:
     Attributes:
         run: its folder.
         data: what the images are called.
-        size: their height and width as the network sees them, in words.
+        side: the height and width that were asked for; None for those of training.
+        size: height and width as the network sees them, in words.
         change: what is done to them.
         found: the figures.
     """
 
     run: Path
     data: str
+    side: int | None
     size: str
     change: Change
     found: Found
@@ -88,6 +90,7 @@ class Row:
     Attributes:
         arm: the name of the arm.
         data: as of :class:`Result`.
+        side: likewise.
         size: likewise.
         change: likewise.
         found: the figures of each run, in the order of the seeds.
@@ -95,6 +98,7 @@ class Row:
 
     arm: str
     data: str
+    side: int | None
     size: str
     change: Change
     found: tuple[Found, ...]
@@ -139,7 +143,7 @@ def rows(results: Sequence[Result], arms: Mapping[str, Sequence[Path]]) -> list[
         for same in zip(*of_run, strict=True):
             first = same[0]
             each = tuple(result.found for result in same)
-            found.append(Row(arm, first.data, first.size, first.change, each))
+            found.append(Row(arm, first.data, first.side, first.size, first.change, each))
     return found
 
 
@@ -155,7 +159,19 @@ def mean(of: Sequence[Row]) -> Row:
         return Found(values, found[0].examples, whole)
 
     each = tuple(together(found) for found in zip(*(row.found for row in of), strict=True))
-    return Row(of[0].arm, of[0].data, of[0].size, of[0].change, each)
+    return replace(of[0], found=each)
+
+
+def by_images(of: Sequence[Row]) -> dict[str, list[Row]]:
+    """Returns the rows of each set of images at each size, by a title."""
+    found: dict[tuple[str, int | None], list[Row]] = {}
+    for row in of:
+        found.setdefault((row.data, row.side), []).append(row)
+    sizes = {key: {row.size for row in same} for key, same in found.items()}
+    return {
+        f"{key[0]} at {sizes[key].pop() if len(sizes[key]) == 1 else 'the size of training'}": same
+        for key, same in found.items()
+    }
 
 
 def corruptions(of: Sequence[Row]) -> list[Row]:
@@ -214,11 +230,10 @@ def flat(of: Sequence[Row], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
         return {**about, **changed, **values, **bounds}
 
     found = [plain(row, row.change.kind or "none", row.change.level) for row in of]
-    conditions = dict.fromkeys((row.arm, row.data, row.size) for row in of)
-    for condition in conditions:
-        same = [row for row in of if (row.arm, row.data, row.size) == condition]
-        if corrupted := corruptions(same):
-            found.append(plain(mean(corrupted), "corruptions, mean", None))
+    conditions: dict[Any, list[Row]] = {}
+    for row in corruptions(of):
+        conditions.setdefault((row.arm, row.data, row.side), []).append(row)
+    found += [plain(mean(same), "corruptions, mean", None) for same in conditions.values()]
     return found
 
 
@@ -230,7 +245,7 @@ def explanation(of: Sequence[Row], metric: Metric, *, optimistic: bool) -> str:
         count = f"{seeds[-1]}" if len(seeds) == 1 else f"up to {seeds[-1]}"
         said.append(f"Means over {count} seeds with Student's 95 % interval")
     if seeds[0] == 1 and metric.of_examples:
-        said.append("Single runs: 95 % intervals over images, not over the chance of training")
+        said.append("95 % intervals of single runs are over images, not over the chance of training")
     if optimistic:
         said.append(f"The checkpoint was {OPTIMISTIC}")
     return ". ".join(said) + "." * bool(said)

@@ -24,9 +24,7 @@ def render(of: Sequence[Row], metrics: Metrics, width: int, caption: str) -> "It
         caption: explains the intervals, below the first table.
     """
     yield overview(of, metrics, width, caption)
-    for data, size in dict.fromkeys((row.data, row.size) for row in of):
-        same = [row for row in of if (row.data, row.size) == (data, size)]
-        where = f"{data} at {size}"
+    for where, same in robustness.by_images(of).items():
         if corrupted := robustness.corruptions(same):
             make = _corruptions if len(_arms(same)) == 1 else _corruptions_of_arms
             yield make(corrupted, metrics[0], width, where)
@@ -45,33 +43,29 @@ def overview(of: Sequence[Row], metrics: Metrics, width: int, caption: str) -> "
 
     Where there are corruptions, their mean stands beside it.
     """
-    first, clean = metrics[0], [row for row in of if row.change == CLEAN]
+    first, baseline = metrics[0], _arms(of)[0]
     others = [metric for metric in [*metrics[1:], LOSS] if metric != first]
+    titles = ["arm", "data", "size", "images", first.title, *(metric.title for metric in others)]
     has_corrupted = bool(robustness.corruptions(of))
     relative = has_corrupted and robustness.errs(first) and len(_arms(of)) > 1
-    baseline = _arms(of)[0]
-    titles = ["arm", "data", "size", "images", first.title, *(metric.title for metric in others)]
-    if has_corrupted:
-        titles.append("corrupted")
-    if relative:
-        titles.append(f"error against {baseline}")
+    titles += ["corrupted"] * has_corrupted + [f"error against {baseline}"] * relative
     rows = []
-    for row in clean:
-        same = [one for one in of if (one.data, one.size) == (row.data, row.size)]
-        ours, theirs = (
-            robustness.corruptions([one for one in same if one.arm == arm])
-            for arm in (row.arm, baseline)
-        )
-        cells = [row.arm, row.data, row.size, f"{row.examples:,}"]
-        cells.append(formats.interval(first, row.interval(first)))
-        cells += [_value(metric, row) for metric in others]
-        if has_corrupted:
-            whole = robustness.mean(ours)
-            cells.append(formats.interval(first, whole.interval(first)))
-        if relative:
-            cells.append(f"{robustness.relative_error(ours, theirs, first):.3f}")
-        rows.append(cells)
-    return laid_out(titles, rows, width, title="", caption=caption)
+    for same in robustness.by_images(of).values():
+        corrupted = robustness.corruptions(same)
+        theirs = [row for row in corrupted if row.arm == baseline]
+        for row in (row for row in same if row.change == CLEAN):
+            ours = [one for one in corrupted if one.arm == row.arm]
+            cells = [row.arm, row.data, row.size, f"{row.examples:,}"]
+            cells.append(formats.interval(first, row.interval(first)))
+            cells += [_value(metric, row) for metric in others]
+            if has_corrupted:
+                whole = robustness.mean(ours).interval(first)
+                cells.append(formats.interval(first, whole))
+            if relative:
+                cells.append(f"{robustness.relative_error(ours, theirs, first):.3f}")
+            rows.append(cells)
+    needless = ("loss", *(metric.title for metric in metrics[1:]), "images", "size")
+    return laid_out(titles, rows, width, title="", caption=caption, dispensable=needless)
 
 
 def _value(metric: Metric, row: Row) -> str:

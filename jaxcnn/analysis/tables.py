@@ -148,12 +148,18 @@ def render(comparison: ComparisonResult, width: int = 160) -> "Table":
 
 
 def laid_out(
-    titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, title: str, caption: str
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    *,
+    title: str,
+    caption: str,
+    dispensable: Sequence[str] = DISPENSABLE,
 ) -> "Table":
     """Lays rows out as a table for a terminal.
 
     Where it is too wide, headers and intervals are broken into lines; where it still is, columns
-    of ``DISPENSABLE`` are left out, and the caption says which.
+    some are left out, and the caption says which.
 
     Args:
         titles: the headers of the columns.
@@ -161,6 +167,7 @@ def laid_out(
         width: columns of the terminal.
         title: stands above the table.
         caption: stands below it.
+        dispensable: headers of columns that it may go without, in this order.
     """
     from rich.cells import cell_len
     from rich.table import Table
@@ -175,7 +182,7 @@ def laid_out(
         for column in columns:
             column[0] = re.sub(r" |(?<=\.)", "\n", column[0])
             column[1:] = [cell.replace(" [", "\n[") for cell in column[1:]]
-    for name in DISPENSABLE:
+    for name in dispensable:
         if needed() > width and name in titles:
             columns = [column for column in columns if column[0] != name]
             left_out.append(name)

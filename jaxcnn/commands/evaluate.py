@@ -232,9 +232,7 @@ def _write(command: Command, rows: "Sequence[Row]", metrics: "Sequence[Metric]")
             files.write_text(command.out, _csv(flat))
         print(f"wrote {command.out}")
     if command.plot is not None:
-        first = rows[0]
-        shown = [row for row in rows if (row.data, row.size) == (first.data, first.size)]
-        plots.save_robustness(shown, metrics[0], command.plot, f"{first.data} at {first.size}")
+        plots.save_robustness(rows, metrics[0], command.plot)
         print(f"wrote {command.plot}")
 
 

@@ -15,7 +15,12 @@ MAX_BYTES = 2**24
 
 
 def match(
-    theirs: Sequence[str], ours: Sequence[str], file: Path | None = None, used: Sequence[int] = ()
+    theirs: Sequence[str],
+    ours: Sequence[str],
+    file: Path | None = None,
+    used: Sequence[int] = (),
+    *,
+    shared: bool = False,
 ) -> np.ndarray:
     """Finds each class of another dataset among a run's classes.
 
@@ -29,6 +34,7 @@ def match(
         ours: the names of the run's classes.
         file: the file of names.
         used: the places of theirs that have images; the others need no counterpart. By default all.
+        shared: whether the file is one for several datasets, and may name classes of another.
 
     Returns:
         For each of theirs the place among ours, ``(k,)``; -1 where it is left out or not used.
@@ -40,7 +46,7 @@ def match(
     [1, 0]
     """
     known = _Names(ours)
-    told = {} if file is None else _read(file, theirs, known)
+    told = {} if file is None else _read(file, theirs, known, shared)
     needed = range(len(theirs)) if len(used) == 0 else sorted({*map(int, used)})
     found = np.full(len(theirs), -1)
     missing: list[str] = []
@@ -129,7 +135,7 @@ def _shown(name: str) -> str:
     return repr(printable(name, longest=80))
 
 
-def _read(file: Path, theirs: Sequence[str], ours: _Names) -> Mapping[str, int]:
+def _read(file: Path, theirs: Sequence[str], ours: _Names, shared: bool) -> Mapping[str, int]:
     """Returns the places of the run's classes by the names of the other's, as a file says them.
 
     Raises:
@@ -152,18 +158,19 @@ def _read(file: Path, theirs: Sequence[str], ours: _Names) -> Mapping[str, int]:
     known, found = _Names(theirs), dict[str, int]()
     for place, (i, line) in enumerate(lines):
         at = f"{what}: line {i}: "
-        if in_order:
-            their, our = theirs[place], line
-        else:
-            their, our = _pair(line, known, at)
+        their, our = (theirs[place], line) if in_order else _pair(line, known, at, shared)
+        if their is None:
+            continue
         if their in found:
             raise InputError(f"{at}names {_shown(their)} a second time")
         found[their] = -1 if not our else _named(our, ours, at)
     return found
 
 
-def _pair(line: str, theirs: _Names, at: str) -> tuple[str, str]:
+def _pair(line: str, theirs: _Names, at: str, shared: bool) -> tuple[str | None, str]:
     """Returns one of their names and what stands behind the sign, which may be in a name too.
+
+    The name is None if it is not among theirs, in a file that is one for several datasets.
 
     Raises:
         InputError: there is no sign, or none of theirs before it; begins with ``at``.
@@ -175,6 +182,8 @@ def _pair(line: str, theirs: _Names, at: str) -> tuple[str, str]:
         place = theirs.place(line[:sign].strip(), at)
         if place is not None:
             return theirs.names[place], line[sign + 1 :].strip()
+    if shared:
+        return None, ""
     name = line[: signs[0]].strip()
     near = theirs.nearest(name) or _shown(theirs.names[0])
     raise InputError(f"{at}{_shown(name)} is no class of the data, which have {near}")

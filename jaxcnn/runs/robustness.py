@@ -144,10 +144,10 @@ MOST_TESTS = 4
 def _asked(run: Path, question: Question, shared: _Shared) -> Iterator[Result]:
     """Yields the results of one run."""
     net = trained.restore(run, question.checkpoint)
-    seen = [at_size(net, size) for size in question.sizes or (None,)]
+    seen = {side: at_size(net, side) for side in question.sizes or (None,)}
     digest = sha256(net.state.params)
     for name, data in (question.data or {"": net.experiment.data}).items():
-        for one in seen:
+        for side, one in seen.items():
             title = printable(name) or tested.own_name(net, question.split)
             own = not name and (one.data, one.resized) == (net.experiment.data, None)
             kept = Kept.of(run, digest, question.limit) if own and question.is_kept else None
@@ -160,7 +160,7 @@ def _asked(run: Path, question: Question, shared: _Shared) -> Iterator[Result]:
                 if kept is not None:
                     kept.keep(made)
             for change in question.changes:
-                yield Result(run, title, one.size, change, found[change])
+                yield Result(run, title, side, one.size, change, found[change])
 
 
 def _test(
@@ -169,7 +169,10 @@ def _test(
     """Returns the images of a test, read or known already, after saying what they are."""
     if name:
         key: Any = (name, data, question.classes, net.classes, net.image_shape, seen.data)
-        make = functools.partial(tested.other_data, net, seen, name, data, question.classes)
+        make = functools.partial(
+            *(tested.other_data, net, seen, name, data, question.classes),
+            shared=len(question.data) > 1,
+        )
     else:
         about = files.read(net.folder / "dataset.json", records.Dataset)
         known = about.sha256 or net.folder  # imported weights know no data

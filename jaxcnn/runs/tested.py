@@ -109,7 +109,9 @@ def own(net: Trained, seen: Seen, split: sources.HeldOut, data_dir: str | None) 
     return Test(own_name(net, split), source, places, dataset.render)
 
 
-def other_data(net: Trained, seen: Seen, name: str, data: Data, mapping: Path | None) -> Test:
+def other_data(
+    net: Trained, seen: Seen, name: str, data: Data, mapping: Path | None, *, shared: bool = False
+) -> Test:
     """Reads the test images of other data, and finds their classes among the run's.
 
     Args:
@@ -118,6 +120,7 @@ def other_data(net: Trained, seen: Seen, name: str, data: Data, mapping: Path | 
         name: what the data are called.
         data: names them, and where they lie.
         mapping: a file for classes of other names.
+        shared: whether that is one for several datasets.
 
     Raises:
         InputError: they are not at hand, have other channels, or classes that are none of the
@@ -134,7 +137,8 @@ def other_data(net: Trained, seen: Seen, name: str, data: Data, mapping: Path | 
     try:
         source, theirs = other.find(data, shape, fit)
         labels = source.read_labels()
-        places = class_names.match(theirs, net.classes, mapping, np.unique(labels).tolist())
+        used = np.unique(labels).tolist()
+        places = class_names.match(theirs, net.classes, mapping, used, shared=shared)
         number = math.prod(shape) * len(source)
         if number <= sources.STREAMED_BYTES and not isinstance(source, sources.Split):
             source, ok = sources.read_all(source, Faults(seen.data.max_bad_images))
