@@ -245,7 +245,9 @@ def explanation(of: Sequence[Row], metric: Metric, *, optimistic: bool) -> str:
         count = f"{seeds[-1]}" if len(seeds) == 1 else f"up to {seeds[-1]}"
         said.append(f"Means over {count} seeds with Student's 95 % interval")
     if seeds[0] == 1 and metric.of_examples:
-        said.append("95 % intervals of single runs are over images, not over the chance of training")
+        said.append(
+            "95 % intervals of single runs are over images, not over the chance of training"
+        )
     if optimistic:
         said.append(f"The checkpoint was {OPTIMISTIC}")
     return ". ".join(said) + "." * bool(said)

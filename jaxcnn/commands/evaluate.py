@@ -9,6 +9,7 @@ from jaxcnn.commands import arguments
 from jaxcnn.commands.parsing import bring_from, load_experiment
 from jaxcnn.config import Data, Views
 from jaxcnn.errors import InputError
+from jaxcnn.text import printable
 
 if TYPE_CHECKING:
     from jaxcnn.analysis.robustness import Change, Row
@@ -101,8 +102,9 @@ def run(command: Command) -> int:
 def _is_plain(command: Command) -> bool:
     """Returns whether one run is asked for its own test alone, which is said in a line."""
     others = (command.data, command.image_size, command.limit, command.out, _changes_asked(command))
-    one = len(command.runs) == 1 and (command.runs[0] / "config.json").exists()
-    return (one or not command.runs[0].is_dir()) and not any(others)
+    first, *more = command.runs
+    holds_runs = first.is_dir() and not (first / "config.json").exists()
+    return not (more or holds_runs or any(others))
 
 
 def _changes_asked(command: Command) -> bool:
@@ -167,7 +169,14 @@ def _question(command: Command) -> "Question":
 
     changes = _changes(command)
     data = {given: _data(given, command.data_dir) for given in dict.fromkeys(command.data)}
-    files.check_writable(*(path for path in (command.out, command.plot) if path is not None))
+    for option, path in (("--out", command.out), ("--plot", command.plot)):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"{option} {path}: there is no folder {path.parent}")
+    if command.out is not None:
+        begins = "[" if command.out.suffix == ".json" else "arm,"
+        files.destination(command.out, "--out", begins)
+    if command.plot is not None:
+        files.check_writable(command.plot)
     return Question(
         data=data,
         sizes=tuple(dict.fromkeys(command.image_size)),
@@ -200,23 +209,20 @@ def _changes(command: Command) -> "list[Change]":
 
 
 def _data(given: str, data_dir: str | None) -> Data:
-    """Returns the data that a word names: data that are at hand by a name, or else a folder.
+    """Returns the data that a word names.
 
     Raises:
         InputError: no text that can name data, or an experiment file that fails.
     """
     from jaxcnn.data import other
 
-    path = Path(given).expanduser()
+    if given.endswith(".py"):
+        return load_experiment(Path(given)).data
     try:
-        if given.endswith(".py"):
-            return load_experiment(path).data
-        named = Data(given, dir=data_dir)
-        is_folder = path.is_dir() and not other.is_at_hand(named)
-        return Data("folder", dir=str(path)) if is_folder else named
-    except (InputError, ValueError, OSError) as error:  # a NUL in it, or far too long
+        return other.named(given, data_dir)
+    except (InputError, ValueError, OSError, RuntimeError) as error:  # a NUL in it, or too long
         said = str(error).partition("\n")[0]
-        raise InputError(said if given.endswith(".py") else f"--data {given}: {said}") from error
+        raise InputError(f"--data {printable(given, longest=100)}: {said}") from error
 
 
 def _write(command: Command, rows: "Sequence[Row]", metrics: "Sequence[Metric]") -> None:
@@ -226,10 +232,11 @@ def _write(command: Command, rows: "Sequence[Row]", metrics: "Sequence[Metric]")
 
     if command.out is not None:
         flat = robustness.flat(rows, metrics)
+        place = command.out.resolve()  # over links, as the path was checked
         if command.out.suffix == ".json":
-            files.write_json(command.out, flat)
+            files.write_json(place, flat)
         else:
-            files.write_text(command.out, _csv(flat))
+            files.write_text(place, _csv(flat))
         print(f"wrote {command.out}")
     if command.plot is not None:
         plots.save_robustness(rows, metrics[0], command.plot)

@@ -72,9 +72,21 @@ class Fitted:
         return self.source.files_sha256()
 
 
-def is_at_hand(config: Data) -> bool:
-    """Returns whether data are built in, or prepared by TFDS, under their name."""
-    return str(config.name) in sources.BUILT_IN or records.is_prepared(config)
+def named(word: str, data_dir: str | None = None) -> Data:
+    """Returns the data that a word names: data that are at hand by this name, or else a folder.
+
+    Args:
+        word: a name, an address or a path.
+        data_dir: the folder of prepared TFDS datasets.
+
+    Raises:
+        InputError: it is no text that could name data.
+    """
+    config = Data(word, dir=data_dir)
+    if word in sources.BUILT_IN or ":" in word or records.is_prepared(config):
+        return config
+    path = Path(word).expanduser()
+    return Data("folder", dir=str(path)) if path.is_dir() else config
 
 
 def find(config: Data, image_shape: Shape, fit: Fit) -> tuple[Source, Sequence[str]]:

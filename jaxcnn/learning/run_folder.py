@@ -20,6 +20,7 @@ Where several processes train together, the first one reads and writes here for 
 | tb/             | TensorBoard events                                              |
 | *.png           | learning curves and confusion matrix                            |
 | predictions.npz | the answer to every test image, where it was asked for          |
+| corruptions.json| what is reached on corrupted test images, likewise              |
 | profile/        | traces of jax.profiler, if asked for                            |
 | checkpoints/    | ``latest/`` and ``best/``                                       |
 

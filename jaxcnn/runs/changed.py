@@ -164,5 +164,9 @@ def _changed(x: jax.Array, places: jax.Array, kind: str, level: jax.Array) -> li
     if kind == "scale":
         return [shifts.scaled(x, level)]
     own = jax.random.fold_in(jax.random.key(SEED), KINDS.index(kind))
-    keys = jax.vmap(functools.partial(jax.random.fold_in, own))(places)
-    return [corruptions.corrupt(x, keys, kind, level)]
+
+    def one(image: jax.Array, place: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(own, place)
+        return corruptions.corrupt(image[None], key, kind, level)[0]
+
+    return [jax.vmap(one)(x, places)]

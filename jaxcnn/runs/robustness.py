@@ -111,7 +111,15 @@ def ask(runs: Sequence[Path], question: Question, listener: Listener | None = No
             the network does not take the size.
     """
     shared = _Shared(listener or Listener())
-    return [result for run in runs for result in _asked(run, question, shared)]
+    found: list[Result] = []
+    for run in runs:
+        found += _asked(trained.restore(run, question.checkpoint), question, shared)
+    return found
+
+
+def ask_one(net: Trained, question: Question) -> list[Result]:
+    """Evaluates a network that was restored already; see :func:`ask`."""
+    return list(_asked(net, question, _Shared(Listener())))
 
 
 class _Shared:
@@ -141,9 +149,15 @@ MOST_TESTS = 4
 """How many sets of images stay in memory for the next run."""
 
 
-def _asked(run: Path, question: Question, shared: _Shared) -> Iterator[Result]:
+def _asked(net: Trained, question: Question, shared: _Shared) -> Iterator[Result]:
     """Yields the results of one run."""
-    net = trained.restore(run, question.checkpoint)
+    run, task = net.folder, str(net.experiment.task.name)
+    for kind, _ in question.changes:
+        if kind in CURVES and task in ("segmentation", "regression"):
+            raise InputError(
+                f"--{CURVES[kind].title}: must be left out, since {run} learns {task}, whose "
+                "labels would have to follow"
+            )
     seen = {side: at_size(net, side) for side in question.sizes or (None,)}
     digest = sha256(net.state.params)
     for name, data in (question.data or {"": net.experiment.data}).items():
@@ -169,10 +183,9 @@ def _test(
     """Returns the images of a test, read or known already, after saying what they are."""
     if name:
         key: Any = (name, data, question.classes, net.classes, net.image_shape, seen.data)
-        make = functools.partial(
-            *(tested.other_data, net, seen, name, data, question.classes),
-            shared=len(question.data) > 1,
-        )
+        several = len(question.data) > 1
+        args = net, seen, name, data, question.classes
+        make = functools.partial(tested.other_data, *args, shared=several)
     else:
         about = files.read(net.folder / "dataset.json", records.Dataset)
         known = about.sha256 or net.folder  # imported weights know no data
