@@ -109,7 +109,7 @@ def _means(levels: jax.Array, chosen: jax.Array) -> jax.Array:
     rounded.
     """
     total = jnp.einsum("chw,ow->cho", levels, chosen, precision="highest").astype(jnp.int32)
-    share = jnp.round(2.0**22 / jnp.maximum(chosen.sum(axis=1), 1)).astype(jnp.int32)
+    share = jnp.round(2.0**22 / jnp.maximum(chosen.sum(axis=1), 1)).astype(jnp.int32)[None, None]
     return ((total * share + (1 << 21)) >> 22).astype(jnp.float32)
 
 

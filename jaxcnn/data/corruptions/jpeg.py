@@ -66,7 +66,7 @@ def quantised(levels: Planes, table: Float[Array, "8 8"]) -> Planes:
     blocks = padded.reshape(c, padded.shape[1] // 8, 8, padded.shape[2] // 8, 8)
     cosines = jnp.asarray(COSINES, jnp.float32)
     found = jnp.einsum("ui,caibj,vj->caubv", cosines, blocks, cosines, precision="highest")
-    table = table[:, None, :]
+    table = table[None, None, :, None]
     found = jnp.sign(found) * jnp.floor(jnp.abs(found) / table + 0.5) * table
     blocks = jnp.einsum("ui,caubv,vj->caibj", cosines, found, cosines, precision="highest")
     return jnp.clip(jnp.round(blocks.reshape(padded.shape) + 128), 0, 255)[:, :h, :w]
@@ -107,7 +107,8 @@ def halved(levels: Planes) -> Planes:
     total = (
         padded[:, ::2, ::2] + padded[:, ::2, 1::2] + padded[:, 1::2, ::2] + padded[:, 1::2, 1::2]
     )
-    means = jnp.floor((total + 1 + jnp.arange(total.shape[2]) % 2) / 4)
+    rounding = 1 + jnp.arange(total.shape[2])[None, None] % 2
+    means = jnp.floor((total + rounding) / 4)
     return jnp.pad(means, ((0, 0), (0, -means.shape[1] % 8), (0, 0)), mode="edge")
 
 

@@ -5,7 +5,7 @@ Blurs and zooms are linear along either axis, so that they are products of matri
 made in NumPy for all severities before the program is compiled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from jaxcnn.data.augment.annotations import Array
 
 Planes = Float[Array, "c h w"]
 """Channels of one image."""
-Matrices = Float[np.ndarray, "_ _ _"]
-"""A matrix for each severity."""
+Column = Float[np.ndarray, " severities"]
+"""A parameter of each severity."""
 
 
 def product(rows: Float[Array, "h2 h"], x: Planes, columns: Float[Array, "w2 w"]) -> jax.Array:
@@ -42,8 +42,8 @@ def luma(x: Planes) -> Float[Array, "1 h w"]:
 
 
 def gaussian_matrices(
-    size: int, sigmas: Sequence[float], *, mode: str, truncate: float
-) -> Matrices:
+    size: int, sigmas: Column, *, mode: str, truncate: float
+) -> Float[np.ndarray, "severities size size"]:
     """Returns for each standard deviation the matrix of SciPy's ``gaussian_filter1d``."""
     from scipy.ndimage import gaussian_filter1d
 
@@ -77,13 +77,13 @@ def zoom_matrix(size: int, sizes: Float[Array, "2"]) -> Float[Array, "size size"
     return jnp.maximum(1 - jnp.abs(first + place - pixel), 0)
 
 
-def motion_weights(radius: Sequence[float], sigma: Sequence[float]) -> Float[np.ndarray, "5 taps"]:
+def motion_weights(radius: Column, sigma: Column) -> Float[np.ndarray, "severities taps"]:
     """Returns for each severity the weights along the way of :func:`moved`.
 
     They are the half of a Gaussian: ``exp(-i**2 / (2 sigma**2))`` for ``i`` from 0 to
     ``2 * radius``, of sum 1. Those that are less than a millionth in all severities are left out.
     """
-    radius, sigma = np.reshape(radius, (-1, 1)), np.reshape(sigma, (-1, 1))
+    radius, sigma = radius[:, None], sigma[:, None]
     tap = np.arange(2 * int(radius.max()) + 1)
     weights = np.where(tap <= 2 * radius, np.exp(-(tap**2) / (2 * sigma**2)), 0)
     weights /= weights.sum(axis=1, keepdims=True)
@@ -137,7 +137,7 @@ def bilinear(
     c, h, w = x.shape
     pixels = x.reshape(c, h * w)
     top, left = jnp.floor(row), jnp.floor(column)
-    down, right = row - top, column - left
+    down, right = (row - top)[None], (column - left)[None]
     top, left = top.astype(jnp.int32), left.astype(jnp.int32)
 
     def across(row: jax.Array) -> jax.Array:

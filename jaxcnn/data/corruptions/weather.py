@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from jaxcnn.data.augment.annotations import Array, Key
@@ -58,7 +59,7 @@ def ice(key: Key, height: int, width: int) -> Float[Array, "3 height width"]:
     """
     seed_key, angle_key, pane_key, mean_key = jax.random.split(key, 4)
     length = max(2, min(height, width) // 8)
-    (weights,) = motion_weights([2.0 * length], [float(length)])
+    (weights,) = motion_weights(np.array([2.0 * length]), np.array([1.0 * length]))
     weights = jnp.asarray(weights / weights.max(), jnp.float32)
     seeds = jnp.maximum(jax.random.normal(seed_key, (3, height, width)) - 1.5, 0)
     first = jax.random.uniform(angle_key, maxval=60.0)
@@ -79,7 +80,7 @@ def fog(x: Planes, key: Key, rows: Rows, level: Level) -> Planes:
     """
     weight, decay = at(rows, level)
     _, h, w = x.shape
-    haze = plasma(key, map_side(h, w), decay)[:h, :w]
+    haze = plasma(key, map_side(h, w), decay)[None, :h, :w]
     brightest = x.max()
     return (x + weight * haze) * brightest / (brightest + weight)
 
