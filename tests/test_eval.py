@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -443,6 +444,17 @@ def test_the_same_from_python(run):
     own = opened.evaluate(data="digits")
     assert own["test_top1"] == pytest.approx(opened.evaluate()["test_top1"])
     assert own["test_examples"] == 360
+
+
+def test_what_the_page_shows_in_python_runs(run, monkeypatch):
+    text = (Path(__file__).parents[1] / "docs" / "robustness.md").read_text()
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "runs/a" in b]
+    (run.parent / "runs").mkdir()
+    run.rename(run.parent / "runs" / "a")
+    monkeypatch.chdir(run.parent)
+    names: dict = {}
+    exec(block, names)
+    assert names["found"].found["fog"][5].right.shape == (100,)
 
 
 # --------------------------------------------------------------------------------- bad input

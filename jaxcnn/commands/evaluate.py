@@ -37,9 +37,9 @@ class Command(arguments.Command):
     experiment file of a source of your own. Their classes are found by their names among those of
     the run, which chooses among these alone."""
     classes: Path | None = None
-    """A file for classes of other names: lines THEIR NAME = OUR NAME, of which several may name one
-    of ours, and none behind the sign leaves a class out; or one of our names on each line, in the
-    order of theirs."""
+    """A file for classes of other names, by default none: lines THEIR NAME = OUR NAME, of which
+    several may name one of ours, and none behind the sign leaves a class out; or one of our names
+    on each line, in the order of theirs."""
     image_size: tuple[int, ...] = ()
     """Heights and widths of the images that the network sees, such as 288 for one trained at 224;
     by default that of training."""
@@ -49,12 +49,13 @@ class Command(arguments.Command):
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     """The severities of the corruptions."""
     shifts: tuple[float, ...] | None = None
-    """Shifts the images by so many pixels, in each of four directions; by so many as are usual if
-    none is named (0 to 8), by default not at all."""
+    """Shifts the images by so many pixels, in each of four directions; without numbers by 0 to 8,
+    by default not at all."""
     rotations: tuple[float, ...] | None = None
-    """Rotates them by so many degrees, both ways; likewise (0 to 90)."""
+    """Rotates them by so many degrees, both ways; without numbers by 0 to 90, by default not at
+    all."""
     scales: tuple[float, ...] | None = None
-    """Scales what they show by such factors; likewise (0.5 to 2)."""
+    """Scales what they show by such factors; without numbers by 0.5 to 2, by default not at all."""
     limit: int | None = None
     """How many images are taken, a fixed subset of them; by default all."""
     out: Path | None = None
