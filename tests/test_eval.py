@@ -488,7 +488,10 @@ def test_what_cannot_be_asked_is_said_in_one_line(capsys, world, run, tmp_path):
         (("--corruptions", "fgo"), "did you mean fog"),
         (("--corruptions", "fog", "--severities", "6"), "--severities 6: must be among 1, 2, 3"),
         (("--image-size", "0"), "--image-size 0: must be a whole number in [1, 32768]"),
-        (("--image-size", "1"), "--image-size 1: sequential with these weights takes images of"),
+        (
+            ("--image-size", "1"),
+            "--image-size 1: sequential with these weights takes images from 2x2 on",
+        ),
         (("--limit", "0"), "--limit 0: must be at least 1"),
         (("--shifts", "-1"), "--shifts -1: must be a number in [0, 32768]"),
         (("--scales", "nan"), "--scales nan: must be a number in [0.01, 100]"),
@@ -514,6 +517,14 @@ def test_networks_of_one_size_say_which_they_take(capsys, tmp_path):
     assert err == (
         "jaxcnn: error: --image-size 16: mlp with these weights takes images of 8x8 alone\n"
     )
+
+
+def test_images_that_are_no_pixels_are_not_corrupted(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(64, 4, 4, 1)), np.arange(64) % 2
+    run = jaxcnn.train(model="mlp", data=(x, y), test=(x, y), epochs=1, quiet=True)
+    with pytest.raises(InputError, match="images are float32; must be uint8 to be corrupted"):
+        run.evaluate(corruptions=["fog"])
+    assert run.evaluate(limit=64)["test_top1"] == run.evaluate()["test_top1"]
 
 
 @pytest.mark.slow

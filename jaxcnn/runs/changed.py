@@ -24,8 +24,6 @@ from jaxcnn.tasks.sums import add
 
 SEED = 0
 """The seed of the corruptions."""
-
-
 KINDS = (*corruptions.CORRUPTIONS, *corruptions.EXTRA_CORRUPTIONS)
 """Names of the corruptions, in an order that their random numbers depend on."""
 
@@ -43,7 +41,8 @@ def judge(
         tta: the views of each image over which the probabilities are averaged.
 
     Raises:
-        InputError: no image can be read, or a figure is not finite.
+        InputError: no image can be read, a figure is not finite, or images that are to be
+            corrupted are no pixels.
     """
     programs = {kind: _program(net, seen, test, kind, tta) for kind, _ in changes}
     size = pipeline.shared_batch_size(seen.data.eval_batch_size, len(test.places), 1)
@@ -51,6 +50,10 @@ def judge(
     rights: dict[Change, list[Any]] = {change: [] for change in changes}
     masks = []
     for batch in test.batches(size, seen.data):
+        if batch["image"].dtype != np.uint8 and test.render is None and programs.keys() & {*KINDS}:
+            raise InputError(
+                f"{test.name}: its images are {batch['image'].dtype}; must be uint8 to be corrupted"
+            )
         masks.append(batch["mask"])
         placed = jax.device_put(batch)
         for change in changes:

@@ -80,18 +80,26 @@ def _at(net: Trained, side: int) -> tuple[nn.Module | None, str]:
     return (built.model, "") if forms[0] == forms[1] else (None, "")
 
 
-NEAR = 8
-"""How far from the size of training it is looked for others that a network takes, in pixels."""
-
-
 def _sizes(net: Trained) -> str:
-    """Says which sizes near that of training a network takes."""
-    low = high = net.input_shape[0]
-    while low > 1 and net.input_shape[0] - low < NEAR and _at(net, low - 1)[0] is not None:
-        low -= 1
-    while high - net.input_shape[0] < NEAR and _at(net, high + 1)[0] is not None:
-        high += 1
-    name = titled(net.experiment.model.name)
+    """Says which sizes a network takes, looked for up to twice that of training."""
+    trained = net.input_shape[0]
+    low, high = _last(net, trained, 1), _last(net, trained, 2 * trained)
+    which = f"of {low}x{low} to {high}x{high}"
     if low == high:
-        return f"{name} with these weights takes images of {low}x{low} alone"
-    return f"{name} with these weights takes images of {low}x{low} to {high}x{high}"
+        which = f"of {low}x{low} alone"
+    elif high == 2 * trained:
+        which = f"from {low}x{low} on"
+    return f"{titled(net.experiment.model.name)} with these weights takes images {which}"
+
+
+def _last(net: Trained, taken: int, end: int) -> int:
+    """Returns the last size that a network takes on the way from one that it takes to an end."""
+    if _at(net, end)[0] is not None:
+        return end
+    while abs(end - taken) > 1:
+        middle = (taken + end) // 2
+        if _at(net, middle)[0] is None:
+            end = middle
+        else:
+            taken = middle
+    return taken
