@@ -17,6 +17,7 @@ from jaxcnn.errors import InputError
 
 KINDS = CORRUPTIONS + EXTRA_CORRUPTIONS
 KEY = jax.random.key(7)
+ICE = jax.jit(weather.ice, static_argnums=(1, 2))
 
 
 def photo(size, channels=3):
@@ -78,7 +79,7 @@ def defocus_blur(x, key, radius, sigma):
 
 
 def glass_blur(x, key, sigma, far, passes):
-    x = np.uint8(gaussian_blur(x, key, sigma) * 255 + 1e-3)
+    x = np.uint8(gaussian_blur(x, key, sigma) * 255 + 2e-4)
     h, w, _ = x.shape
     most = max(row[2] for row in PARAMETERS["glass_blur"][nearest_size(h, w)])
     steps = np.asarray(jax.random.uniform(key, (most, 2, h, w)))
@@ -128,9 +129,7 @@ def grey(x):
 
 def snow(x, key, mean, scale, zoom, threshold, radius, sigma, kept):
     noise_key, angle_key = jax.random.split(key)
-    flakes = zoomed(
-        mean + scale * drawn(jax.random.normal, noise_key, (1, *x.shape[:2])), zoom
-    )
+    flakes = zoomed(mean + scale * drawn(jax.random.normal, noise_key, (1, *x.shape[:2])), zoom)
     flakes[flakes < threshold] = 0
     flakes = (np.clip(flakes, 0, 1) * 255).astype(np.uint8) / 255
     degrees = float(jax.random.uniform(angle_key, minval=-135.0, maxval=-45.0))
@@ -140,7 +139,7 @@ def snow(x, key, mean, scale, zoom, threshold, radius, sigma, kept):
 
 
 def frost(x, key, picture, weight):
-    texture = np.moveaxis(np.asarray(weather.ice(key, *x.shape[:2])), 0, -1)
+    texture = np.moveaxis(np.asarray(ICE(key, *x.shape[:2])), 0, -1)
     return picture * x + weight * (texture if x.shape[2] == 3 else grey(texture))
 
 
@@ -244,15 +243,23 @@ def picture_of(x):
 EXACT = {"pixelate", "impulse_noise", "contrast", "brightness"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("size", "channels", "severities"), [(32, 3, (1, 2, 3, 4, 5)), (28, 1, (1, 5)), (124, 3, (2, 5))]
-)
+# Kinds that treat grey images in a way of their own, or could leave a channel out.
+GREY = ("glass_blur", "snow", "frost", "brightness", "saturate", "pixelate", "jpeg_compression")
+CASES = [
+    *((kind, 32, 3, range(1, SEVERITIES + 1)) for kind in KINDS),
+    *((kind, 28, 1, (1, 5)) for kind in GREY),
+    # The middle of three tables, and the last one, which has the largest kernels.
+    *(pytest.param(kind, 60, 3, (5,), marks=pytest.mark.slow) for kind in KINDS),
+    *(pytest.param(kind, 124, 3, (2, 5), marks=pytest.mark.slow) for kind in KINDS),
+]
+
+
+@pytest.mark.parametrize(("kind", "size", "channels", "severities"), CASES)
 def test_the_published_formula(corrupted, kind, size, channels, severities):
     images = photo(size, channels)
     keys = jax.random.split(KEY, 2)
     if kind == "saturate" and channels == 1:
-        np.testing.assert_array_equal(corrupted(images, KEY, kind, 5) * 255, images)
+        np.testing.assert_allclose(corrupted(images, KEY, kind, 5) * 255, images, atol=1e-3)
         return
     for severity in severities:
         row = PARAMETERS[kind][nearest_size(size, size)][severity - 1]
@@ -260,18 +267,19 @@ def test_the_published_formula(corrupted, kind, size, channels, severities):
         np.testing.assert_allclose(found, np.round(found), atol=1e-3)  # whole levels
         for image, key, levels in zip(np.asarray(images), keys, np.round(found), strict=True):
             wanted = globals()[kind](image / 255, key, *row)
-            wanted = np.floor(np.clip(wanted, 0, 1) * 255 + 1e-3)
+            wanted = np.floor(np.clip(wanted, 0, 1) * 255 + 2e-4)
             off = np.abs(levels - wanted)
             # In float32, a few numbers fall to the other side of a level or of a threshold.
             assert (off > 0).mean() <= (0.001 if kind in EXACT else 0.01), (severity, off.max())
             assert (off > 1).mean() <= 0.001, (severity, off.max())
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4), (17, 40), (50, 33)])
-def test_any_size_stays_in_range(size):
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+def test_small_and_oblong_images_stay_in_range(corrupted, size):
     images = jax.random.uniform(KEY, (2, *size, 3))
     for kind in KINDS:
-        found = corrupt(images, KEY, kind, 5)
+        found = corrupted(images, KEY, kind, 5)
         assert found.shape == images.shape
         assert found.min() >= 0
         assert found.max() <= 1
@@ -306,7 +314,6 @@ UNEVEN = {"glass_blur", "elastic_transform", "snow", "frost", "saturate"}
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - UNEVEN))
 def test_severity_leads_away_from_the_clean_image(corrupted, kind):
     images = photo(32)
-    images = jnp.concatenate([images] * 8)
     clean = images.astype(jnp.float32) / 255
     far = [
         float(jnp.abs(corrupted(images, KEY, kind, severity) - clean).mean())
@@ -326,20 +333,24 @@ def test_the_same_key_draws_the_same_and_each_image_its_own(corrupted, kind):
         *("pixelate", "jpeg_compression"),
     )
     assert bool((found[0] != found[1]).any()) == random
-    # With a key for each image, the batch around it does not matter.
-    keys = jax.random.split(KEY, 2)
-    np.testing.assert_array_equal(found[1:], corrupt(images[1:], keys[1:], kind, 3))
+
+
+def test_with_a_key_for_each_image_the_batch_around_it_does_not_matter(corrupted):
+    images, keys = photo(32), jax.random.split(KEY, 2)
+    found = corrupted(images, KEY, "gaussian_noise", 3)
+    turned = corrupted(images[::-1], keys[::-1], "gaussian_noise", 3)
+    np.testing.assert_array_equal(found, turned[::-1])
 
 
 def test_bytes_and_their_255ths_are_the_same(corrupted):
     images = photo(32)
-    halves = images.astype(jnp.float32) / 255
-    for kind in ("shot_noise", "jpeg_compression", "fog"):
+    parts = images.astype(jnp.float32) / 255
+    for kind in ("shot_noise", "jpeg_compression"):
         found = corrupted(images, KEY, kind, 2)
-        np.testing.assert_array_equal(found, corrupted(halves, KEY, kind, 2))
+        np.testing.assert_array_equal(found, corrupted(parts, KEY, kind, 2))
 
 
-def test_one_program_serves_all_severities_within_a_scan():
+def test_one_program_serves_all_severities_within_a_scan(corrupted):
     images = photo(32)
 
     def step(_, severity):
@@ -347,12 +358,13 @@ def test_one_program_serves_all_severities_within_a_scan():
 
     _, found = jax.jit(lambda: jax.lax.scan(step, None, jnp.arange(1, SEVERITIES + 1)))()
     for severity in (1, 5):
-        wanted = corrupt(images, KEY, "motion_blur", severity)
+        wanted = corrupted(images, KEY, "motion_blur", severity)
         np.testing.assert_array_equal(found[severity - 1], wanted)
 
 
 def test_ice_has_the_colour_and_contrast_of_photographs():
-    ice = jax.vmap(lambda key: weather.ice(key, 64, 64))(jax.random.split(KEY, 20))
+    draw = jax.jit(jax.vmap(lambda key: weather.ice(key, 64, 64)))
+    ice = draw(jax.random.split(KEY, 20))
     red, green, blue = np.asarray(ice.mean(axis=(0, 2, 3)))
     assert 0.5 < red < green < blue < 0.75
     assert 0.05 < float(ice.std(axis=(2, 3)).mean()) < 0.2

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Key as Keys
 
 from jaxcnn.data.augment.annotations import Array, Key
 from jaxcnn.data.corruptions import blur, digital, noise, weather
@@ -52,7 +53,7 @@ EXTRA_CORRUPTIONS = tuple(_EXTRA)
 
 def corrupt(
     images: UInt8[Array, "n h w c"] | Float32[Array, "n h w c"],
-    key: Key,
+    key: Key | Keys[Array, " n"],
     kind: str,
     severity: Int[Array, ""] | int,
 ) -> Float32[Array, "n h w c"]:

@@ -57,11 +57,12 @@ def disks(rows: Rows) -> Float[np.ndarray, "5 side side"]:
         reach, half = (8, 1) if radius <= 8 else (int(radius), 2)
         across = np.arange(-reach, reach + 1)
         disk = (across[:, None] ** 2 + across**2 <= radius**2) * 1.0
+        disk /= disk.sum()
         soft = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * sigma**2))
         for axis in (0, 1):
             disk = correlate1d(disk, soft / soft.sum(), axis, mode="mirror")
         inner = slice(side // 2 - reach, side // 2 + reach + 1)
-        kernel[inner, inner] = disk / disk.sum()
+        kernel[inner, inner] = disk
     needed = int(np.abs(np.argwhere(found > 1e-9)[:, 1:] - side // 2).max())
     inner = slice(side // 2 - needed, side // 2 + needed + 1)
     return found[:, inner, inner]

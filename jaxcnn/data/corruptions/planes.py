@@ -31,7 +31,7 @@ def to_8_bits(x: jax.Array) -> jax.Array:
 
     What is a hair below a level is on it: float32 has no exact 255ths.
     """
-    return jnp.floor(jnp.clip(x, 0, 1) * 255 + 1e-3) / 255
+    return jnp.floor(jnp.clip(x, 0, 1) * 255 + 2e-4) / 255
 
 
 def luma(x: Planes) -> Float[Array, "1 h w"]:
