@@ -19,14 +19,15 @@ from jaxcnn.analysis.visualize import first_filters
 from jaxcnn.config import Data, Experiment, Model, Optim, Task, Views
 from jaxcnn.config.brought import Brought, bring, know
 from jaxcnn.config.checked import shown
-from jaxcnn.data import own
+from jaxcnn.data import other, own
 from jaxcnn.data.held_out import hold_out, strata
 from jaxcnn.data.images import as_stored
 from jaxcnn.data.labels import largest, names_of
 from jaxcnn.data.sources import Dataset, HeldOut
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, records, run_folder
-from jaxcnn.runs import display, evaluation, group, settled, trained
+from jaxcnn.learning.selection import PREFIX
+from jaxcnn.runs import display, evaluation, group, robustness, settled, trained
 from jaxcnn.tasks import Metric
 from jaxcnn.text import counted
 
@@ -86,17 +87,66 @@ class Run:
         return plots.save_curves(self.history, None, self.experiment.name, self.metrics)
 
     def evaluate(
-        self, split: HeldOut = "test", *, checkpoint: str = "latest", tta: Views = "none"
+        self,
+        split: HeldOut = "test",
+        *,
+        checkpoint: str = "latest",
+        tta: Views = "none",
+        data: str | Path | Data | None = None,
+        classes: PathLike | None = None,
+        image_size: int | None = None,
+        corruptions: bool | Sequence[str] = (),
+        severities: Sequence[int] = robustness.SEVERITIES,
+        limit: int | None = None,
     ) -> dict[str, Any]:
-        """Evaluates the network on its test set, as ``jaxcnn eval`` does.
+        """Evaluates the network on its test set, or on other images, as ``jaxcnn eval`` does.
 
         Args:
             split: ``"test"``, or ``"validation"`` where examples were held out for it.
             checkpoint: ``"latest"`` or ``"best"``.
             tta: the views of each image over which the probabilities are averaged.
+            data: other data, whose classes are among the run's: a folder of images, a name, or
+                :class:`jaxcnn.Data`.
+            classes: a file for classes of other names.
+            image_size: the height and width of the images that the network sees.
+            corruptions: corruptions by name, or True for all 15.
+            severities: those of the corruptions, from 1 to 5.
+            limit: how many images are taken, a fixed subset.
+
+        Returns:
+            Loss and metrics, ``test_top1``, and ``test_examples``; of the validation set they begin
+            with ``val``. With corruptions, ``corruptions`` holds the first metric by kind and
+            severity, and ``corrupted_top1`` its mean.
         """
         network = self._network(checkpoint)
-        return evaluation.evaluate_trained(network, checkpoint, tta=tta, split=split)
+        if data is None and image_size is None and limit is None and not corruptions:
+            return evaluation.evaluate_trained(network, checkpoint, tta=tta, split=split)
+        changes = [robustness.CLEAN]
+        if corruptions:
+            kinds = () if isinstance(corruptions, bool) else corruptions
+            changes += robustness.of_kinds(kinds, severities)
+        question = robustness.Question(
+            data={} if data is None else {_called(data): _other(data)},
+            sizes=() if image_size is None else (image_size,),
+            changes=changes,
+            classes=None if classes is None else Path(classes),
+            split=split,
+            checkpoint=checkpoint,
+            tta=tta,
+            limit=limit,
+        )
+        clean, *corrupted = robustness.ask_one(network, question)
+        prefix, name = PREFIX[split], self.metrics[0].name
+        found: dict[str, Any] = {f"{prefix}_{k}": v for k, v in clean.found.values.items()}
+        found[f"{prefix}_examples"] = clean.found.examples
+        if corrupted:
+            by_kind: dict[str, dict[int, float]] = {}
+            for (kind, level), one in ((result.change, result.found) for result in corrupted):
+                by_kind.setdefault(kind, {})[int(level)] = one.values[name]
+            found["corruptions"] = by_kind
+            mean = np.mean([result.found.values[name] for result in corrupted])
+            found[f"corrupted_{name}"] = float(mean)
+        return found
 
     def predict(self, images: Any, *, checkpoint: str = "latest") -> np.ndarray:
         """Returns the network's predictions for some images.
@@ -160,6 +210,14 @@ class Run:
             network = trained.restore(self.folder, checkpoint, self.experiment)
             self._restored[checkpoint] = network.calibrated() if self._calibrated else network
         return self._restored[checkpoint]
+
+
+def _called(data: str | Path | Data) -> str:
+    return str(data.name if isinstance(data, Data) else data)
+
+
+def _other(data: str | Path | Data) -> Data:
+    return data if isinstance(data, Data) else other.named(str(data))
 
 
 def train(

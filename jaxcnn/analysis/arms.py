@@ -155,8 +155,12 @@ def read_all(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
     return runs, problems
 
 
-def group(runs: Sequence[FinishedRun]) -> list[Arm]:
+def group(runs: Sequence[FinishedRun], *, same_test: bool = True) -> list[Arm]:
     """Groups runs into arms, in the order of their first runs.
+
+    Args:
+        runs: the runs.
+        same_test: whether all must have been tested on the same data.
 
     Raises:
         InputError: runs were tested on different data, or two are of the same arm and seed.
@@ -171,7 +175,7 @@ def group(runs: Sequence[FinishedRun]) -> list[Arm]:
         if twin is not None:
             raise InputError(f"{run.path}: has the experiment and the seed of {twin.path}")
         arm.append(run)
-    if runs:
+    if runs and same_test:
         _check_same_test(runs)
     names = [arm[0].experiment.name for arm in arms]
     for told_apart in (

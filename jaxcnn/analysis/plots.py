@@ -20,6 +20,7 @@ from jaxcnn.analysis import calibration, formats
 from jaxcnn.analysis.calibration import Kept, Reliability, edges
 from jaxcnn.analysis.compare import ComparisonResult, pareto
 from jaxcnn.analysis.formats import si
+from jaxcnn.analysis.robustness import CLEAN, CURVES, Row, by_images, corruptions, mean
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.learning import files
 from jaxcnn.learning.selection import PREFIX, score
@@ -427,6 +428,61 @@ def save_curves(
             axes.legend()
     drawn: "Figure" = figure
     return drawn
+
+
+def save_robustness(rows: Sequence[Row], metric: Metric, path: Path) -> None:
+    """Draws what arms reach under changes of the images over their strength: a chart for each kind.
+
+    Corruptions are shown together, as their mean at each severity, beginning with none. Each set of
+    images, at each size, has a line of charts.
+
+    Args:
+        rows: under changes; at least one.
+        metric: what the runs are judged by.
+        path: PNG file.
+    """
+    lines = {title: _charts(same, metric) for title, same in by_images(rows).items()}
+    columns = max(map(len, lines.values()))
+    with canvas(4.5 * columns, 3.6 * len(lines), path) as figure:
+        grid = figure.subplots(len(lines), columns, squeeze=False, sharey=True)
+        for (title, charts), all_axes in zip(lines.items(), grid, strict=True):
+            all_axes[0].set_title(legible(title, 101), loc="left")
+            for axes, (label, series) in zip(all_axes, charts.items(), strict=True):
+                _lines(axes, series, label, formats.titled(metric), False, False)
+                for line in axes.lines:
+                    line.set(marker="o", markersize=3)
+                if len(series) > 1:
+                    axes.legend()
+
+
+def _charts(rows: Sequence[Row], metric: Metric) -> dict[str, dict[str, Series]]:
+    """Returns the curves of one set of images, by what is varied and by arm."""
+    factor = 100 if metric.is_share else 1
+
+    def values(row: Row) -> list[float]:
+        return [factor * found.values[metric.name] for found in row.found]
+
+    charts: dict[str, dict[str, Any]] = {}
+    for arm, corrupted in _by_severity(rows).items():
+        means = {level: values(row) for level, row in corrupted.items()}
+        charts.setdefault("corruptions, severity", {})[arm] = means
+    for row in rows:
+        kind, level = row.change
+        if kind in CURVES:
+            label = f"{CURVES[kind].title}, {CURVES[kind].unit}"
+            charts.setdefault(label, {}).setdefault(row.arm, {})[level] = values(row)
+    return charts
+
+
+def _by_severity(rows: Sequence[Row]) -> dict[str, dict[float, Row]]:
+    """Returns for each arm the mean over corruptions at each severity, from none on."""
+    found: dict[str, dict[float, Row]] = {}
+    for row in corruptions(rows):
+        own = [one for one in rows if one.arm == row.arm]
+        same = [one for one in corruptions(own) if one.change.level == row.change.level]
+        clean = {one.change.level: one for one in own if one.change == CLEAN}
+        found.setdefault(row.arm, clean)[row.change.level] = mean(same)
+    return {arm: dict(sorted(of.items())) for arm, of in found.items()}
 
 
 def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, title: str) -> None:

@@ -250,12 +250,18 @@ def render_block(comparison: ComparisonResult, name: str, width: int = 160) -> "
 
 
 def laid_out(
-    titles: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, title: str, caption: str
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    *,
+    title: str,
+    caption: str,
+    dispensable: Sequence[str] = DISPENSABLE,
 ) -> "Table":
     """Lays rows out as a table for a terminal.
 
     Where it is too wide, headers and intervals are broken into lines; where it still is, columns
-    of ``DISPENSABLE`` are left out, and the caption says which.
+    some are left out, and the caption says which.
 
     Args:
         titles: the headers of the columns.
@@ -263,6 +269,7 @@ def laid_out(
         width: columns of the terminal.
         title: stands above the table.
         caption: stands below it.
+        dispensable: headers of columns that it may go without, in this order.
     """
     from rich.cells import cell_len
     from rich.table import Table
@@ -277,7 +284,7 @@ def laid_out(
         for column in columns:
             column[0] = re.sub(r" |(?<=\.)", "\n", column[0])
             column[1:] = [cell.replace(" [", "\n[") for cell in column[1:]]
-    for name in DISPENSABLE:
+    for name in dispensable:
         if needed() > width and name in titles:
             columns = [column for column in columns if column[0] != name]
             left_out.append(name)

@@ -193,6 +193,37 @@ def scan(config: Data) -> tuple[Files, Files, tuple[str, ...], Files | None]:
     return train, test, classes, others[1] if len(others) > 1 else None
 
 
+def to_test(root: Path, image_shape: tuple[int, int, int], fit: Fit) -> tuple[Files, Sequence[str]]:
+    """Finds the images of a folder to evaluate on: those of its held-out split, or without one all.
+
+    Args:
+        root: holds ``test/CLASS/...`` (or val), or ``CLASS/...`` alone.
+        image_shape: height, width and channels to which every image is brought.
+        fit: how it is brought to them.
+
+    Returns:
+        The files, and the classes in natural order, which may lack images.
+
+    Raises:
+        InputError: there are no such folders, or no images in them.
+    """
+    what = printable(str(root))
+    if not root.is_dir():
+        raise InputError(f"{what} is no folder")
+    split = next((root / name for name in HELD_OUT if (root / name).is_dir()), root)
+    if split == root and (root / "train").is_dir():
+        raise InputError(f"{what} has train alone; give {what}/train to evaluate its images")
+    classes = _classes(Data("folder", dir=str(root)), (split,))
+    skipped: Counter[str] = Counter()
+    names, labels = _listed(split, classes, skipped)
+    said = _left_out(skipped) if skipped else ""
+    if not len(names):
+        raise InputError(f"{printable(str(split))} has no image files{said and f'; {said}'}")
+    if said:
+        log.warning("%s: %s", what, said)
+    return Files(split, names, labels, image_shape, fit), classes
+
+
 def usual_fit(config: Data) -> UsualFit:
     """Returns the usual fit of the files under ``data.dir``: :func:`fit_for`.
 

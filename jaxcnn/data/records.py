@@ -1,5 +1,6 @@
 """Reads TFDS datasets prepared as array_record, in any order and without TensorFlow."""
 
+import difflib
 import functools
 import json
 import os
@@ -199,6 +200,49 @@ def find(
     Raises:
         InputError: it is not prepared, is damaged, or is not image classification.
     """
+    found, splits = _find(config, others, ("train", *HELD_OUT, config.validation))
+    held_out = _tested(splits)
+    if "train" not in splits or held_out is None:
+        raise InputError(
+            f"data.name={config.name!r}: needs the splits train and test (or validation), "
+            f"has {', '.join(found.splits) or 'none'}"
+        )
+    free = [s for s in found.splits if s != "train" and splits.get(s) is not held_out]
+    validation = _validation(config, splits, free) if isinstance(config.validation, str) else None
+    return splits["train"], held_out, found.classes, validation
+
+
+def find_test(config: Data, others: Sequence[str]) -> tuple[Records, tuple[str, ...]]:
+    """Finds the held-out split of a prepared TFDS dataset, which need not have another one.
+
+    Args:
+        config: names the dataset.
+        others: as of :func:`find`.
+
+    Returns:
+        The split and the classes.
+
+    Raises:
+        InputError: as :func:`find` does.
+    """
+    found, splits = _find(config, others, HELD_OUT)
+    held_out = _tested(splits)
+    if held_out is None:
+        raise InputError(
+            f"data.name={config.name!r}: needs the split test or validation with labels, "
+            f"has {', '.join(found.splits) or 'none'}"
+        )
+    return held_out, found.classes
+
+
+def _find(
+    config: Data, others: Sequence[str], wanted: Sequence[Any]
+) -> tuple[prepared.Prepared, dict[str, Records]]:
+    """Returns what is prepared of a dataset, and those of its splits that are wanted.
+
+    Raises:
+        InputError: as :func:`find` does.
+    """
     try:
         from array_record.python import array_record_data_source as array_record
 
@@ -209,12 +253,8 @@ def find(
             f"({error}); {', '.join(others)} need nothing"
         ) from error
 
-    given = config.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    folder = Path(given).expanduser()
-    # NAME, or NAME/CONFIG as in emnist/letters
-    name = str(config.name)
-    known = re.fullmatch(r"\w+(/[\w.+-]+)?", name) and ".." not in name
-    versions = prepared.versions(folder / name) if known else []
+    name, folder = str(config.name), _folder(config)
+    versions = _versions(config)
     if not versions:
         raise InputError(_not_prepared(name, folder, others))
     where = f"data.name={config.name!r}: {printable(str(folder / name))}"
@@ -236,17 +276,32 @@ def find(
             kept=config.crop_ratio,
         )
         for name, shards in found.splits.items()
-        if name in ("train", *HELD_OUT, config.validation)
+        if name in wanted
     }
-    held_out = next((splits[s] for s in HELD_OUT if s in splits and _has_labels(splits[s])), None)
-    if "train" not in splits or held_out is None:
-        raise InputError(
-            f"data.name={config.name!r}: needs the splits train and test (or validation), "
-            f"has {', '.join(found.splits) or 'none'}"
-        )
-    free = [s for s in found.splits if s != "train" and splits.get(s) is not held_out]
-    validation = _validation(config, splits, free) if isinstance(config.validation, str) else None
-    return splits["train"], held_out, found.classes, validation
+    return found, splits
+
+
+def is_prepared(config: Data) -> bool:
+    """Returns whether there is a prepared TFDS dataset of the name, whole or not."""
+    return bool(_versions(config))
+
+
+def _folder(config: Data) -> Path:
+    """Returns the folder of prepared datasets."""
+    given = config.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(given).expanduser()
+
+
+def _versions(config: Data) -> list[Path]:
+    """Returns the prepared versions of a dataset, NAME, or NAME/CONFIG as in emnist/letters."""
+    name = str(config.name)
+    known = re.fullmatch(r"\w+(/[\w.+-]+)?", name) and ".." not in name
+    return prepared.versions(_folder(config) / name) if known else []
+
+
+def _tested(splits: Mapping[str, Records]) -> Records | None:
+    """Returns the split that is held out: the first whose labels are known."""
+    return next((splits[s] for s in HELD_OUT if s in splits and _has_labels(splits[s])), None)
 
 
 def _validation(config: Data, splits: Mapping[str, Records], free: Sequence[str]) -> Records:
@@ -322,7 +377,12 @@ def _not_prepared(name: str, folder: Path, others: Sequence[str]) -> str:
     )
     here = ", ".join([*others, *ready])
     if name.split("/")[0] not in tfds.list_builders(with_community_datasets=False):
-        return f"data.name={name!r}: unknown dataset; ready here: {here}; others: TFDS's catalogue"
+        near = difflib.get_close_matches(name, [*others, *ready], n=1)
+        meant = f", perhaps {near[0]} is meant" if near else ""
+        return (
+            f"data.name={name!r}: unknown dataset{meant}; ready here: {here}; others: TFDS's "
+            "catalogue"
+        )
     return (
         f"data.name={name!r}: not prepared in {printable(str(folder))} (ready here: {here}); "
         "prepare it with `pip install 'jaxcnn[prepare]'` and "

@@ -339,11 +339,11 @@ def _in_memory(dataset: Dataset, config: Data) -> Dataset:
             "data.streaming=True holds a few batches",
         )
     faults = Faults(config.max_bad_images)
-    train, _ = _read_all(dataset.train, faults)
-    test, ok = _read_all(dataset.test, faults)
+    train, _ = read_all(dataset.train, faults)
+    test, ok = read_all(dataset.test, faults)
     validation = dataset.validation
     if validation is not None:
-        validation, _ = _read_all(validation, faults)
+        validation, _ = read_all(validation, faults)
     # Runs whose images are of another form are compared by the files that their tests counted.
     counted = dataset.test
     if isinstance(counted, image_folder.Files):
@@ -369,7 +369,7 @@ def _copies() -> int:
     return 2 if jax.default_backend() == "cpu" else 1
 
 
-def _read_all(source: Source, faults: Faults) -> tuple[Split, np.ndarray]:
+def read_all(source: Source, faults: Faults) -> tuple[Split, np.ndarray]:
     """Reads the examples of a split that can be read, and tells which these are, ``(n,)`` bool."""
     n = len(source)
     if isinstance(source, Split):

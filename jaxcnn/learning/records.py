@@ -224,6 +224,47 @@ class Judged(Struct, kw_only=True, frozen=True):
     fitted: Annotated[Fitted, Meta(description="numbers by the names of fields")] = {}
 
 
+class Corrupted(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """What a run reaches on test images that were changed in one way.
+
+    Attributes:
+        values: loss and metrics by name.
+        examples: how many images were counted.
+        right: a bit for each of them, whether it was answered rightly, from the first on; in
+            hexadecimal. None where the metric does not count that.
+    """
+
+    values: Annotated[dict[str, Number], Meta(description="finite numbers by the names of metrics")]
+    examples: Count
+    right: Text | None = None
+
+
+class Corruptions(Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """corruptions.json: what a run reaches on its test images as they are, and corrupted.
+
+    Attributes:
+        formulas: the number of the formulas by which images were corrupted.
+        params_sha256: digest of what the network was run with.
+        test_sha256: of the test images, as in dataset.json.
+        test_files_sha256: likewise.
+        limit: how many of the images were taken; None for all.
+        seed: of the corruptions, and of which images were taken.
+        metric: the one that ``right`` counts, if any does.
+        found: by kind of corruption ("none" for the images as they are) and severity.
+    """
+
+    formulas: Count
+    params_sha256: Text
+    test_sha256: Text
+    test_files_sha256: Text | None = None
+    limit: Count | None = None
+    seed: Natural = 0
+    metric: Text
+    found: Annotated[
+        dict[str, dict[str, Corrupted]], Meta(description="results by corruptions and severities")
+    ] = {}
+
+
 METRIC = re.compile(r"(best_)?(train|val|test)_[A-Za-z]\w*")
 """The names of metrics in a file."""
 

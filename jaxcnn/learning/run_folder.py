@@ -20,7 +20,8 @@ Where several processes train together, the first one reads and writes here for 
 | tb/             | TensorBoard events                                              |
 | *.png           | learning curves and confusion matrix                            |
 | predictions.npz | the answer to every test image, where it was asked for          |
-| temperature.json | what logits are divided by, where one was fitted               |
+| temperature.json| what logits are divided by, where one was fitted                |
+| corruptions.json| what is reached on corrupted test images, likewise              |
 | profile/        | traces of jax.profiler, if asked for                            |
 | checkpoints/    | ``latest/`` and ``best/``                                       |
 

@@ -249,21 +249,39 @@ def make_eval_step(
         temperature: what logits are divided by; by default by nothing.
     """
     judge = task or Classification()
+    outputs_of = make_outputs(model, judge, counted, temperature)
 
     def eval_step(state: TrainState, batch: Batch) -> Sums:
-        variables = eval_variables(state)
-
-        def outputs_of(images: jax.Array) -> Any:
-            return tempered(model.apply(variables, images, train=False), temperature)
-
-        if batch["image"].ndim == 4:
-            outputs = outputs_of(batch["image"])
-        else:
-            outputs = lax.map(outputs_of, batch["image"])
-            outputs = judge.average(outputs if counted is None else outputs[np.array(counted)])
-        return judge.sums(outputs, batch)
+        return judge.sums(outputs_of(eval_variables(state), batch["image"]), batch)
 
     return eval_step
+
+
+def make_outputs(
+    model: nn.Module,
+    task: BaseTask,
+    counted: Sequence[int] | None = None,
+    temperature: float | None = None,
+) -> Callable[[Any, jax.Array], Any]:
+    """Makes ``outputs(variables, images)`` as :func:`make_eval_step` judges them, of all views.
+
+    Args:
+        model: the network.
+        task: what says how the outputs for several views become one.
+        counted: as of :func:`make_eval_step`.
+        temperature: likewise.
+    """
+
+    def outputs(variables: Any, images: jax.Array) -> Any:
+        def of(images: jax.Array) -> Any:
+            return tempered(model.apply(variables, images, train=False), temperature)
+
+        if images.ndim == 4:
+            return of(images)
+        found = lax.map(of, images)
+        return task.average(found if counted is None else found[np.array(counted)])
+
+    return outputs
 
 
 def make_evaluate(

@@ -145,18 +145,12 @@ def evaluate_trained(
     )
     sums = jax.device_get(run(trained.state))
     with np.errstate(all="ignore"):  # what is not finite is said below
-        found = of_split(trained.task, sums, split)
-    for name, value in found.items():
-        if not math.isfinite(value):
-            raise InputError(
-                f"{trained.folder}: {name} is {value}: its parameters, or what task.json holds of "
-                "the labels, are out of range"
-            )
+        found = require_finite(trained.folder, of_split(trained.task, sums, split))
     return {
         "step": trained.step,
         **found,
         f"{PREFIX[split]}_examples": int(sums["count"]),
-        "optimistic": _chosen_by(trained.experiment, checkpoint, split),
+        "optimistic": chosen_by(trained.experiment, checkpoint, split),
     }
 
 
@@ -173,7 +167,19 @@ def require_split(trained: Trained, dataset: sources.Dataset, split: sources.Hel
         )
 
 
-def _chosen_by(experiment: Experiment, checkpoint: str, split: sources.HeldOut) -> bool:
+def require_finite(folder: Path, found: dict[str, float]) -> dict[str, float]:
+    """Returns the figures of a run, all of which must be finite."""
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"{folder}: {name} is {value}: its parameters, or what task.json holds of "
+                "the labels, are out of range"
+            )
+    return found
+
+
+def chosen_by(experiment: Experiment, checkpoint: str, split: sources.HeldOut) -> bool:
+    """Returns whether a checkpoint was chosen by the examples of a split."""
     if experiment.data.validation is None:
         return split == "test" and (checkpoint == "best" or chosen_on_test(experiment))
     stopped = experiment.train.patience is not None

@@ -156,7 +156,8 @@ def read_dataset(folder: Path, data: Data) -> sources.Dataset:
 
     Args:
         folder: the run folder.
-        data: the data that the run was trained on; only where they lie may differ.
+        data: the data that the run was trained on; only where they lie may differ, and the size
+            that image files are brought to.
 
     Raises:
         InputError: the data are not at hand, or are others by now; says in what they differ.
@@ -174,7 +175,9 @@ def read_dataset(folder: Path, data: Data) -> sources.Dataset:
         return dataset
     else:
         now = {"classes": dataset.classes, **_digests(dataset)}
-        compared = ["classes", "sha256", *["test_files_sha256"] * dataset.streamed]
+        resized = dataset.image_shape != about.image_shape  # then their files are compared
+        compared = ["classes", *["sha256"] * (dataset.streamed or not resized)]
+        compared += ["test_files_sha256"] * (dataset.streamed or resized)
         known = {name: getattr(about, name) for name in compared}
         differs = next((k for k, v in known.items() if v not in (None, now[k])), "")
     if differs:

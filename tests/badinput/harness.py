@@ -34,7 +34,7 @@ KILLED = {-signal.SIGHUP, -signal.SIGINT, -signal.SIGTERM}
 """A signal's own end, which shells show as 129, 130 and 143: there was nothing yet to save."""
 UNSAID = {0, 129, 130, 143, *KILLED}
 """Exit codes that need no line on stderr."""
-KEPT = (".lock", "predictions.npz", "__pycache__")
+KEPT = (".lock", "predictions.npz", "corruptions.json", "__pycache__")
 """What a command may leave behind, or change, even where it fails: a lock and caches."""
 LIMITS = {"RLIMIT_AS": 8 << 30, "RLIMIT_CPU": 150, "RLIMIT_CORE": 0}
 

@@ -105,6 +105,7 @@ ON_AN_IMAGE = {
     "train": (("train", "photos.py", "--workdir", "new"), "photos/train/a/1.png"),
     "test": (("train", "photos.py", "--workdir", "new"), "photos/test/b/0.png"),
     "eval": (("eval", "photo_run", *HERE), "photos/test/b/0.png"),
+    "eval on other data": (("eval", "photo_run", "--data", "./photos"), "photos/test/b/0.png"),
     "report": (("report", "photo_run", *HERE, "--out", "page.html"), "photos/test/a/0.png"),
     "predict a folder": (("predict", "run", "photos", "--csv"), "photos/test/a/0.png"),
     "predict a pattern": (("predict", "run", "photos/*/*/0*", "--json"), "photos/test/a/0.png"),

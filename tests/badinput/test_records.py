@@ -17,6 +17,7 @@ from tests.badinput.harness import Case
 from tests.badinput.values import RUIN, VALUES, flipped, paths, replaced
 
 PAGE = ("--out", "page.html")
+CORRUPTED = ("--corruptions", "contrast", "--severities", "1", "--limit", "4")
 GO_ON = ("train", "two.py", "--train.epochs", "3")
 ON_A_RUN = {
     "eval": ("eval", "run"),
@@ -62,6 +63,7 @@ PLACES = {
     "seeds/together.json": {"seeds": ON_SEVERAL["seeds"]},
     "seeds/seed1/config.json": ON_SEVERAL,
     "seeds/seed1/summary.json": ON_SEVERAL,
+    "run/corruptions.json": {"corruptions": ("eval", "run", *CORRUPTED)},
     "comparison/together.json": {"compare": ON_SEVERAL["compare"]},
     "comparison/comparison.json": {"compare": ON_SEVERAL["compare"]},
     "comparison/a/seed1/dataset.json": {"compare": ON_SEVERAL["compare"]},

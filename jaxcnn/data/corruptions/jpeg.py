@@ -29,10 +29,24 @@ CHROMINANCE = np.full((8, 8), 99)
 CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 """Quantisation table of colour at quality 50 (ITU-T T.81, table K.2)."""
 
-_frequency, _place = np.arange(8)[:, None], np.arange(8)[None]
-COSINES = np.cos((2 * _place + 1) * _frequency * np.pi / 16) / 2
-COSINES[0] /= np.sqrt(2)
-"""The discrete cosine transform of 8 values, as an orthogonal matrix."""
+_HALF = np.array(
+    [
+        [8192, 8192, 8192, 8192],
+        [11363, 9633, 6437, 2260],
+        [10703, 4433, -4433, -10703],
+        [9633, -2259, -11362, -6436],
+        [8192, -8192, -8192, 8192],
+        [6437, -11362, 2261, 9633],
+        [4433, -10704, 10704, -4433],
+        [2260, -6436, 9633, -11363],
+    ]
+)
+_SIGN = np.array([1, -1] * 4)[:, None]
+COSINES = np.concatenate([_HALF, _SIGN * _HALF[:, ::-1]], axis=1).astype(np.int32)
+"""The cosine transform of 8 values times ``2**13 * sqrt(8)``, as libjpeg's ``islow`` computes it.
+
+It is made of few products of rounded constants, so that some entries are off by one.
+"""
 
 
 def tables(quality: int) -> Float[np.ndarray, "2 8 8"]:
@@ -61,23 +75,23 @@ def written_and_read(levels: Planes, tables: Float[Array, "2 8 8"]) -> Planes:
 def quantised(levels: Planes, table: Float[Array, "8 8"]) -> Planes:
     """Rounds the cosine coefficients of 8 x 8 blocks to multiples of a table's entries.
 
-    Whole numbers are made where libjpeg's accurate transform makes them: after either axis, of 4
-    times the sums in between, and of 8 times the coefficients. What falls between two multiples
-    is often exactly half, which only so goes the same way.
+    It works in whole numbers, as libjpeg does: what lies between two multiples is often exactly
+    half, which goes the same way only so.
     """
     c, h, w = levels.shape
-    padded = jnp.pad(levels, ((0, 0), (0, -h % 8), (0, -w % 8)), mode="edge") - 128
+    padded = jnp.pad(levels, ((0, 0), (0, -h % 8), (0, -w % 8)), mode="edge")
     blocks = padded.reshape(c, padded.shape[1] // 8, 8, padded.shape[2] // 8, 8)
-    cosines = jnp.asarray(COSINES * np.sqrt(8), jnp.float32)
 
-    def along(equation: str, x: jax.Array, factor: float) -> jax.Array:
-        return jnp.floor(factor * jnp.einsum(equation, x, cosines, precision="highest") + 0.5)
+    def along(equation: str, x: jax.Array, bits: int) -> jax.Array:
+        return (jnp.einsum(equation, x, COSINES) + (1 << (bits - 1))) >> bits
 
-    found = along("caubv,iu->caibv", along("caibj,vj->caibv", blocks, 4.0), 0.25)
-    table = table[None, None, :, None]
-    found = jnp.sign(found) * jnp.floor((jnp.abs(found) + 4 * table) / (8 * table)) * table
-    blocks = along("caibv,vj->caibj", along("caubv,ui->caibv", found, 4.0), 1 / 32)
-    return jnp.clip(blocks.reshape(padded.shape) + 128, 0, 255)[:, :h, :w]
+    blocks = blocks.astype(jnp.int32) - 128
+    found = along("caubj,vu->cavbj", along("caibj,vj->caibv", blocks, 11), 15)  # 8 times each
+    table = table.astype(jnp.int32)[None, None, :, None]
+    found = jnp.sign(found) * ((jnp.abs(found) + 4 * table) // (8 * table)) * table
+    blocks = along("caibv,vj->caibj", along("caubv,ui->caibv", found, 11), 18) + 128
+    blocks = jnp.clip(blocks, 0, 255).astype(jnp.float32)
+    return blocks.reshape(padded.shape)[:, :h, :w]
 
 
 def to_ycc(levels: Planes) -> jax.Array:

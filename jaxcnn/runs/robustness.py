@@ -1,0 +1,276 @@
+"""Runs trained networks over other data, sizes and changed images than those of their test."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.analysis import arms as grouping
+from jaxcnn.analysis.robustness import CLEAN, CURVES, Change, Found, Result
+from jaxcnn.config import Data, Views
+from jaxcnn.data import corruptions, sources
+from jaxcnn.errors import InputError
+from jaxcnn.learning import files, records, run_folder
+from jaxcnn.learning.state import sha256
+from jaxcnn.runs import tested, trained
+from jaxcnn.runs.changed import judge
+from jaxcnn.runs.display import Listener
+from jaxcnn.runs.evaluation import chosen_by
+from jaxcnn.runs.kept import Kept
+from jaxcnn.runs.seen import Seen, at_size
+from jaxcnn.runs.tested import Test
+from jaxcnn.runs.trained import Trained
+from jaxcnn.tasks import Metric
+from jaxcnn.text import printable
+
+SEVERITIES = tuple(range(1, corruptions.SEVERITIES + 1))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What runs are asked about other images.
+
+    Attributes:
+        data: other data by what they are called; none for the run's own.
+        sizes: heights and widths of the images that the network sees; none for those of training.
+        changes: what is done to the images.
+        classes: a file that maps names of classes, see :func:`jaxcnn.data.class_names.match`.
+        split: which of the run's own splits.
+        checkpoint: ``"latest"`` or ``"best"``.
+        tta: the views of each image over which the probabilities are averaged.
+        limit: how many images are taken, a seeded, fixed subset; None takes all.
+        data_dir: the folder of the run's own data, where it is another than in training.
+    """
+
+    data: Mapping[str, Data] = field(default_factory=dict)
+    sizes: Sequence[int] = ()
+    changes: Sequence[Change] = (CLEAN,)
+    classes: Path | None = None
+    split: sources.HeldOut = "test"
+    checkpoint: str = "latest"
+    tta: Views = "none"
+    limit: int | None = None
+    data_dir: str | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the answer is kept beside the run, as far as it is about its own test images."""
+        corrupted = any(kind not in ("", *CURVES) for kind, _ in self.changes)
+        return corrupted and self.tta == "none" and self.split == "test"
+
+
+def arms(paths: Sequence[Path]) -> tuple[dict[str, list[Path]], tuple[Metric, ...]]:
+    """Groups runs into arms, and returns by what all of them are judged.
+
+    Runs that are not finished, and imported weights, are arms of their own.
+
+    Args:
+        paths: run folders, and folders of them.
+
+    Returns:
+        The run folders of each arm, in the order of their seeds, and the metrics.
+
+    Raises:
+        InputError: there is no run, or two are judged by different metrics.
+    """
+    folders = grouping.find(paths)
+    judged = {path: run_folder.judged(path).metrics for path in folders}
+    for path, metrics in judged.items():
+        if metrics[0] != judged[folders[0]][0]:
+            raise InputError(
+                f"{path}: is judged by {metrics[0].title}, but {folders[0]} by "
+                f"{judged[folders[0]][0].title}"
+            )
+    if all((path / "summary.json").exists() for path in folders):
+        arms = grouping.group([grouping.read(path) for path in folders], same_test=False)
+        found = {arm.name: [run.path for run in arm.runs] for arm in arms}
+    else:
+        found = {str(path): [path] for path in folders}
+    return found, judged[folders[0]]
+
+
+def optimistic(run: Path, question: Question) -> bool:
+    """Returns whether the checkpoint of a run was chosen by the examples that it is tested on."""
+    return chosen_by(run_folder.read_config(run), question.checkpoint, question.split)
+
+
+def ask(runs: Sequence[Path], question: Question, listener: Listener | None = None) -> list[Result]:
+    """Evaluates runs under each condition of a question.
+
+    Args:
+        runs: run folders.
+        question: what they are asked.
+        listener: hears what is being evaluated, and what is to be known about the images.
+
+    Returns:
+        The results of the first run, then of the next; data, sizes and changes in their order.
+
+    Raises:
+        InputError: there is no such run or checkpoint, the data are not at hand or do not fit, or
+            the network does not take the size.
+    """
+    shared = _Shared(listener or Listener())
+    found: list[Result] = []
+    for run in runs:
+        found += _asked(trained.restore(run, question.checkpoint), question, shared)
+    return found
+
+
+def ask_one(net: Trained, question: Question) -> list[Result]:
+    """Evaluates a network that was restored already; see :func:`ask`."""
+    return list(_asked(net, question, _Shared(Listener())))
+
+
+class _Shared:
+    """What several runs have in common: data that were read, and lines that were said."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self._said: set[str] = set()
+        self._tests: dict[Any, Test] = {}
+
+    def say(self, line: str) -> None:
+        """Has a line heard, once."""
+        if line not in self._said:
+            self._said.add(line)
+            self.listener.message(line)
+
+    def test(self, key: Any, read: Callable[[], Test]) -> Test:
+        """Returns a test by what tells it from others; only the newest ones stay in memory."""
+        if key not in self._tests:
+            while len(self._tests) >= MOST_TESTS:
+                self._tests.pop(next(iter(self._tests)))
+            self._tests[key] = read()
+        return self._tests[key]
+
+
+MOST_TESTS = 4
+"""How many sets of images stay in memory for the next run."""
+
+
+def _asked(net: Trained, question: Question, shared: _Shared) -> Iterator[Result]:
+    """Yields the results of one run."""
+    run, task = net.folder, str(net.experiment.task.name)
+    for kind, _ in question.changes:
+        if kind in CURVES and task in ("segmentation", "regression"):
+            raise InputError(
+                f"--{CURVES[kind].title}: must be left out, since {run} learns {task}, whose "
+                "labels would have to follow"
+            )
+    seen = {side: at_size(net, side) for side in question.sizes or (None,)}
+    digest = sha256(net.state.params)
+    for name, data in (question.data or {"": net.experiment.data}).items():
+        for side, one in seen.items():
+            title = printable(name) or tested.own_name(net, question.split)
+            own = not name and (one.data, one.resized) == (net.experiment.data, None)
+            kept = Kept.of(run, digest, question.limit) if own and question.is_kept else None
+            found = {} if kept is None else kept.found(question.changes)
+            wanted = [change for change in question.changes if change not in found]
+            if wanted:
+                with shared.listener.waiting(f"evaluating {run} on {title}", said=False):
+                    test = _test(net, one, name, data, question, shared)
+                    found |= (made := judge(net, one, test, wanted, question.tta))
+                if kept is not None:
+                    kept.keep(made)
+            for change in question.changes:
+                yield Result(run, title, side, one.size, change, found[change])
+
+
+def _test(
+    net: Trained, seen: Seen, name: str, data: Data, question: Question, shared: _Shared
+) -> Test:
+    """Returns the images of a test, read or known already, after saying what they are."""
+    if name:
+        key: Any = (name, data, question.classes, net.classes, net.image_shape, seen.data)
+        several = len(question.data) > 1
+        args = net, seen, name, data, question.classes
+        make = functools.partial(tested.other_data, *args, shared=several)
+    else:
+        about = files.read(net.folder / "dataset.json", records.Dataset)
+        known = about.sha256 or net.folder  # imported weights know no data
+        key = (question.split, seen.data, known, about.test_files_sha256)
+        make = functools.partial(tested.own, net, seen, question.split, question.data_dir)
+    whole = shared.test(key, make)
+    if whole.classes is not None and len(whole.classes) < len(net.classes):
+        few = ", ".join(net.classes[i] for i in whole.classes)
+        shared.say(
+            f"{whole.name}: has {len(whole.classes):,} of the {len(net.classes):,} classes, among "
+            f"which the networks choose: {printable(few, longest=120)}"
+        )
+    test = whole.limited(question.limit)
+    if len(test.places) < len(whole.places):
+        shared.say(
+            f"{whole.name}: a fixed subset of {len(test.places):,} of {len(whole.places):,} images"
+        )
+    return test
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """What a run reaches on its test images under corruptions.
+
+    Attributes:
+        clean: on the images as they are.
+        found: by kind and severity.
+    """
+
+    clean: Found
+    found: Mapping[str, Mapping[int, Found]]
+
+
+def corrupted(
+    folder: Path,
+    kinds: Sequence[str] = (),
+    severities: Sequence[int] = SEVERITIES,
+    *,
+    limit: int | None = None,
+    checkpoint: str = "latest",
+    data_dir: str | None = None,
+) -> Corrupted:
+    """Returns what a run reaches on its corrupted test images.
+
+    It is kept in the run folder as corruptions.json, and computed where it is not there yet.
+
+    Args:
+        folder: the run folder.
+        kinds: corruptions by name; by default all.
+        severities: from 1 to 5.
+        limit: how many test images are taken, a seeded, fixed subset; None takes all.
+        checkpoint: ``"latest"`` or ``"best"``.
+        data_dir: the folder of the data, where it is another than in training.
+
+    Raises:
+        InputError: not a run, its data are not at hand, or there is no such corruption.
+    """
+    changes = [CLEAN, *of_kinds(kinds, severities)]
+    question = Question(changes=changes, limit=limit, checkpoint=checkpoint, data_dir=data_dir)
+    each = _all_kept(folder, question) or [one.found for one in ask([folder], question)]
+    found: dict[str, dict[int, Found]] = {}
+    for (kind, level), one in zip(changes[1:], each[1:], strict=True):
+        found.setdefault(kind, {})[int(level)] = one
+    return Corrupted(each[0], found)
+
+
+def _all_kept(folder: Path, question: Question) -> list[Found] | None:
+    """Returns what a finished run was found to reach before, if all that is asked for is kept."""
+    if question.checkpoint != "latest" or not (folder / "summary.json").exists():
+        return None
+    kept = Kept.of(folder, run_folder.read_summary(folder).params_sha256, question.limit)
+    known = {} if kept is None else kept.found(question.changes)
+    return [*known.values()] if len(known) == len(question.changes) else None
+
+
+def of_kinds(kinds: Sequence[str] = (), severities: Sequence[int] = SEVERITIES) -> list[Change]:
+    """Returns the changes of corruptions by name, all of them by default, at some severities.
+
+    Raises:
+        InputError: there is no such corruption or severity.
+    """
+    for kind in kinds:
+        corruptions.require_kind(kind)
+    for severity in severities:
+        if severity not in SEVERITIES:
+            raise InputError(f"--severities {severity}: must be among 1, 2, 3, 4 and 5")
+    chosen, levels = dict.fromkeys(kinds or corruptions.CORRUPTIONS), sorted({*severities})
+    return [Change(kind, severity) for kind in chosen for severity in levels]
