@@ -37,4 +37,5 @@ def config() -> Comparison:
             arm("resnet8", Model("resnet20", {"depth": 8})),
         ),
         seeds=3,
+        corrupted=1_000,
     )

@@ -18,7 +18,11 @@ from jaxcnn.tasks import Metric
 from jaxcnn.tasks.classification import TOP1
 
 Kept = Mapping[str, np.ndarray]
-"""What :func:`jaxcnn.runs.evaluation.predict_test_set` gives: a number for each image, by name."""
+"""What :func:`jaxcnn.runs.evaluation.predict_test_set` gives: a number for each image, by name; and
+:data:`CORRUPTED`, where it is known."""
+CORRUPTED = "corrupted"
+"""Of each test image that was corrupted, or of a subset of them, and each kind of corruption, the
+share of severities at which it is answered rightly: ``(images, kinds)``."""
 
 FIELDS = frozenset(("label", "predicted", "probability", "label_log_probability", "squared_error"))
 """The arrays that the figures below are made of."""

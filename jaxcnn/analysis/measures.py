@@ -14,6 +14,7 @@ from jaxcnn.analysis import calibration, statistics
 from jaxcnn.analysis.arms import Arm, FinishedRun
 from jaxcnn.analysis.calibration import BRIER, ECE, NLL, Kept
 from jaxcnn.analysis.statistics import Interval, Paired
+from jaxcnn.data.corruptions import CORRUPTIONS, GROUPS
 from jaxcnn.tasks import Metric
 
 
@@ -85,10 +86,32 @@ def _of_predictions(
     return find
 
 
+def _under(kinds: Sequence[str]) -> Callable[[FinishedRun, Kept | None], Found | None]:
+    """Returns what finds the share of images that are answered rightly under some corruptions."""
+    columns = [CORRUPTIONS.index(kind) for kind in kinds]
+
+    def find(run: FinishedRun, kept: Kept | None) -> Found | None:
+        if kept is None or calibration.CORRUPTED not in kept:
+            return None
+        found = kept[calibration.CORRUPTED][:, columns].mean(axis=1, keepdims=True)
+        return Found(statistics.of_parts(found), found)
+
+    return find
+
+
+def _top1(name: str, title: str) -> Metric:
+    return Metric(name, title, low=0, high=1)
+
+
 MEASURES = (
     Measure(NLL, "calibration", _of_predictions(calibration.negative_log_likelihoods)),
     Measure(BRIER, "calibration", _of_predictions(calibration.brier_scores)),
     Measure(ECE, "calibration", _of_predictions(calibration.gaps)),
+    Measure(_top1("corrupted_top1", "top-1, all kinds"), "corruption", _under(CORRUPTIONS)),
+    *(
+        Measure(_top1(f"{group}_top1", f"top-1, {group}"), "corruption", _under(kinds))
+        for group, kinds in GROUPS.items()
+    ),
 )
 """All measures, in the order in which they are shown."""
 

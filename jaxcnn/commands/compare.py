@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jaxcnn.commands import arguments, pages
 from jaxcnn.commands.parsing import load_comparison
+from jaxcnn.config import Comparison
 from jaxcnn.errors import InputError, as_warning
 from jaxcnn.runs.trackers import Tracker
 from jaxcnn.text import complain
@@ -30,6 +31,9 @@ class Command(arguments.Command):
     """A file that defines config() -> Comparison; the first arm is the baseline."""
     seeds: int | None = None
     """How many seeds each arm is trained with; by default as many as the file says."""
+    corrupted: int | None = None
+    """How many test images are corrupted in 15 ways at 5 severities, to compare the arms on those
+    too; by default as many as the file says, or none."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
     shared: bool = False
@@ -50,11 +54,19 @@ def planned(command: Command, say: Callable[[str], object]) -> "Planned":
         command: the command.
         say: hears in one line why another folder is taken than usual.
     """
+    return _planned(_comparison(command), command, say)
+
+
+def _comparison(command: Command) -> Comparison:
+    """Returns what the file says, with the options of the command in their place."""
+    given = {name: getattr(command, name) for name in ("seeds", "corrupted")}
+    given = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(load_comparison(command.file), **given)
+
+
+def _planned(comparison: Comparison, command: Command, say: Callable[[str], object]) -> "Planned":
     from jaxcnn.runs import plan, settled
 
-    comparison = load_comparison(command.file)
-    if command.seeds is not None:
-        comparison = dataclasses.replace(comparison, seeds=command.seeds)
     workdir = command.workdir
     if workdir is None:
         runs = functools.partial(plan.comparison, comparison)
@@ -77,7 +89,8 @@ def _run(command: Command, tracked: "Listener") -> int:
 
     with display.display(each_run=True) as shown:
         listener = display.Both(shown, tracked)
-        workdir, runs, _ = planned(command, listener.message)
+        comparison = _comparison(command)
+        workdir, runs, _ = _planned(comparison, command, listener.message)
         files.check_writable(*(workdir / name for name in MADE))
         outcome = group.train(
             runs,
@@ -94,7 +107,7 @@ def _run(command: Command, tracked: "Listener") -> int:
             raise InputError(f"comparison {command.file}: {why}")
         if mine:
             done = [run.folder for run in runs if run.folder in outcome.results]
-            _compare(command.file.stem, done, workdir, problems)
+            _compare(command.file.stem, done, workdir, problems, comparison.corrupted)
             tracked.page(workdir, MADE)
     for problem in problems:
         complain(problem)
@@ -104,16 +117,32 @@ def _run(command: Command, tracked: "Listener") -> int:
 MADE = ("report.html", "comparison.json", "comparison.png")
 
 
-def _compare(title: str, done: Sequence[Path], workdir: Path, problems: Sequence[str]) -> None:
-    """Compares the runs that are done, on the screen and in files."""
+def _compare(
+    title: str, done: Sequence[Path], workdir: Path, problems: Sequence[str], corrupted: int | None
+) -> None:
+    """Compares the runs that are done, on the screen and in files.
+
+    Args:
+        title: of the page.
+        done: the run folders.
+        workdir: the folder of the comparison.
+        problems: what was left out, and why.
+        corrupted: on how many corrupted test images they are compared too, if on any.
+    """
     from jaxcnn.analysis import arms, plots, tables
     from jaxcnn.analysis import compare as comparing
+    from jaxcnn.analysis.calibration import CORRUPTED
     from jaxcnn.learning import files
-    from jaxcnn.runs import display, evaluation
+    from jaxcnn.runs import display, evaluation, robustness
 
     compared = arms.group([arms.read(folder) for folder in done])
     answers = {folder: evaluation.predict_test_set(folder) for folder in done}
     held = {path: found for path, found in answers.items() if found is not None}
+    if corrupted is not None:
+        with display.display() as listener:
+            for path in held:
+                with listener.waiting(f"corrupting test images for {path}", said=False):
+                    held[path] = {**held[path], CORRUPTED: robustness.under_all(path, corrupted)}
     found = comparing.compare(compared, held)
     files.write_json(workdir / "comparison.json", comparing.to_json(found))
     screen = display.console()

@@ -35,7 +35,8 @@ def run(command: Command) -> int:
     paths, out = command.runs, files.destination(command.out, "--out", "<!DOCTYPE html>")
 
     from jaxcnn.analysis import arms
-    from jaxcnn.runs import evaluation
+    from jaxcnn.analysis.calibration import CORRUPTED
+    from jaxcnn.runs import evaluation, robustness
 
     bring_from(command.source)
     read, problems = arms.read_all(arms.find(paths))
@@ -49,7 +50,10 @@ def run(command: Command) -> int:
     for run in read:
         try:
             answers = evaluation.predict_test_set(run.path, command.data_dir)
-            held |= {} if answers is None else {run.path: answers}
+            if answers is not None:
+                corrupted = robustness.known_under_all(run.path)
+                more = {} if corrupted is None else {CORRUPTED: corrupted}
+                held[run.path] = {**answers, **more}
         except InputError as error:
             failed |= not isinstance(error, NotAtHand)  # which the page can do without
             problems.append(f"predictions of {run.path} ({error})")

@@ -661,10 +661,17 @@ class Comparison(Checked):
     """The experiments, of which the first is compared with the others."""
     seeds: Annotated[int, _whole(1, MOST_SEEDS)] = 3
     """Every arm is trained with the seeds 0, 1, ..., seeds - 1."""
+    corrupted: Count | None = None
+    """How many test images, the same of every run, are corrupted in the 15 ways of Hendrycks &
+    Dietterich (2019) at 5 severities, to compare what the arms reach on those; by default none."""
 
     def __post_init__(self) -> None:
         """Checks the fields, and that the arms can be told apart and compared."""
         super().__post_init__()
+        judged = str(self.arms[0].task.name) if self.arms else ""
+        accepted = f"None with task.name={judged!r}: images are to have one class each"
+        fits = self.corrupted is None or judged in ("", "classification")
+        require("corrupted", self.corrupted, fits, accepted)
         _require_one_name_each(self.arms)
         names = [arm.name for arm in self.arms]
         require("arms", names, len(names) >= 2, "two experiments or more")

@@ -1,10 +1,13 @@
 """Runs trained networks over other data, sizes and changed images than those of their test."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jaxcnn.analysis import arms as grouping
 from jaxcnn.analysis.robustness import CLEAN, CURVES, Change, Found, Result
@@ -250,6 +253,37 @@ def corrupted(
     for (kind, level), one in zip(changes[1:], each[1:], strict=True):
         found.setdefault(kind, {})[int(level)] = one
     return Corrupted(each[0], found)
+
+
+def under_all(folder: Path, limit: int | None) -> np.ndarray:
+    """Returns how a run answers its test images under all corruptions and severities.
+
+    What is computed is kept in the run folder; see :func:`corrupted`.
+
+    Args:
+        folder: the folder of a run whose task gives each image one class.
+        limit: how many test images are taken, a seeded, fixed subset; None takes all.
+
+    Returns:
+        ``(images, kinds)``: the share of severities at which an image is answered rightly.
+    """
+    return _answered(
+        [corrupted(folder, limit=limit).found[kind] for kind in corruptions.CORRUPTIONS]
+    )
+
+
+def known_under_all(folder: Path) -> np.ndarray | None:
+    """Returns what :func:`under_all` kept in the folder of a finished run; None if nothing."""
+    with contextlib.suppress(InputError):
+        limit = files.read(folder / "corruptions.json", records.Corruptions).limit
+        if _all_kept(folder, Question(changes=[CLEAN, *of_kinds()], limit=limit)):
+            return under_all(folder, limit)
+    return None
+
+
+def _answered(kinds: Sequence[Mapping[int, Found]]) -> np.ndarray:
+    each = [[one.right for one in severities.values()] for severities in kinds]
+    return np.array(each).mean(axis=1).T
 
 
 def _all_kept(folder: Path, question: Question) -> list[Found] | None:

@@ -20,7 +20,7 @@ from jaxcnn.data.corruptions.planes import to_8_bits
 from jaxcnn.data.corruptions.severities import SEVERITIES, parameters
 from jaxcnn.errors import InputError
 
-__all__ = ["CORRUPTIONS", "EXTRA_CORRUPTIONS", "SEVERITIES", "corrupt", "require_kind"]
+__all__ = ["CORRUPTIONS", "EXTRA_CORRUPTIONS", "GROUPS", "SEVERITIES", "corrupt", "require_kind"]
 
 _FUNCTIONS: dict[str, Callable[..., jax.Array]] = {
     "gaussian_noise": noise.gaussian_noise,
@@ -47,6 +47,13 @@ _EXTRA: dict[str, Callable[..., jax.Array]] = {
 
 CORRUPTIONS = tuple(_FUNCTIONS)
 """The 15 kinds that the benchmark's mean is taken over."""
+GROUPS = {
+    "noise": CORRUPTIONS[:3],
+    "blur": CORRUPTIONS[3:7],
+    "weather": CORRUPTIONS[7:11],
+    "digital": CORRUPTIONS[11:],
+}
+"""The paper's four groups of them."""
 EXTRA_CORRUPTIONS = tuple(_EXTRA)
 """Kinds that the paper keeps for validation; of its four, spatter is left out."""
 
