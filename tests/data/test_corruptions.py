@@ -183,11 +183,11 @@ def through_hsv(x, change):
 
 
 def brightness(x, key, more):
-    return through_hsv(x, lambda hsv: hsv + [0, 0, more])
+    return through_hsv(x, lambda hsv: hsv + np.array([0, 0, more]))
 
 
 def saturate(x, key, factor, more):
-    return through_hsv(x, lambda hsv: hsv * [1, factor, 1] + [0, more, 0])
+    return through_hsv(x, lambda hsv: hsv * np.array([1, factor, 1]) + np.array([0, more, 0]))
 
 
 def contrast(x, key, share):
@@ -196,11 +196,11 @@ def contrast(x, key, share):
 
 
 def elastic_transform(x, key, displacement, sigma, shift):
-    h, w, c = x.shape
+    h, w, _ = x.shape
     side = h * 244 / 224 if nearest_size(h, w) == 224 else h
     corner_key, field_key = jax.random.split(key)
     middle, reach = np.array([w // 2, h // 2]), h // 3
-    source = np.array([middle + reach, middle + [reach, -reach], middle - reach])
+    source = np.array([middle + reach, middle + np.array([reach, -reach]), middle - reach])
     moves = np.asarray(jax.random.uniform(corner_key, (3, 2), minval=-1.0, maxval=1.0))
     target = source + shift * side * moves
     back = np.linalg.solve(np.c_[target, np.ones(3)], source)  # (column, row, 1) @ back
