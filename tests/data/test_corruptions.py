@@ -1,6 +1,7 @@
 """Corruptions against the published formulas, in NumPy, SciPy and Pillow, on the same draws."""
 
 import io
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from scipy import ndimage, stats
 from sklearn.datasets import load_sample_image
 
 from jaxcnn.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt, weather
-from jaxcnn.data.corruptions.severities import PARAMETERS, nearest_size
+from jaxcnn.data.corruptions.severities import PARAMETERS, SIZES, nearest_size
 from jaxcnn.errors import InputError
 
 KINDS = CORRUPTIONS + EXTRA_CORRUPTIONS
@@ -377,3 +378,10 @@ def test_unknown_kinds_and_severities_are_refused():
     assert all(kind in str(e.value) for kind in KINDS)
     with pytest.raises(InputError, match="severity=6: must be 1 to 5"):
         corrupt(images, KEY, "fog", 6)
+
+
+def test_docs_show_the_parameters_that_are_used():
+    page = (Path(__file__).parents[2] / "docs" / "robustness.md").read_text()
+    for kind, tables in PARAMETERS.items():
+        cells = ["; ".join(", ".join(f"{v:g}" for v in row) for row in tables[s]) for s in SIZES]
+        assert f"| `{kind}` | {' | '.join(cells)} |" in page
