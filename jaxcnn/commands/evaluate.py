@@ -167,8 +167,8 @@ def _check(command: Command) -> None:
         raise InputError(f"--limit {command.limit}: must be at least 1, below 2**31")
     for name, low, high in (("shifts", 0, 2**15), ("rotations", 0, 360), ("scales", 0.01, 100)):
         for value in getattr(command, name) or ():
-            if not low <= value <= high:  # which NaN is not
-                raise InputError(f"--{name} {value:g}: must be a number in [{low:g}, {high:g}]")
+            if value is None or not low <= value <= high:  # NaN is not either
+                raise InputError(f"--{name} {value}: must be a number in [{low:g}, {high:g}]")
     if command.out is not None and command.out.suffix not in (".json", ".csv"):
         raise InputError(f"--out {command.out}: must end in .json or .csv")
     if command.plot is not None and command.plot.suffix != ".png":

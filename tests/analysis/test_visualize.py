@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from jaxcnn import models
+from jaxcnn.analysis.corrupted import save_corruptions
 from jaxcnn.analysis.gradcam import grad_cam, tap
 from jaxcnn.analysis.summary import endpoint_fields, summarize
 from jaxcnn.analysis.visualize import deepest, effective_field, extent, first_filters, save_fields
 from jaxcnn.config import Data, Experiment, Model, Optim, Train
 from jaxcnn.data import shapes
 from jaxcnn.data.augment import make_prepare
+from jaxcnn.data.corruptions import corrupt
 from jaxcnn.ops import geometry
 from jaxcnn.runs import group
 from jaxcnn.runs.trained import restore
@@ -178,3 +180,18 @@ def test_grad_cam_finds_the_figure(tmp_path):
     found, by_chance = hits(*middle), hits((side - 1) / 2, (side - 1) / 2)
     assert found.mean() > 0.75
     assert found[~by_chance].mean() > 0.5
+
+
+def test_a_picture_of_corruptions_shows_each_kind_at_each_severity(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (12, 12, 1), np.uint8)
+    file = tmp_path / "corruptions.png"
+    kinds = ("contrast", "brightness", "impulse_noise")
+    figure = save_corruptions(image, file, kinds=kinds, severities=(0, 5))
+    assert file.stat().st_size > 1000
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert len(drawn) == 6
+    assert [axes.get_title() for axes in drawn[:3]] == ["contrast", "brightness", "impulse noise"]
+    np.testing.assert_allclose(drawn[0].images[0].get_array(), image[..., 0] / 255, atol=1e-6)
+    key = jax.random.key(0)
+    wanted = corrupt(jnp.asarray(image)[None], key, "brightness", 5)[0, ..., 0]
+    np.testing.assert_allclose(drawn[4].images[0].get_array(), wanted, atol=1e-6)

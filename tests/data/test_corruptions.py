@@ -1,6 +1,7 @@
 """Corruptions against the published formulas, in NumPy, SciPy and Pillow, on the same draws."""
 
 import io
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from scipy import ndimage, stats
 from sklearn.datasets import load_sample_image
 
 from jaxcnn.data.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES, corrupt, weather
-from jaxcnn.data.corruptions.severities import PARAMETERS, nearest_size
+from jaxcnn.data.corruptions.severities import PARAMETERS, SIZES, nearest_size
 from jaxcnn.errors import InputError
 
 KINDS = CORRUPTIONS + EXTRA_CORRUPTIONS
@@ -183,11 +184,11 @@ def through_hsv(x, change):
 
 
 def brightness(x, key, more):
-    return through_hsv(x, lambda hsv: hsv + [0, 0, more])
+    return through_hsv(x, lambda hsv: hsv + np.array([0, 0, more]))
 
 
 def saturate(x, key, factor, more):
-    return through_hsv(x, lambda hsv: hsv * [1, factor, 1] + [0, more, 0])
+    return through_hsv(x, lambda hsv: hsv * np.array([1, factor, 1]) + np.array([0, more, 0]))
 
 
 def contrast(x, key, share):
@@ -196,11 +197,11 @@ def contrast(x, key, share):
 
 
 def elastic_transform(x, key, displacement, sigma, shift):
-    h, w, c = x.shape
+    h, w, _ = x.shape
     side = h * 244 / 224 if nearest_size(h, w) == 224 else h
     corner_key, field_key = jax.random.split(key)
     middle, reach = np.array([w // 2, h // 2]), h // 3
-    source = np.array([middle + reach, middle + [reach, -reach], middle - reach])
+    source = np.array([middle + reach, middle + np.array([reach, -reach]), middle - reach])
     moves = np.asarray(jax.random.uniform(corner_key, (3, 2), minval=-1.0, maxval=1.0))
     target = source + shift * side * moves
     back = np.linalg.solve(np.c_[target, np.ones(3)], source)  # (column, row, 1) @ back
@@ -377,3 +378,10 @@ def test_unknown_kinds_and_severities_are_refused():
     assert all(kind in str(e.value) for kind in KINDS)
     with pytest.raises(InputError, match="severity=6: must be 1 to 5"):
         corrupt(images, KEY, "fog", 6)
+
+
+def test_docs_show_the_parameters_that_are_used():
+    page = (Path(__file__).parents[2] / "docs" / "robustness.md").read_text()
+    for kind, tables in PARAMETERS.items():
+        cells = ["; ".join(", ".join(f"{v:g}" for v in row) for row in tables[s]) for s in SIZES]
+        assert f"| `{kind}` | {' | '.join(cells)} |" in page

@@ -57,7 +57,7 @@ def elastic_transform(x: Planes, key: Key, rows: Rows, level: Level) -> Planes:
     displacement, _, shift = at(rows * side, level)
     corner_key, field_key = jax.random.split(key)
     middle, reach = np.array([w // 2, h // 2]), max(1, min(h, w) // 3)
-    points = np.array([middle + reach, middle + [reach, -reach], middle - reach])
+    points = np.array([middle + reach, middle + np.array([reach, -reach]), middle - reach])
     moves = jax.random.uniform(corner_key, (3, 2), minval=-1.0, maxval=1.0)
     # matrix @ (column, row, 1) = where that point goes; the inverse says where it comes from.
     inverse = np.linalg.inv(np.concatenate([points, np.ones((3, 1))], axis=1).T)

@@ -68,7 +68,7 @@ def written_and_read(levels: Planes, tables: Float[Array, "2 8 8"]) -> Planes:
     brightness, blue, red = to_ycc(levels)
     brightness = quantised(brightness[None], tables[0])[0]
     small = halved(jnp.stack([blue, red]))
-    blue, red = doubled(quantised(small, tables[1])[:, : -(-h // 2), : -(-w // 2)])[:, :h, :w]
+    blue, red = enlarged(quantised(small, tables[1])[:, : -(-h // 2), : -(-w // 2)])[:, :h, :w]
     return to_rgb(brightness, blue, red)
 
 
@@ -134,7 +134,7 @@ def halved(levels: Planes) -> jax.Array:
     return jnp.pad(means, ((0, 0), (0, -means.shape[1] % 8), (0, 0)), mode="edge")
 
 
-def doubled(levels: Planes) -> jax.Array:
+def enlarged(levels: Planes) -> jax.Array:
     """Makes planes twice as large: 3/4 of the nearer level and 1/4 of the one beyond.
 
     As libjpeg does, those of at most two columns are repeated instead.

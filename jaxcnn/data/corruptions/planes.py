@@ -1,8 +1,8 @@
 """Planes of one image, and what several corruptions do to them: zoom, blur, move, resample.
 
 Corruptions see one image at a time with its channels first, along whose rows XLA vectorises.
-Blurs and zooms are linear along either axis, so that they are products of matrices, most of which are
-made in NumPy for all severities before the program is compiled.
+Blurs and zooms are linear along either axis, so that they are products of matrices, most of which
+are made in NumPy for all severities before the program is compiled.
 """
 
 from collections.abc import Callable

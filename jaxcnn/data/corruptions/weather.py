@@ -53,20 +53,23 @@ def frost(x: Planes, key: Key, rows: Rows, level: Level) -> Planes:
 def ice(key: Key, height: int, width: int) -> Float[Array, "3 height width"]:
     """Draws needles of ice in three directions 60 degrees apart, on a pane that is frosted over.
 
-    A needle starts at one of the highest values of normal noise and fades over an eighth of the
-    image's side; the pane is a fractal as that of :func:`fog`. The mean level, uniform in
-    [0.45, 0.8], is what the means of the photographs span.
+    A needle starts at a random pixel and fades over an eighth of the image's side; the pane is a
+    fractal as that of :func:`fog`. The mean level, uniform in [0.45, 0.8], is what the means of
+    the photographs span.
     """
     seed_key, angle_key, pane_key, mean_key = jax.random.split(key, 4)
     length = max(2, min(height, width) // 8)
     (weights,) = motion_weights(np.array([2.0 * length]), np.array([1.0 * length]))
     weights = jnp.asarray(weights / weights.max(), jnp.float32)
-    seeds = jnp.maximum(jax.random.normal(seed_key, (3, height, width)) - 1.5, 0)
+    drawn = jax.random.uniform(seed_key, (3, height, width))
+    seeds = jnp.maximum(1 - 4 * length * drawn, 0)  # the longer the needles, the fewer
+    # At the border one would go on as wide as it is long, since pixels repeat beyond it.
+    seeds = seeds.at[:, (0, -1)].set(0).at[:, :, (0, -1)].set(0)
     first = jax.random.uniform(angle_key, maxval=60.0)
     directions = first + jnp.arange(3) * 60.0
     needles = jax.vmap(moved, (0, None, 0))(seeds[:, None], weights, directions).max(axis=0)
     pane = plasma(pane_key, map_side(height, width), jnp.float32(2))[None, :height, :width]
-    texture = 0.35 * pane + 0.35 * needles
+    texture = 0.35 * pane + 0.4 * needles
     mean = jax.random.uniform(mean_key, minval=0.45, maxval=0.8)
     texture = texture - texture.mean() + mean
     tint = jnp.array([-0.06, 0.01, 0.05])[:, None, None]  # a little blue, as ice is
