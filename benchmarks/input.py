@@ -81,8 +81,8 @@ def _ways(
     """Returns functions that read files by their places, by what they do."""
 
     def brought_to(side: int, read_size: int | None = None) -> Files:
-        data = Data("folder", dir=str(folder), image_size=side, fit="crop", read_size=read_size)
-        train = sources.load(replace(data, streaming=True)).train
+        data = Data("folder", dir=str(folder), batch_size=1, image_size=side, fit="crop")
+        train = sources.load(replace(data, read_size=read_size, streaming=True)).train
         assert isinstance(train, Files)
         return train
 

@@ -4,12 +4,14 @@ An outline is enough to compile a training and to say what it will need. Nothing
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from jaxcnn.config import Data
 from jaxcnn.data import images, sources
+from jaxcnn.data.crops import Crop
 from jaxcnn.errors import InputError
 from jaxcnn.text import printable
 
@@ -146,6 +148,13 @@ class Outline:
             "label": self.take(index).read_labels(),
             "ok": np.ones(n, bool),
         }
+
+    def read_crops(self, index: np.ndarray, crops: Sequence[Crop]) -> dict[str, np.ndarray]:
+        """Returns zeros for a crop of each of some examples."""
+        side = crops[0].side
+        form = np.zeros((side, side), np.int32) if self.label_form.ndim == 2 else self.label_form
+        shape = (side, side, self.image_shape[-1])
+        return replace(self, image_shape=shape, label_form=form).read(index)
 
     def read_labels(self) -> np.ndarray:
         """Returns zeros for the labels of all examples."""

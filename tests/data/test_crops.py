@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.config import Augment, Data
-from jaxcnn.data import images, sources
+from jaxcnn.data import images, outline, sources
 from jaxcnn.data.crops import Crop, Crops
 from jaxcnn.data.feed import crops_of, open_stream
 from jaxcnn.data.own import from_source
@@ -248,3 +248,15 @@ def test_label_maps_are_cropped_along_with_their_images():
     off = np.abs(found["image"][..., 0] / 20 - found["label"])
     assert (off < 0.6).mean() > 0.95  # at a border, the map has either
     assert found["label"].max() > 0
+
+
+def test_what_is_planned_has_the_form_of_what_is_read(photos):
+    """A plan lowers the program for crops, of which it reads none."""
+    config = photo_data(photos, read_size=20)
+    train = sources.load(config).train
+    planned = outline.Outline(len(train), train.image_shape, train.label_form)
+    index = np.arange(3)
+    read, zeros = (source.read_crops(index, drawn(3)) for source in (train, planned))
+    for name, array in read.items():
+        assert (array.shape, array.dtype) == (zeros[name].shape, zeros[name].dtype)
+    assert crops_of(sources.Dataset(planned, planned, ("a", "b"), streamed=True), config, AUGMENT)
