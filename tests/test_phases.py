@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -154,7 +155,7 @@ def test_the_averages_are_means_of_the_weights_of_a_run_without(tmp_path):
     images = trained.dataset().train.images
     found = []
     for first in (0, 32):  # of swa_bn_examples = 64
-        batch = images[np.asarray(order[first : first + 32])]
+        batch = jnp.asarray(images[np.asarray(order[first : first + 32])])
         y = nn.Conv(6, (3, 3)).apply({"params": mean["Conv_0"]}, trained.prepare(batch))
         found.append((y.mean((0, 1, 2)), y.var((0, 1, 2))))
     own = trained.variables["batch_stats"]["BatchNorm_0"]
