@@ -164,10 +164,11 @@ def test_the_averages_are_means_of_the_weights_of_a_run_without(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["map", "unroll", "vmap", "devices"])
+@pytest.mark.parametrize("mode", ["map", "vmap", "devices"])
 def test_several_seeds_in_one_program(mode, tmp_path):
-    """Stopped, with one that goes on from another size than the other."""
-    experiment = replace(ALL, train=replace(ALL.train, seeds_mode=mode))
+    """Stopped and resumed, each comes to what it comes to alone."""
+    single = replace(ALL, model=PLAIN.model)  # in float16 XLA may round otherwise in a loop
+    experiment = replace(single, train=replace(single.train, seeds_mode=mode))
 
     def train(listener=None):
         runs = plan.seeds(experiment, tmp_path / "a", 2)
@@ -178,7 +179,7 @@ def test_several_seeds_in_one_program(mode, tmp_path):
         train(StopAt(5))
     assert not train().faults
     for seed in (0, 1):
-        alone = replace(ALL, train=replace(ALL.train, seed=seed))
+        alone = replace(single, train=replace(single.train, seed=seed))
         expected = group.train_one(alone, tmp_path / f"alone{seed}")
         found = json.loads((tmp_path / "a" / f"seed{seed}" / "summary.json").read_text())
         if mode == "vmap":  # rounds differently
