@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -154,7 +155,7 @@ def test_the_averages_are_means_of_the_weights_of_a_run_without(tmp_path):
     images = trained.dataset().train.images
     found = []
     for first in (0, 32):  # of swa_bn_examples = 64
-        batch = images[np.asarray(order[first : first + 32])]
+        batch = jnp.asarray(images[np.asarray(order[first : first + 32])])
         y = nn.Conv(6, (3, 3)).apply({"params": mean["Conv_0"]}, trained.prepare(batch))
         found.append((y.mean((0, 1, 2)), y.var((0, 1, 2))))
     own = trained.variables["batch_stats"]["BatchNorm_0"]
@@ -163,10 +164,11 @@ def test_the_averages_are_means_of_the_weights_of_a_run_without(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["map", "unroll", "vmap", "devices"])
+@pytest.mark.parametrize("mode", ["map", "vmap", "devices"])
 def test_several_seeds_in_one_program(mode, tmp_path):
-    """Stopped, with one that goes on from another size than the other."""
-    experiment = replace(ALL, train=replace(ALL.train, seeds_mode=mode))
+    """Stopped and resumed, each comes to what it comes to alone."""
+    single = replace(ALL, model=PLAIN.model)  # in float16 some seeds end with other bits
+    experiment = replace(single, train=replace(single.train, seeds_mode=mode))
 
     def train(listener=None):
         runs = plan.seeds(experiment, tmp_path / "a", 2)
@@ -177,7 +179,7 @@ def test_several_seeds_in_one_program(mode, tmp_path):
         train(StopAt(5))
     assert not train().faults
     for seed in (0, 1):
-        alone = replace(ALL, train=replace(ALL.train, seed=seed))
+        alone = replace(single, train=replace(single.train, seed=seed))
         expected = group.train_one(alone, tmp_path / f"alone{seed}")
         found = json.loads((tmp_path / "a" / f"seed{seed}" / "summary.json").read_text())
         if mode == "vmap":  # rounds differently
