@@ -247,7 +247,7 @@ def test_crops_on_the_device_are_those_on_the_host(size):
 
 
 def test_a_crop_keeps_the_part_that_the_config_says():
-    """Where half of 56 pixels are kept of 28, nothing is resized: on the host and in the program."""
+    """Where half of 56 pixels is kept, nothing is resized: on the host and in the program."""
     data = Data(image_size=28, fit="crop", crop_ratio=0.5)
     pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
     fit = images.stored_fit(data, (28, 28, 3))
