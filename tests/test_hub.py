@@ -109,6 +109,10 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Threadin
         "timm/resnet18.gated_in1k": {"gated": b""},
         "some/one": {"config.json": b'{"architectures": ["X"]}', "model.safetensors": b""},
         "some/other": {"config.json": b"{", "model.safetensors": b""},
+        "some/tf": {
+            "config.json": b'{"architecture": "tf_mobilenetv3_small_100"}',
+            "model.safetensors": b"",
+        },
         "some/max": {
             "config.json": json.dumps(PUBLISHED | {"global_pool": "max"}).encode(),
             "model.safetensors": save(resnet18()),
@@ -193,6 +197,7 @@ def test_weights_are_fetched_kept_and_found_without_the_hub(
         (("hf:some/one",), "--model: must be given"),
         (("hf:some/one", "--model", "resnet18"), "not a whole safetensors file"),
         (("hf:some/other",), "config.json cannot be used"),
+        (("hf:some/tf", "--model", "mobilenet_v3_small"), "it pads as TensorFlow does"),
         (("hf:some/max",), "was built with {'global_pool': 'max'}"),
         ((NAME, "--model", "resnet34"), "does not fit"),
         ((NAME, "--num-classes", "7"), "the weights give 12 logits: give num_classes=12"),

@@ -113,11 +113,13 @@ def _network(command: Command, published: "Published | None") -> tuple[str, Mapp
     name: str = given
     options: Mapping[str, Any] = {}
     with as_input_error(command.weights if published else f"--model {shown(given)}"):
+        if theirs not in timm_names.NETWORKS and timm_names.is_known(theirs or ""):
+            timm_names.network(theirs or "")  # says how it differs, whatever --model says
         if command.model is None or (given not in models.MODELS and timm_names.is_known(given)):
             name, options = timm_names.network(given)
         elif theirs in timm_names.NETWORKS and timm_names.NETWORKS[theirs][0] == name:
             options = timm_names.NETWORKS[theirs][1]
-    if config and command.model is None and config.unusual:
+    if config and config.unusual:
         raise InputError(
             f"{command.weights}: the network was built with {config.unusual}, which jaxcnn's "
             f"{name} has not"

@@ -247,3 +247,16 @@ def test_crops_on_the_device_are_those_on_the_host(size):
     host = images.fit_array(pixels, (28, 28, 3), "crop")
     device = augment.fit(jnp.asarray(pixels[None], jnp.float32), data)[0]
     assert np.abs(np.asarray(device) - host).max() < 1.5  # the host rounds twice
+
+
+def test_a_crop_keeps_the_part_that_the_config_says():
+    """Where half of 56 pixels is kept, nothing is resized: on the host and in the program."""
+    data = Data(image_size=28, fit="crop", crop_ratio=0.5)
+    pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
+    fit = images.stored_fit(data, (28, 28, 3))
+    assert images.reading(data) == (28, fit)
+    np.testing.assert_array_equal(images.fit_array(pixels, (28, 28, 3), fit), pixels[14:42, 14:42])
+    seen = augment.fit(jnp.asarray(pixels[None], jnp.float32), data)
+    np.testing.assert_allclose(seen[0], pixels[14:42, 14:42], atol=1e-3)
+    with pytest.raises(InputError, match=r"data\.crop_ratio=0\.0: must be in \(0, 1\]"):
+        Data(crop_ratio=0.0)
