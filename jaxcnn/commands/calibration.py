@@ -23,7 +23,8 @@ def prepare(command: "Command", network: "Trained") -> "Trained":
     if command.calibration or command.fit_temperature:
         calibrating.require_classification(network, asked)
         if command.tta != "none":
-            raise InputError(f"{asked}: must be left out with --tta {command.tta}, not used by it")
+            why = "since it is of single views"
+            raise InputError(f"{asked}: must be left out with --tta {command.tta}, {why}")
     if command.fit_temperature:
         found = calibrating.fit_temperature(network, command.checkpoint, command.data_dir)
         display.show(

@@ -2,28 +2,28 @@
 
 Where several processes train together, the first one reads and writes here for all of them.
 
-| file            | content                                                         |
-|-----------------|-----------------------------------------------------------------|
-| config.json     | the resolved experiment                                         |
-| dataset.json    | class names, image shape, sizes and digest of the data          |
-| env.json        | versions, devices and cores at the newest start                 |
-| run.json        | the random id of the run, which its checkpoints hold too        |
-| task.json       | how the run is judged, if by another task than classification   |
-| brought.json    | names and digests of objects that were brought; their sources   |
-|                 | lie in ``brought/``, to be read                                 |
-| metrics.jsonl   | one object per evaluation; where lines were damaged, a run that |
-|                 | goes on leaves the whole file behind as metrics.jsonl.damaged   |
-| summary.json    | the result; written when the run is finished                    |
-| progress.json   | how far the run is, while it is trained: see                    |
-|                 | :mod:`jaxcnn.learning.standing`                                 |
-| failed.json     | why it ended before its last step, if it did                    |
-| tb/             | TensorBoard events                                              |
-| *.png           | learning curves and confusion matrix                            |
-| predictions.npz | the answer to every test image, where it was asked for          |
-| temperature.json| what logits are divided by, where one was fitted                |
-| corruptions.json| what is reached on corrupted test images, likewise              |
-| profile/        | traces of jax.profiler, if asked for                            |
-| checkpoints/    | ``latest/`` and ``best/``                                       |
+| file             | content                                                         |
+|------------------|-----------------------------------------------------------------|
+| config.json      | the resolved experiment                                         |
+| dataset.json     | class names, image shape, sizes and digest of the data          |
+| env.json         | versions, devices and cores at the newest start                 |
+| run.json         | the random id of the run, which its checkpoints hold too        |
+| task.json        | how the run is judged, if by another task than classification   |
+| brought.json     | names and digests of objects that were brought; their sources   |
+|                  | lie in ``brought/``, to be read                                 |
+| metrics.jsonl    | one object per evaluation; where lines were damaged, a run that |
+|                  | goes on leaves the whole file behind as metrics.jsonl.damaged   |
+| summary.json     | the result; written when the run is finished                    |
+| progress.json    | how far the run is, while it is trained: see                    |
+|                  | :mod:`jaxcnn.learning.standing`                                 |
+| failed.json      | why it ended before its last step, if it did                    |
+| tb/              | TensorBoard events                                              |
+| *.png            | learning curves and confusion matrix                            |
+| predictions.npz  | the answer to every test image, where it was asked for          |
+| temperature.json | what logits are divided by, where that was asked for            |
+| corruptions.json | what is reached on corrupted test images, likewise              |
+| profile/         | traces of jax.profiler, if asked for                            |
+| checkpoints/     | ``latest/`` and ``best/``                                       |
 
 The folder, and the folders in it, may be links. The files may not, where they are written.
 """

@@ -22,7 +22,7 @@ from jaxcnn.data.feed import open_stream
 from jaxcnn.data.stream import Stream
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, mesh, run_folder, step
-from jaxcnn.learning.records import MAX, RunDataset
+from jaxcnn.learning.records import RunDataset
 from jaxcnn.learning.selection import PREFIX, chosen_on_test, of_split
 from jaxcnn.learning.state import TrainState
 from jaxcnn.memory import require_memory
@@ -196,7 +196,7 @@ FIELDS = {
     "squared_error": np.float32,
 }
 """Arrays of predictions.npz, each with a number for every test image."""
-BOUNDS = {"label_log_probability": (-MAX, 0), "squared_error": (0, 2)}
+BOUNDS = {"label_log_probability": (float(np.finfo(np.float32).min), 0), "squared_error": (0, 2)}
 """The smallest and the largest number of an array, where they are others than 0 and 1."""
 MOST = 2**16
 """Bytes that predictions.npz may hold unpacked, beside 64 for every test image."""

@@ -128,7 +128,7 @@ def test_of_the_wrongest_answers_the_likelihood_is_finite_and_exact():
 
 def test_risks_are_those_of_all_orders_of_equal_confidences():
     confidence = np.array([0.9, 0.5, 0.7, 0.5, 0.7, 0.5])
-    right = np.array([True, False, True, True, False, False])
+    right = np.array([False, False, True, True, True, False])  # the surest one is wrong
     curves = []
     for order in itertools.permutations(range(6)):
         if all(confidence[a] >= confidence[b] for a, b in itertools.pairwise(order)):
@@ -143,7 +143,7 @@ def test_risks_are_those_of_all_orders_of_equal_confidences():
         {"probability": confidence, "predicted": np.zeros(6), "label": 1 - right}
     )
     assert curve[100] == pytest.approx(right.mean())
-    assert curve[1] == 1
+    assert curve[1] == 0
 
 
 @pytest.mark.parametrize("true", [0.4, 1.0, 1.7, 5.0])
