@@ -241,7 +241,7 @@ def picture_of(x):
 # ---- what is the same
 
 
-EXACT = {"pixelate", "impulse_noise", "contrast", "brightness"}
+EXACT = {"pixelate", "jpeg_compression", "impulse_noise", "contrast", "brightness"}
 
 
 # Kinds that treat grey images in a way of their own, or could leave a channel out.
