@@ -241,7 +241,7 @@ def picture_of(x):
 # ---- what is the same
 
 
-EXACT = {"pixelate", "impulse_noise", "contrast", "brightness"}
+EXACT = {"pixelate", "jpeg_compression", "impulse_noise", "contrast", "brightness"}
 
 
 # Kinds that treat grey images in a way of their own, or could leave a channel out.
@@ -287,7 +287,7 @@ def test_small_and_oblong_images_stay_in_range(corrupted, size):
 
 
 def test_jpeg_of_odd_sizes_is_pillows(corrupted):
-    for h, w in ((17, 23), (9, 3), (33, 50)):
+    for h, w in ((17, 23), (9, 3)):
         images = photo(64)[:, :h, :w]
         found = np.asarray(corrupted(images, KEY, "jpeg_compression", 4)) * 255
         quality = PARAMETERS["jpeg_compression"][nearest_size(h, w)][3][0]
@@ -364,8 +364,7 @@ def test_one_program_serves_all_severities_within_a_scan(corrupted):
 
 
 def test_ice_has_the_colour_and_contrast_of_photographs():
-    draw = jax.jit(jax.vmap(lambda key: weather.ice(key, 64, 64)))
-    ice = draw(jax.random.split(KEY, 20))
+    ice = jnp.stack([ICE(key, 32, 32) for key in jax.random.split(KEY, 20)])
     red, green, blue = np.asarray(ice.mean(axis=(0, 2, 3)))
     assert 0.5 < red < green < blue < 0.75
     assert 0.05 < float(ice.std(axis=(2, 3)).mean()) < 0.2
