@@ -1,4 +1,8 @@
-"""Judges a network on images that are changed inside the compiled program."""
+"""Judges a network on images that are changed on the device.
+
+What changes them is a program of its own, which all networks share that are tested alike: it takes
+longer to compile than most networks do.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -44,13 +48,17 @@ def judge(
         InputError: no image can be read, a figure is not finite, or images that are to be
             corrupted are no pixels.
     """
-    programs = {kind: _program(net, seen, test, kind, tta) for kind, _ in changes}
+    kinds = {kind for kind, _ in changes}
+    # Where the data lie is nothing to what is done to them.
+    data = replace(seen.data, name="digits", dir=None, validation=None, test_share=None)
+    shown = {kind: _shown(data, seen.resized, tta, kind, test.render) for kind in kinds}
+    judged = _judged(seen.model, net.task, tta, test.classes, net.metrics[0].of_examples)
     size = pipeline.shared_batch_size(seen.data.eval_batch_size, len(test.places), 1)
     sums: dict[Change, Any] = {}
     rights: dict[Change, list[Any]] = {change: [] for change in changes}
     masks = []
     for batch in test.batches(size, seen.data):
-        if batch["image"].dtype != np.uint8 and test.render is None and programs.keys() & {*KINDS}:
+        if batch["image"].dtype != np.uint8 and test.render is None and kinds & {*KINDS}:
             raise InputError(
                 f"{test.name}: its images are {batch['image'].dtype}; must be uint8 to be corrupted"
             )
@@ -58,7 +66,7 @@ def judge(
         placed = jax.device_put(batch)
         for change in changes:
             level = np.float32(change.level) if change.kind in CURVES else np.int32(change.level)
-            found, right = programs[change.kind](net.variables, placed, level)
+            found, right = judged(net.variables, shown[change.kind](placed, level))
             sums[change] = add(sums[change], found) if change in sums else found
             rights[change].append(right)
     counted = np.concatenate(masks)
@@ -74,45 +82,37 @@ def judge(
     }
 
 
-def _program(
-    net: Trained, seen: Seen, test: Test, kind: str, tta: Views
-) -> Callable[[Any, Any, Any], tuple[Any, jax.Array | None]]:
-    # Where the data lie is nothing to the program, which other data share.
-    data = replace(seen.data, name="digits", dir=None, validation=None, test_share=None)
-    of_images = net.metrics[0].of_examples
-    return _compiled(
-        seen.model, net.task, data, seen.resized, tta, kind, test.classes, test.render, of_images
-    )
-
-
-@functools.lru_cache(maxsize=64)  # seeds of one arm, and data of one shape, share the program
-def _compiled(
-    model: nn.Module,
-    task: BaseTask,
-    data: Data,
-    resized: int | None,
-    tta: Views,
-    kind: str,
-    classes: tuple[int, ...] | None,
-    render: Callable[..., Any] | None,
-    of_images: bool,
-) -> Callable[[Any, Any, Any], tuple[Any, jax.Array | None]]:
-    """Compiles ``judged(variables, batch, level) -> (sums, right)`` for one kind of change."""
-    outputs_of = step.make_outputs(model, task, views.COUNTED.get(tta))
+@functools.lru_cache(maxsize=64)  # arms that are tested alike share the program
+def _shown(
+    data: Data, resized: int | None, tta: Views, kind: str, render: Callable[..., Any] | None
+) -> Callable[[Any, Any], list[step.Batch]]:
+    """Compiles ``shown(batch, level)``, which makes network input of stored images."""
     show = _make_show(data, resized, tta, kind)
+
+    def shown(batch: step.Batch, level: jax.Array) -> list[step.Batch]:
+        return show(batch if render is None else render(batch), level)
+
+    return jax.jit(shown)
+
+
+@functools.lru_cache(maxsize=64)  # so do the seeds of an arm, and all changes and sets of images
+def _judged(
+    model: nn.Module, task: BaseTask, tta: Views, classes: tuple[int, ...] | None, of_images: bool
+) -> Callable[[Any, list[step.Batch]], tuple[Any, jax.Array | None]]:
+    """Compiles ``judged(variables, shown) -> (sums, right)``, means over what is shown."""
+    outputs_of = step.make_outputs(model, task, views.COUNTED.get(tta))
     of_images = of_images and type(task).judged is not BaseTask.judged
 
-    def judged(variables: Any, batch: step.Batch, level: jax.Array) -> Any:
-        batch = batch if render is None else render(batch)
+    def judged(variables: Any, shown: list[step.Batch]) -> Any:
         sums, right = [], []
-        for shown in show(batch, level):
-            outputs = outputs_of(variables, shown["image"])
+        for batch in shown:
+            outputs = outputs_of(variables, batch["image"])
             if classes is not None:
                 outputs = outputs[:, np.array(classes)]
-            sums.append(task.sums(outputs, shown))
-            answers = task.judged(outputs, shown["label"]) if of_images else None
+            sums.append(task.sums(outputs, batch))
+            answers = task.judged(outputs, batch["label"]) if of_images else None
             if answers is not None:
-                right.append(answers["predicted"] == shown["label"])
+                right.append(answers["predicted"] == batch["label"])
         each = jnp.stack(right).mean(axis=0, dtype=jnp.float32) if right else None
         return functools.reduce(add, sums), each
 
