@@ -19,12 +19,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxcnn import __version__, ops
+from jaxcnn import __version__
 from jaxcnn.config import Model
 from jaxcnn.errors import InputError, as_input_error, as_one_line
 from jaxcnn.learning import files
 from jaxcnn.learning.state import sha256
 from jaxcnn.models.to_torch import to_torch
+from jaxcnn.ops import lowering
 from jaxcnn.runs.trained import Trained
 
 Format = Literal["stablehlo", "safetensors", "onnx"]
@@ -118,7 +119,7 @@ def program(
     """
 
     def answer(rules: str, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-        with ops.without_onednn(), ops.force_impl(platform=rules):
+        with lowering.without_onednn(), lowering.force_impl(platform=rules):
             outputs: Any = trained.model.apply(variables, trained.prepare(images), train=False)
             task = trained.task
             said = {"predictions": task.predictions(outputs), "answers": task.answers(outputs)}
