@@ -90,7 +90,9 @@ def export(
         if name not in PLATFORMS:
             raise InputError(f"platforms: {name!r} must be one of {', '.join(PLATFORMS)}")
     if not platforms or len(set(platforms)) < len(platforms):
-        raise InputError(f"platforms: must each be named once, are {', '.join(platforms) or 'none'}")
+        raise InputError(
+            f"platforms: must each be named once, are {', '.join(platforms) or 'none'}"
+        )
     _require_place(out)
     described = _described(trained)
     if to == "safetensors":
