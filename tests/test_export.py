@@ -204,7 +204,7 @@ def test_networks_that_were_brought(tmp_path: Path) -> None:
     arrays = models.read_safetensors(run.export("safetensors") / "model.safetensors")
     assert set(arrays) == {"Dense.0.weight", "Dense.0.bias"}
     run = jaxcnn.train(model=Own(num_classes=2, fixed=True), **data)
-    with pytest.raises(InputError, match="Own.*cannot be exported to stablehlo") as error:
+    with pytest.raises(InputError, match=r"Own.*cannot be exported to stablehlo") as error:
         run.export("stablehlo", tmp_path / "fixed")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "fixed").exists()

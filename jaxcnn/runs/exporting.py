@@ -19,7 +19,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxcnn import __version__
 from jaxcnn.config import Model
 from jaxcnn.errors import InputError, as_input_error, as_one_line
 from jaxcnn.learning import files
@@ -188,7 +187,11 @@ def _described(trained: Trained) -> dict[str, Any]:
         "std": list(experiment.data.std),
         "step": trained.step,
         "params_sha256": sha256(trained.variables["params"]),
-        "versions": {"jaxcnn": __version__, "jax": version("jax"), "jaxlib": version("jaxlib")},
+        "versions": {
+            "jaxcnn": version("jaxcnn"),
+            "jax": version("jax"),
+            "jaxlib": version("jaxlib"),
+        },
     }
 
 
