@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,8 +250,11 @@ def test_pytorch_loads_them_and_gives_the_same_logits(row: Row, torchvision: Any
 
     model = build(row)
     held = variables(model, row.image)
-    state = {k: torch.tensor(v) for k, v in to_torch(model, held, row.image).items()}
     theirs = reference(row.name, num_classes=10).eval()
+    state: Any = OrderedDict(
+        {k: torch.tensor(v) for k, v in to_torch(model, held, row.image).items()}
+    )
+    state._metadata = theirs.state_dict()._metadata  # MNASNet asks for its version
     theirs.load_state_dict(state, strict=True)
     x = np.random.default_rng(0).standard_normal((2, *row.image), np.float32)
     with torch.no_grad():

@@ -41,8 +41,14 @@ NO_ONNX = (
 )
 LOAD = '''\
 """Prints what the network says to images, with JAX alone: python load.py IMAGE.png, or .npy."""
-import json, pathlib, sys
+
+import json
+import pathlib
+import sys
+
+import numpy as np
 from jax import export
+
 here, path = pathlib.Path(__file__).parent, pathlib.Path(sys.argv[1])
 about = json.loads((here / "model.json").read_text())
 network = export.deserialize(bytearray((here / "model.stablehlo").read_bytes()))
@@ -51,6 +57,7 @@ if path.suffix == ".npy":  # (n, height, width, channels)
     images = np.load(path)
 else:
     from PIL import Image
+
     picture = Image.open(path).convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
     images = np.asarray(picture.resize((width, height))).reshape(1, height, width, channels)
 for row in np.asarray(network.call(images.astype(about["dtype"]))["answers"]):
