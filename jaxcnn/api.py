@@ -27,7 +27,7 @@ from jaxcnn.data.sources import Dataset, HeldOut
 from jaxcnn.errors import InputError
 from jaxcnn.learning import files, records, run_folder
 from jaxcnn.learning.selection import PREFIX
-from jaxcnn.runs import display, evaluation, group, robustness, settled, trained
+from jaxcnn.runs import display, evaluation, exporting, group, robustness, settled, trained
 from jaxcnn.tasks import Metric
 from jaxcnn.text import counted
 
@@ -202,6 +202,23 @@ class Run:
         """Returns the network's layers, with shapes, parameters, costs and receptive fields."""
         network = self._network("latest")
         return layers.summarize(network.model, network.input_shape)
+
+    def export(
+        self, to: exporting.Format, out: PathLike | None = None, *, checkpoint: str = "latest"
+    ) -> Path:
+        """Writes the network into a folder, for others to run, as ``jaxcnn export`` does.
+
+        Args:
+            to: ``"stablehlo"`` or ``"safetensors"``.
+            out: the folder; by default export/FORMAT in the run folder.
+            checkpoint: ``"latest"`` or ``"best"``.
+
+        Returns:
+            The folder.
+        """
+        folder = self.folder / "export" / to if out is None else _path(out, "out")
+        exporting.export(self._network(checkpoint), to, folder)
+        return folder
 
     def _network(self, checkpoint: str) -> trained.Trained:
         if checkpoint not in ("latest", "best"):

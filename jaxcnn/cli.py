@@ -30,6 +30,7 @@ jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
   jaxcnn predict RUN IMAGE ...      class and probability of image files
   jaxcnn import WEIGHTS.safetensors --model NAME --out DIR
                                     weights in torchvision's layout
+  jaxcnn export RUN --to stablehlo  a network for JAX alone, or for PyTorch
   jaxcnn compare COMPARISON.py      trains every arm and seed: table and page
   jaxcnn sweep EXPERIMENT.py optim.peak_lr=log:1e-3:1e-1 ...
                                     searches over any field, best first
@@ -55,6 +56,7 @@ COMMANDS = {
     "eval": "evaluate",
     "predict": "predict",
     "import": "import_weights",
+    "export": "export",
     "compare": "compare",
     "sweep": "sweep",
     "launch": "launch",

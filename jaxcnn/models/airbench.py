@@ -40,7 +40,7 @@ def whitening(images: jax.Array, epsilon: float = 5e-4) -> Initializer:
         taps = [images[:, i : i + rows, j : j + columns] for i in range(k) for j in range(k)]
         patches = jnp.concatenate(taps, axis=-1).astype(jnp.float32)
         summed = jnp.einsum("nhwi,nhwj->ij", patches, patches, precision="highest")
-        values, vectors = jnp.linalg.eigh(summed / (len(images) * rows * columns))
+        values, vectors = jnp.linalg.eigh(summed / (images.shape[0] * rows * columns))
         filters = vectors / jnp.sqrt(jnp.maximum(values, 0) + epsilon)[None]
         return jnp.concatenate([filters, -filters], axis=1).reshape(shape).astype(dtype)
 

@@ -223,23 +223,26 @@ def tap_slices(spec: ConvSpec, x: Array) -> list[Array]:
         x, jnp.zeros((), x.dtype), [(0, 0, 0), *((lo, hi, 0) for lo, hi in spec.padding), (0, 0, 0)]
     )
     return [
-        lax.slice(padded, start, limit, (1, *spec.stride, 1))
-        for start, limit in _tap_windows(spec, padded.shape)
+        lax.slice(
+            padded,
+            (0, *start, 0),
+            (padded.shape[0], *limit, padded.shape[-1]),
+            (1, *spec.stride, 1),
+        )
+        for start, limit in _tap_windows(spec)
     ]
 
 
-def _tap_windows(
-    spec: ConvSpec, padded: tuple[int, ...]
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Start and limit of every tap's slice of the padded input."""
-    windows: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((0,), (padded[0],))]
+def _tap_windows(spec: ConvSpec) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Start and limit of every tap's slice of the padded input, along its spatial dimensions."""
+    windows: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((), ())]
     for k, d, s, out in zip(spec.kernel, spec.dilation, spec.stride, spec.out_spatial, strict=True):
         windows = [
             ((*start, t * d), (*limit, t * d + (out - 1) * s + 1))
             for start, limit in windows
             for t in range(k)
         ]
-    return [((*start, 0), (*limit, padded[-1])) for start, limit in windows]
+    return windows
 
 
 def grouped_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:

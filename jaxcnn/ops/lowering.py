@@ -112,10 +112,12 @@ def _kernel_above_output(spec: ConvSpec) -> bool:
 
 
 def _by_onednn(spec: ConvSpec) -> bool:
+    if _without_onednn.value:  # asked first: a program for any number of images has no batch size
+        return False
     taps = math.prod(spec.kernel)
     multiplications = math.prod(spec.out_spatial) * math.prod(spec.w_shape) * spec.x_shape[0]
     worth_a_call = taps > 1 and not _depthwise(spec) and multiplications >= 200_000
-    return worth_a_call and not _without_onednn.value and calls.takes(spec)
+    return worth_a_call and calls.takes(spec)
 
 
 def _forward_by_onednn(spec: ConvSpec) -> bool:
