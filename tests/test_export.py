@@ -29,13 +29,14 @@ from jaxcnn.models.to_torch import to_torch
 from jaxcnn.ops import lowering
 from jaxcnn.runs import exporting
 from jaxcnn.tasks import Classification, Segmentation
-from tests.models.test_parity import COSTLY
 
 FAMILIES = [row for row in TABLE if row.representative]
 HEAVY = {"alexnet", "alexnet_2012", "convnext_tiny", "googlenet", "googlenet_2014", "inception_v3"}
 HEAVY |= {"densenet121", "mobilenet_v3_small", "regnet_y_400mf", "unet", "xception"}
 COMPILED = {"mlp", "lenet5", "convnet", "resnet20", "mobilenet_v2"}
-"""Those whose answers are compared by default; of the others, the program is made and checked."""
+"""Those whose answers are compared; of the others, the program is made and checked."""
+LOADED = {"resnet18", "squeezenet1_1"}
+"""Those whose logits are compared with PyTorch's by default."""
 STABLE = {"shape_assertion"}
 """Calls that every JAX understands: here the check that there is at least one image."""
 slow = pytest.mark.slow
@@ -82,7 +83,7 @@ def pixels(n: int, shape: Any, dtype: str = "uint8") -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "row", [pytest.param(r, id=r.name, marks=[slow] * (r.name in HEAVY)) for r in FAMILIES]
+    "row", [pytest.param(r, id=r.name, marks=[slow] * (r.name not in COMPILED)) for r in FAMILIES]
 )
 def test_every_family_leaves_as_a_program(row: Row) -> None:
     network = network_of(row)
@@ -214,7 +215,9 @@ def test_networks_that_were_brought(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- safetensors
 
 
-@pytest.mark.parametrize("row", FAMILIES, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row", [pytest.param(r, id=r.name, marks=[slow] * (r.name in HEAVY)) for r in FAMILIES]
+)
 def test_safetensors_come_back_bit_for_bit(row: Row) -> None:
     model = build(row, **row.slim)
     held = variables(model, row.image)
@@ -224,7 +227,12 @@ def test_safetensors_come_back_bit_for_bit(row: Row) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", [r for r in TABLE if r.torchvision and not r.giant], ids=lambda row: row.name
+    "row",
+    [
+        pytest.param(r, id=r.name, marks=[slow] * (r.name in HEAVY or not r.representative))
+        for r in TABLE
+        if r.torchvision and not r.giant
+    ],
 )
 def test_pytorch_has_the_same_names_and_shapes(row: Row, torchvision: Any) -> None:
     model = models.create_model(row.name, num_classes=1000)
@@ -240,7 +248,7 @@ def test_pytorch_has_the_same_names_and_shapes(row: Row, torchvision: Any) -> No
 @pytest.mark.parametrize(
     "row",
     [
-        pytest.param(r, id=r.name, marks=[slow] * (r.name in COSTLY | HEAVY))
+        pytest.param(r, id=r.name, marks=[slow] * (r.name not in LOADED))
         for r in FAMILIES
         if r.torchvision and r.name != "vgg11_bn"
     ],

@@ -22,6 +22,7 @@ CALLS = {
     "launch": ("launch", "--on", "slurm", "--dry-run", "--", "train", "experiment.py"),
     "status": ("status", "run", "--once"),
     "report": ("report", "run", "--out", "page.html"),
+    "export": ("export", "run", "--to", "safetensors", "--out", "new"),
     "viz": ("viz", "run"),
     "bench": ("bench", "mlp", "--batch-size", "1", "--infer"),
     "plan": ("plan", "experiment.py"),
