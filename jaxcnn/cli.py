@@ -21,15 +21,18 @@ from jaxcnn.commands import environment
 from jaxcnn.errors import FULL, Diverged, InputError, NotWritten, Stopped
 
 USAGE = f"""\
-jaxcnn {__version__}: train, prove and compare convolutional networks in JAX
+jaxcnn {__version__.partition('+')[0]}: train, prove and compare convolutional networks in JAX
 
   jaxcnn new FILE.py                an experiment with a network to start from
+  jaxcnn new --from NAME [FILE.py]  a copy of an experiment; --list shows them
   jaxcnn train EXPERIMENT.py [--workdir DIR] [--optim.peak-lr 0.05 ...]
                                     trains, or goes on where a run ended
-  jaxcnn eval RUN                   accuracy of a trained run on its test set
+  jaxcnn eval RUN ... [--data OTHER --corruptions --calibration ...]
+                                    accuracy on its test set, on other data and
+                                    corrupted images; honesty of probabilities
   jaxcnn predict RUN IMAGE ...      class and probability of image files
-  jaxcnn import WEIGHTS.safetensors --model NAME --out DIR
-                                    weights in torchvision's layout
+  jaxcnn import hf:timm/NAME        published weights; or from a safetensors
+                                    file in torchvision's or timm's layout
   jaxcnn export RUN --to stablehlo  a network for JAX alone, or for PyTorch
   jaxcnn compare COMPARISON.py      trains every arm and seed: table and page
   jaxcnn sweep EXPERIMENT.py optim.peak_lr=log:1e-3:1e-1 ...

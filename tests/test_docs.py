@@ -4,10 +4,13 @@ import ast
 import contextlib
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 import jaxcnn
 from jaxcnn.commands import sweep
@@ -95,6 +98,8 @@ def test_no_block_is_left_out():
     ]
     tried = [*OTHERS, *map(experiment, FOUND), *blocks("docs/launching.md")]
     tried += [b for b in blocks("docs/robustness.md") if '"runs/a"' in b]
+    # In test_export, but for the conversion to ONNX, which needs an environment of its own.
+    tried += blocks("docs/export.md")
     left = [b for b in shown if b not in tried and "TinyNet" not in b and "BaseTask" not in b]
     assert not left
 
@@ -116,3 +121,47 @@ def test_whatever_else_is_shown_runs(block):
     exec(block, names)
     made = [node for node in ast.parse(block).body if isinstance(node, ast.FunctionDef)]
     assert all(isinstance(names[node.name](), jaxcnn.Experiment) for node in made)
+
+
+README = (ROOT / "README.md").read_text()
+ASKED = re.findall(r"^\| .* \| `jaxcnn ([^`]+)` \|$", README, re.M)
+LONG = ("--corruptions", "--shifts", "runs/compare_digits", "--init-from")
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """A folder with the run that README asks, and with images to ask it about."""
+    folder = tmp_path_factory.mktemp("asked")
+    (folder / "experiments").symlink_to(ROOT / "experiments")
+    (trained,) = re.findall(r"^jaxcnn (train .* --workdir runs/a)$", README, re.M)
+    command(folder, *shlex.split(trained))
+    digits = load_digits()
+    of_folders = {"photos": range(40), "more": range(40, 60), "foreign": range(60, 90)}
+    for name, places in of_folders.items():
+        for i in places:
+            label = f"figure {digits.target[i]}" if name == "foreign" else str(digits.target[i])
+            path = folder / name / label / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((digits.images[i] * 255 / 16).astype(np.uint8)).save(path)
+    (folder / "names.txt").write_text("".join(f"figure {i} = {i}\n" for i in range(10)))
+    (folder / "image.png").write_bytes((folder / "photos/0/0.png").read_bytes())
+    return folder
+
+
+def test_what_a_run_can_be_asked_it_answers(asked):
+    short = [line for line in ASKED if not any(word in line for word in LONG)]
+    for line in short:  # one after the other: a temperature is fitted before it is used
+        assert command(asked, *shlex.split(line))
+    assert len(short) >= 10
+    assert (asked / "runs/a/temperature.json").exists()
+    assert (asked / "runs/a/export/stablehlo/model.stablehlo").exists()
+
+
+@pytest.mark.slow
+def test_what_takes_a_run_longer_to_answer(asked):
+    command(asked, "compare", "experiments/compare_digits.py", "--seeds", "2")
+    for line in ASKED:
+        if any(word in line for word in LONG):
+            assert command(asked, *shlex.split(line))
+    assert (asked / "curves.png").exists()
+    assert "fog" in (asked / "fog.csv").read_text()
