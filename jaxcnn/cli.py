@@ -21,7 +21,7 @@ from jaxcnn.commands import environment
 from jaxcnn.errors import FULL, Diverged, InputError, NotWritten, Stopped
 
 USAGE = f"""\
-jaxcnn {__version__.partition('+')[0]}: train, prove and compare convolutional networks in JAX
+jaxcnn {__version__.partition("+")[0]}: train, prove and compare convolutional networks in JAX
 
   jaxcnn new FILE.py                an experiment with a network to start from
   jaxcnn new --from NAME [FILE.py]  a copy of an experiment; --list shows them

@@ -1,5 +1,6 @@
 """Exported networks: the same answers without this package, in JAX and in PyTorch."""
 
+import contextlib
 import json
 import os
 import re
@@ -42,12 +43,18 @@ STABLE = {"shape_assertion"}
 slow = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def _sizes_may_be_symbols() -> Iterator[None]:
+@contextlib.contextmanager
+def sizes_may_be_symbols() -> Iterator[None]:
     """The annotations that are enforced in tests know whole numbers alone, here it is n images."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def _symbols() -> Iterator[None]:
+    with sizes_may_be_symbols():
+        yield
 
 
 def load(content: bytes) -> Any:

@@ -53,7 +53,7 @@ def resnet18() -> dict[str, np.ndarray]:
     template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     rng = np.random.default_rng(0)
     return {
-        torch_weights._spelled(path): rng.uniform(
+        torch_weights.spelled(path): rng.uniform(
             0.01, 0.02, torch_weights._torch_shape(leaf.shape)
         ).astype(np.float16)
         for path, leaf in flatten_dict(template).items()

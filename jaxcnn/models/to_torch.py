@@ -4,23 +4,14 @@ It is the inverse of :mod:`jaxcnn.models.torch_weights`, whose rule of names and
 other way: ``layer1_0/conv1/kernel`` is ``layer1.0.conv1.weight`` there.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from jaxcnn.layers import ConvTranspose
-from jaxcnn.models.torch_weights import LEAVES
-
-UNDERSCORES = re.compile(
-    r"Conv2d_\d\w_\dx\d|Mixed_\d\w|branch\dx\d(x\d|dbl)?_\d\w?|branch_pool|trunk_output|_"
-)
-"""The names of torchvision's that have underscores, or an underscore that stands for a dot."""
+from jaxcnn.models.torch_weights import COUNTERS, spelled, traced
 
 
 def to_torch(
@@ -44,43 +35,24 @@ def to_torch(
     Raises:
         ValueError: two arrays would have one name.
 
+    >>> import jax, jax.numpy as jnp
     >>> from jaxcnn import models
     >>> model = models.create_model("mlp", num_classes=3, hidden=(5,))
     >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 2, 2, 1)))
     >>> {name: array.shape for name, array in to_torch(model, variables, (2, 2, 1)).items()}
     {'fc1.bias': (5,), 'fc1.weight': (5, 4), 'fc2.bias': (3,), 'fc2.weight': (3, 5)}
     """
-    transposed = _transposed(model, input_shape)
+    _, transposed = traced(model, input_shape)
     found: dict[str, np.ndarray] = {}
     for path, leaf in sorted(flatten_dict(dict(variables)).items()):
-        module = UNDERSCORES.sub(_spelled, ".".join(path[1:-1]))
-        arrays = {LEAVES.get(path[-1], path[-1]): _to_theirs(leaf, path, path in transposed)}
+        arrays = {path: _to_theirs(leaf, path, path in transposed)}
         if path[0] == "batch_stats" and path[-1] == "mean":
-            arrays["num_batches_tracked"] = np.zeros((), np.int64)
-        for name, array in arrays.items():
-            whole = f"{module}.{name}".removeprefix(".")
+            arrays[*path[:-1], COUNTERS[0]] = np.zeros((), np.int64)
+        for place, array in arrays.items():
+            whole = spelled(place)
             if whole in found:
                 raise ValueError(f"two arrays would be called {whole!r}, one of them {path}")
             found[whole] = array
-    return found
-
-
-def _spelled(match: re.Match[str]) -> str:
-    return "." if match[0] == "_" else match[0]
-
-
-def _transposed(model: nn.Module, input_shape: tuple[int, int, int]) -> set[tuple[str, ...]]:
-    """Returns the paths of the kernels of transposed convolutions, which have other axes."""
-    found: set[tuple[str, ...]] = set()
-
-    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-        if isinstance(context.module, ConvTranspose):
-            found.add(("params", *context.module.path, "kernel"))
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(note):
-        images = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-        jax.eval_shape(lambda key, x: model.init(key, x), jax.random.key(0), images)
     return found
 
 

@@ -103,8 +103,8 @@ def from_torch(
         module = model
         shape = input_shape or (224, 224, 3)
         title = f"the {type(module).__name__}"
-    template, transposed = _traced(module, shape)
-    wanted = {_canonical(_spelled(path)): (path, leaf.shape) for path, leaf in template.items()}
+    template, transposed = traced(module, shape)
+    wanted = {_canonical(spelled(path)): (path, leaf.shape) for path, leaf in template.items()}
     given = _named(state_dict, wanted, _family(module))
     epsilon = getattr(module, "epsilon", TIMM_EPSILON)
     if epsilon != TIMM_EPSILON and _has_timms_names(state_dict):
@@ -136,7 +136,7 @@ def from_torch(
             found[path] = jax.device_put(array)
     extra = [key for name, (key, _) in given.items() if name not in wanted]
     missing = [
-        f"{_spelled(path)} (here {'/'.join(path)})"
+        f"{spelled(path)} (here {'/'.join(path)})"
         for name, (path, _) in wanted.items()
         if name not in given
     ]
@@ -212,8 +212,8 @@ def needed(
     if known.get("epsilon", TIMM_EPSILON) != TIMM_EPSILON and _has_timms_names(shapes):
         options.setdefault("epsilon", TIMM_EPSILON)
     model = create_model(name, num_classes=UNUSUAL_CLASSES, **options)
-    template, _ = _traced(model, standard_input(name))
-    wanted = {_canonical(_spelled(path)): leaf.shape for path, leaf in template.items()}
+    template, _ = traced(model, standard_input(name))
+    wanted = {_canonical(spelled(path)): leaf.shape for path, leaf in template.items()}
     given = _named(shapes, wanted, _family(model))
     for place, shape in wanted.items():
         if shape == (UNUSUAL_CLASSES,) and place in given:
@@ -222,7 +222,7 @@ def needed(
     return None, options
 
 
-def _traced(
+def traced(
     module: nn.Module, shape: tuple[int, ...]
 ) -> tuple[dict[tuple[str, ...], Any], set[tuple[str, ...]]]:
     """Returns a module's variables as shapes by their paths, and the transposed kernels' paths."""
@@ -255,11 +255,11 @@ def _canonical(name: str) -> str:
     return re.sub(r"[_/]", ".", name)
 
 
-def _spelled(path: tuple[str, ...]) -> str:
+def spelled(path: tuple[str, ...]) -> str:
     """Turns ``("batch_stats", "layer1_0", "bn1", "mean")`` to ``"layer1.0.bn1.running_mean"``."""
     *modules, leaf = path[1:]
     dotted = UNDERSCORES.sub(lambda found: "." if found[0] == "_" else found[0], ".".join(modules))
-    return f"{dotted}.{LEAVES.get(leaf, leaf)}"
+    return f"{dotted}.{LEAVES.get(leaf, leaf)}".removeprefix(".")
 
 
 def _nearest(missing: Sequence[str], extra: Sequence[str]) -> str:

@@ -144,7 +144,7 @@ def state_of(name: str, num_classes: int = 5) -> dict[str, np.ndarray]:
     model = models.create_model(name, num_classes=num_classes)
     template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     return {
-        torch_weights._spelled(path): np.full(torch_weights._torch_shape(leaf.shape), 0.5)
+        torch_weights.spelled(path): np.full(torch_weights._torch_shape(leaf.shape), 0.5)
         for path, leaf in flatten_dict(template).items()
     }
 
@@ -221,7 +221,7 @@ def test_names_are_spelled_as_torchvision_spells_them(row: Row, torchvision: Any
     from benchmarks.zoo import build, shapes
 
     ours = {
-        torch_weights._spelled(path) for path in flatten_dict(shapes(build(row), row.train_image))
+        torch_weights.spelled(path) for path in flatten_dict(shapes(build(row), row.train_image))
     }
     theirs = reference(row.name, empty=True).state_dict().keys()
     assert ours == {name for name in theirs if not name.endswith("num_batches_tracked")}

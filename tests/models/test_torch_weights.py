@@ -115,7 +115,7 @@ def test_variances_below_zero_are_named() -> None:
     model = models.create_model("resnet20", num_classes=3)
     template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     state = {
-        torch_weights._spelled(path): np.ones(torch_weights._torch_shape(leaf.shape), np.float32)
+        torch_weights.spelled(path): np.ones(torch_weights._torch_shape(leaf.shape), np.float32)
         for path, leaf in flatten_dict(template).items()
     }
     models.from_torch(model, state, input_shape=(32, 32, 3))
