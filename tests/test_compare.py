@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import ttest_1samp
 
 from jaxcnn import cli
 from jaxcnn.analysis import arms, compare
+from jaxcnn.analysis.calibration import CORRUPTED
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.config import to_dict
 from jaxcnn.learning import run_folder as folder
-from jaxcnn.runs import evaluation, group, network, training
+from jaxcnn.runs import evaluation, group, network, robustness, training
 
 FILE = """
 from jaxcnn.config import *
@@ -67,6 +69,48 @@ def compared(tmp_path_factory):
     assert "McNemar" in (root / "half.html").read_text()
     assert cli.main(["compare", str(file), "--workdir", str(workdir)]) == 0
     return file, workdir
+
+
+def test_what_arms_reach_under_corruption_is_a_mean_over_kinds_and_images(compared):
+    _, workdir = compared
+    groups = arms.group([arms.read(path) for path in arms.find([workdir])])
+    rng = np.random.default_rng(0)
+    runs = [run.path for arm in groups for run in arm.runs]
+    held = {
+        path: {**evaluation.predict_test_set(path), CORRUPTED: rng.integers(0, 6, (9, 15)) / 5}
+        for path in runs
+    }
+    found = compare.compare(groups, held)
+    kinds = {"corrupted": slice(None), "noise": slice(3), "blur": slice(3, 7)}
+    kinds |= {"weather": slice(7, 11), "digital": slice(11, 15)}
+    for arm, result in zip(groups, found.results, strict=True):
+        for name, those in kinds.items():
+            wanted = [held[run.path][CORRUPTED][:, those].mean() for run in arm.runs]
+            assert result.measures[f"{name}_top1"].values == pytest.approx(wanted)
+    difference = np.subtract(*(result.measures["blur_top1"].values for result in found.results))
+    p = ttest_1samp(difference, 0).pvalue
+    assert found.results[1].measures["blur_top1"].p_adjusted == pytest.approx(p)
+
+
+@pytest.mark.slow
+def test_arms_are_compared_on_corrupted_images(capsys, compared):
+    file, workdir = compared
+    code, out, _ = call(
+        capsys, "compare", str(file), "--corrupted", "12", "--workdir", str(workdir)
+    )
+    assert code == 0
+    assert "top-1, all kinds" in out
+    results = json.loads((workdir / "comparison.json").read_text())["results"]
+    for result in results:
+        for seed, value in enumerate(result["measures"]["corrupted_top1"]["values"]):
+            each = robustness.corrupted(workdir / result["name"] / f"seed{seed}", limit=12).found
+            assert len(each) == 15
+            right = [cell.values["top1"] for kind in each.values() for cell in kind.values()]
+            assert value == pytest.approx(np.mean(right), abs=1e-6)
+    page = (workdir / "report.html").read_text()
+    assert cli.main(["report", str(workdir), "--out", str(workdir / "again.html")]) == 0
+    for text in (page, (workdir / "again.html").read_text()):
+        assert "top-1, weather" in text
 
 
 @pytest.mark.slow

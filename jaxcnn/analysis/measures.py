@@ -115,6 +115,12 @@ MEASURES = (
 )
 """All measures, in the order in which they are shown."""
 
+ABOUT = {
+    "corruption": "On test images that are corrupted in 15 ways at 5 severities (Hendrycks & "
+    "Dietterich 2019), which count alike"
+}
+"""What is to be known about the measures of a block."""
+
 
 def compare(
     measure: Measure, arms: Sequence[Arm], predictions: Mapping[Any, Kept]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jaxcnn.analysis import formats
 from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.compare import ArmResult, ComparisonResult
-from jaxcnn.analysis.measures import Measure
+from jaxcnn.analysis.measures import ABOUT, Measure
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.learning.selection import OPTIMISTIC
 from jaxcnn.tasks import Metric
@@ -187,7 +187,7 @@ def explained(comparison: ComparisonResult, name: str) -> str:
         for metric in measures
         if metric.name in result.measures
     ]
-    said = []
+    said = [ABOUT[name]] if name in ABOUT else []
     if len({metric.higher_is_better for metric in measures}) == 1:
         said.append("Higher is better" if measures[0].higher_is_better else "Lower is better")
     seeds = sorted({len(one.values) for one in found})
