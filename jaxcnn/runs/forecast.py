@@ -242,17 +242,15 @@ def _memory(program: Program, cost: StepCost, dtype: Dtype) -> dict[str, float]:
         "state": _nbytes(network.shapes, program.layout),
         "gradients": _nbytes(params, layout) + gathered,
         "activations": local * cost.activations * itemsize + images,
-        "data": _stored(program.dataset, data.batch_size, devices.size),
+        "data": _stored(program, data.batch_size, devices.size),
     }
 
 
-def _stored(dataset: Dataset, batch: int, devices: int) -> float:
+def _stored(program: Program, batch: int, devices: int) -> float:
     """Returns the bytes of data on each device: the training set, or two blocks of batches."""
-    train = dataset.train
-    one = train.read(np.array([0]))
-    size = one["image"].nbytes + one["label"].nbytes
-    if not dataset.streamed:
-        return len(train) * size
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in program.stored(1).values())
+    if not program.dataset.streamed:
+        return len(program.dataset.train) * size
     steps = min(BLOCK_STEPS, BLOCK_BYTES // (batch * size))
     return 2 * max(1, steps) * batch * size / devices
 

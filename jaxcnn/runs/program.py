@@ -441,6 +441,11 @@ class Program:
         programs.compile([int(state.step) + 1])
         return programs
 
+    def stored(self, number: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the form of some training examples as they are put on the devices."""
+        crops = crops_of(self.dataset, self.experiment.data, self.experiment.augment)
+        return _form(self.dataset.train, number, crops)
+
     def lower(self) -> Any:
         """Lowers the chunk of steps of one run for arrays of which only the forms are known.
 
@@ -453,8 +458,7 @@ class Program:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
         train, size = self.dataset.train, self.experiment.data.batch_size
-        crops = crops_of(self.dataset, self.experiment.data, self.experiment.augment)
-        stored = _form(train, size if self.dataset.streamed else len(train), crops)
+        stored = self.stored(size if self.dataset.streamed else len(train))
         given: dict[str, Any] = {"train": jax.tree.map(form, stored)}
         if self.dataset.streamed:
             parts = mesh.split(self.devices, axis=1)
