@@ -593,18 +593,21 @@ def test_what_the_command_line_leaves_out_stays_as_the_file_says():
     )
 
 
+EPOCHS = "--train.epochs, --schedule.warmup-epochs, --schedule.swa-anneal-epochs"
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
         ("--optim.peek-lr", "--optim.peak-lr"),
         ("--optim.peak_lt=3", "--optim.peak-lr"),
-        ("--lr", "--optim.peak-lr"),
-        ("--epochs", "--train.epochs, --schedule.warmup-epochs"),
+        ("--lr", "--optim.peak-lr, --schedule.swa-lr, --schedule.swa-cycle-lr"),
+        ("--epochs", EPOCHS),
         ("--workdri", "--workdir"),
         ("--optim.no-nestrov", "--optim.no-nesterov"),
         ("--distributed.proces", "--distributed.process"),
         ("--workdri=my runs", "--workdir"),
-        ("-epochs", "--train.epochs, --schedule.warmup-epochs"),
+        ("-epochs", EPOCHS),
     ],
 )
 def test_a_near_miss_gets_a_hint(capsys, given, meant):

@@ -620,7 +620,7 @@ def test_what_cannot_be_compared_is_named(arms, seeds, named):
 
 def test_images_of_one_class_each_are_corrupted_or_none():
     arms = tuple(Experiment(name, task=Task("multilabel")) for name in "ab")
-    with pytest.raises(InputError, match="corrupted=9: must be None with task.name='multilabel'"):
+    with pytest.raises(InputError, match=r"corrupted=9: must be None with task\.name='multilabel'"):
         Comparison(arms, corrupted=9)
     with pytest.raises(InputError, match="corrupted=0: must be a positive whole number"):
         Comparison((Experiment("a"), Experiment("b")), corrupted=0)

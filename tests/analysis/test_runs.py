@@ -236,7 +236,9 @@ def test_the_worst_mistakes_are_shown_by_their_place_in_the_split(tmp_path):
     built = network.build(experiment, dataset.classes, dataset.image_shape)
     state = init_state(built.model, optax.identity(), 0, dataset.image_shape)
     parts = {name: getattr(built, name) for name in network.Network.__dataclass_fields__}
-    found = evaluation._predict(Trained(**parts, folder=tmp_path, state=state, step=0), dataset)
+    found = evaluation.predict(
+        Trained(**parts, folder=tmp_path, state=state, step=0), dataset, "test"
+    )
     names = [dataset.test.path(i).relative_to(tmp_path / "f/test") for i in found["index"].tolist()]
     assert {str(name) for name in names} == {"a/0.png", "a/1.png", "b/1.png"}
     assert [name.parts[0] for name in names] == [dataset.classes[i] for i in found["label"]]

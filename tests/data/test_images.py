@@ -255,8 +255,9 @@ def test_a_crop_keeps_the_part_that_the_config_says():
     pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
     fit = images.stored_fit(data, (28, 28, 3))
     assert images.reading(data) == (28, fit)
-    np.testing.assert_array_equal(images.fit_array(pixels, (28, 28, 3), fit), pixels[14:42, 14:42])
+    found = images.fit_array(pixels, (28, 28, 3), fit, data.crop_ratio)
+    np.testing.assert_array_equal(found, pixels[14:42, 14:42])
     seen = augment.fit(jnp.asarray(pixels[None], jnp.float32), data)
     np.testing.assert_allclose(seen[0], pixels[14:42, 14:42], atol=1e-3)
-    with pytest.raises(InputError, match=r"data\.crop_ratio=0\.0: must be in \(0, 1\]"):
+    with pytest.raises(InputError, match=r"data\.crop_ratio=0\.0: must be in \[0\.1, 1\]"):
         Data(crop_ratio=0.0)

@@ -219,7 +219,11 @@ def not_a_task():
             "task.options.delta=0: must be a finite number above",
         ),
         (Task("regression"), 0.1, "train.label_smoothing=0.1: must be 0 with task.name='regr"),
-        (Task("classification", {"label_smoothing": 0.1}), 0, "classification takes no options"),
+        (
+            Task("classification", {"label_smoothing": 0.1}),
+            0,
+            "task.options.label_smoothing=0.1: classification takes criterion, threshold",
+        ),
         (Task("mine:Own"), 0, "task.name='mine:Own': was brought by a user"),
         (Task(dict), 0, "cannot be made"),
         (Task(not_a_task), 0, "must make a jaxcnn.BaseTask, made a int"),
