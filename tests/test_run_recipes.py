@@ -105,12 +105,8 @@ AS_PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("streamed", "augment", "task"),
-    [row if i == 0 else pytest.param(*row, marks=pytest.mark.slow)
-     for i, row in enumerate(AS_PUBLISHED.values())],
-    ids=AS_PUBLISHED,
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize(("streamed", "augment", "task"), AS_PUBLISHED.values(), ids=AS_PUBLISHED)
 def test_recipes_as_published_resume_with_the_same_bits(
     tmp_path, monkeypatch, streamed, augment, task
 ):
