@@ -19,6 +19,7 @@ from jaxcnn.learning import run_folder as folder
 from jaxcnn.learning.state import sha256
 from jaxcnn.runs import display, group, plan, program, together
 from jaxcnn.runs.evaluation import evaluate
+from jaxcnn.runs.network import require_sizes
 from jaxcnn.runs.trained import restore
 
 
@@ -88,7 +89,7 @@ def timeless(path):
     return [{k: v for k, v in r.items() if k not in times} for r in folder.read_metrics(path)]
 
 
-def stopped_and_resumed(experiment, workdir, *steps):
+def stopped_and_resumed(experiment, workdir, *steps, listener=None):
     """What a run comes to that is stopped after each of some steps."""
     for step in steps:
         with pytest.raises(Stopped, match=f"at step {step}"):
@@ -97,7 +98,7 @@ def stopped_and_resumed(experiment, workdir, *steps):
         found, trained = evaluate(workdir), restore(workdir)
         assert found["step"] == step
         assert sha256(trained.variables) == sha256(restore(workdir).variables)
-    return group.train_one(experiment, workdir)
+    return group.train_one(experiment, workdir, listener)
 
 
 def test_stopped_with_all_of_it_on_a_run_ends_with_the_same_bits(tmp_path):
@@ -112,7 +113,10 @@ def test_stopped_with_all_of_it_on_a_run_ends_with_the_same_bits(tmp_path):
     ]
     spent = whole["spent"]
     assert spent["compile"] > spent["steps"]
-    again = stopped_and_resumed(ALL, tmp_path / "a", 3, 7)
+    resumed = StopAt()
+    again = stopped_and_resumed(ALL, tmp_path / "a", 3, 7, listener=resumed)
+    sizes = [text for text in resumed.waits if text.startswith("compiling")]
+    assert [text.split(" for ")[1].split(",")[0] for text in sizes] == ["8x8"]
     assert [again[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
     assert timeless(tmp_path / "a") == timeless(tmp_path / "whole")
     assert evaluate(tmp_path / "a")["test_loss"] == whole["test_loss"]
@@ -222,6 +226,22 @@ def test_photos_that_are_streamed_are_cropped_once_at_every_size(image_size, tmp
         np.testing.assert_allclose(large, stored["train"]["image"][0] / 255, atol=1e-6)
     else:
         np.testing.assert_array_equal(stored["train"]["image"], whole["train"]["image"])
+
+
+class Grey(Tiny):
+    """A network that takes images of one channel alone."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        assert x.shape[-1] == 1
+        return Tiny(self.num_classes)(x, train)
+
+
+def test_a_network_that_fails_on_colours_is_trained_on_grey_images_that_grow():
+    grey = replace(CASES["sizes"], model=Model(Grey))
+    require_sizes(grey)  # which knows nothing of the data yet
+    made = program.Program(grey, sources.load(grey.data), mesh.one_device())
+    assert [stage.side for stage in made.stages] == [4, 5]
 
 
 def test_what_does_not_go_together_is_refused_before_data_are_read(tmp_path, monkeypatch):

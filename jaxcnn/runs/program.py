@@ -90,6 +90,11 @@ class Stage:
         return self.network.input_shape[0]
 
 
+def place_of(stages: Sequence[Stage], end: Any) -> int:
+    """Returns which stage the step before an end belongs to."""
+    return bisect.bisect_left([stage.first for stage in stages[1:]], int(end))
+
+
 class Programs:
     """The compiled programs of a training, one for each size of its images.
 
@@ -107,7 +112,7 @@ class Programs:
 
     def place(self, end: Any) -> int:
         """Returns which stage the step before an end belongs to."""
-        return bisect.bisect_left([stage.first for stage in self._stages[1:]], int(end))
+        return place_of(self._stages, end)
 
     def due(self, ends: Sequence[int]) -> int | None:
         """Returns a size of images for whose steps up to some ends nothing is compiled yet."""
