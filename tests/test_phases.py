@@ -170,11 +170,24 @@ def test_the_averages_are_means_of_the_weights_of_a_run_without(tmp_path):
         np.testing.assert_allclose(own[name], np.mean(values, 0), rtol=1e-4, atol=1e-5)
 
 
+def test_averages_that_overflow_in_float16_have_finite_statistics():
+    config = replace(CASES["averages"], model=replace(PLAIN.model, dtype="float16"))
+    made = program.Program(config, sources.load(config.data), mesh.one_device())
+    state = made.init(np.int32(0))
+    large = jax.tree.map(lambda a: 1e6 * a, state.swa["params"])
+    state = replace(state, swa={**state.swa, "params": large})
+    found = made.completing(state, made.given())(state, 6)
+    for leaf in jax.tree.leaves(found.swa["batch_stats"]):
+        assert np.isfinite(leaf).all()
+    assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(found.swa["batch_stats"])) > 1e5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["map", "vmap", "devices"])
 def test_several_seeds_in_one_program(mode, tmp_path):
     """Stopped and resumed, each comes to what it comes to alone."""
-    single = replace(ALL, model=PLAIN.model)  # in float16 some seeds end with other bits
+    # In float16 vmap's rounding may leave out other steps.
+    single = ALL if mode == "map" else replace(ALL, model=PLAIN.model)
     experiment = replace(single, train=replace(single.train, seeds_mode=mode))
 
     def train(listener=None):

@@ -99,6 +99,13 @@ def crops_of(
     return of_whole_images(data, augment, sizes) if croppable else None
 
 
+def crops_squares(dataset: Dataset, data: Data, augment: Augment) -> bool:
+    """Tells whether crops are taken of the middle squares of photos, which are held in memory."""
+    side = data.read_size or data.image_size
+    squares = data.fit == "crop" and dataset.image_shape[:2] == (side, side)
+    return squares and not dataset.streamed and of_whole_images(data, augment) is not None
+
+
 class Feed:
     """Carries the batches of a run to the device.
 

@@ -20,6 +20,7 @@ import numpy as np
 from jaxcnn.config import Data, Experiment, SeedsMode, to_dict
 from jaxcnn.config.brought import titled
 from jaxcnn.data import sources
+from jaxcnn.data.feed import crops_squares
 from jaxcnn.errors import Diverged, InputError, Pruned, Stopped
 from jaxcnn.learning import brought, mesh, processes, run_folder, standing
 from jaxcnn.learning.background import Background
@@ -185,6 +186,11 @@ def _train_group(
     room = max(1, STATES_BYTES // size)
     session.listener.metrics = program.network.metrics
     session.listener.heading(program.title())
+    if crops_squares(program.dataset, program.experiment.data, program.experiment.augment):
+        session.listener.message(
+            "augment.random_resized_crop: crops are taken of the squares that photos are held as; "
+            "--data.streaming True takes them of whole photos"
+        )
     name = titled(runs[0].experiment.model.name)
     for first in range(0, len(runs), room):
         if first:

@@ -178,7 +178,7 @@ def require_sizes(experiment: Experiment) -> None:
     """Refuses a network whose parameters depend on the size of images, before data are read.
 
     It is traced on images of three channels. What only the data can tell, as the size at which it
-    is evaluated, or images that it cannot take, whatever it then raises, is left to :func:`at_size`.
+    is evaluated, or whatever it raises on images that it cannot take, is left to :func:`at_size`.
 
     Raises:
         InputError: it would have other parameters on images of another of ``train.sizes``.

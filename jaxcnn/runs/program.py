@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, Sharding
 
-from jaxcnn import tasks
+from jaxcnn import models, tasks
 from jaxcnn.config import Data, Experiment, brought_in, to_dict
 from jaxcnn.config.brought import Brought, titled
 from jaxcnn.config.checked import require
@@ -301,7 +301,8 @@ class Program:
 
         They are those of the batches of the run's first steps, as many as hold
         ``train.swa_bn_examples``, at ``data.image_size``: a function of weights and seed, whenever
-        a run was stopped.
+        a run was stopped. Of a network in float16 they are computed in float32, since the averages
+        may overflow where none of the weights did, and no step can be left out here.
 
         Args:
             state: a state of the run.
@@ -318,13 +319,19 @@ class Program:
         batches = -(-config.train.swa_bn_examples // config.data.batch_size)
         batches = min(batches, self.steps_per_epoch)
         gather = mesh.make_gather(self.devices, net.shapes.params)
-        sums = averages.make_statistics(net.model, self._order, self._batch_of(net), gather)
+        model = net.model
+        if config.model.dtype == "float16":
+            exact = replace(config.model, dtype="float32")
+            outputs = net.task.output_shape(net.classes, net.input_shape[:2])
+            model = models.build_model(exact, len(net.classes), net.input_shape, outputs)
+        sums = averages.make_statistics(model, self._order, self._batch_of(net), gather)
         where = self.layout.swa[averages.STATISTICS]
         blocks = functools.partial(self._first_blocks, int(state.seed), batches)
         first: Any = next(blocks()) if self.dataset.streamed else {}
         program = jax.jit(sums, out_shardings=where if self.devices.size > 1 else None)
         like = state.swa, state.seed, {**given, **first}, np.int32(0), np.int32(0)
         compiled = program.lower(*like).compile()
+        network.require_planned(compiled, config.data, "batch_size")
 
         def summed(state: TrainState) -> Any:
             if not self.dataset.streamed:

@@ -12,7 +12,7 @@ from PIL import Image
 from jaxcnn.config import Augment, Data
 from jaxcnn.data import images, outline, sources
 from jaxcnn.data.crops import Crop, Crops
-from jaxcnn.data.feed import crops_of, open_stream
+from jaxcnn.data.feed import crops_of, crops_squares, open_stream
 from jaxcnn.data.own import from_source
 
 RNG = np.random.default_rng(0)
@@ -229,6 +229,11 @@ def test_what_is_held_in_memory_or_whole_is_cropped_in_the_step(photos):
     assert crops_of(dataset, streamed, Augment()) is None
     held = Data("folder", dir=str(photos), image_size=12, fit="crop", batch_size=6)
     assert crops_of(sources.load(held), held, AUGMENT) is None
+    assert crops_squares(sources.load(held), held, AUGMENT)  # which a run says
+    assert not crops_squares(sources.load(held), held, Augment())
+    assert not crops_squares(dataset, streamed, AUGMENT)
+    small = Data("digits", image_size=6, fit="crop")
+    assert not crops_squares(sources.load(small), small, AUGMENT)
     digits = Data("digits", streaming=True, image_size=6, fit="resize")
     assert crops_of(sources.load(digits), digits, AUGMENT) is None
 
