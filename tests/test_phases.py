@@ -182,6 +182,17 @@ def test_averages_that_overflow_in_float16_have_finite_statistics():
     assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(found.swa["batch_stats"])) > 1e5
 
 
+def test_statistics_are_compiled_for_the_fastest_mode_alone(monkeypatch):
+    config, made, calls = CASES["averages"], [], []
+    monkeypatch.setattr(program.Program, "completing", lambda *given: calls.append(given))
+    compiled = together._compiled
+    monkeypatch.setattr(together, "_compiled", lambda *a: made.append(a) or compiled(*a))
+    of = program.Program(config, sources.load(config.data), mesh.one_device())
+    states = tuple(of.init(np.int32(seed)) for seed in (0, 1))
+    together.compile_fastest(of, states, np.stack([of.rates(config)] * 2), "auto")
+    assert (len(made), len(calls)) == (min(jax.device_count(), 2), 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["map", "vmap", "devices"])
 def test_several_seeds_in_one_program(mode, tmp_path):
