@@ -1,9 +1,9 @@
 """ResNet-50 on ImageNet by recipe A2 of "ResNet strikes back" (Wightman, Touvron & Jégou 2021).
 
 Command:   jaxcnn train experiments/resnet50_a2_imagenet.py
-           and recipe A3, shorter and at 160 pixels:
+           and recipe A3, shorter and trained at 160 pixels:
            jaxcnn train experiments/resnet50_a2_imagenet.py --name resnet50_a3_imagenet
-           --train.epochs 100 --data.image-size 160 --optim.peak-lr 0.008 --augment.repeats 1
+           --train.epochs 100 --train.sizes 160 --optim.peak-lr 0.008 --augment.repeats 1
            --augment.rand-augment-magnitude 18 --model.options drop_path 0.0
 Hardware:  meant for 4 or 8 GPUs; not run here
 Time:      not run here
@@ -18,8 +18,8 @@ class counts as there from a share of 0.2 of a mixed image on, as configurations
 Differs: RandAugment is torchvision's, whose strength 21 of 30 is timm's 7 of 10: no noise of 0.5 on
 the strength, every operation applied, where timm leaves half of them out. Crops are resized
 bilinearly (timm: bicubic), and a large photo's JPEG is decoded at a smaller scale. Weight decay
-spares biases and normalisation. A3 as above is tested at the size that it is trained at, where the
-paper tests it at 224.
+spares biases and normalisation. In A3 as above, crops are resized twice, by the host to the 224
+pixels of the test and in the step to 160.
 
 Data: ``tfds build imagenet2012 --file_format=array_record``, or folders train/CLASS and val/CLASS
 of images with ``--data.name folder --data.dir FOLDER``.

@@ -213,6 +213,10 @@ FREE = Optim(schedule_free=True)
         ),
         ({"train": Train(resize_at=(1,))}, "must be one epoch fewer than train.sizes=()"),
         (
+            {"train": Train(epochs=2, sizes=(4, 8), resize_at=(2,))},
+            "train.resize_at=(2,): must be below train.epochs=2",
+        ),
+        (
             {
                 "train": Train(sizes=(8,)),
                 "data": Data(image_size=8, read_size=10, fit="crop"),

@@ -9,13 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxcnn.config import Augment, Data, Devices, Experiment, Model, Optim, Schedule, Train
+from jaxcnn.data import sources
 from jaxcnn.errors import Diverged, InputError, Stopped
+from jaxcnn.learning import loss_scale, mesh
 from jaxcnn.learning import run_folder as folder
 from jaxcnn.learning.state import sha256
-from jaxcnn.runs import display, group, plan, together
+from jaxcnn.runs import display, group, plan, program, together
 from jaxcnn.runs.evaluation import evaluate
+from jaxcnn.runs.network import require_sizes
 from jaxcnn.runs.trained import restore
 
 
@@ -85,7 +89,7 @@ def timeless(path):
     return [{k: v for k, v in r.items() if k not in times} for r in folder.read_metrics(path)]
 
 
-def stopped_and_resumed(experiment, workdir, *steps):
+def stopped_and_resumed(experiment, workdir, *steps, listener=None):
     """What a run comes to that is stopped after each of some steps."""
     for step in steps:
         with pytest.raises(Stopped, match=f"at step {step}"):
@@ -94,7 +98,7 @@ def stopped_and_resumed(experiment, workdir, *steps):
         found, trained = evaluate(workdir), restore(workdir)
         assert found["step"] == step
         assert sha256(trained.variables) == sha256(restore(workdir).variables)
-    return group.train_one(experiment, workdir)
+    return group.train_one(experiment, workdir, listener)
 
 
 def test_stopped_with_all_of_it_on_a_run_ends_with_the_same_bits(tmp_path):
@@ -109,7 +113,10 @@ def test_stopped_with_all_of_it_on_a_run_ends_with_the_same_bits(tmp_path):
     ]
     spent = whole["spent"]
     assert spent["compile"] > spent["steps"]
-    again = stopped_and_resumed(ALL, tmp_path / "a", 3, 7)
+    resumed = StopAt()
+    again = stopped_and_resumed(ALL, tmp_path / "a", 3, 7, listener=resumed)
+    sizes = [text for text in resumed.waits if text.startswith("compiling")]
+    assert [text.split(" for ")[1].split(",")[0] for text in sizes] == ["8x8"]
     assert [again[k] for k in DIGESTS] == [whole[k] for k in DIGESTS]
     assert timeless(tmp_path / "a") == timeless(tmp_path / "whole")
     assert evaluate(tmp_path / "a")["test_loss"] == whole["test_loss"]
@@ -163,6 +170,29 @@ def test_the_averages_are_means_of_the_weights_of_a_run_without(tmp_path):
         np.testing.assert_allclose(own[name], np.mean(values, 0), rtol=1e-4, atol=1e-5)
 
 
+def test_averages_that_overflow_in_float16_have_finite_statistics():
+    config = replace(CASES["averages"], model=replace(PLAIN.model, dtype="float16"))
+    made = program.Program(config, sources.load(config.data), mesh.one_device())
+    state = made.init(np.int32(0))
+    large = jax.tree.map(lambda a: 1e6 * a, state.swa["params"])
+    state = replace(state, swa={**state.swa, "params": large})
+    found = made.completing(state, made.given())(state, 6)
+    for leaf in jax.tree.leaves(found.swa["batch_stats"]):
+        assert np.isfinite(leaf).all()
+    assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(found.swa["batch_stats"])) > 1e5
+
+
+def test_statistics_are_compiled_for_the_fastest_mode_alone(monkeypatch):
+    config, made, calls = CASES["averages"], [], []
+    monkeypatch.setattr(program.Program, "completing", lambda *given: calls.append(given))
+    compiled = together._compiled
+    monkeypatch.setattr(together, "_compiled", lambda *a: made.append(a) or compiled(*a))
+    of = program.Program(config, sources.load(config.data), mesh.one_device())
+    states = tuple(of.init(np.int32(seed)) for seed in (0, 1))
+    together.compile_fastest(of, states, np.stack([of.rates(config)] * 2), "auto")
+    assert (len(made), len(calls)) == (min(jax.device_count(), 2), 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["map", "vmap", "devices"])
 def test_several_seeds_in_one_program(mode, tmp_path):
@@ -189,6 +219,54 @@ def test_several_seeds_in_one_program(mode, tmp_path):
         assert evaluate(tmp_path / "a" / f"seed{seed}")["test_loss"] == found["test_loss"]
 
 
+@pytest.mark.parametrize("image_size", [None, 10])
+def test_photos_that_are_streamed_are_cropped_once_at_every_size(image_size, tmp_path):
+    """By the host where images become squares there, or else in the step."""
+    for place in range(8):
+        folder = tmp_path / ("train", "test")[place // 4] / "ab"[place % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(place).integers(0, 255, (16, 16, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{place}.png")
+    fit = {"fit": "resize", "image_size": 10} if image_size else {}
+    data = Data("folder", str(tmp_path), batch_size=4, streaming=True, workers=0, **fit)
+    config = replace(PLAIN, data=data, train=Train(epochs=2, sizes=(6, 12), resize_at=(1,)))
+    cut = replace(config, augment=Augment(random_resized_crop=0.1))
+
+    def batches(experiment):
+        made = program.Program(experiment, sources.load(data), mesh.one_device())
+        block = next(made._first_blocks(0, 1))
+        parts = block, jnp.int32(0), jnp.int32(0), jnp.int32(0)
+        return [made._batch_of(stage.network)(*parts)["image"] for stage in made.stages], block
+
+    (small, large), stored = batches(cut)
+    assert (small.shape, large.shape) == ((4, 6, 6, 3), (4, 12, 12, 3))
+    (small_whole, large_whole), whole = batches(config)
+    for cropped, other in ((small, small_whole), (large, large_whole)):
+        assert (np.abs(cropped - other).max(axis=(1, 2, 3)) > 0.05).sum() >= 3
+    if image_size:
+        assert whole["train"]["image"].shape[2:] == (10, 10, 3)
+        assert stored["train"]["image"].shape[2:] == (12, 12, 3)  # the largest of them
+        np.testing.assert_allclose(large, stored["train"]["image"][0] / 255, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(stored["train"]["image"], whole["train"]["image"])
+
+
+class Grey(Tiny):
+    """A network that takes images of one channel alone."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        assert x.shape[-1] == 1
+        return Tiny(self.num_classes)(x, train)
+
+
+def test_a_network_that_fails_on_colours_is_trained_on_grey_images_that_grow():
+    grey = replace(CASES["sizes"], model=Model(Grey))
+    require_sizes(grey)  # which knows nothing of the data yet
+    made = program.Program(grey, sources.load(grey.data), mesh.one_device())
+    assert [stage.side for stage in made.stages] == [4, 5]
+
+
 def test_what_does_not_go_together_is_refused_before_data_are_read(tmp_path, monkeypatch):
     convnet = Model("convnet", {"widths": (4,), "hidden": 8})
     sized = Train(epochs=3, sizes=(4, 8), resize_at=(1,))
@@ -212,6 +290,21 @@ def test_what_does_not_go_together_is_refused_before_data_are_read(tmp_path, mon
     assert "whose fc1/kernel is 16x8 on images of 4x4 and 64x8 on images of 8x8" in refused(
         model=convnet, train=sized
     )
+
+
+def test_the_learning_rate_goes_by_steps_that_were_left_out_too(tmp_path, monkeypatch):
+    """It falls to nothing after the first epoch, whose first two steps overflow."""
+    monkeypatch.setattr(loss_scale, "START", 2.0**20)
+    schedule = Schedule("step", 0, milestones=(1,), factor=1e-30)
+    half = replace(PLAIN, model=replace(PLAIN.model, dtype="float16"), schedule=schedule)
+    optim = Optim("sgd", peak_lr=0.03)
+    for epochs in (1, 2):
+        config = replace(half, optim=optim, train=Train(epochs=epochs))
+        group.train_one(config, tmp_path / str(epochs))
+    first, second = (restore(tmp_path / str(epochs)).state for epochs in (1, 2))
+    assert int(first.loss_scale.skipped) == int(second.loss_scale.skipped) == 2
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9)  # noqa: E731
+    jax.tree.map(close, first.params, second.params)
 
 
 @pytest.mark.slow

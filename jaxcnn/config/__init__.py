@@ -612,6 +612,9 @@ class Experiment(Checked):
             len(self.train.resize_at) == max(len(sizes) - 1, 0),
             f"one epoch fewer than train.sizes={sizes}",
         )
+        late = self.train.resize_at[-1:] >= (self.train.epochs,)
+        accepted = f"below train.epochs={self.train.epochs}"
+        self.require("train.resize_at", not late, accepted)
         if sizes:
             accepted = "False with train.sizes, to which images are resized"
             self.require("augment.random_crop", not augment.random_crop, accepted)

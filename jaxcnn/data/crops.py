@@ -1,6 +1,7 @@
 """Random rectangles of whole images, drawn on the host as a function of (seed, step, example)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,12 +75,13 @@ class Crops:
         return [Crop(self.side, self.area, self.aspect, one) for one in drawn]
 
 
-def of_whole_images(data: Data, augment: Augment) -> Crops | None:
+def of_whole_images(data: Data, augment: Augment, sizes: Sequence[int] = ()) -> Crops | None:
     """Returns the crops that are taken of images of any size as they are read, if there are any.
 
     Where images keep their own size, or are padded, they are stored whole, and the compiled step
-    crops them.
+    crops them. Of several sizes that images are trained at, they have the largest.
     """
     if not augment.random_resized_crop or data.image_size is None or data.fit == "pad":
         return None
-    return Crops(data.image_size, augment.random_resized_crop, augment.crop_aspect)
+    side = max((data.image_size, *sizes))
+    return Crops(side, augment.random_resized_crop, augment.crop_aspect)

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +54,14 @@ def open_stream(
     seed: int,
     devices: int = 1,
     split: HeldOut = "test",
-    augment: Augment | None = None,
+    crops: Crops | None = None,
+    repeats: int = 1,
 ) -> Stream:
     """Opens the stream of a dataset's batches, or of this process's part of them.
 
     The seed is that of the order of the training examples; so many devices share a batch; of the
-    splits that are held out, one can be evaluated. What ``augment`` says of training examples that
-    only their reader can do is done: it repeats them, and crops whole images.
+    splits that are held out, one can be evaluated. Training examples are cropped and repeated as
+    they are read.
 
     Raises:
         InputError: the processes cannot share a batch, or do not fit into memory.
@@ -70,7 +71,7 @@ def open_stream(
         workers = 0  # processes would take the cores that train: benchmarks/input.py, on 2 cores
     if workers:
         require_memory(f"data.workers={workers}: so many processes", workers * WORKER_BYTES)
-    held_out, augment = dataset.held_out[split], augment or Augment()
+    held_out = dataset.held_out[split]
     return Stream(
         dataset.train,
         held_out,
@@ -81,19 +82,28 @@ def open_stream(
         workers,
         jax.process_index(),
         jax.process_count(),
-        crops_of(dataset, data, augment),
-        augment.repeats,
+        crops,
+        repeats,
     )
 
 
-def crops_of(dataset: Dataset, data: Data, augment: Augment) -> Crops | None:
+def crops_of(
+    dataset: Dataset, data: Data, augment: Augment, sizes: Sequence[int] = ()
+) -> Crops | None:
     """Returns the random crops that are taken of whole images as they are read.
 
     There are some where images are streamed that may be of any size; others are cropped inside the
-    compiled step.
+    compiled step. They are resized to the largest of ``data.image_size`` and the sizes of training.
     """
     croppable = dataset.streamed and isinstance(dataset.train, Croppable)
-    return of_whole_images(data, augment) if croppable else None
+    return of_whole_images(data, augment, sizes) if croppable else None
+
+
+def crops_squares(dataset: Dataset, data: Data, augment: Augment) -> bool:
+    """Tells whether crops are taken of the middle squares of photos, which are held in memory."""
+    side = data.read_size or data.image_size
+    squares = data.fit == "crop" and dataset.image_shape[:2] == (side, side)
+    return squares and not dataset.streamed and of_whole_images(data, augment) is not None
 
 
 class Feed:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxcnn.config import Data, Experiment, SeedsMode, to_dict
 from jaxcnn.config.brought import titled
 from jaxcnn.data import sources
+from jaxcnn.data.feed import crops_squares
 from jaxcnn.errors import Diverged, InputError, Pruned, Stopped
 from jaxcnn.learning import brought, mesh, processes, run_folder, standing
 from jaxcnn.learning.background import Background
@@ -32,7 +33,7 @@ from jaxcnn.runs.display import Ended, Listener
 from jaxcnn.runs.evaluation import compile_evaluate
 from jaxcnn.runs.goodput import Clock
 from jaxcnn.runs.network import require_sizes
-from jaxcnn.runs.program import Compiled, Program, ProgramKey, program_key
+from jaxcnn.runs.program import Compiled, Program, ProgramKey, place_of, program_key
 from jaxcnn.runs.settled import settled
 from jaxcnn.runs.start import Outcome, Run, check_starts, trained_without_onednn
 from jaxcnn.runs.stop import StopRequest
@@ -185,13 +186,20 @@ def _train_group(
     room = max(1, STATES_BYTES // size)
     session.listener.metrics = program.network.metrics
     session.listener.heading(program.title())
-    height, width, _ = program.stages[0].network.input_shape
+    if crops_squares(program.dataset, program.experiment.data, program.experiment.augment):
+        session.listener.message(
+            "augment.random_resized_crop: crops are taken of the squares that photos are held as; "
+            "--data.streaming True takes them of whole photos"
+        )
     name = titled(runs[0].experiment.model.name)
-    compiling = f"compiling {name} for {height}x{width}, this can take a minute"
     for first in range(0, len(runs), room):
         if first:
             session.stop.raise_if_asked()
         part = runs[first : first + room]
+        step = run_folder.newest_step(part[0].folder) or 0
+        stage = program.stages[place_of(program.stages, step + 1)]
+        height, width, _ = stage.network.input_shape
+        compiling = f"compiling {name} for {height}x{width}, this can take a minute"
         with contextlib.ExitStack() as closing:
             with session.listener.waiting(compiling):
                 ready = _ready(session, program, part, mode, closing)

@@ -178,14 +178,14 @@ def require_sizes(experiment: Experiment) -> None:
     """Refuses a network whose parameters depend on the size of images, before data are read.
 
     It is traced on images of three channels. What only the data can tell, as the size at which it
-    is evaluated, or a size that it cannot take, is left to :func:`at_size`.
+    is evaluated, or whatever it raises on images that it cannot take, is left to :func:`at_size`.
 
     Raises:
         InputError: it would have other parameters on images of another of ``train.sizes``.
     """
     data, sizes, seen = experiment.data, experiment.train.sizes, {}
     for side in {*sizes, data.image_size or sizes[0]} if sizes else ():
-        with contextlib.suppress(InputError, ValueError, TypeError):
+        with contextlib.suppress(Exception):
             model = models.create_model(
                 experiment.model.name, num_classes=2, **experiment.model.options
             )

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, Sharding
 
-from jaxcnn import tasks
+from jaxcnn import models, tasks
 from jaxcnn.config import Data, Experiment, brought_in, to_dict
 from jaxcnn.config.brought import Brought, titled
 from jaxcnn.config.checked import require
@@ -90,6 +90,11 @@ class Stage:
         return self.network.input_shape[0]
 
 
+def place_of(stages: Sequence[Stage], end: Any) -> int:
+    """Returns which stage the step before an end belongs to."""
+    return bisect.bisect_left([stage.first for stage in stages[1:]], int(end))
+
+
 class Programs:
     """The compiled programs of a training, one for each size of its images.
 
@@ -107,7 +112,7 @@ class Programs:
 
     def place(self, end: Any) -> int:
         """Returns which stage the step before an end belongs to."""
-        return bisect.bisect_left([stage.first for stage in self._stages[1:]], int(end))
+        return place_of(self._stages, end)
 
     def due(self, ends: Sequence[int]) -> int | None:
         """Returns a size of images for whose steps up to some ends nothing is compiled yet."""
@@ -145,6 +150,7 @@ class Program:
 
     Attributes:
         network: the network and its optimizer.
+        crops: the random crops that are taken of whole images as they are read, if there are any.
         steps_per_epoch: whole batches in the training set.
         total_steps: steps of the whole run.
         teacher: the network that teaches, if there is one.
@@ -165,6 +171,9 @@ class Program:
         task = tasks.build(experiment.task, experiment.train.label_smoothing)
         self.experiment, self.dataset, self.devices = experiment, dataset, devices
         self.network = _built(experiment, task, dataset)
+        # Of the run's data, which are read alike for every size that images are trained at.
+        config = experiment.data, experiment.augment, experiment.train.sizes
+        self.crops = crops_of(dataset, *config)
         self._shuffle: pipeline.Shuffle | InBlocks = pipeline.Shuffle(
             len(dataset.train), experiment.data.batch_size, experiment.augment.repeats
         )
@@ -175,7 +184,7 @@ class Program:
         self.stages = self._stages()
         for stage in self.stages:
             batch = experiment.data.batch_size // devices.size
-            _require_augmentable(stage.network, dataset, batch)
+            _require_augmentable(stage.network, dataset, batch, self.crops)
         self.averaging = averages.averaging_of(experiment.train, self.steps_per_epoch)
         self._require_averages()
         self._require_room()
@@ -261,7 +270,9 @@ class Program:
 
     def _batch_of(self, net: network.Network) -> Callable[..., step.Batch]:
         """Returns ``(given, seed, order, step) -> batch``, of the size that a network takes."""
-        batch = functools.partial(_batch, net, self.dataset, self._shuffle, self.teacher)
+        batch = functools.partial(
+            _batch, net, self.dataset, self.crops, self._shuffle, self.teacher
+        )
         return mesh.split_batches(self.devices, batch)
 
     def _make_chunk(self, net: network.Network) -> RatedChunk:
@@ -271,9 +282,16 @@ class Program:
         batch_of = self._batch_of(net)
 
         def chunk(state: TrainState, given: Any, rates: jax.Array, end: jax.Array) -> TrainState:
-            rated = net.optimizer(lambda step: rates[step])
-            parts = config.train, config.optim, frozen, gather, net.task, self.averaging
-            train_step = step.make_train_step(net.model, rated, *parts)
+            def train_step(state: TrainState, batch: step.Batch) -> TrainState:
+                scale = state.loss_scale
+
+                def rate(count: jax.Array) -> jax.Array:  # Optax does not count what is left out
+                    return rates[count if scale is None else count + scale.skipped]
+
+                parts = config.train, config.optim, frozen, gather, net.task, self.averaging
+                made = step.make_train_step(net.model, net.optimizer(rate), *parts)
+                return made(state, batch)
+
             return step.make_train_chunk(train_step, self._order, batch_of)(state, given, end)
 
         return chunk
@@ -283,7 +301,8 @@ class Program:
 
         They are those of the batches of the run's first steps, as many as hold
         ``train.swa_bn_examples``, at ``data.image_size``: a function of weights and seed, whenever
-        a run was stopped.
+        a run was stopped. Of a network in float16 they are computed in float32, since the averages
+        may overflow where none of the weights did, and no step can be left out here.
 
         Args:
             state: a state of the run.
@@ -300,13 +319,19 @@ class Program:
         batches = -(-config.train.swa_bn_examples // config.data.batch_size)
         batches = min(batches, self.steps_per_epoch)
         gather = mesh.make_gather(self.devices, net.shapes.params)
-        sums = averages.make_statistics(net.model, self._order, self._batch_of(net), gather)
+        model = net.model
+        if config.model.dtype == "float16":
+            exact = replace(config.model, dtype="float32")
+            outputs = net.task.output_shape(net.classes, net.input_shape[:2])
+            model = models.build_model(exact, len(net.classes), net.input_shape, outputs)
+        sums = averages.make_statistics(model, self._order, self._batch_of(net), gather)
         where = self.layout.swa[averages.STATISTICS]
         blocks = functools.partial(self._first_blocks, int(state.seed), batches)
         first: Any = next(blocks()) if self.dataset.streamed else {}
         program = jax.jit(sums, out_shardings=where if self.devices.size > 1 else None)
         like = state.swa, state.seed, {**given, **first}, np.int32(0), np.int32(0)
         compiled = program.lower(*like).compile()
+        network.require_planned(compiled, config.data, "batch_size")
 
         def summed(state: TrainState) -> Any:
             if not self.dataset.streamed:
@@ -443,8 +468,7 @@ class Program:
 
     def stored(self, number: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns the form of some training examples as they are put on the devices."""
-        crops = crops_of(self.dataset, self.experiment.data, self.experiment.augment)
-        return _form(self.dataset.train, number, crops)
+        return _form(self.dataset.train, number, self.crops)
 
     def lower(self) -> Any:
         """Lowers the chunk of steps of one run for arrays of which only the forms are known.
@@ -478,8 +502,9 @@ class Program:
 
     def _stream(self, seed: int) -> Stream:
         """Opens the training examples of a run whose data are streamed."""
-        data, augment = self.experiment.data, self.experiment.augment
-        return open_stream(self.dataset, data, seed, self.devices.size, augment=augment)
+        data, repeats = self.experiment.data, self.experiment.augment.repeats
+        shared = seed, self.devices.size
+        return open_stream(self.dataset, data, *shared, crops=self.crops, repeats=repeats)
 
     def _put_block(self, block: dict[str, Any]) -> dict[str, Any]:
         """Puts a block of batches, (steps, n, ...) each, and the number of its first step."""
@@ -561,7 +586,9 @@ def _form(
     }
 
 
-def _require_augmentable(net: network.Network, dataset: sources.Dataset, number: int) -> None:
+def _require_augmentable(
+    net: network.Network, dataset: sources.Dataset, number: int, crops: Crops | None
+) -> None:
     """Traces the augmentation of a batch, where functions of a user's are part of it.
 
     Raises:
@@ -572,8 +599,7 @@ def _require_augmentable(net: network.Network, dataset: sources.Dataset, number:
     accepted = "True or False where data are streamed, whose examples have no place to go by"
     require("augment.flip", flip, not (dataset.streamed and flip == "alternating"), accepted)
     if net.experiment.augment.own:
-        crops = crops_of(dataset, net.experiment.data, net.experiment.augment)
-        prepare, batch = _preparing(net, dataset), _form(dataset.train, number, crops)
+        prepare, batch = _preparing(net, crops), _form(dataset.train, number, crops)
         if flip == "alternating":
             batch["mirrored"] = jax.ShapeDtypeStruct((number,), jnp.bool_)
         jax.eval_shape(
@@ -581,11 +607,11 @@ def _require_augmentable(net: network.Network, dataset: sources.Dataset, number:
         )
 
 
-def _preparing(net: network.Network, dataset: sources.Dataset) -> Callable[..., step.Batch]:
-    """Returns what makes network input of a batch in training."""
+def _preparing(net: network.Network, crops: Crops | None) -> Callable[..., step.Batch]:
+    """Returns what makes network input of a batch in training, which may have been cropped."""
     soft = functools.partial(net.task.soft_targets, names=net.classes)
     data, changes = net.experiment.data, net.experiment.augment
-    if crops_of(dataset, data, changes) is not None:  # they are cropped already: all of it is seen
+    if crops is not None:  # they are cropped already: all of it is seen
         data, changes = replace(data, fit="resize"), replace(changes, random_resized_crop=0.0)
     return augment.make_training_batch(data, changes, soft)
 
@@ -593,6 +619,7 @@ def _preparing(net: network.Network, dataset: sources.Dataset) -> Callable[..., 
 def _batch(
     net: network.Network,
     dataset: sources.Dataset,
+    crops: Crops | None,
     shuffle: pipeline.Shuffle | InBlocks,
     teacher: Trained | None,
     given: dict[str, Any],
@@ -608,7 +635,7 @@ def _batch(
         places, epoch = shuffle.places(order, step), step // shuffle.steps_per_epoch
         batch["mirrored"] = alternating(stream(seed, "flip"), places, epoch)
     key = jax.random.fold_in(stream(seed, "augment"), step)
-    batch = _preparing(net, dataset)(batch, key)
+    batch = _preparing(net, crops)(batch, key)
     if teacher is not None:
         images = _renormalised(batch["image"], experiment.data, teacher.experiment.data)
         logits: Any = teacher.model.apply(given["teacher"], images, train=False)

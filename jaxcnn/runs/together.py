@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,6 +162,14 @@ def compile_fastest(
     Returns:
         The mode and the compiled chunk.
     """
+    mode, chunk, given = _fastest(program, states, rates, mode)
+    return mode, replace(chunk, completed=program.completing(states[0], given))
+
+
+def _fastest(
+    program: Program, states: States, rates: np.ndarray, mode: SeedsMode
+) -> tuple[SeedsMode, Compiled, Any]:
+    """Returns mode and chunk of :func:`compile_fastest`, and what one run is given on a device."""
     devices = jax.devices()[: program.experiment.devices.data][: len(states)]
     candidates: list[SeedsMode] = [mode]
     if mode == "auto":
@@ -171,12 +180,12 @@ def compile_fastest(
         )
         candidates += ["devices"] if len(devices) > 1 else []
     if len(candidates) == 1:
-        return candidates[0], _compiled(program, states, rates, candidates[0], devices)
+        return candidates[0], *_compiled(program, states, rates, candidates[0], devices)
     ends = np.full(len(states), min(8, program.steps_per_epoch), np.int32)
     fastest, least = None, math.inf
     for mode in candidates:
         try:
-            chunk = _compiled(program, states, rates, mode, devices)
+            chunk, given = _compiled(program, states, rates, mode, devices)
             for _ in range(2):  # the first time warms up
                 begin = jax.block_until_ready(tuple(program.init(s.seed) for s in states))
                 start = time.perf_counter()
@@ -191,7 +200,7 @@ def compile_fastest(
                 raise
             continue
         if seconds < least:
-            fastest, least = (mode, chunk), seconds
+            fastest, least = (mode, chunk, given), seconds
     assert fastest is not None
     return fastest
 
@@ -202,7 +211,7 @@ def _compiled(
     rates: np.ndarray,
     mode: SeedsMode,
     devices: Sequence[jax.Device],
-) -> Compiled:
+) -> tuple[Compiled, Any]:
     spread = mode == "devices"
     on = mesh.replicated(mesh.in_a_row(devices, "runs")) if spread else None
     given = program.given(on)
@@ -237,7 +246,7 @@ def _compiled(
 
     programs.compile([int(state.step) + 1 for state in states])
     one = jax.tree.map(lambda a: a.addressable_data(0), given) if spread else given
-    return Compiled(run, programs, completed=program.completing(states[0], one))
+    return Compiled(run, programs), one
 
 
 def make_together(chunk: RatedChunk, mode: SeedsMode, devices: Sequence[jax.Device]) -> Together:

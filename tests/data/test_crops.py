@@ -3,6 +3,7 @@
 import io
 import math
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from jaxcnn.config import Augment, Data
 from jaxcnn.data import images, outline, sources
 from jaxcnn.data.crops import Crop, Crops
-from jaxcnn.data.feed import crops_of, open_stream
+from jaxcnn.data.feed import crops_of, crops_squares, open_stream
 from jaxcnn.data.own import from_source
 
 RNG = np.random.default_rng(0)
@@ -184,7 +185,9 @@ def photo_data(root, **changes):
 
 def batches(root, start, stop, seed=1, **changes):
     data = photo_data(root, **changes)
-    stream = open_stream(sources.load(data), data, seed, augment=AUGMENT)
+    dataset = sources.load(data)
+    crops = crops_of(dataset, data, AUGMENT)
+    stream = open_stream(dataset, data, seed, crops=crops, repeats=AUGMENT.repeats)
     found = list(stream.batches(start, stop))
     stacked = {name: np.stack([batch[name] for batch in found]) for name in ("image", "label")}
     return stacked["image"], stacked["label"]
@@ -221,9 +224,16 @@ def test_what_is_held_in_memory_or_whole_is_cropped_in_the_step(photos):
     streamed = photo_data(photos)
     dataset = sources.load(streamed)
     assert crops_of(dataset, streamed, AUGMENT) == CROPS
+    assert crops_of(dataset, streamed, AUGMENT, (8, 10)) == CROPS
+    assert crops_of(dataset, streamed, AUGMENT, (8, 16)) == replace(CROPS, side=16)  # the largest
     assert crops_of(dataset, streamed, Augment()) is None
     held = Data("folder", dir=str(photos), image_size=12, fit="crop", batch_size=6)
     assert crops_of(sources.load(held), held, AUGMENT) is None
+    assert crops_squares(sources.load(held), held, AUGMENT)  # which a run says
+    assert not crops_squares(sources.load(held), held, Augment())
+    assert not crops_squares(dataset, streamed, AUGMENT)
+    small = Data("digits", image_size=6, fit="crop")
+    assert not crops_squares(sources.load(small), small, AUGMENT)
     digits = Data("digits", streaming=True, image_size=6, fit="resize")
     assert crops_of(sources.load(digits), digits, AUGMENT) is None
 
