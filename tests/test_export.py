@@ -419,11 +419,10 @@ def test_the_header_says_what_import_needs(photos: Any, tmp_path: Path, capsys: 
     args = ["--image-size", "16", "--mean", "0", "--std", "1", "--model", "sequential"]
     assert cli.main(["import", str(weights), *args, "--out", str(tmp_path / "no")]) == 2
     assert "does not fit" in capsys.readouterr().err
-    (tmp_path / "damaged.safetensors").write_bytes(
-        weights.read_bytes().replace(b"[12, 12, 3]", b"[12, 12, x]")
-    )
-    assert cli.main(["import", str(tmp_path / "damaged.safetensors")]) == 2
-    assert "its header is damaged" in capsys.readouterr().err
+    for was, now in ((b"[12, 12, 3]", b"[12, 12, x]"), (b"read_size", b"read_type")):
+        (tmp_path / "x.safetensors").write_bytes(weights.read_bytes().replace(was, now))
+        assert cli.main(["import", str(tmp_path / "x.safetensors")]) == 2
+        assert "its header is damaged" in capsys.readouterr().err
 
 
 def test_an_epsilon_that_torchvision_has_not_comes_back_and_is_said(

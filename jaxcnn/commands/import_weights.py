@@ -168,6 +168,8 @@ def _images(
     height: int,
 ) -> Data:
     """Returns how images reach the network: as published, but for what the command says."""
+    import msgspec
+
     from jaxcnn import models
 
     mean, std = models.standard_normalization(name)
@@ -180,7 +182,7 @@ def _images(
             crop = {"fit": "crop", "crop_ratio": ratio}
     sized: dict[str, Any] = {"image_size": height, **crop}
     if exported is not None:
-        mean, std, sized = exported.mean, exported.std, dict(exported.data)
+        mean, std, sized = exported.mean, exported.std, msgspec.structs.asdict(exported.data)
     if command.image_size is not None:
         fit = "resize" if sized["fit"] == "pad" else sized["fit"]
         sized |= {"image_size": command.image_size, "fit": fit, "read_size": None}

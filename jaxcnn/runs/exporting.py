@@ -43,8 +43,6 @@ DEFAULT_PLATFORMS: tuple[Platform, ...] = ("cpu", "cuda", "tpu")
 NAMES = {"model.json", "model.stablehlo", "model.safetensors", "load.py"}
 """The files of an export; a folder that holds others is not replaced."""
 KIND = "jaxcnn export"
-FITTING = ("image_size", "fit", "read_size", "crop_ratio")
-"""The fields of ``data`` that say how stored images become network input."""
 NO_ONNX = (
     "--to onnx: must be stablehlo or safetensors, since the converter, jax2onnx 0.17.1, needs an "
     "orbax-checkpoint below 0.11.37, where this package needs 0.12; docs/export.md shows how to "
@@ -86,6 +84,15 @@ for row in np.asarray(network.call(images.astype(about["dtype"]))["answers"]):
 '''
 
 
+class Fitting(msgspec.Struct, frozen=True):
+    """Holds how stored images become network input: fields of ``data``."""
+
+    image_size: int | None
+    fit: str
+    read_size: int | None
+    crop_ratio: float
+
+
 class Described(msgspec.Struct, frozen=True):
     """Holds what the header of an exported safetensors file says that makes the network anew.
 
@@ -95,7 +102,7 @@ class Described(msgspec.Struct, frozen=True):
         task: what it learned.
         classes: their names.
         image_shape: height, width and channels of the images as they are stored.
-        data: how these become network input: the fields :data:`FITTING` of ``data``.
+        data: how these become network input.
         mean: of each channel, or one for all, of pixels in [0, 1].
         std: likewise the standard deviation.
     """
@@ -104,8 +111,8 @@ class Described(msgspec.Struct, frozen=True):
     options: dict[str, bool | int | float | str | tuple[bool | int | float | str, ...]]
     task: str
     classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    data: dict[str, str | int | float | None]
+    image_shape: tuple[records.Side, records.Side, records.Side]
+    data: Fitting
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -301,7 +308,7 @@ def _described(trained: Trained) -> dict[str, Any]:
         "image_shape": list(trained.image_shape),
         "input_shape": list(trained.input_shape),
         "shorter_side": _shorter_side(trained),
-        "data": {name: getattr(data, name) for name in FITTING},
+        "data": {name: getattr(data, name) for name in Fitting.__struct_fields__},
         "mean": list(data.mean),
         "std": list(data.std),
         "step": trained.step,
