@@ -42,8 +42,10 @@ HEAVY = {"alexnet", "alexnet_2012", "convnext_tiny", "googlenet", "googlenet_201
 HEAVY |= {"densenet121", "mobilenet_v3_small", "regnet_y_400mf", "unet", "xception"}
 COMPILED = {"mlp", "lenet5", "convnet", "resnet20", "mobilenet_v2"}
 """Those whose answers are compared; of the others, the program is made and checked."""
+QUICK = {"mlp", "lenet5", "convnet"}
+"""Those of which that is done by default."""
 LOADED = {"resnet18", "squeezenet1_1"}
-"""Those whose logits are compared with PyTorch's by default."""
+"""Those whose names and logits are compared with PyTorch's by default."""
 STABLE = {"shape_assertion"}
 """Calls that every JAX understands: here the check that there is at least one image."""
 slow = pytest.mark.slow
@@ -120,7 +122,7 @@ def pictured(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "row", [pytest.param(r, id=r.name, marks=[slow] * (r.name not in COMPILED)) for r in FAMILIES]
+    "row", [pytest.param(r, id=r.name, marks=[slow] * (r.name not in QUICK)) for r in FAMILIES]
 )
 def test_every_family_leaves_as_a_program(row: Row) -> None:
     network = network_of(row)
@@ -232,7 +234,12 @@ def test_the_page_shows_the_lines_that_load_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "shape"), [("regression", (2,)), ("multilabel", (3,)), ("segmentation", (8, 8))]
+    ("task", "shape"),
+    [
+        ("regression", (2,)),
+        pytest.param("multilabel", (3,), marks=slow),
+        pytest.param("segmentation", (8, 8), marks=slow),
+    ],
 )
 def test_other_tasks(task: str, shape: Any, tmp_path: Path) -> None:
     x = pixels(20, (8, 8, 1))
@@ -345,7 +352,7 @@ def test_safetensors_come_back_bit_for_bit(row: Row) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        pytest.param(r, id=r.name, marks=[slow] * (r.name in HEAVY or not r.representative))
+        pytest.param(r, id=r.name, marks=[slow] * (r.name not in LOADED))
         for r in TABLE
         if r.torchvision and not r.giant
     ],
