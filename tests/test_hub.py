@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,21 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(body=False)
 
     def do_GET(self) -> None:
-        self.answer(body=True)
+        if self.path.startswith("/api/models?"):
+            self.list()
+        else:
+            self.answer(body=True)
+
+    def list(self) -> None:
+        asked = parse_qs(urlsplit(self.path).query)
+        owner, search = asked["author"][0], asked["search"][0]
+        names = [n for n in self.repositories if n.startswith(f"{owner}/") and search in n]
+        content = json.dumps([{"id": name} for name in names]).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def answer(self, body: bool) -> None:
         owner, name, _, revision, file = (self.path.lstrip("/").split("/", 4) + [""] * 5)[:5]
@@ -105,6 +120,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Threadin
     config = json.dumps(PUBLISHED).encode()
     Hub.repositories = {
         "timm/resnet18.a1_in1k": {"config.json": config, "model.safetensors": save(resnet18())},
+        "timm/resnet18d.ra2_in1k": {},
         "timm/resnet18.pickled_in1k": {"config.json": config, "pytorch_model.bin": b""},
         "timm/resnet18.gated_in1k": {"gated": b""},
         "some/one": {"config.json": b'{"architectures": ["X"]}', "model.safetensors": b""},
@@ -156,7 +172,8 @@ def test_weights_are_fetched_kept_and_found_without_the_hub(
     out = Path("weights/resnet18.a1_in1k")
     assert f"{out}: resnet18 with 11,182,668 parameters from {NAME}@{COMMIT}" in said
     assert "64x64: 0.8 of the shorter side" in said
-    assert "--image-size 96" in said
+    again = f"`jaxcnn import {NAME} --image-size 96 --out {out}_96` takes them as they were tested"
+    assert again in said
     assert "bicubic" in said
     network = restore(out)
     data = network.experiment.data
@@ -177,6 +194,7 @@ def test_weights_are_fetched_kept_and_found_without_the_hub(
     assert f"Connection refused), and the cache {tmp_path / 'cache'} does not hold its" in err
     code, said, err = call(capsys, NAME, "--out", "again", "--image-size", "96")
     assert code == 0, err
+    assert "as they were tested" not in said
     assert json.loads(Path("again/config.json").read_text())["data"]["crop_ratio"] == 1.0
     monkeypatch.setattr(
         importlib.import_module("huggingface_hub.constants"), "HF_HUB_OFFLINE", True
@@ -190,7 +208,15 @@ def test_weights_are_fetched_kept_and_found_without_the_hub(
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        (("hf:timm/resnet18.a9_in1k",), "the Hub has no such repository"),
+        (
+            ("hf:timm/resnet18.a9_in1k",),
+            "timm has resnet18.a1_in1k, resnet18.gated_in1k, resnet18.pickled_in1k\n",
+        ),
+        (("hf:timm/resnet34.a1_in1k",), "the Hub has no such repository"),
+        (("hf:other/resnet18.a1_in1k",), "https://huggingface.co/timm lists timm's"),
+        (("resnet18.a1_in1k",), "is not a file; hf:timm/resnet18.a1_in1k names weights"),
+        (("timm/regnety_004.tv2_in1k",), "is not a file; hf:timm/regnety_004.tv2_in1k names"),
+        (("lenet5.safetensors",), "lenet5.safetensors is not a file\n"),
         (("hf:timm/resnet18.gated_in1k",), "accept its terms, at https://huggingface.co/timm/res"),
         (("hf:timm/resnet18.a1_in1k@v3",), "no such revision"),
         (("hf:timm/resnet18.pickled_in1k",), "has no model.safetensors; weights in another"),

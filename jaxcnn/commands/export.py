@@ -26,11 +26,15 @@ class Command(arguments.Command):
     checkpoint: Literal["latest", "best"] = "latest"
     """The latest checkpoint, or the one with the best result on the validation set, or without
     one on the test set."""
-    platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] = ("cpu", "cuda", "tpu")
-    """What the program of stablehlo runs on."""
-    dtype: Literal["uint8", "float32"] = "uint8"
-    """The type of the pixels that the program of stablehlo takes: float32 where the network was
-    trained on arrays of floating-point numbers."""
+    platforms: tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...] | None = None
+    """What the program of stablehlo runs on; by default cpu, cuda and tpu."""
+    dtype: Literal["uint8", "float32"] | None = None
+    """The type of the pixels that the program of stablehlo takes, by default that of the run's
+    images. Runs of earlier versions do not say it: those on arrays of floating-point numbers need
+    float32."""
+    calibrated: bool = False
+    """Divides the logits by the temperature that `jaxcnn eval RUN --fit-temperature` has kept
+    beside the run; only of stablehlo."""
     source: tuple[Path, ...] = field(default=(), metadata=arguments.FROM)
     """A Python file with the network, or whatever else was brought to the run; may be given several
     times."""
@@ -44,6 +48,7 @@ def run(command: Command) -> int:
     out = command.out or command.run / "export" / command.to
     with display.display() as listener, listener.waiting(f"exporting {command.run}", said=False):
         network = trained.restore(command.run, command.checkpoint)
+        network = network.calibrated() if command.calibrated else network
         written = exporting.export(
             network, command.to, out, platforms=command.platforms, dtype=command.dtype
         )

@@ -14,6 +14,7 @@ from jaxcnn.errors import InputError, as_input_error
 
 if TYPE_CHECKING:
     from jaxcnn.models.hub import Published
+    from jaxcnn.runs.exporting import Described
 
 IMAGENET = Path(data.__file__).with_name("imagenet_classes.txt")
 """The names of ImageNet's 1000 classes, in the order of the logits of torchvision's weights."""
@@ -32,43 +33,51 @@ class Command(arguments.Command):
     """A safetensors file, or hf:OWNER/NAME[@REVISION] on the Hugging Face Hub, as
     hf:timm/resnet50.a1_in1k; pickles (.pth) are refused, since reading one can run any program."""
     model: str | None = None
-    """A name from `jaxcnn list`, or timm's name of such a network; of weights on the Hub by default
-    the one that they were published for."""
+    """A name from `jaxcnn list`, or timm's name of such a network; of weights on the Hub, and of
+    files that `jaxcnn export` wrote, by default the one that they are for."""
     out: Path | None = None
     """The folder to write; by default weights/NAME after the file or the repository."""
     num_classes: int | None = None
     """How many logits the weights give; by default as many as their last layer has."""
     classes: Path | None = None
     """A text file with the name of one class on each line; by default those that were published
-    with the weights, else 1000 classes have the names of ImageNet's, and others are numbered."""
+    or exported with the weights, else 1000 classes have the names of ImageNet's, and others are
+    numbered."""
     image_size: int | None = None
-    """Side of the images; by default the one that the weights or the model were published for."""
+    """Side of the images; by default the one that the weights or the model were published for, or
+    trained on."""
     dataset: str = "imagenet2012"
     """The dataset that `eval` evaluates on."""
     mean: tuple[float, ...] | None = None
     """The mean of each channel, or one for all, of pixels scaled to [0, 1], that the weights were
-    trained with; by default that published with them, else that of torchvision's weights of the
-    model, and 0 for grey images."""
+    trained with; by default that published or exported with them, else that of torchvision's
+    weights of the model, and 0 for grey images."""
     std: tuple[float, ...] | None = None
     """The standard deviation of each channel, or one for all, of pixels scaled to [0, 1], that the
-    weights were trained with; by default that published with them, else that of torchvision's
-    weights of the model, and 1 for grey images."""
+    weights were trained with; by default that published or exported with them, else that of
+    torchvision's weights of the model, and 1 for grey images."""
 
 
 def run(command: Command) -> int:
     """Imports the weights and returns the exit code."""
     from jaxcnn import models
     from jaxcnn.models import hub
-    from jaxcnn.runs import trained
+    from jaxcnn.runs import exporting, trained
 
-    published, path, stem = None, Path(command.weights), Path(command.weights).stem
+    published, exported, path = None, None, Path(command.weights)
+    stem = path.stem
     if command.weights.startswith(hub.SCHEME):
         stem = hub.name_of(command.weights)
         if command.model is None:
             hub.require_known(command.weights)
         published = hub.fetch(command.weights)
         path = published.weights
-    name, options = _network(command, published)
+    else:
+        _require_file(path)
+        exported = exporting.described_in(path)
+    name, options = _network(command, published, exported)
+    if exported is not None and name != exported.model:
+        exported = None  # --model names what the arrays are to be instead
     with as_input_error():
         height, width, channels = models.standard_input(name)
         logits = command.num_classes
@@ -76,26 +85,48 @@ def run(command: Command) -> int:
             models.create_model(name, num_classes=logits)  # before so many names are made
         found, options = models.needed(name, models.read_shapes(path), **options)
         logits = logits or found or 1000
-    images = _images(command, name, published, height)
+    images = _images(command, name, published, exported, height)
+    task = "segmentation" if name in models.PER_PIXEL else "classification"
+    if exported is not None and exported.task == "multilabel":
+        task = exported.task
     experiment = Experiment(
         name=re.sub(r"[^\w.+-]|^[.+-]*$", "_", stem)[:200],
         data=images,
         model=Model(name, options),
-        task=Task("segmentation" if name in models.PER_PIXEL else "classification"),
+        task=Task(task),
     )
+    if exported is not None:
+        height, width, channels = exported.image_shape
     if command.image_size is not None or published is not None:
         height = width = images.image_size or height
-    names = _names(command, published, logits)
+    names = _names(command, published, exported, logits)
     out, source = command.out or Path("weights") / stem, published and published.source
     shape = (height, width, channels)
     parameters = trained.import_weights(path, experiment, names, shape, out, source or path.name)
     print(f"{out}: {name} with {parameters:,} parameters from {source or path}")
     if published is not None:
-        print(_preparation(published, images))
+        print(_preparation(command, published, images, out))
     return 0
 
 
-def _network(command: Command, published: "Published | None") -> tuple[str, Mapping[str, Any]]:
+def _require_file(path: Path) -> None:
+    """Checks that there is a file of weights.
+
+    Raises:
+        InputError: there is none, but perhaps one on the Hub, whose name lacks its beginning.
+    """
+    from jaxcnn.models import hub, timm_names
+
+    if path.is_file():
+        return
+    named = timm_names.is_known(path.name)
+    hint = f"; {hub.SCHEME}timm/{path.name} names weights of timm's on the Hub" if named else ""
+    raise InputError(f"{path} is not a file{hint}")
+
+
+def _network(
+    command: Command, published: "Published | None", exported: "Described | None"
+) -> tuple[str, Mapping[str, Any]]:
     """Returns our name and options of the network that the weights are for.
 
     Raises:
@@ -106,6 +137,8 @@ def _network(command: Command, published: "Published | None") -> tuple[str, Mapp
 
     config = published and published.config
     theirs = config.architecture if config else None
+    if exported and exported.model in models.MODELS and command.model in (None, exported.model):
+        return exported.model, exported.options
     given = command.model or theirs
     if given is None:
         accepted = "a name from `jaxcnn list` or timm's name, which nothing else says here"
@@ -127,8 +160,16 @@ def _network(command: Command, published: "Published | None") -> tuple[str, Mapp
     return name, options
 
 
-def _images(command: Command, name: str, published: "Published | None", height: int) -> Data:
+def _images(
+    command: Command,
+    name: str,
+    published: "Published | None",
+    exported: "Described | None",
+    height: int,
+) -> Data:
     """Returns how images reach the network: as published, but for what the command says."""
+    import msgspec
+
     from jaxcnn import models
 
     mean, std = models.standard_normalization(name)
@@ -139,23 +180,31 @@ def _images(command: Command, name: str, published: "Published | None", height: 
         if as_published.crop_mode != "squash":
             ratio = as_published.crop_ratio(command.image_size or height)
             crop = {"fit": "crop", "crop_ratio": ratio}
+    sized: dict[str, Any] = {"image_size": height, **crop}
+    if exported is not None:
+        mean, std, sized = exported.mean, exported.std, msgspec.structs.asdict(exported.data)
+    if command.image_size is not None:
+        fit = "resize" if sized["fit"] == "pad" else sized["fit"]
+        sized |= {"image_size": command.image_size, "fit": fit, "read_size": None}
     return Data(
         command.dataset,
         batch_size=1,
-        image_size=height if command.image_size is None else command.image_size,
         mean=mean if command.mean is None else command.mean,
         std=std if command.std is None else command.std,
-        **crop,
+        **sized,
     )
 
 
-def _names(command: Command, published: "Published | None", number: int) -> list[str]:
+def _names(
+    command: Command, published: "Published | None", exported: "Described | None", number: int
+) -> list[str]:
     """Returns the names of the classes: those given, or published, or ImageNet's, or numbers."""
     from jaxcnn.data import sources
 
     if command.classes is not None:
         return _class_names(command.classes, number)
     known = published.config.classes if published else None
+    known = list(exported.classes) if exported else known
     if known and len(known) == number and all(map(sources.is_class_name, known)):
         return known
     if number == 1000 and command.dataset.startswith("imagenet"):
@@ -163,14 +212,19 @@ def _names(command: Command, published: "Published | None", number: int) -> list
     return [str(i) for i in range(number)]
 
 
-def _preparation(published: "Published", images: Data) -> str:
+def _preparation(command: Command, published: "Published", images: Data, out: Path) -> str:
     """Says how images are prepared, and where that is not as it was published."""
     about = published.config.pretrained_cfg
     size = f"{images.image_size}x{images.image_size}"
     kept = f"{images.crop_ratio:.4g} of the shorter side" if images.fit == "crop" else "all of it"
     lines = [f"an image becomes {size}: {kept}"]
-    if about.test_input_size and about.test_input_size != about.input_size:
-        lines.append(f"--image-size {about.test_input_size[1]} takes them as they were tested")
+    tested = about.test_input_size and about.test_input_size[1]
+    if tested and tested != images.image_size:
+        again = f"--image-size {tested} --out {out}_{tested}"
+        given = f" --model {command.model}" if command.model else ""
+        lines.append(
+            f"`jaxcnn import {command.weights}{given} {again}` takes them as they were tested"
+        )
     if about.interpolation != "bilinear":
         lines.append(
             f"bilinearly where they were {about.interpolation}, so figures differ a little"

@@ -127,6 +127,13 @@ class Dataset:
         """Returns a batch with images ``(n, h, w, c)`` from a batch of what a split holds."""
         return dict(batch) if self.render is None else self.render(batch)
 
+    @property
+    def image_dtype(self) -> str:
+        """The type of the pixels: uint8, or float32 of arrays of floating-point numbers."""
+        if self.render is None and isinstance(self.train, Split):
+            return str(self.train.images.dtype)
+        return "uint8"
+
     def test_form(self, data: Data) -> str:
         """Names the form of the test images: digests can be compared only where it is the same."""
         if self.render is not None:

@@ -42,6 +42,9 @@ class Dataset(Struct, kw_only=True, frozen=True, omit_defaults=True):
         tuple[Side, Side, Annotated[int, Meta(ge=1, le=2**10)]],
         Meta(description="height, width (up to 16384) and channels (up to 1024) of an image"),
     ]
+    image_dtype: Annotated[
+        Literal["uint8", "float32"] | None, Meta(description="'uint8' or 'float32'")
+    ] = None
     sha256: Text | None = None
     test_form: Text | None = None
     test_sha256: Text | None = None

@@ -164,7 +164,7 @@ class RunFolder:
 DATASET_MAY_CHANGE = frozenset({"test_form", "test_sha256", "test_files_sha256"})
 """Fields of dataset.json that are not compared: ``sha256`` and ``files_sha256`` cover the test
 images too."""
-DATASET_MAY_LACK = frozenset({"files_sha256"})
+DATASET_MAY_LACK = frozenset({"files_sha256", "image_dtype"})
 """Fields that older folders lack; where there are some, they must not change."""
 
 

@@ -6,6 +6,7 @@ a network. It is an extra, ``jaxcnn[hub]``, and imported where it is used.
 """
 
 import contextlib
+import difflib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ SCHEME = "hf:"
 REFERENCE = re.compile(r"hf:([\w.-]{1,96})/([\w.-]{1,96})(?:@([\w./-]{1,255}))?")
 ACCEPTED = "hf:OWNER/NAME or hf:OWNER/NAME@REVISION, as hf:timm/resnet50.a1_in1k"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+LISTED, NEAR = 200, 5
+"""So many names of repositories are asked for where one does not exist, so many of them shown."""
 MOST_BYTES = 10**8
 """A config.json of so many bytes, with names of classes in it, is none."""
 
@@ -206,9 +209,11 @@ def _explained(reference: str, file: str, unreachable: str = "") -> Iterator[Non
         reason = f"is for those who accept its terms, at {page}, and log in with `hf auth login`"
         raise InputError(f"{reference}: {reason}") from error
     except errors.RepositoryNotFoundError as error:
+        near = _others(reference)
+        instead = f"has {near}" if near else "lists timm's"
         raise InputError(
             f"{reference}: the Hub has no such repository, or shows it to none without a login; "
-            "https://huggingface.co/timm lists timm's"
+            f"https://huggingface.co/timm {instead}"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise InputError(f"{reference}: the repository has no such revision") from error
@@ -229,6 +234,23 @@ def _explained(reference: str, file: str, unreachable: str = "") -> Iterator[Non
             f"{reference}: {file} cannot be brought into the cache {cache} ({reason}); give the "
             "command again to go on, or let HF_HUB_CACHE name another folder"
         ) from error
+
+
+def _others(reference: str) -> str:
+    """Returns the names of timm's weights of the same network, the nearest first, as far as known.
+
+    They are asked for: a tag that does not exist is the commonest fault of a name.
+    """
+    import huggingface_hub
+
+    owner, name, _ = _parts(reference)
+    base, found = name.partition(".")[0], []
+    if owner == "timm":
+        with contextlib.suppress(Exception):  # it is a hint: without it, the fault is said
+            listed = huggingface_hub.HfApi().list_models(author=owner, search=base, limit=LISTED)
+            found = [one.id.partition("/")[2] for one in listed]
+    found = [one for one in found if one.partition(".")[0] == base]
+    return ", ".join(difflib.get_close_matches(name, found, n=NEAR, cutoff=0))
 
 
 def _one_line(error: BaseException) -> str:

@@ -63,6 +63,15 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(arrays.get_slice(name).get_shape()) for name in names}
 
 
+def read_header(path: str | Path) -> dict[str, str]:
+    """Reads what the header of a safetensors file says besides its arrays: texts by their names.
+
+    Arguments and errors are those of :func:`read_safetensors`.
+    """
+    with _opened(Path(path)) as arrays:
+        return dict(arrays.metadata() or {})
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Opens a safetensors file whose header has been checked; its faults become a ValueError."""

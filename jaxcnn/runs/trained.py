@@ -196,7 +196,7 @@ def describe(data: Data, dataset: sources.Dataset) -> dict[str, Any]:
     are held out for validation. ``files_sha256`` covers every byte of the files of streamed data,
     so that a changed pixel changes it; it is None of data in memory. ``test_sha256`` and
     ``test_files_sha256`` are the same for the test images alone, but the latter is there of data in
-    memory too, if they were read from files.
+    memory too, if they were read from files. ``image_dtype`` is the type of stored pixels.
     """
     own, held = _digests(dataset), dataset.validation
     files = None
@@ -207,6 +207,7 @@ def describe(data: Data, dataset: sources.Dataset) -> dict[str, Any]:
         "name": str(data.name),
         "classes": list(dataset.classes),
         "image_shape": list(dataset.image_shape),
+        "image_dtype": dataset.image_dtype,
         "train_examples": len(dataset.train),
         "test_examples": len(dataset.test),
         **({} if held is None else {"validation_examples": len(held)}),
