@@ -1,6 +1,7 @@
 """What runs reach on other data, at other sizes and under changes, against figures by hand."""
 
 import csv
+import hashlib
 import json
 import math
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,6 +26,7 @@ from jaxcnn.config import Data, Experiment, Model, Optim, Train
 from jaxcnn.data import class_names, corruptions, sources
 from jaxcnn.data.images import read_image
 from jaxcnn.errors import InputError
+from jaxcnn.learning import records
 from jaxcnn.runs import changed, robustness, trained
 from jaxcnn.tasks.classification import TOP1
 
@@ -354,19 +357,38 @@ def test_results_are_kept_and_only_of_the_same_parameters_and_images(run, world,
     assert asked == [[Change(), Change("fog", 1)]]
 
     path = run / "corruptions.json"
-    whole = json.loads(path.read_text())
-    right = bytes.fromhex(whole["found"]["fog"]["1"]["right"])
+    (whole,) = (one for one in json.loads(path.read_text())["results"] if one["limit"] == 20)
+    cell = whole["found"]["fog"]["1"]
+    right, loss = bytes.fromhex(cell["right"]), cell["values"]["loss"]
+
+    def edited(**fields) -> dict:
+        """The results with a cell that says something else, as a hand or a bad disk leaves it."""
+        return {"found": {**whole["found"], "fog": {"1": {**cell, **fields}}}}
+
+    def signed(damage: dict) -> dict:
+        """The same with a digest that fits, so that only what the cells say can tell."""
+        held = msgspec.convert(damage["found"], dict[str, dict[str, records.Corrupted]])
+        text = msgspec.json.encode(held, order="deterministic")
+        return {**damage, "found_sha256": hashlib.sha256(text).hexdigest()}
+
+    eight = {"examples": 8, "right": "80", "values": {**cell["values"], "top1": 0.125}}
     for damage in (
         {"params_sha256": "0" * 64},
         {"test_sha256": "0" * 64},
         {"formulas": 99},
-        {"found": {"fog": {"1": {**whole["found"]["fog"]["1"], "right": right[:-1].hex()}}}},
-        {"found": {"fog": {"1": {**whole["found"]["fog"]["1"], "right": "zz"}}}},
+        {"found": {"fog": {"1": {**cell, "right": right[:-1].hex()}}}},
+        {"found": {"fog": {"1": {**cell, "right": "zz"}}}},
+        edited(values={**cell["values"], "loss": loss + 1}),
+        edited(values={**cell["values"], "top5": 0.5}),
+        edited(right=None),
+        signed(edited(right=None)),
+        signed(edited(right=right[:-1].hex())),
+        signed(edited(**eight)),
     ):
-        path.write_text(json.dumps({**whole, **damage}))
+        path.write_text(json.dumps({"results": [{**whole, **damage}]}))
         found = ask("fog", limit=20)
-        assert len(asked) == 1
-        assert found.found["fog"][1].values == pytest.approx(whole["found"]["fog"]["1"]["values"])
+        assert len(asked) == 1, damage
+        assert found.found["fog"][1].values == pytest.approx(cell["values"])
     path.write_text("{")
     ask("fog", limit=20)
     assert len(asked) == 1
@@ -374,6 +396,41 @@ def test_results_are_kept_and_only_of_the_same_parameters_and_images(run, world,
     path.symlink_to("elsewhere")
     ask("fog", limit=20)
     assert not (run / "elsewhere").exists()
+
+
+def test_a_quick_look_leaves_what_is_kept_and_each_kind_is_kept_once_done(run, monkeypatch):
+    judge = robustness.judge
+    robustness.corrupted(run, ["contrast"], [1])
+    kept = json.loads((run / "corruptions.json").read_text())["results"]
+
+    def meanwhile(*args):
+        """Another process adds its results while these are computed."""
+        monkeypatch.setattr(robustness, "judge", judge)
+        robustness.corrupted(run, ["brightness"], [1])
+        return judge(*args)
+
+    monkeypatch.setattr(robustness, "judge", meanwhile)
+    robustness.corrupted(run, ["contrast"], [2])
+    robustness.corrupted(run, ["contrast"], [1], limit=10)
+    whole, few = json.loads((run / "corruptions.json").read_text())["results"]
+    assert (whole.get("limit"), few["limit"]) == (None, 10)
+    assert {kind: [*cells] for kind, cells in whole["found"].items()} == {
+        "none": ["0"],
+        "contrast": ["1", "2"],
+        "brightness": ["1"],
+    }
+    assert whole["found"]["contrast"]["1"] == kept[0]["found"]["contrast"]["1"]
+
+    def dies(net, seen, test, changes, tta):
+        if changes[0].kind == "fog":
+            raise KeyboardInterrupt
+        return judge(net, seen, test, changes, tta)
+
+    monkeypatch.setattr(robustness, "judge", dies)
+    with pytest.raises(KeyboardInterrupt):
+        robustness.corrupted(run, ["brightness", "fog"], [3])
+    text = (run / "corruptions.json").read_text()
+    assert [*json.loads(text)["results"][-1]["found"]["brightness"]] == ["1", "3"]
 
 
 # --------------------------------------------------------------------------- tables, intervals

@@ -20,7 +20,7 @@ from jaxcnn.runs import tested, trained
 from jaxcnn.runs.changed import judge
 from jaxcnn.runs.display import Listener
 from jaxcnn.runs.evaluation import chosen_by
-from jaxcnn.runs.kept import Kept
+from jaxcnn.runs.kept import Kept, limits
 from jaxcnn.runs.seen import Seen, at_size
 from jaxcnn.runs.tested import Test
 from jaxcnn.runs.trained import Trained
@@ -173,11 +173,24 @@ def _asked(net: Trained, question: Question, shared: _Shared) -> Iterator[Result
             if wanted:
                 with shared.listener.waiting(f"evaluating {run} on {title}", said=False):
                     test = _test(net, one, name, data, question, shared)
-                    found |= (made := judge(net, one, test, wanted, question.tta))
-                if kept is not None:
-                    kept.keep(made)
+                    for some in [wanted] if kept is None else _by_kind(wanted):
+                        found |= (made := judge(net, one, test, some, question.tta))
+                        if kept is not None:
+                            kept.keep(made)
             for change in question.changes:
                 yield Result(run, title, side, one.size, change, found[change])
+
+
+def _by_kind(changes: Sequence[Change]) -> list[list[Change]]:
+    """Returns changes in parts of one kind each, to keep the results of each as soon as it is done.
+
+    The images as they are go with the first, so that these are read once less.
+    """
+    parts: dict[str, list[Change]] = {}
+    for change in changes:
+        parts.setdefault(change.kind, []).append(change)
+    clean, each = parts.pop("", []), [*parts.values()]
+    return [[*clean, *(each[0] if each else [])], *each[1:]]
 
 
 def _test(
@@ -275,9 +288,9 @@ def under_all(folder: Path, limit: int | None) -> np.ndarray:
 def known_under_all(folder: Path) -> np.ndarray | None:
     """Returns what :func:`under_all` kept in the folder of a finished run; None if nothing."""
     with contextlib.suppress(InputError):
-        limit = files.read(folder / "corruptions.json", records.Corruptions).limit
-        if _all_kept(folder, Question(changes=[CLEAN, *of_kinds()], limit=limit)):
-            return under_all(folder, limit)
+        for limit in limits(folder, run_folder.read_summary(folder).params_sha256):
+            if _all_kept(folder, Question(changes=[CLEAN, *of_kinds()], limit=limit)):
+                return under_all(folder, limit)
     return None
 
 
