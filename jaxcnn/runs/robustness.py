@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.analysis import arms as grouping
+from jaxcnn.analysis.calibration import CORRUPTED, UNCORRUPTED
 from jaxcnn.analysis.robustness import CLEAN, CURVES, Change, Found, Result
 from jaxcnn.config import Data, Views
 from jaxcnn.data import corruptions, sources
@@ -268,8 +270,8 @@ def corrupted(
     return Corrupted(each[0], found)
 
 
-def under_all(folder: Path, limit: int | None) -> np.ndarray:
-    """Returns how a run answers its test images under all corruptions and severities.
+def under_all(folder: Path, limit: int | None) -> dict[str, np.ndarray]:
+    """Returns how a run answers its test images as they are, and under all corruptions.
 
     What is computed is kept in the run folder; see :func:`corrupted`.
 
@@ -278,25 +280,48 @@ def under_all(folder: Path, limit: int | None) -> np.ndarray:
         limit: how many test images are taken, a seeded, fixed subset; None takes all.
 
     Returns:
-        ``(images, kinds)``: the share of severities at which an image is answered rightly.
+        :data:`~jaxcnn.analysis.calibration.CORRUPTED` and ``UNCORRUPTED``, which are said there.
     """
-    return _answered(
-        [corrupted(folder, limit=limit).found[kind] for kind in corruptions.CORRUPTIONS]
-    )
+    found = corrupted(folder, limit=limit)
+    kinds = [found.found[kind].values() for kind in corruptions.CORRUPTIONS]
+    each = np.array([[one.right for one in severities] for severities in kinds])
+    assert found.clean.right is not None
+    return {CORRUPTED: each.mean(axis=1).T, UNCORRUPTED: found.clean.right[:, None]}
 
 
-def known_under_all(folder: Path) -> np.ndarray | None:
-    """Returns what :func:`under_all` kept in the folder of a finished run; None if nothing."""
+def known_under_all(folder: Path) -> dict[int, dict[str, np.ndarray]]:
+    """Returns what :func:`under_all` kept in the folder of a finished run, by numbers of images."""
+    found = {}
     with contextlib.suppress(InputError):
         for limit in limits(folder, run_folder.read_summary(folder).params_sha256):
-            if _all_kept(folder, Question(changes=[CLEAN, *of_kinds()], limit=limit)):
-                return under_all(folder, limit)
-    return None
+            each = _all_kept(folder, Question(changes=[CLEAN, *of_kinds()], limit=limit))
+            if each and each[0].right is not None:
+                found[each[0].examples] = under_all(folder, limit)
+    return found
 
 
-def _answered(kinds: Sequence[Mapping[int, Found]]) -> np.ndarray:
-    each = [[one.right for one in severities.values()] for severities in kinds]
-    return np.array(each).mean(axis=1).T
+def on_the_same(
+    known: Mapping[Path, Mapping[int, dict[str, np.ndarray]]],
+) -> tuple[dict[Path, dict[str, np.ndarray]], str]:
+    """Returns of what is known of runs that on as many images as most of them, and then as many.
+
+    Args:
+        known: by run folders, what :func:`known_under_all` returns.
+
+    Returns:
+        What is taken, by run folders, and a line on the runs of which nothing is, if any.
+    """
+    counts = Counter(images for each in known.values() for images in each)
+    if not counts:
+        return {}, ""
+    images = max(counts, key=lambda number: (counts[number], number))
+    taken = {path: each[images] for path, each in known.items() if images in each}
+    others = [str(path) for path, each in known.items() if each and path not in taken]
+    line = (
+        f"corruption of {', '.join(others)} (kept on other numbers of images than the {images:,} "
+        "on which the others are compared)"
+    )
+    return taken, line if others else ""
 
 
 def _all_kept(folder: Path, question: Question) -> list[Found] | None:
