@@ -19,6 +19,7 @@ from scipy.stats import ttest_1samp
 from jaxcnn import cli
 from jaxcnn.analysis import arms, compare
 from jaxcnn.analysis.calibration import CORRUPTED, UNCORRUPTED
+from jaxcnn.commands import compare as compare_command
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.config import to_dict
 from jaxcnn.learning import run_folder as folder
@@ -90,6 +91,14 @@ def test_what_arms_reach_under_corruption_is_a_mean_over_kinds_and_images(compar
     difference = np.subtract(*(result.measures["blur_top1"].values for result in found.results))
     p = ttest_1samp(difference, 0).pvalue
     assert found.results[1].measures["blur_top1"].p_adjusted == pytest.approx(p)
+
+
+def test_corruption_that_a_file_asks_for_can_be_turned_off(tmp_path):
+    file = tmp_path / "corrupted.py"
+    file.write_text(FILE.replace("seeds=2)", "seeds=2, corrupted=9)"))
+    for given, wanted in ((None, 9), (0, None), (5, 5)):
+        command = compare_command.Command(file, corrupted=given)
+        assert compare_command._comparison(command).corrupted == wanted
 
 
 def test_arms_are_compared_although_their_images_cannot_be_corrupted(capsys, tmp_path):

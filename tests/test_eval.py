@@ -544,6 +544,8 @@ def test_what_cannot_be_asked_is_said_in_one_line(capsys, world, run, tmp_path):
         (("--split", "validation", "--limit", "3"), "held out no examples for validation"),
         (("--corruptions", "fgo"), "did you mean fog"),
         (("--corruptions", "fog", "--severities", "6"), "--severities 6: must be among 1, 2, 3"),
+        (("--severities", "9"), "--severities 9: must be left out without --corruptions"),
+        (("--severities", "1", "2"), "--severities 1 2: must be left out without --corruptions"),
         (("--image-size", "0"), "--image-size 0: must be a whole number in [1, 32768]"),
         (
             ("--image-size", "1"),
@@ -566,6 +568,58 @@ def test_what_cannot_be_asked_is_said_in_one_line(capsys, world, run, tmp_path):
     code, _, err = call(capsys, "eval", run, tmp_path / "nothing")
     assert (code, "neither is nor holds a run folder" in err) == (2, True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"limit": -3}, "--limit -3: must be at least 1"),
+        ({"limit": 0}, "--limit 0: must be at least 1"),
+        ({"limit": 2.5}, "--limit 2.5: must be at least 1"),
+        ({"limit": True}, "--limit True: must be at least 1"),
+        ({"image_size": 0}, "--image-size 0: must be a whole number"),
+        ({"classes": "names.txt"}, "--classes names.txt: must be left out without --data"),
+        ({"severities": [1]}, "--severities 1: must be left out without --corruptions"),
+        ({"corruptions": ["fog"], "severities": [9]}, "--severities 9: must be among 1, 2"),
+        ({"corruptions": "fog"}, "--corruptions fog: must be a list of names"),
+        ({"split": "validation", "data": "digits"}, "--split validation: must be left out with"),
+        ({"split": "tset"}, "--split tset: must be test or validation"),
+    ],
+)
+def test_python_is_told_the_same(world, asked, said):
+    with pytest.raises(InputError) as error:
+        jaxcnn.open(world / "runs" / "seed0").evaluate(**asked)
+    assert said in str(error.value)
+
+
+def test_an_unfinished_run_stands_alone_beside_the_arms(capsys, world, tmp_path):
+    shutil.copytree(world / "runs", tmp_path / "runs")
+    begun, out = tmp_path / "runs" / "begun", tmp_path / "found.json"
+    shutil.copytree(tmp_path / "runs" / "seed0", begun)
+    (begun / "summary.json").unlink()
+    code, said, _ = call(capsys, "eval", tmp_path / "runs", "--limit", 9, "--out", out)
+    assert code == 0
+    assert {row["arm"]: row["runs"] for row in rows(out)} == {"tiny": 2, str(begun): 1}
+    assert f"not finished, or imported, so arms of their own: {begun}\n" in said
+
+
+def test_places_as_labels_leave_out_what_moves_pixels(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1), np.uint8)
+    y = x.mean(axis=(1, 2)).astype(np.float32)
+    run = jaxcnn.train(
+        model="mlp", task="regression", data=(x, y), test=(x, y), epochs=1, quiet=True
+    )
+    heard = []
+    monkeypatch.setattr(robustness.Listener, "message", lambda self, line: heard.append(line))
+    found = run.evaluate(corruptions=["elastic_transform", "contrast"], severities=[1])
+    name = run.metrics[0].name
+    assert found["corruptions"].keys() == {"contrast"}
+    assert found[f"corrupted_{name}"] == found["corruptions"]["contrast"][1]
+    assert len(heard) == 1
+    assert "elastic_transform is left out" in heard[0]
+    assert heard[0].endswith("over 1 kind")
+    again = robustness.corrupted(run.folder, ["elastic_transform", "contrast"], [1])
+    assert again.found["contrast"][1].values[name] == found["corruptions"]["contrast"][1]
 
 
 def test_networks_of_one_size_say_which_they_take(capsys, tmp_path):

@@ -35,7 +35,7 @@ class Command(arguments.Command):
     """How many seeds each arm is trained with; by default as many as the file says."""
     corrupted: int | None = None
     """How many test images are corrupted in 15 ways at 5 severities, to compare the arms on those
-    too; by default as many as the file says, or none."""
+    too, 0 for none; by default as many as the file says, or none."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
     shared: bool = False
@@ -63,6 +63,8 @@ def _comparison(command: Command) -> Comparison:
     """Returns what the file says, with the options of the command in their place."""
     given = {name: getattr(command, name) for name in ("seeds", "corrupted")}
     given = {name: value for name, value in given.items() if value is not None}
+    if given.get("corrupted") == 0:
+        given["corrupted"] = None
     return dataclasses.replace(load_comparison(command.file), **given)
 
 
