@@ -449,6 +449,37 @@ def test_seeds_of_an_arm_have_students_interval(capsys, world, tmp_path):
         (max(0, mean - half), min(1, mean + half))
     )
     assert "Means over 2 seeds with Student's 95 % interval" in said
+    assert sorted(found["values"]["top1"]) == sorted(each)
+    losses = found["values"]["loss"]
+    low, high = stats.t.interval(0.95, 1, np.mean(losses), stats.sem(losses))
+    assert (found["loss_low"], found["loss_high"]) == pytest.approx((low, high))
+    table = out.with_suffix(".csv")
+    call(capsys, "eval", world / "runs", "--limit", 30, "--out", table)
+    (line,) = csv.DictReader(table.read_text().splitlines())
+    assert float(line["loss_low"]) <= float(line["loss"]) <= float(line["loss_high"])
+    assert "values" not in line
+
+
+def test_a_temperature_that_is_left_out_is_said(capsys, run):
+    assert "temperature" not in call(capsys, "eval", run, "--limit", 9)[1]
+    (run / "temperature.json").write_text("{}")
+    said = " ".join(call(capsys, "eval", run, "--limit", 9)[1].split())
+    assert "Loss without the temperature that is kept beside a run" in said
+
+
+def test_runs_on_the_same_images_read_them_once(world, tmp_path, monkeypatch):
+    shutil.copytree(world / "runs", tmp_path / "runs")
+    folders, reads = [tmp_path / "runs" / f"seed{i}" for i in (0, 1)], []
+    load = sources.load
+    monkeypatch.setattr(robustness, "of_kinds", lambda *args: [Change("contrast", 1)])
+    monkeypatch.setattr(corruptions, "CORRUPTIONS", ("contrast",))
+    monkeypatch.setattr(sources, "load", lambda data: reads.append(data) or load(data))
+    found = robustness.under_all(folders, 9)
+    assert len(reads) == 1
+    assert [found[folder]["corrupted"].shape for folder in folders] == [(9, 1), (9, 1)]
+    monkeypatch.setattr(robustness, "ask", lambda runs, *_: [pytest.fail("kept") for _ in runs])
+    again = robustness.under_all(folders, 9)
+    np.testing.assert_array_equal(again[folders[1]]["corrupted"], found[folders[1]]["corrupted"])
 
 
 def made(kind: str, level: float, right: list[int], arm: str = "a") -> Row:

@@ -125,8 +125,8 @@ MEASURES = (
 """All measures, in the order in which they are shown."""
 
 ABOUT = {
-    "corruption": "On {images:,} test images that are corrupted in 15 ways at 5 severities (Hendrycks & "
-    "Dietterich 2019), which count alike"
+    "corruption": "On {images:,} test images that are corrupted in 15 ways at 5 severities "
+    "(Hendrycks & Dietterich 2019), which count alike"
 }
 """What is to be known about the measures of a block, on so many images."""
 

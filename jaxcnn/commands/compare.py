@@ -171,9 +171,6 @@ def _with_corrupted(
     """
     from jaxcnn.runs import display, robustness
 
-    found = {}
     with display.display() as listener:
-        for path, answers in held.items():
-            with listener.waiting(f"corrupting test images for {path}", said=False):
-                found[path] = {**answers, **robustness.under_all(path, limit)}
-    return found
+        found = robustness.under_all([*held], limit, listener)
+    return {path: {**answers, **found[path]} for path, answers in held.items()}

@@ -59,7 +59,7 @@ class Command(arguments.Command):
     limit: int | None = None
     """How many images are taken, a fixed subset of them; by default all."""
     out: Path | None = None
-    """A file for all figures, .json or .csv; by default none."""
+    """A file for all figures, .json (with those of each seed) or .csv; by default none."""
     plot: Path | None = None
     """A PNG file for the curves over the strength of changes; by default none."""
     data_dir: str | None = None
@@ -98,6 +98,7 @@ def run(command: Command) -> int:
     from jaxcnn.analysis import robustness as analysis
     from jaxcnn.analysis import robustness_tables
     from jaxcnn.runs import display, robustness
+    from jaxcnn.runs.trained import TEMPERATURE
 
     question = _question(command)
     with display.display() as listener:
@@ -106,7 +107,8 @@ def run(command: Command) -> int:
         results = robustness.ask(runs, question, listener)
     rows = analysis.rows(results, arms)
     optimistic = not command.data and any(robustness.optimistic(run, question) for run in runs)
-    caption = analysis.explanation(rows, metrics[0], optimistic=optimistic)
+    tempered = any((run / TEMPERATURE).exists() for run in runs)
+    caption = analysis.explanation(rows, metrics[0], optimistic=optimistic, tempered=tempered)
     screen = display.console()
     for table in robustness_tables.render(rows, metrics, screen.width, caption):
         screen.print(table)
@@ -259,8 +261,8 @@ def _csv(flat: Sequence[dict[str, Any]]) -> str:
     import io
 
     text = io.StringIO()
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    table = csv.DictWriter(text, names, lineterminator="\n")
+    names = list(dict.fromkeys(name for row in flat for name in row if name != "values"))
+    table = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
     table.writeheader()
     table.writerows(flat)
     return text.getvalue()

@@ -304,8 +304,7 @@ def corrupted(
     """
     changes = [CLEAN, *of_kinds(kinds, severities)]
     question = Question(changes=changes, limit=limit, checkpoint=checkpoint, data_dir=data_dir)
-    known = _all_kept(folder, question)
-    each = known or {one.change: one.found for one in ask([folder], question)}
+    (each,) = _each([folder], question).values()
     found: dict[str, dict[int, Found]] = {}
     for (kind, level), one in each.items():
         if kind:
@@ -313,23 +312,35 @@ def corrupted(
     return Corrupted(each[CLEAN], found)
 
 
-def under_all(folder: Path, limit: int | None) -> dict[str, np.ndarray]:
-    """Returns how a run answers its test images as they are, and under all corruptions.
+def under_all(
+    folders: Sequence[Path], limit: int | None, listener: Listener | None = None
+) -> dict[Path, dict[str, np.ndarray]]:
+    """Returns how runs answer their test images as they are, and under all corruptions.
 
-    What is computed is kept in the run folder; see :func:`corrupted`.
+    What is computed is kept in the run folders; see :func:`corrupted`. Images are read once.
 
     Args:
-        folder: the folder of a run whose task gives each image one class.
+        folders: the folders of runs whose task gives each image one class.
         limit: how many test images are taken, a seeded, fixed subset; None takes all.
+        listener: hears what is being evaluated, and what is to be known about the images.
 
     Returns:
-        :data:`~jaxcnn.analysis.calibration.CORRUPTED` and ``UNCORRUPTED``, which are said there.
+        By run folder, :data:`~jaxcnn.analysis.calibration.CORRUPTED` and ``UNCORRUPTED``, which are
+        said there.
     """
-    found = corrupted(folder, limit=limit)
-    kinds = [found.found[kind].values() for kind in corruptions.CORRUPTIONS]
-    each = np.array([[one.right for one in severities] for severities in kinds])
-    assert found.clean.right is not None
-    return {CORRUPTED: each.mean(axis=1).T, UNCORRUPTED: found.clean.right[:, None]}
+    question = Question(changes=[CLEAN, *of_kinds()], limit=limit)
+    return {
+        folder: _answered(found) for folder, found in _each(folders, question, listener).items()
+    }
+
+
+def _answered(found: Mapping[Change, Found]) -> dict[str, np.ndarray]:
+    each = [
+        [found[change].right for change in of_kinds([kind])] for kind in corruptions.CORRUPTIONS
+    ]
+    clean = found[CLEAN].right
+    assert clean is not None
+    return {CORRUPTED: np.array(each).mean(axis=1).T, UNCORRUPTED: clean[:, None]}
 
 
 def known_under_all(folder: Path) -> dict[int, dict[str, np.ndarray]]:
@@ -339,7 +350,7 @@ def known_under_all(folder: Path) -> dict[int, dict[str, np.ndarray]]:
         for limit in limits(folder, run_folder.read_summary(folder).params_sha256):
             each = _all_kept(folder, Question(changes=[CLEAN, *of_kinds()], limit=limit))
             if each and each[CLEAN].right is not None:
-                found[each[CLEAN].examples] = under_all(folder, limit)
+                found[each[CLEAN].examples] = _answered(each)
     return found
 
 
@@ -365,6 +376,16 @@ def on_the_same(
         "on which the others are compared)"
     )
     return taken, line if others else ""
+
+
+def _each(
+    folders: Sequence[Path], question: Question, listener: Listener | None = None
+) -> dict[Path, dict[Change, Found]]:
+    """Returns what runs reach under each change, asking only those of which not all is kept."""
+    found = {folder: _all_kept(folder, question) or {} for folder in folders}
+    for one in ask([folder for folder in folders if not found[folder]], question, listener):
+        found[one.run][one.change] = one.found
+    return found
 
 
 def _all_kept(folder: Path, question: Question) -> dict[Change, Found] | None:
