@@ -23,7 +23,7 @@ from jaxcnn import cli
 from jaxcnn.analysis import robustness as analysis
 from jaxcnn.analysis.robustness import Change, Found, Row
 from jaxcnn.config import Data, Experiment, Model, Optim, Train
-from jaxcnn.data import class_names, corruptions, sources
+from jaxcnn.data import class_names, corruptions, image_folder, sources
 from jaxcnn.data.images import read_image
 from jaxcnn.errors import InputError
 from jaxcnn.learning import records
@@ -229,7 +229,7 @@ def test_another_size_keeps_the_fit(world):
 
 
 @pytest.mark.slow
-def test_photos_are_read_anew_for_another_size_at_the_same_crop_ratio(world, tmp_path):
+def test_photos_are_read_anew_for_another_size_at_the_same_crop_ratio(world, tmp_path, monkeypatch):
     photos = tmp_path / "data"
     for split in ("train", "test"):
         shutil.copytree(world / "photos", photos / split)
@@ -239,8 +239,14 @@ def test_photos_are_read_anew_for_another_size_at_the_same_crop_ratio(world, tmp
     run = jaxcnn.train(
         Experiment(data=data, model=Model("sequential", LAYERS)), epochs=1, quiet=True
     )
+    opened, read = [], image_folder.read_image
+    monkeypatch.setattr(
+        image_folder, "read_image", lambda path, *args: opened.append(path) or read(path, *args)
+    )
     found = run.evaluate(image_size=24)
     pictures = sorted((photos / "test").rglob("*.png"))
+    firsts = [photos / split / "one" / "1.png" for split in ("train", "test")]  # looked at before
+    assert sorted(opened) == sorted([*pictures, *firsts])
     labels = np.array([run.classes.index(path.parent.name) for path in pictures])
     stored = np.stack([read_image(path, (27, 27, 1), "square") for path in pictures])
     x = jnp.asarray(stored, jnp.float32) / 255  # 24 / 0.875 = 27: the middle 24 pixels of 27
