@@ -96,7 +96,7 @@ class Run:
         classes: PathLike | None = None,
         image_size: int | None = None,
         corruptions: bool | Sequence[str] = (),
-        severities: Sequence[int] = robustness.SEVERITIES,
+        severities: Sequence[int] | None = None,
         limit: int | None = None,
     ) -> dict[str, Any]:
         """Evaluates the network on its test set, or on other images, as ``jaxcnn eval`` does.
@@ -110,21 +110,20 @@ class Run:
             classes: a file for classes of other names.
             image_size: the height and width of the images that the network sees.
             corruptions: corruptions by name, or True for all 15.
-            severities: those of the corruptions, from 1 to 5.
+            severities: those of the corruptions, from 1 to 5; by default all.
             limit: how many images are taken, a fixed subset.
 
         Returns:
             Loss and metrics, ``test_top1``, and ``test_examples``; of the validation set they begin
             with ``val``. With corruptions, ``corruptions`` holds the first metric by kind and
-            severity, and ``corrupted_top1`` its mean.
+            severity, and ``corrupted_top1`` its mean; of segmentation and regression without
+            elastic_transform, which moves pixels and not labels.
+
+        Raises:
+            InputError: an argument is none of these, as one of the options of ``jaxcnn eval``.
         """
-        network = self._network(checkpoint)
-        if data is None and image_size is None and limit is None and not corruptions:
-            return evaluation.evaluate_trained(network, checkpoint, tta=tta, split=split)
-        changes = [robustness.CLEAN]
-        if corruptions:
-            kinds = () if isinstance(corruptions, bool) else corruptions
-            changes += robustness.of_kinds(kinds, severities)
+        kinds = (() if isinstance(corruptions, bool) else corruptions) if corruptions else None
+        changes = [robustness.CLEAN, *robustness.corrupted_by(kinds, severities)]
         question = robustness.Question(
             data={} if data is None else {_called(data): _other(data)},
             sizes=() if image_size is None else (image_size,),
@@ -135,6 +134,9 @@ class Run:
             tta=tta,
             limit=limit,
         )
+        network = self._network(checkpoint)
+        if not question.data and not question.sizes and limit is None and kinds is None:
+            return evaluation.evaluate_trained(network, checkpoint, tta=tta, split=split)
         clean, *corrupted = robustness.ask_one(network, question)
         prefix, name = PREFIX[split], self.metrics[0].name
         found: dict[str, Any] = {f"{prefix}_{k}": v for k, v in clean.found.values.items()}

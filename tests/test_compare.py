@@ -18,7 +18,8 @@ from scipy.stats import ttest_1samp
 
 from jaxcnn import cli
 from jaxcnn.analysis import arms, compare
-from jaxcnn.analysis.calibration import CORRUPTED
+from jaxcnn.analysis.calibration import CORRUPTED, UNCORRUPTED
+from jaxcnn.commands import compare as compare_command
 from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.config import to_dict
 from jaxcnn.learning import run_folder as folder
@@ -90,6 +91,64 @@ def test_what_arms_reach_under_corruption_is_a_mean_over_kinds_and_images(compar
     difference = np.subtract(*(result.measures["blur_top1"].values for result in found.results))
     p = ttest_1samp(difference, 0).pvalue
     assert found.results[1].measures["blur_top1"].p_adjusted == pytest.approx(p)
+
+
+def test_corruption_that_a_file_asks_for_can_be_turned_off(tmp_path):
+    file = tmp_path / "corrupted.py"
+    file.write_text(FILE.replace("seeds=2)", "seeds=2, corrupted=9)"))
+    for given, wanted in ((None, 9), (0, None), (5, 5)):
+        command = compare_command.Command(file, corrupted=given)
+        assert compare_command._comparison(command).corrupted == wanted
+
+
+def test_arms_are_compared_although_their_images_cannot_be_corrupted(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 4, 4, 1)).astype(np.float32), np.arange(32) % 2
+    np.savez(tmp_path / "floats.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    file, workdir = tmp_path / "floats.py", tmp_path / "out"
+    text = FILE.replace('"digits", batch_size=128', f'"npz:{tmp_path}/floats.npz", batch_size=16')
+    file.write_text(
+        text.replace('Model("convnet"', 'Model("mlp", {"hidden": (8,)}) or Model("convnet"')
+    )
+    code, out, err = call(
+        *(capsys, "compare", str(file), "--seeds", "1", "--corrupted", "9"),
+        *("--workdir", str(workdir)),
+    )
+    assert code == 1, err
+    assert "against dense" in out
+    assert "images are float32; must be uint8 to be corrupted" in err
+    assert err.count("\n") == 1
+    found = json.loads((workdir / "comparison.json").read_text())
+    assert [result["name"] for result in found["results"]] == ["dense", "conv"]
+    assert "must be uint8 to be corrupted" in (workdir / "report.html").read_text()
+
+
+def test_runs_are_compared_on_as_many_corrupted_images_as_most(compared, capsys, monkeypatch):
+    _, workdir = compared
+    rng = np.random.default_rng(0)
+
+    def known(path: Path) -> dict:
+        numbers = {"dense/seed0": (7, 9), "dense/seed1": (9,), "conv/seed0": (9, 5)}
+        return {
+            n: {CORRUPTED: rng.random((n, 15)), UNCORRUPTED: rng.integers(0, 2, (n, 1)) * 1.0}
+            for n in numbers.get(path.relative_to(workdir).as_posix(), (5,))
+        }
+
+    monkeypatch.setattr(robustness, "known_under_all", known)
+    page = workdir / "corrupted.html"
+    code, _, err = call(capsys, "report", str(workdir), "--out", str(page))
+    assert code == 0
+    assert err.count("\n") == 1
+    assert f"{workdir}/conv/seed1 (kept on other numbers of images than the 9" in err
+    text = page.read_text()
+    page.unlink()
+    found = page_data(text)["comparison"]
+    assert found["corrupted_examples"] == 9
+    conv, dense = found["results"]
+    for name in ("corrupted_top1", "uncorrupted_top1"):
+        assert [len(arm["measures"][name]["values"]) for arm in (dense, conv)] == [2, 1]
+    assert "On 9 test images that are corrupted" in text
+    assert "top-1, not corrupted" in text
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What runs reach on other data, at other sizes and under changes, against figures by hand."""
 
 import csv
+import hashlib
 import json
 import math
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,9 +23,10 @@ from jaxcnn import cli
 from jaxcnn.analysis import robustness as analysis
 from jaxcnn.analysis.robustness import Change, Found, Row
 from jaxcnn.config import Data, Experiment, Model, Optim, Train
-from jaxcnn.data import class_names, corruptions, sources
+from jaxcnn.data import class_names, corruptions, image_folder, sources
 from jaxcnn.data.images import read_image
 from jaxcnn.errors import InputError
+from jaxcnn.learning import records
 from jaxcnn.runs import changed, robustness, trained
 from jaxcnn.tasks.classification import TOP1
 
@@ -226,7 +229,7 @@ def test_another_size_keeps_the_fit(world):
 
 
 @pytest.mark.slow
-def test_photos_are_read_anew_for_another_size_at_the_same_crop_ratio(world, tmp_path):
+def test_photos_are_read_anew_for_another_size_at_the_same_crop_ratio(world, tmp_path, monkeypatch):
     photos = tmp_path / "data"
     for split in ("train", "test"):
         shutil.copytree(world / "photos", photos / split)
@@ -236,8 +239,14 @@ def test_photos_are_read_anew_for_another_size_at_the_same_crop_ratio(world, tmp
     run = jaxcnn.train(
         Experiment(data=data, model=Model("sequential", LAYERS)), epochs=1, quiet=True
     )
+    opened, read = [], image_folder.read_image
+    monkeypatch.setattr(
+        image_folder, "read_image", lambda path, *args: opened.append(path) or read(path, *args)
+    )
     found = run.evaluate(image_size=24)
     pictures = sorted((photos / "test").rglob("*.png"))
+    firsts = [photos / split / "one" / "1.png" for split in ("train", "test")]  # looked at before
+    assert sorted(opened) == sorted([*pictures, *firsts])
     labels = np.array([run.classes.index(path.parent.name) for path in pictures])
     stored = np.stack([read_image(path, (27, 27, 1), "square") for path in pictures])
     x = jnp.asarray(stored, jnp.float32) / 255  # 24 / 0.875 = 27: the middle 24 pixels of 27
@@ -354,19 +363,38 @@ def test_results_are_kept_and_only_of_the_same_parameters_and_images(run, world,
     assert asked == [[Change(), Change("fog", 1)]]
 
     path = run / "corruptions.json"
-    whole = json.loads(path.read_text())
-    right = bytes.fromhex(whole["found"]["fog"]["1"]["right"])
+    (whole,) = (one for one in json.loads(path.read_text())["results"] if one["limit"] == 20)
+    cell = whole["found"]["fog"]["1"]
+    right, loss = bytes.fromhex(cell["right"]), cell["values"]["loss"]
+
+    def edited(**fields) -> dict:
+        """The results with a cell that says something else, as a hand or a bad disk leaves it."""
+        return {"found": {**whole["found"], "fog": {"1": {**cell, **fields}}}}
+
+    def signed(damage: dict) -> dict:
+        """The same with a digest that fits, so that only what the cells say can tell."""
+        held = msgspec.convert(damage["found"], dict[str, dict[str, records.Corrupted]])
+        text = msgspec.json.encode(held, order="deterministic")
+        return {**damage, "found_sha256": hashlib.sha256(text).hexdigest()}
+
+    eight = {"examples": 8, "right": "80", "values": {**cell["values"], "top1": 0.125}}
     for damage in (
         {"params_sha256": "0" * 64},
         {"test_sha256": "0" * 64},
         {"formulas": 99},
-        {"found": {"fog": {"1": {**whole["found"]["fog"]["1"], "right": right[:-1].hex()}}}},
-        {"found": {"fog": {"1": {**whole["found"]["fog"]["1"], "right": "zz"}}}},
+        {"found": {"fog": {"1": {**cell, "right": right[:-1].hex()}}}},
+        {"found": {"fog": {"1": {**cell, "right": "zz"}}}},
+        edited(values={**cell["values"], "loss": loss + 1}),
+        edited(values={**cell["values"], "top5": 0.5}),
+        edited(right=None),
+        signed(edited(right=None)),
+        signed(edited(right=right[:-1].hex())),
+        signed(edited(**eight)),
     ):
-        path.write_text(json.dumps({**whole, **damage}))
+        path.write_text(json.dumps({"results": [{**whole, **damage}]}))
         found = ask("fog", limit=20)
-        assert len(asked) == 1
-        assert found.found["fog"][1].values == pytest.approx(whole["found"]["fog"]["1"]["values"])
+        assert len(asked) == 1, damage
+        assert found.found["fog"][1].values == pytest.approx(cell["values"])
     path.write_text("{")
     ask("fog", limit=20)
     assert len(asked) == 1
@@ -374,6 +402,41 @@ def test_results_are_kept_and_only_of_the_same_parameters_and_images(run, world,
     path.symlink_to("elsewhere")
     ask("fog", limit=20)
     assert not (run / "elsewhere").exists()
+
+
+def test_a_quick_look_leaves_what_is_kept_and_each_kind_is_kept_once_done(run, monkeypatch):
+    judge = robustness.judge
+    robustness.corrupted(run, ["contrast"], [1])
+    kept = json.loads((run / "corruptions.json").read_text())["results"]
+
+    def meanwhile(*args):
+        """Another process adds its results while these are computed."""
+        monkeypatch.setattr(robustness, "judge", judge)
+        robustness.corrupted(run, ["brightness"], [1])
+        return judge(*args)
+
+    monkeypatch.setattr(robustness, "judge", meanwhile)
+    robustness.corrupted(run, ["contrast"], [2])
+    robustness.corrupted(run, ["contrast"], [1], limit=10)
+    whole, few = json.loads((run / "corruptions.json").read_text())["results"]
+    assert (whole.get("limit"), few["limit"]) == (None, 10)
+    assert {kind: [*cells] for kind, cells in whole["found"].items()} == {
+        "none": ["0"],
+        "contrast": ["1", "2"],
+        "brightness": ["1"],
+    }
+    assert whole["found"]["contrast"]["1"] == kept[0]["found"]["contrast"]["1"]
+
+    def dies(net, seen, test, changes, tta):
+        if changes[0].kind == "fog":
+            raise KeyboardInterrupt
+        return judge(net, seen, test, changes, tta)
+
+    monkeypatch.setattr(robustness, "judge", dies)
+    with pytest.raises(KeyboardInterrupt):
+        robustness.corrupted(run, ["brightness", "fog"], [3])
+    text = (run / "corruptions.json").read_text()
+    assert [*json.loads(text)["results"][-1]["found"]["brightness"]] == ["1", "3"]
 
 
 # --------------------------------------------------------------------------- tables, intervals
@@ -392,6 +455,37 @@ def test_seeds_of_an_arm_have_students_interval(capsys, world, tmp_path):
         (max(0, mean - half), min(1, mean + half))
     )
     assert "Means over 2 seeds with Student's 95 % interval" in said
+    assert sorted(found["values"]["top1"]) == sorted(each)
+    losses = found["values"]["loss"]
+    low, high = stats.t.interval(0.95, 1, np.mean(losses), stats.sem(losses))
+    assert (found["loss_low"], found["loss_high"]) == pytest.approx((low, high))
+    table = out.with_suffix(".csv")
+    call(capsys, "eval", world / "runs", "--limit", 30, "--out", table)
+    (line,) = csv.DictReader(table.read_text().splitlines())
+    assert float(line["loss_low"]) <= float(line["loss"]) <= float(line["loss_high"])
+    assert "values" not in line
+
+
+def test_a_temperature_that_is_left_out_is_said(capsys, run):
+    assert "temperature" not in call(capsys, "eval", run, "--limit", 9)[1]
+    (run / "temperature.json").write_text("{}")
+    said = " ".join(call(capsys, "eval", run, "--limit", 9)[1].split())
+    assert "Loss without the temperature that is kept beside a run" in said
+
+
+def test_runs_on_the_same_images_read_them_once(world, tmp_path, monkeypatch):
+    shutil.copytree(world / "runs", tmp_path / "runs")
+    folders, reads = [tmp_path / "runs" / f"seed{i}" for i in (0, 1)], []
+    load = sources.load
+    monkeypatch.setattr(robustness, "of_kinds", lambda *args: [Change("contrast", 1)])
+    monkeypatch.setattr(corruptions, "CORRUPTIONS", ("contrast",))
+    monkeypatch.setattr(sources, "load", lambda data: reads.append(data) or load(data))
+    found = robustness.under_all(folders, 9)
+    assert len(reads) == 1
+    assert [found[folder]["corrupted"].shape for folder in folders] == [(9, 1), (9, 1)]
+    monkeypatch.setattr(robustness, "ask", lambda runs, *_: [pytest.fail("kept") for _ in runs])
+    again = robustness.under_all(folders, 9)
+    np.testing.assert_array_equal(again[folders[1]]["corrupted"], found[folders[1]]["corrupted"])
 
 
 def made(kind: str, level: float, right: list[int], arm: str = "a") -> Row:
@@ -487,6 +581,8 @@ def test_what_cannot_be_asked_is_said_in_one_line(capsys, world, run, tmp_path):
         (("--split", "validation", "--limit", "3"), "held out no examples for validation"),
         (("--corruptions", "fgo"), "did you mean fog"),
         (("--corruptions", "fog", "--severities", "6"), "--severities 6: must be among 1, 2, 3"),
+        (("--severities", "9"), "--severities 9: must be left out without --corruptions"),
+        (("--severities", "1", "2"), "--severities 1 2: must be left out without --corruptions"),
         (("--image-size", "0"), "--image-size 0: must be a whole number in [1, 32768]"),
         (
             ("--image-size", "1"),
@@ -509,6 +605,58 @@ def test_what_cannot_be_asked_is_said_in_one_line(capsys, world, run, tmp_path):
     code, _, err = call(capsys, "eval", run, tmp_path / "nothing")
     assert (code, "neither is nor holds a run folder" in err) == (2, True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"limit": -3}, "--limit -3: must be at least 1"),
+        ({"limit": 0}, "--limit 0: must be at least 1"),
+        ({"limit": 2.5}, "--limit 2.5: must be at least 1"),
+        ({"limit": True}, "--limit True: must be at least 1"),
+        ({"image_size": 0}, "--image-size 0: must be a whole number"),
+        ({"classes": "names.txt"}, "--classes names.txt: must be left out without --data"),
+        ({"severities": [1]}, "--severities 1: must be left out without --corruptions"),
+        ({"corruptions": ["fog"], "severities": [9]}, "--severities 9: must be among 1, 2"),
+        ({"corruptions": "fog"}, "--corruptions fog: must be a list of names"),
+        ({"split": "validation", "data": "digits"}, "--split validation: must be left out with"),
+        ({"split": "tset"}, "--split tset: must be test or validation"),
+    ],
+)
+def test_python_is_told_the_same(world, asked, said):
+    with pytest.raises(InputError) as error:
+        jaxcnn.open(world / "runs" / "seed0").evaluate(**asked)
+    assert said in str(error.value)
+
+
+def test_an_unfinished_run_stands_alone_beside_the_arms(capsys, world, tmp_path):
+    shutil.copytree(world / "runs", tmp_path / "runs")
+    begun, out = tmp_path / "runs" / "begun", tmp_path / "found.json"
+    shutil.copytree(tmp_path / "runs" / "seed0", begun)
+    (begun / "summary.json").unlink()
+    code, said, _ = call(capsys, "eval", tmp_path / "runs", "--limit", 9, "--out", out)
+    assert code == 0
+    assert {row["arm"]: row["runs"] for row in rows(out)} == {"tiny": 2, str(begun): 1}
+    assert f"not finished, or imported, so arms of their own: {begun}\n" in said
+
+
+def test_places_as_labels_leave_out_what_moves_pixels(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1), np.uint8)
+    y = x.mean(axis=(1, 2)).astype(np.float32)
+    run = jaxcnn.train(
+        model="mlp", task="regression", data=(x, y), test=(x, y), epochs=1, quiet=True
+    )
+    heard = []
+    monkeypatch.setattr(robustness.Listener, "message", lambda self, line: heard.append(line))
+    found = run.evaluate(corruptions=["elastic_transform", "contrast"], severities=[1])
+    name = run.metrics[0].name
+    assert found["corruptions"].keys() == {"contrast"}
+    assert found[f"corrupted_{name}"] == found["corruptions"]["contrast"][1]
+    assert len(heard) == 1
+    assert "elastic_transform is left out" in heard[0]
+    assert heard[0].endswith("over 1 kind")
+    again = robustness.corrupted(run.folder, ["elastic_transform", "contrast"], [1])
+    assert again.found["contrast"][1].values[name] == found["corruptions"]["contrast"][1]
 
 
 def test_networks_of_one_size_say_which_they_take(capsys, tmp_path):

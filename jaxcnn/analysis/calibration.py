@@ -23,6 +23,8 @@ Kept = Mapping[str, np.ndarray]
 CORRUPTED = "corrupted"
 """Of each test image that was corrupted, or of a subset of them, and each kind of corruption, the
 share of severities at which it is answered rightly: ``(images, kinds)``."""
+UNCORRUPTED = "uncorrupted"
+"""Of the same images as they are, whether each is answered rightly, 0 or 1: ``(images, 1)``."""
 
 FIELDS = frozenset(("label", "predicted", "probability", "label_log_probability", "squared_error"))
 """The arrays that the figures below are made of."""

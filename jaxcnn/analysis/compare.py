@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxcnn.analysis import measures, statistics, summary
 from jaxcnn.analysis.arms import Arm, FinishedRun
+from jaxcnn.analysis.calibration import CORRUPTED
 from jaxcnn.analysis.measures import MEASURES, Measure, MeasureResult
 from jaxcnn.analysis.statistics import Interval, Paired
 from jaxcnn.data.sources import HeldOut
@@ -79,6 +80,7 @@ class ComparisonResult:
         classes: names of the classes.
         metric: what is compared.
         test_examples: number of test images.
+        corrupted_examples: number of those that were corrupted too; None if none was.
         test: the test that gave the p-values: ``"paired t"`` over seeds, ``"McNemar"`` over test
             images, or ``"none"``. McNemar's needs a baseline of a single run and Student's one of
             several, so it is the same for all arms.
@@ -90,6 +92,7 @@ class ComparisonResult:
     classes: tuple[str, ...]
     metric: Metric
     test_examples: int
+    corrupted_examples: int | None
     test: str
     measures: tuple[Measure, ...]
     results: tuple[ArmResult, ...]
@@ -119,13 +122,15 @@ def compare(arms: Sequence[Arm], predictions: Predictions) -> ComparisonResult:
 
     Args:
         arms: at least one, tested on the same data.
-        predictions: predictions of the runs, as far as they are at hand.
+        predictions: predictions of the runs, as far as they are at hand; those on corrupted images
+            are of the same images for all runs.
     """
     about = arms[0].runs[0].dataset
     tested = [_difference(arm, arms[0], predictions) for arm in arms[1:]]
     differences = [None, *(difference for difference, _ in tested)]
     adjusted = statistics.holm([d.p_value if d else math.nan for d in differences])
     further = {one: measures.compare(one, arms, predictions) for one in MEASURES}
+    corrupted = [len(one[CORRUPTED]) for one in predictions.values() if CORRUPTED in one]
     results = tuple(
         _result(arm, difference, p, predictions, about, _of_arm(further, i))
         for i, (arm, difference, p) in enumerate(zip(arms, differences, adjusted, strict=True))
@@ -135,6 +140,7 @@ def compare(arms: Sequence[Arm], predictions: Predictions) -> ComparisonResult:
         classes=about.classes,
         metric=arms[0].metric,
         test_examples=about.test_examples,
+        corrupted_examples=max(corrupted, default=None),
         test=next((test for d, test in tested if d and not math.isnan(d.p_value)), "none"),
         measures=tuple(one for one, found in further.items() if any(found)),
         results=results,

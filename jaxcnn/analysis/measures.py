@@ -99,6 +99,14 @@ def _under(kinds: Sequence[str]) -> Callable[[FinishedRun, Kept | None], Found |
     return find
 
 
+def _uncorrupted(run: FinishedRun, kept: Kept | None) -> Found | None:
+    """Finds the share of the same images that are answered rightly as they are."""
+    if kept is None or calibration.UNCORRUPTED not in kept:
+        return None
+    found = kept[calibration.UNCORRUPTED]
+    return Found(statistics.of_parts(found), found)
+
+
 def _top1(name: str, title: str) -> Metric:
     return Metric(name, title, low=0, high=1)
 
@@ -107,6 +115,7 @@ MEASURES = (
     Measure(NLL, "calibration", _of_predictions(calibration.negative_log_likelihoods)),
     Measure(BRIER, "calibration", _of_predictions(calibration.brier_scores)),
     Measure(ECE, "calibration", _of_predictions(calibration.gaps)),
+    Measure(_top1("uncorrupted_top1", "top-1, not corrupted"), "corruption", _uncorrupted),
     Measure(_top1("corrupted_top1", "top-1, all kinds"), "corruption", _under(CORRUPTIONS)),
     *(
         Measure(_top1(f"{group}_top1", f"top-1, {group}"), "corruption", _under(kinds))
@@ -116,10 +125,10 @@ MEASURES = (
 """All measures, in the order in which they are shown."""
 
 ABOUT = {
-    "corruption": "On test images that are corrupted in 15 ways at 5 severities (Hendrycks & "
-    "Dietterich 2019), which count alike"
+    "corruption": "On {images:,} test images that are corrupted in 15 ways at 5 severities "
+    "(Hendrycks & Dietterich 2019), which count alike"
 }
-"""What is to be known about the measures of a block."""
+"""What is to be known about the measures of a block, on so many images."""
 
 
 def compare(

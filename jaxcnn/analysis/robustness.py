@@ -113,7 +113,7 @@ class Row:
         return float(np.mean([found.values[name] for found in self.found]))
 
     def interval(self, metric: Metric) -> Interval:
-        """Returns the mean of the first metric and its 95 % interval.
+        """Returns the mean of a metric and its 95 % interval, of a single run of the first alone.
 
         Over seeds it is Student's. Of a single run, where the metric counts images, it is Wilson's
         over these; where each was shown in several ways, Student's over the images' own means,
@@ -215,9 +215,13 @@ def errs(metric: Metric) -> bool:
 def flat(of: Sequence[Row], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     """Returns rows as plain values, as they are written into files; what is not known is None.
 
+    Beside the means over runs stand, as ``values``, lists of what each run reaches. The interval of
+    the first metric is ``low`` and ``high``; those of the others, which only seeds give, begin with
+    their names.
+
     Args:
         of: the rows.
-        metrics: what the runs are judged by; intervals are of the first.
+        metrics: what the runs are judged by.
     """
     first = metrics[0]
 
@@ -227,7 +231,12 @@ def flat(of: Sequence[Row], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
         changed = {"change": kind, "level": level, "examples": row.examples}
         values = {name: row.value(name) for name in row.found[0].values}
         bounds = {"runs": len(row.found), "metric": first.name, "low": low, "high": high}
-        return {**about, **changed, **values, **bounds}
+        for metric in (*metrics[1:], LOSS):
+            if metric.name in values and metric != first and len(row.found) > 1:
+                _, low, high = row.interval(metric)
+                bounds |= {f"{metric.name}_low": low, f"{metric.name}_high": high}
+        each = {name: [found.values[name] for found in row.found] for name in values}
+        return {**about, **changed, **values, **bounds, "values": each}
 
     found = [plain(row, row.change.kind or "none", row.change.level) for row in of]
     conditions: dict[Any, list[Row]] = {}
@@ -237,8 +246,17 @@ def flat(of: Sequence[Row], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     return found
 
 
-def explanation(of: Sequence[Row], metric: Metric, *, optimistic: bool) -> str:
-    """Explains the intervals of rows in a sentence or two."""
+def explanation(
+    of: Sequence[Row], metric: Metric, *, optimistic: bool, tempered: bool = False
+) -> str:
+    """Explains the figures of rows and their intervals in a few sentences.
+
+    Args:
+        of: the rows.
+        metric: the first, which intervals are of.
+        optimistic: whether checkpoints were chosen by these images.
+        tempered: whether a temperature is kept beside a run, which the figures do without.
+    """
     seeds = sorted({len(row.found) for row in of})
     said = []
     if seeds[-1] > 1:
@@ -248,6 +266,8 @@ def explanation(of: Sequence[Row], metric: Metric, *, optimistic: bool) -> str:
         said.append(
             "95 % intervals of single runs are over images, not over the chance of training"
         )
+    if tempered:
+        said.append("Loss without the temperature that is kept beside a run")
     if optimistic:
         said.append(f"The checkpoint was {OPTIMISTIC}")
     return ". ".join(said) + "." * bool(said)

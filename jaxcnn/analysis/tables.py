@@ -187,7 +187,7 @@ def explained(comparison: ComparisonResult, name: str) -> str:
         for metric in measures
         if metric.name in result.measures
     ]
-    said = [ABOUT[name]] if name in ABOUT else []
+    said = [ABOUT[name].format(images=comparison.corrupted_examples)] if name in ABOUT else []
     if len({metric.higher_is_better for metric in measures}) == 1:
         said.append("Higher is better" if measures[0].higher_is_better else "Lower is better")
     seeds = sorted({len(one.values) for one in found})

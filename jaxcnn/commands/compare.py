@@ -15,6 +15,8 @@ from jaxcnn.runs.trackers import Tracker
 from jaxcnn.text import complain
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from jaxcnn.runs.display import Listener
     from jaxcnn.runs.plan import Planned
 
@@ -33,7 +35,7 @@ class Command(arguments.Command):
     """How many seeds each arm is trained with; by default as many as the file says."""
     corrupted: int | None = None
     """How many test images are corrupted in 15 ways at 5 severities, to compare the arms on those
-    too; by default as many as the file says, or none."""
+    too, 0 for none; by default as many as the file says, or none."""
     accept_changes: bool = False
     """Goes on although the source of something that was brought has changed since a run began."""
     shared: bool = False
@@ -61,6 +63,8 @@ def _comparison(command: Command) -> Comparison:
     """Returns what the file says, with the options of the command in their place."""
     given = {name: getattr(command, name) for name in ("seeds", "corrupted")}
     given = {name: value for name, value in given.items() if value is not None}
+    if given.get("corrupted") == 0:
+        given["corrupted"] = None
     return dataclasses.replace(load_comparison(command.file), **given)
 
 
@@ -118,7 +122,7 @@ MADE = ("report.html", "comparison.json", "comparison.png")
 
 
 def _compare(
-    title: str, done: Sequence[Path], workdir: Path, problems: Sequence[str], corrupted: int | None
+    title: str, done: Sequence[Path], workdir: Path, problems: list[str], corrupted: int | None
 ) -> None:
     """Compares the runs that are done, on the screen and in files.
 
@@ -126,23 +130,22 @@ def _compare(
         title: of the page.
         done: the run folders.
         workdir: the folder of the comparison.
-        problems: what was left out, and why.
+        problems: what was left out, and why; what is left out here is added.
         corrupted: on how many corrupted test images they are compared too, if on any.
     """
     from jaxcnn.analysis import arms, plots, tables
     from jaxcnn.analysis import compare as comparing
-    from jaxcnn.analysis.calibration import CORRUPTED
     from jaxcnn.learning import files
-    from jaxcnn.runs import display, evaluation, robustness
+    from jaxcnn.runs import display, evaluation
 
     compared = arms.group([arms.read(folder) for folder in done])
     answers = {folder: evaluation.predict_test_set(folder) for folder in done}
     held = {path: found for path, found in answers.items() if found is not None}
     if corrupted is not None:
-        with display.display() as listener:
-            for path in held:
-                with listener.waiting(f"corrupting test images for {path}", said=False):
-                    held[path] = {**held[path], CORRUPTED: robustness.under_all(path, corrupted)}
+        try:
+            held = _with_corrupted(held, corrupted)
+        except InputError as error:  # the runs are compared all the same
+            problems.append(f"corrupted={corrupted}: {error}")
     found = comparing.compare(compared, held)
     files.write_json(workdir / "comparison.json", comparing.to_json(found))
     screen = display.console()
@@ -156,3 +159,18 @@ def _compare(
         plots.save_comparison(found, picture)
     pages.write_page(title, compared, held, workdir / "report.html", problems)
     print(f"{workdir}: {', '.join(MADE)}")
+
+
+def _with_corrupted(
+    held: "dict[Path, dict[str, np.ndarray]]", limit: int
+) -> "dict[Path, dict[str, np.ndarray]]":
+    """Returns the predictions of runs together with those for so many corrupted test images.
+
+    Raises:
+        InputError: the images are not at hand, or are no pixels.
+    """
+    from jaxcnn.runs import display, robustness
+
+    with display.display() as listener:
+        found = robustness.under_all([*held], limit, listener)
+    return {path: {**answers, **found[path]} for path, answers in held.items()}

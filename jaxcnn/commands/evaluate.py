@@ -46,8 +46,8 @@ class Command(arguments.Command):
     corruptions: tuple[str, ...] | None = None
     """Corrupts the images by the kinds that are named, such as fog snow, or by all 15 of Hendrycks
     & Dietterich (2019) if none is; by default by none."""
-    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
-    """The severities of the corruptions."""
+    severities: tuple[int, ...] | None = None
+    """The severities of the corruptions; by default 1 to 5."""
     shifts: tuple[float, ...] | None = None
     """Shifts the images by so many pixels, in each of four directions; without numbers by 0 to 8,
     by default not at all."""
@@ -59,7 +59,7 @@ class Command(arguments.Command):
     limit: int | None = None
     """How many images are taken, a fixed subset of them; by default all."""
     out: Path | None = None
-    """A file for all figures, .json or .csv; by default none."""
+    """A file for all figures, .json (with those of each seed) or .csv; by default none."""
     plot: Path | None = None
     """A PNG file for the curves over the strength of changes; by default none."""
     data_dir: str | None = None
@@ -98,15 +98,17 @@ def run(command: Command) -> int:
     from jaxcnn.analysis import robustness as analysis
     from jaxcnn.analysis import robustness_tables
     from jaxcnn.runs import display, robustness
+    from jaxcnn.runs.trained import TEMPERATURE
 
     question = _question(command)
-    arms, metrics = robustness.arms(command.runs)
-    runs = [path for paths in arms.values() for path in paths]
     with display.display() as listener:
+        arms, metrics = robustness.arms(command.runs, listener.message)
+        runs = [path for paths in arms.values() for path in paths]
         results = robustness.ask(runs, question, listener)
     rows = analysis.rows(results, arms)
     optimistic = not command.data and any(robustness.optimistic(run, question) for run in runs)
-    caption = analysis.explanation(rows, metrics[0], optimistic=optimistic)
+    tempered = any((run / TEMPERATURE).exists() for run in runs)
+    caption = analysis.explanation(rows, metrics[0], optimistic=optimistic, tempered=tempered)
     screen = display.console()
     for table in robustness_tables.render(rows, metrics, screen.width, caption):
         screen.print(table)
@@ -116,7 +118,8 @@ def run(command: Command) -> int:
 
 def _is_plain(command: Command) -> bool:
     """Returns whether one run is asked for its own test alone, which is said in a line."""
-    others = (command.data, command.image_size, command.limit, command.out, _changes_asked(command))
+    others = [_changes_asked(command), command.limit is not None, command.classes is not None]
+    others += map(bool, (command.data, command.image_size, command.out))
     first, *more = command.runs
     holds_runs = first.is_dir() and not (first / "config.json").exists()
     return not (more or holds_runs or any(others))
@@ -156,15 +159,9 @@ def _check(command: Command) -> None:
     Raises:
         InputError: names the option.
     """
-    if command.classes is not None and not command.data:
-        raise InputError(f"--classes {command.classes}: must be left out without --data")
-    if command.split != "test" and command.data:
-        raise InputError(f"--split {command.split}: must be left out with --data")
-    for side in command.image_size:
-        if not 1 <= side <= 2**15:
-            raise InputError(f"--image-size {side}: must be a whole number in [1, {2**15}]")
-    if command.limit is not None and not 1 <= command.limit < 2**31:
-        raise InputError(f"--limit {command.limit}: must be at least 1, below 2**31")
+    from jaxcnn.runs import robustness
+
+    robustness.corrupted_by(command.corruptions, command.severities)
     for name, low, high in (("shifts", 0, 2**15), ("rotations", 0, 360), ("scales", 0.01, 100)):
         for value in getattr(command, name) or ():
             if value is None or not low <= value <= high:  # NaN is not either
@@ -186,15 +183,7 @@ def _question(command: Command) -> "Question":
 
     changes = _changes(command)
     data = {given: _data(given, command.data_dir) for given in dict.fromkeys(command.data)}
-    for option, path in (("--out", command.out), ("--plot", command.plot)):
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"{option} {path}: there is no folder {path.parent}")
-    if command.out is not None:
-        begins = "[" if command.out.suffix == ".json" else "arm,"
-        files.destination(command.out, "--out", begins)
-    if command.plot is not None:
-        files.check_writable(command.plot)
-    return Question(
+    question = Question(
         data=data,
         sizes=tuple(dict.fromkeys(command.image_size)),
         changes=changes,
@@ -205,15 +194,22 @@ def _question(command: Command) -> "Question":
         limit=command.limit,
         data_dir=command.data_dir,
     )
+    for option, path in (("--out", command.out), ("--plot", command.plot)):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"{option} {path}: there is no folder {path.parent}")
+    if command.out is not None:
+        begins = "[" if command.out.suffix == ".json" else "arm,"
+        files.destination(command.out, "--out", begins)
+    if command.plot is not None:
+        files.check_writable(command.plot)
+    return question
 
 
 def _changes(command: Command) -> "list[Change]":
     from jaxcnn.analysis.robustness import CLEAN, CURVES, Change
     from jaxcnn.runs import robustness
 
-    found = [CLEAN]
-    if command.corruptions is not None:
-        found += robustness.of_kinds(command.corruptions, command.severities)
+    found = [CLEAN, *robustness.corrupted_by(command.corruptions, command.severities)]
     for kind, given in (
         ("shift", command.shifts),
         ("rotate", command.rotations),
@@ -265,8 +261,8 @@ def _csv(flat: Sequence[dict[str, Any]]) -> str:
     import io
 
     text = io.StringIO()
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    table = csv.DictWriter(text, names, lineterminator="\n")
+    names = list(dict.fromkeys(name for row in flat for name in row if name != "values"))
+    table = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
     table.writeheader()
     table.writerows(flat)
     return text.getvalue()

@@ -35,7 +35,6 @@ def run(command: Command) -> int:
     paths, out = command.runs, files.destination(command.out, "--out", "<!DOCTYPE html>")
 
     from jaxcnn.analysis import arms
-    from jaxcnn.analysis.calibration import CORRUPTED
     from jaxcnn.runs import evaluation, robustness
 
     bring_from(command.source)
@@ -51,13 +50,19 @@ def run(command: Command) -> int:
         try:
             answers = evaluation.predict_test_set(run.path, command.data_dir)
             if answers is not None:
-                corrupted = robustness.known_under_all(run.path)
-                more = {} if corrupted is None else {CORRUPTED: corrupted}
-                held[run.path] = {**answers, **more}
+                held[run.path] = answers
         except InputError as error:
             failed |= not isinstance(error, NotAtHand)  # which the page can do without
             problems.append(f"predictions of {run.path} ({error})")
             complain(f"left out: {problems[-1]}")
+    corrupted, line = robustness.on_the_same(
+        {path: robustness.known_under_all(path) for path in held}
+    )
+    for path, found in corrupted.items():
+        held[path] = {**held[path], **found}
+    if line:
+        problems.append(line)
+        complain(f"left out: {line}")
     title = command.title or ", ".join(path.resolve().name for path in paths)
     pages.write_page(title, reported, held, out, problems, command.data_dir)
     print(f"{command.out}: {counted(len(read), 'run')} in {counted(len(reported), 'arm')}")

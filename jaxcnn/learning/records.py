@@ -243,7 +243,7 @@ class Corrupted(Struct, kw_only=True, frozen=True, omit_defaults=True):
 
 
 class Corruptions(Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """corruptions.json: what a run reaches on its test images as they are, and corrupted.
+    """What a run reaches on its test images as they are, and corrupted.
 
     Attributes:
         formulas: the number of the formulas by which images were corrupted.
@@ -254,6 +254,7 @@ class Corruptions(Struct, kw_only=True, frozen=True, omit_defaults=True):
         seed: of the corruptions, and of which images were taken.
         metric: the one that ``right`` counts, if any does.
         found: by kind of corruption ("none" for the images as they are) and severity.
+        found_sha256: digest of ``found``, by which damage is noticed.
     """
 
     formulas: Count
@@ -266,6 +267,17 @@ class Corruptions(Struct, kw_only=True, frozen=True, omit_defaults=True):
     found: Annotated[
         dict[str, dict[str, Corrupted]], Meta(description="results by corruptions and severities")
     ] = {}
+    found_sha256: Text = ""
+
+
+class KeptCorruptions(Struct, kw_only=True, frozen=True):
+    """corruptions.json: results of the checkpoints of a run, on all of its test images or on some.
+
+    Attributes:
+        results: one for the parameters of each checkpoint and each number of images.
+    """
+
+    results: Annotated[tuple[Corruptions, ...], Meta(description="a list of results")]
 
 
 METRIC = re.compile(r"(best_)?(train|val|test)_[A-Za-z]\w*")

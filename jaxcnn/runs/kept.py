@@ -1,8 +1,10 @@
 """What a run reaches on its test images, corrupted or not, as its folder keeps it."""
 
 import contextlib
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,6 +14,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.learning import files, records, run_folder
 from jaxcnn.runs.changed import SEED
 
+FILE = "corruptions.json"
 FORMULAS = 1
 """Raised where corruptions come out otherwise: what was kept before is then computed again."""
 
@@ -19,16 +22,15 @@ FORMULAS = 1
 class Kept:
     """The results of a run on its own test images, changed or not, which its folder keeps.
 
+    Those of other checkpoints, and on other numbers of images, are kept beside them.
+
     Args:
         path: the file.
         about: what they are results of.
-        held: the results, by kind and severity.
     """
 
-    def __init__(
-        self, path: Path, about: records.Corruptions, held: dict[str, dict[str, records.Corrupted]]
-    ) -> None:
-        self._path, self._about, self._held = path, about, held
+    def __init__(self, path: Path, about: records.Corruptions) -> None:
+        self._path, self._about = path, about
 
     @classmethod
     def of(cls, folder: Path, digest: str, limit: int | None) -> "Kept | None":
@@ -42,7 +44,6 @@ class Kept:
         about = files.read(folder / "dataset.json", records.Dataset)
         if about.test_sha256 is None:
             return None
-        path = folder / "corruptions.json"
         now = records.Corruptions(
             formulas=FORMULAS,
             params_sha256=digest,
@@ -52,35 +53,60 @@ class Kept:
             seed=SEED,
             metric=run_folder.judged(folder).metrics[0].name,
         )
-        try:
-            held = files.read(path, records.Corruptions)
-        except InputError:  # missing, or damaged: computed again
-            return cls(path, now, {})
-        same = msgspec.structs.replace(held, found={}) == now
-        return cls(path, now, dict(held.found) if same and _whole(held) else {})
+        return cls(folder / FILE, now)
 
     def found(self, changes: Sequence[Change]) -> dict[Change, Found]:
         """Returns the results of those changes of which some are kept."""
-        known = {}
+        known, held = {}, self._held(_whole(self._path))
         for change in changes:
-            cell = self._held.get(change.kind or "none", {}).get(f"{change.level:g}")
+            cell = held.get(change.kind or "none", {}).get(f"{change.level:g}")
             if cell is not None and change.kind not in CURVES:
                 right = None if cell.right is None else _unpacked(cell)
                 known[change] = Found(cell.values, cell.examples, right)
         return known
 
     def keep(self, found: Mapping[Change, Found]) -> None:
-        """Adds results, and writes the file if that is possible."""
+        """Adds results to what the file holds by now, and writes it if that is possible."""
+        there = _whole(self._path)  # anew: another process may have added some
+        held = self._held(there)
         for (kind, level), one in found.items():
             if kind in CURVES:
                 continue
             bits = None if one.right is None else np.packbits(one.right > 0).tobytes().hex()
-            cell = records.Corrupted(values=dict(one.values), examples=one.examples, right=bits)
-            self._held.setdefault(kind or "none", {})[f"{level:g}"] = cell
+            values = {name: float(value) for name, value in one.values.items()}
+            cell = records.Corrupted(values=values, examples=one.examples, right=bits)
+            held.setdefault(kind or "none", {})[f"{level:g}"] = cell
+        ours = msgspec.structs.replace(self._about, found=held, found_sha256=_digest(held))
+        others = [one for one in there if self._is_beside(one)]
+        content = records.KeptCorruptions(results=(*others, ours))
         # In a folder that may only be read, or where a link lies, they are made again each time.
         with contextlib.suppress(OSError, InputError):
-            content = msgspec.structs.replace(self._about, found=self._held)
             files.write_json(self._path, msgspec.to_builtins(content))
+
+    def _held(self, there: Sequence[records.Corruptions]) -> dict[str, dict[str, Any]]:
+        """Returns the results among those of a file, by kind and severity."""
+        same = [one for one in there if _about(one) == self._about]
+        return {kind: dict(cells) for one in same for kind, cells in one.found.items()}
+
+    def _is_beside(self, one: records.Corruptions) -> bool:
+        """Returns whether results of another checkpoint or limit are of these images too."""
+        params, limit = self._about.params_sha256, self._about.limit
+        other = (one.params_sha256, one.limit) != (params, limit)
+        alike = msgspec.structs.replace(_about(one), params_sha256=params, limit=limit)
+        return other and alike == self._about
+
+
+def limits(folder: Path, digest: str) -> list[int | None]:
+    """Returns on how many images results of some parameters are kept, if any are."""
+    return [one.limit for one in _whole(folder / FILE) if one.params_sha256 == digest]
+
+
+def _about(one: records.Corruptions) -> records.Corruptions:
+    return msgspec.structs.replace(one, found={}, found_sha256="")
+
+
+def _digest(found: Mapping[str, Mapping[str, records.Corrupted]]) -> str:
+    return hashlib.sha256(msgspec.json.encode(found, order="deterministic")).hexdigest()
 
 
 def _unpacked(cell: records.Corrupted) -> np.ndarray:
@@ -95,18 +121,29 @@ def _unpacked(cell: records.Corrupted) -> np.ndarray:
     return bits[: cell.examples].astype(np.float32)
 
 
-def _whole(held: records.Corruptions) -> bool:
-    """Returns whether what a file holds of each image agrees with its figures."""
-    for severities in held.found.values():
-        for cell in severities.values():
-            if held.metric not in cell.values or "loss" not in cell.values:
-                return False
-            if cell.right is None:
-                continue
-            try:
-                share = float(_unpacked(cell).mean())
-            except ValueError:
-                return False
-            if abs(share - cell.values[held.metric]) > 1e-6:
-                return False
+def _whole(path: Path) -> list[records.Corruptions]:
+    """Returns the results of a file that are whole; none if it is missing or damaged."""
+    try:
+        held = files.read(path, records.KeptCorruptions)
+    except InputError:  # they are computed again
+        return []
+    return [one for one in held.results if one.found_sha256 == _digest(one.found) and _agree(one)]
+
+
+def _agree(held: records.Corruptions) -> bool:
+    """Returns whether all results are of the same images, and of what these say one by one."""
+    cells = [cell for severities in held.found.values() for cell in severities.values()]
+    if len({(cell.examples, cell.right is None) for cell in cells}) > 1:
+        return False
+    for cell in cells:
+        if held.metric not in cell.values or "loss" not in cell.values:
+            return False
+        if cell.right is None:
+            continue
+        try:
+            share = float(_unpacked(cell).mean())
+        except ValueError:
+            return False
+        if abs(share - cell.values[held.metric]) > 1e-6:
+            return False
     return True

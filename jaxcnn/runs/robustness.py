@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.analysis import arms as grouping
+from jaxcnn.analysis.calibration import CORRUPTED, UNCORRUPTED
 from jaxcnn.analysis.robustness import CLEAN, CURVES, Change, Found, Result
 from jaxcnn.config import Data, Views
 from jaxcnn.data import corruptions, sources
@@ -20,14 +22,18 @@ from jaxcnn.runs import tested, trained
 from jaxcnn.runs.changed import judge
 from jaxcnn.runs.display import Listener
 from jaxcnn.runs.evaluation import chosen_by
-from jaxcnn.runs.kept import Kept
+from jaxcnn.runs.kept import Kept, limits
 from jaxcnn.runs.seen import Seen, at_size
 from jaxcnn.runs.tested import Test
 from jaxcnn.runs.trained import Trained
 from jaxcnn.tasks import Metric
-from jaxcnn.text import printable
+from jaxcnn.text import counted, printable
 
 SEVERITIES = tuple(range(1, corruptions.SEVERITIES + 1))
+LABELS_ARE_PLACES = ("segmentation", "regression")
+"""Tasks whose labels may say where something is, and would have to follow pixels that move."""
+MOVES = "elastic_transform"
+"""The corruption that moves pixels."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,25 @@ class Question:
     limit: int | None = None
     data_dir: str | None = None
 
+    def __post_init__(self) -> None:
+        """Checks what is asked.
+
+        Raises:
+            InputError: names the option.
+        """
+        if self.classes is not None and not self.data:
+            raise InputError(f"--classes {self.classes}: must be left out without --data")
+        if self.split not in ("test", "validation"):
+            raise InputError(f"--split {self.split}: must be test or validation")
+        if self.split != "test" and self.data:
+            raise InputError(f"--split {self.split}: must be left out with --data")
+        for side in self.sizes:
+            if not _is_whole(side) or not 1 <= side <= 2**15:
+                raise InputError(f"--image-size {side}: must be a whole number in [1, {2**15}]")
+        limit = self.limit
+        if limit is not None and (not _is_whole(limit) or not 1 <= limit < 2**31):
+            raise InputError(f"--limit {limit}: must be at least 1, below 2**31, a whole number")
+
     @property
     def is_kept(self) -> bool:
         """Whether the answer is kept beside the run, as far as it is about its own test images."""
@@ -63,13 +88,20 @@ class Question:
         return corrupted and self.tta == "none" and self.split == "test"
 
 
-def arms(paths: Sequence[Path]) -> tuple[dict[str, list[Path]], tuple[Metric, ...]]:
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def arms(
+    paths: Sequence[Path], say: Callable[[str], object] = lambda line: None
+) -> tuple[dict[str, list[Path]], tuple[Metric, ...]]:
     """Groups runs into arms, and returns by what all of them are judged.
 
     Runs that are not finished, and imported weights, are arms of their own.
 
     Args:
         paths: run folders, and folders of them.
+        say: hears in one line which runs stand alone beside arms.
 
     Returns:
         The run folders of each arm, in the order of their seeds, and the metrics.
@@ -85,11 +117,13 @@ def arms(paths: Sequence[Path]) -> tuple[dict[str, list[Path]], tuple[Metric, ..
                 f"{path}: is judged by {metrics[0].title}, but {folders[0]} by "
                 f"{judged[folders[0]][0].title}"
             )
-    if all((path / "summary.json").exists() for path in folders):
-        arms = grouping.group([grouping.read(path) for path in folders], same_test=False)
-        found = {arm.name: [run.path for run in arm.runs] for arm in arms}
-    else:
-        found = {str(path): [path] for path in folders}
+    done = [path for path in folders if (path / "summary.json").exists()]
+    grouped = grouping.group([grouping.read(path) for path in done], same_test=False)
+    found = {arm.name: [run.path for run in arm.runs] for arm in grouped}
+    alone = {str(path): [path] for path in folders if path not in done}
+    if found and alone:
+        say(f"not finished, or imported, so arms of their own: {', '.join(alone)}")
+    found |= alone
     return found, judged[folders[0]]
 
 
@@ -155,11 +189,20 @@ MOST_TESTS = 4
 def _asked(net: Trained, question: Question, shared: _Shared) -> Iterator[Result]:
     """Yields the results of one run."""
     run, task = net.folder, str(net.experiment.task.name)
-    for kind, _ in question.changes:
-        if kind in CURVES and task in ("segmentation", "regression"):
-            raise InputError(
-                f"--{CURVES[kind].title}: must be left out, since {run} learns {task}, whose "
-                "labels would have to follow"
+    changes = question.changes
+    if task in LABELS_ARE_PLACES:
+        for kind, _ in changes:
+            if kind in CURVES:
+                raise InputError(
+                    f"--{CURVES[kind].title}: must be left out, since {run} learns {task}, whose "
+                    "labels would have to follow"
+                )
+        changes = [change for change in changes if change.kind != MOVES]
+        if len(changes) < len(question.changes):
+            kinds = len({kind for kind, _ in changes if kind})
+            shared.say(
+                f"{MOVES} is left out, since labels of {task} would have to follow; means over "
+                f"corruptions are over {counted(kinds, 'kind')}"
             )
     seen = {side: at_size(net, side) for side in question.sizes or (None,)}
     digest = sha256(net.state.params)
@@ -168,16 +211,29 @@ def _asked(net: Trained, question: Question, shared: _Shared) -> Iterator[Result
             title = printable(name) or tested.own_name(net, question.split)
             own = not name and (one.data, one.resized) == (net.experiment.data, None)
             kept = Kept.of(run, digest, question.limit) if own and question.is_kept else None
-            found = {} if kept is None else kept.found(question.changes)
-            wanted = [change for change in question.changes if change not in found]
+            found = {} if kept is None else kept.found(changes)
+            wanted = [change for change in changes if change not in found]
             if wanted:
                 with shared.listener.waiting(f"evaluating {run} on {title}", said=False):
                     test = _test(net, one, name, data, question, shared)
-                    found |= (made := judge(net, one, test, wanted, question.tta))
-                if kept is not None:
-                    kept.keep(made)
-            for change in question.changes:
+                    for some in [wanted] if kept is None else _by_kind(wanted):
+                        found |= (made := judge(net, one, test, some, question.tta))
+                        if kept is not None:
+                            kept.keep(made)
+            for change in changes:
                 yield Result(run, title, side, one.size, change, found[change])
+
+
+def _by_kind(changes: Sequence[Change]) -> list[list[Change]]:
+    """Returns changes in parts of one kind each, to keep the results of each as soon as it is done.
+
+    The images as they are go with the first, so that these are read once less.
+    """
+    parts: dict[str, list[Change]] = {}
+    for change in changes:
+        parts.setdefault(change.kind, []).append(change)
+    clean, each = parts.pop("", []), [*parts.values()]
+    return [[*clean, *(each[0] if each else [])], *each[1:]]
 
 
 def _test(
@@ -248,51 +304,117 @@ def corrupted(
     """
     changes = [CLEAN, *of_kinds(kinds, severities)]
     question = Question(changes=changes, limit=limit, checkpoint=checkpoint, data_dir=data_dir)
-    each = _all_kept(folder, question) or [one.found for one in ask([folder], question)]
+    (each,) = _each([folder], question).values()
     found: dict[str, dict[int, Found]] = {}
-    for (kind, level), one in zip(changes[1:], each[1:], strict=True):
-        found.setdefault(kind, {})[int(level)] = one
-    return Corrupted(each[0], found)
+    for (kind, level), one in each.items():
+        if kind:
+            found.setdefault(kind, {})[int(level)] = one
+    return Corrupted(each[CLEAN], found)
 
 
-def under_all(folder: Path, limit: int | None) -> np.ndarray:
-    """Returns how a run answers its test images under all corruptions and severities.
+def under_all(
+    folders: Sequence[Path], limit: int | None, listener: Listener | None = None
+) -> dict[Path, dict[str, np.ndarray]]:
+    """Returns how runs answer their test images as they are, and under all corruptions.
 
-    What is computed is kept in the run folder; see :func:`corrupted`.
+    What is computed is kept in the run folders; see :func:`corrupted`. Images are read once.
 
     Args:
-        folder: the folder of a run whose task gives each image one class.
+        folders: the folders of runs whose task gives each image one class.
         limit: how many test images are taken, a seeded, fixed subset; None takes all.
+        listener: hears what is being evaluated, and what is to be known about the images.
 
     Returns:
-        ``(images, kinds)``: the share of severities at which an image is answered rightly.
+        By run folder, :data:`~jaxcnn.analysis.calibration.CORRUPTED` and ``UNCORRUPTED``, which are
+        said there.
     """
-    return _answered(
-        [corrupted(folder, limit=limit).found[kind] for kind in corruptions.CORRUPTIONS]
-    )
+    question = Question(changes=[CLEAN, *of_kinds()], limit=limit)
+    return {
+        folder: _answered(found) for folder, found in _each(folders, question, listener).items()
+    }
 
 
-def known_under_all(folder: Path) -> np.ndarray | None:
-    """Returns what :func:`under_all` kept in the folder of a finished run; None if nothing."""
+def _answered(found: Mapping[Change, Found]) -> dict[str, np.ndarray]:
+    each = [
+        [found[change].right for change in of_kinds([kind])] for kind in corruptions.CORRUPTIONS
+    ]
+    clean = found[CLEAN].right
+    assert clean is not None
+    return {CORRUPTED: np.array(each).mean(axis=1).T, UNCORRUPTED: clean[:, None]}
+
+
+def known_under_all(folder: Path) -> dict[int, dict[str, np.ndarray]]:
+    """Returns what :func:`under_all` kept in the folder of a finished run, by numbers of images."""
+    found = {}
     with contextlib.suppress(InputError):
-        limit = files.read(folder / "corruptions.json", records.Corruptions).limit
-        if _all_kept(folder, Question(changes=[CLEAN, *of_kinds()], limit=limit)):
-            return under_all(folder, limit)
-    return None
+        for limit in limits(folder, run_folder.read_summary(folder).params_sha256):
+            each = _all_kept(folder, Question(changes=[CLEAN, *of_kinds()], limit=limit))
+            if each and each[CLEAN].right is not None:
+                found[each[CLEAN].examples] = _answered(each)
+    return found
 
 
-def _answered(kinds: Sequence[Mapping[int, Found]]) -> np.ndarray:
-    each = [[one.right for one in severities.values()] for severities in kinds]
-    return np.array(each).mean(axis=1).T
+def on_the_same(
+    known: Mapping[Path, Mapping[int, dict[str, np.ndarray]]],
+) -> tuple[dict[Path, dict[str, np.ndarray]], str]:
+    """Returns of what is known of runs that on as many images as most of them, and then as many.
+
+    Args:
+        known: by run folders, what :func:`known_under_all` returns.
+
+    Returns:
+        What is taken, by run folders, and a line on the runs of which nothing is, if any.
+    """
+    counts = Counter(images for each in known.values() for images in each)
+    if not counts:
+        return {}, ""
+    images = max(counts, key=lambda number: (counts[number], number))
+    taken = {path: each[images] for path, each in known.items() if images in each}
+    others = [str(path) for path, each in known.items() if each and path not in taken]
+    line = (
+        f"corruption of {', '.join(others)} (kept on other numbers of images than the {images:,} "
+        "on which the others are compared)"
+    )
+    return taken, line if others else ""
 
 
-def _all_kept(folder: Path, question: Question) -> list[Found] | None:
+def _each(
+    folders: Sequence[Path], question: Question, listener: Listener | None = None
+) -> dict[Path, dict[Change, Found]]:
+    """Returns what runs reach under each change, asking only those of which not all is kept."""
+    found = {folder: _all_kept(folder, question) or {} for folder in folders}
+    for one in ask([folder for folder in folders if not found[folder]], question, listener):
+        found[one.run][one.change] = one.found
+    return found
+
+
+def _all_kept(folder: Path, question: Question) -> dict[Change, Found] | None:
     """Returns what a finished run was found to reach before, if all that is asked for is kept."""
     if question.checkpoint != "latest" or not (folder / "summary.json").exists():
         return None
     kept = Kept.of(folder, run_folder.read_summary(folder).params_sha256, question.limit)
     known = {} if kept is None else kept.found(question.changes)
-    return [*known.values()] if len(known) == len(question.changes) else None
+    return known if len(known) == len(question.changes) else None
+
+
+def corrupted_by(
+    kinds: Sequence[str] | None, severities: Sequence[int] | None = None
+) -> list[Change]:
+    """Returns the changes of the corruptions that are asked for.
+
+    Args:
+        kinds: their names, or none for all; None asks for no corruption.
+        severities: those that are asked for; by default all.
+
+    Raises:
+        InputError: there is no such corruption or severity, or severities of nothing.
+    """
+    if kinds is not None:
+        return of_kinds(kinds, SEVERITIES if severities is None else severities)
+    if severities is not None:
+        given = " ".join(map(str, severities))
+        raise InputError(f"--severities {given}: must be left out without --corruptions")
+    return []
 
 
 def of_kinds(kinds: Sequence[str] = (), severities: Sequence[int] = SEVERITIES) -> list[Change]:
@@ -301,10 +423,13 @@ def of_kinds(kinds: Sequence[str] = (), severities: Sequence[int] = SEVERITIES) 
     Raises:
         InputError: there is no such corruption or severity.
     """
+    if isinstance(kinds, str):
+        raise InputError(f"--corruptions {printable(kinds)}: must be a list of names")
     for kind in kinds:
         corruptions.require_kind(kind)
     for severity in severities:
         if severity not in SEVERITIES:
             raise InputError(f"--severities {severity}: must be among 1, 2, 3, 4 and 5")
-    chosen, levels = dict.fromkeys(kinds or corruptions.CORRUPTIONS), sorted({*severities})
+    chosen = dict.fromkeys(kinds or corruptions.CORRUPTIONS)
+    levels = sorted({*severities}) or SEVERITIES
     return [Change(kind, severity) for kind in chosen for severity in levels]

@@ -88,6 +88,8 @@ def own_name(net: Trained, split: str) -> str:
 def own(net: Trained, seen: Seen, split: sources.HeldOut, data_dir: str | None) -> Test:
     """Reads a split of a run's own data, at the size at which the network sees them.
 
+    Image files that are brought to another size than in training are read of this split alone.
+
     Args:
         net: the network.
         seen: how it sees them.
@@ -98,6 +100,9 @@ def own(net: Trained, seen: Seen, split: sources.HeldOut, data_dir: str | None) 
         InputError: the data are not at hand, or are others by now, or have no such split.
     """
     data = replace(seen.data, dir=data_dir or seen.data.dir)
+    is_anew = data.name == "folder" and seen.data != net.experiment.data
+    if is_anew:
+        data = replace(data, streaming=True)
     dataset = trained.read_dataset(net.folder, data)
     if split not in dataset.held_out:
         raise InputError(
@@ -105,6 +110,10 @@ def own(net: Trained, seen: Seen, split: sources.HeldOut, data_dir: str | None) 
             "(config.json: data.validation is None)"
         )
     source = dataset.held_out[split]
+    if is_anew and math.prod(source.image_shape) * len(source) <= sources.STREAMED_BYTES:
+        source, _ = sources.read_all(source, Faults(data.max_bad_images))
+        if not len(source):
+            raise InputError(f"--data-dir {data.dir}: no {split} image can be read")
     places = np.arange(len(source))
     return Test(own_name(net, split), source, places, dataset.render)
 

@@ -176,7 +176,8 @@ def read_dataset(folder: Path, data: Data) -> sources.Dataset:
     else:
         now = {"classes": dataset.classes, **_digests(dataset)}
         resized = dataset.image_shape != about.image_shape  # then their files are compared
-        compared = ["classes", *["sha256"] * (dataset.streamed or not resized)]
+        comparable = (dataset.streamed and about.files_sha256 is not None) or not resized
+        compared = ["classes", *["sha256"] * comparable]
         compared += ["test_files_sha256"] * (dataset.streamed or resized)
         known = {name: getattr(about, name) for name in compared}
         differs = next((k for k, v in known.items() if v not in (None, now[k])), "")
