@@ -236,10 +236,10 @@ FIGURES: dict[Metric, Callable[[Kept], float]] = {
     Metric("aurc", "AURC", higher_is_better=False, low=0, high=1): (
         lambda kept: float(risks(*confident(kept)).mean())
     ),
-    Metric("top1_at_90", "top-1, surest 90 %", low=0, high=1): (
+    Metric(f"{TOP1.name}_at_90", f"{TOP1.title}, surest 90 %", low=0, high=1): (
         lambda kept: accuracy_at(0.9, *confident(kept))
     ),
-    Metric("top1_at_80", "top-1, surest 80 %", low=0, high=1): (
+    Metric(f"{TOP1.name}_at_80", f"{TOP1.title}, surest 80 %", low=0, high=1): (
         lambda kept: accuracy_at(0.8, *confident(kept))
     ),
 }

@@ -16,6 +16,7 @@ from jaxcnn.analysis.calibration import BRIER, ECE, NLL, Kept
 from jaxcnn.analysis.statistics import Interval, Paired
 from jaxcnn.data.corruptions import CORRUPTIONS, GROUPS
 from jaxcnn.tasks import Metric
+from jaxcnn.tasks.classification import TOP1
 
 
 class Found(NamedTuple):
@@ -42,12 +43,16 @@ class Measure:
         find: returns it for a run, of which the predictions are given where they are at hand; None
             where it is not known.
         form: how it is shown where it is no share.
+        tested: whether arms are compared with the first by it. By the expected calibration error
+            they are not: chance makes it too large, and more so the less sure a network is, so
+            that two calibrated networks would differ.
     """
 
     metric: Metric
     block: str
     find: Callable[[FinishedRun, Kept | None], Found | None]
     form: str = ".4f"
+    tested: bool = True
 
 
 Test = Literal["paired t", "randomization", "none"]
@@ -108,19 +113,16 @@ def _uncorrupted(run: FinishedRun, kept: Kept | None) -> Found | None:
 
 
 def _top1(name: str, title: str) -> Metric:
-    return Metric(name, title, low=0, high=1)
+    return Metric(f"{name}_{TOP1.name}", f"{TOP1.title}, {title}", low=0, high=1)
 
 
 MEASURES = (
     Measure(NLL, "calibration", _of_predictions(calibration.negative_log_likelihoods)),
     Measure(BRIER, "calibration", _of_predictions(calibration.brier_scores)),
-    Measure(ECE, "calibration", _of_predictions(calibration.gaps)),
-    Measure(_top1("uncorrupted_top1", "top-1, not corrupted"), "corruption", _uncorrupted),
-    Measure(_top1("corrupted_top1", "top-1, all kinds"), "corruption", _under(CORRUPTIONS)),
-    *(
-        Measure(_top1(f"{group}_top1", f"top-1, {group}"), "corruption", _under(kinds))
-        for group, kinds in GROUPS.items()
-    ),
+    Measure(ECE, "calibration", _of_predictions(calibration.gaps), tested=False),
+    Measure(_top1("uncorrupted", "not corrupted"), "corruption", _uncorrupted),
+    Measure(_top1("corrupted", "all kinds"), "corruption", _under(CORRUPTIONS)),
+    *(Measure(_top1(group, group), "corruption", _under(kinds)) for group, kinds in GROUPS.items()),
 )
 """All measures, in the order in which they are shown."""
 
@@ -143,7 +145,8 @@ def compare(
         One for each arm; None where nothing is known of its runs.
     """
     found = [_found(measure, arm, predictions) for arm in arms]
-    tested = [_difference(measure.metric, ours, found[0]) for ours in found[1:]]
+    first = found[0] if measure.tested else {}
+    tested = [_difference(measure.metric, ours, first) for ours in found[1:]]
     differences: list[Paired | None] = [None, *(difference for difference, _ in tested)]
     tests: list[Test] = ["none", *(test for _, test in tested)]
     nan = float("nan")

@@ -13,6 +13,7 @@ from jaxcnn.analysis.measures import ABOUT, Measure
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.learning.selection import OPTIMISTIC
 from jaxcnn.tasks import Metric
+from jaxcnn.tasks.classification import TOP1
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -229,7 +230,7 @@ def render_calibration(
 
     mean, most = (f"{100 * error:.2f} %" for error in chance)
     said = (
-        "95 % intervals over the images: Wilson's of top-1, else the basic bootstrap's. A "
+        f"95 % intervals over the images: Wilson's of {TOP1.title}, else the basic bootstrap's. A "
         "calibrated network that is as sure as in the first column has an ECE of "
         f"{mean} by chance, and up to {most} in 95 of 100 cases."
     )

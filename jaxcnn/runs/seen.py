@@ -12,6 +12,7 @@ from jaxcnn.config.brought import titled
 from jaxcnn.errors import InputError
 from jaxcnn.runs import network
 from jaxcnn.runs.trained import Trained
+from jaxcnn.tasks import Segmentation
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def at_size(net: Trained, side: int | None) -> Seen:
             f"{height}x{width}, which are not square"
         )
     if data.fit == "pad":
-        if net.experiment.task.name == "segmentation":
+        if isinstance(net.task, Segmentation):
             raise InputError(
                 f"--image-size {side}: must be left out with data.fit='pad', since label maps are "
                 "not resized"
