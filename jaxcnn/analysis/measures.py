@@ -112,7 +112,7 @@ def _uncorrupted(run: FinishedRun, kept: Kept | None) -> Found | None:
     return Found(statistics.of_parts(found), found)
 
 
-def _top1(name: str, title: str) -> Metric:
+def _right(name: str, title: str) -> Metric:
     return Metric(f"{name}_{TOP1.name}", f"{TOP1.title}, {title}", low=0, high=1)
 
 
@@ -120,9 +120,12 @@ MEASURES = (
     Measure(NLL, "calibration", _of_predictions(calibration.negative_log_likelihoods)),
     Measure(BRIER, "calibration", _of_predictions(calibration.brier_scores)),
     Measure(ECE, "calibration", _of_predictions(calibration.gaps), tested=False),
-    Measure(_top1("uncorrupted", "not corrupted"), "corruption", _uncorrupted),
-    Measure(_top1("corrupted", "all kinds"), "corruption", _under(CORRUPTIONS)),
-    *(Measure(_top1(group, group), "corruption", _under(kinds)) for group, kinds in GROUPS.items()),
+    Measure(_right("uncorrupted", "not corrupted"), "corruption", _uncorrupted),
+    Measure(_right("corrupted", "all kinds"), "corruption", _under(CORRUPTIONS)),
+    *(
+        Measure(_right(group, group), "corruption", _under(kinds))
+        for group, kinds in GROUPS.items()
+    ),
 )
 """All measures, in the order in which they are shown."""
 

@@ -69,7 +69,7 @@ def overview(of: Sequence[Row], metrics: Metrics, width: int, caption: str) -> "
 
 
 def _value(metric: Metric, row: Row) -> str:
-    if metric.name not in row.found[0].values:  # as of top-5 among few classes
+    if metric.name not in row.found[0].values:  # as of the five likeliest among four classes
         return formats.UNKNOWN
     found = row.value(metric.name)
     return f"{found:.4f}" if metric == LOSS else formats.value(metric, found)
