@@ -214,7 +214,7 @@ def destination(path: Path, option: str, begins: str) -> Path:
         InputError: it leads to something that is no regular file, or cannot be written.
     """
     fault = f"{option} {path}: cannot be written"
-    try:
+    with as_not_writable(fault):
         with contextlib.suppress(FileNotFoundError):
             _refuse_special(path.stat(), fault)
             with path.open("rb") as file:
@@ -222,16 +222,32 @@ def destination(path: Path, option: str, begins: str) -> Path:
             if start not in (b"", begins.encode()):
                 raise InputError(f"{fault} (holds something else, which would be lost)")
         found = Path(os.path.realpath(path))
-        found.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=found.parent):  # said now, not when the work is done
-            pass
+        try_parent(found)
+    return found
+
+
+@contextlib.contextmanager
+def as_not_writable(fault: str) -> Iterator[None]:
+    """Turns what a path from the user leads to into an InputError that begins with the fault."""
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{fault} ({error.strerror})") from error
     except InputError:
         raise
     except ValueError as error:  # a NUL in it
         raise InputError(f"{fault} ({error})") from error
-    return found
+
+
+def try_parent(path: Path) -> None:
+    """Makes the folder that a path lies in, and tries whether it can be written into.
+
+    Raises:
+        OSError: it cannot, which is said now and not when the work is done.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def check_writable(*paths: Path) -> None:

@@ -11,7 +11,6 @@ import json
 import logging
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -339,21 +338,13 @@ def _require_place(out: Path) -> None:
         InputError: something else lies there, or it cannot be written.
     """
     fault = f"--out {out}: cannot be written"
-    try:
+    with files.as_not_writable(fault):
         if out.is_symlink() or (out.exists() and not out.is_dir()):
             raise InputError(f"{fault} (must be a folder)")
         held = {path.name for path in out.iterdir()} if out.exists() else set()
         if held and not (held <= NAMES and _is_export(out)):
             raise InputError(f"{fault} (holds something else, which would be lost)")
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.absolute().parent):  # said now, not after the work
-            pass
-    except OSError as error:
-        raise InputError(f"{fault} ({error.strerror})") from error
-    except InputError:
-        raise
-    except ValueError as error:  # a NUL in it
-        raise InputError(f"{fault} ({error})") from error
+        files.try_parent(out.absolute())
 
 
 def _is_export(folder: Path) -> bool:
