@@ -111,8 +111,9 @@ def test_training_is_given_the_same_images(run):
     shuffle = sources_shuffle(program)
     step = jnp.int32(0)
     order = shuffle.order(jax.random.key(1), step)
+    crops, teacher, seed = None, None, jnp.int32(0)
     batch = _batch(
-        program.network, dataset, shuffle, None, program.given(), jnp.int32(0), order, step
+        program.network, dataset, crops, shuffle, teacher, program.given(), seed, order, step
     )
     files = sources.load(replace(experiment.data, streaming=True)).train
     for i, image, label in zip(order, batch["image"], batch["label"], strict=False):

@@ -107,9 +107,10 @@ def test_batches_show_every_image_mirrored_in_every_other_epoch(monkeypatch):
     def batch(seed, step):
         order = shuffle.order(programs.stream(seed, "order"), step)
         given = built.given()
-        return programs._batch(built.network, dataset, shuffle, None, given, seed, order, step)[
-            "image"
-        ]
+        crops, teacher = None, None
+        return programs._batch(
+            built.network, dataset, crops, shuffle, teacher, given, seed, order, step
+        )["image"]
 
     def mirrored(seed, epoch):
         images = jnp.concatenate([batch(seed, 3 * epoch + i) for i in range(3)])
