@@ -27,7 +27,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -145,9 +145,12 @@ class Checkpoints:
             check(path, step, meta)
             _check_same(meta.pop("arrays"), _describe(like), path)
             target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+            known = processes.on_first(lambda: _stored_fields(target, path))
+            stored = {name: getattr(target, name) for name in known} if known else target
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(stored))
             with _one_error(path):
-                return self._orbax.restore(path, args=items).state, meta
+                found = self._orbax.restore(path, args=items).state
+            return (replace(target, **found) if known else found), meta
         except (MemoryError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:
@@ -217,6 +220,19 @@ class Checkpoints:
 
 class _Vanished(FileNotFoundError):
     """A checkpoint was deleted by the run that is writing here, while it was being read."""
+
+
+def _stored_fields(state: Any, checkpoint: Path) -> list[str]:
+    """Returns the fields of a state that were written, where it is a dataclass.
+
+    A field that is None holds no array, and versions that did not have it yet wrote nothing of it.
+    """
+    if not is_dataclass(state):
+        return []
+    tree = json.loads((checkpoint / "state/_METADATA").read_text(encoding="utf-8"))["tree_metadata"]
+    written = {entry["key_metadata"][0]["key"] for entry in tree.values()}
+    names = [field.name for field in fields(state)]
+    return [name for name in names if name in written or getattr(state, name) is not None]
 
 
 def steps_in(folder: Path) -> list[int]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import pytest
 from jaxcnn.errors import InputError
 from jaxcnn.learning import checkpoint
 from jaxcnn.learning.checkpoint import MANIFEST, Checkpoints
-from jaxcnn.learning.state import sha256
+from jaxcnn.learning.state import TrainState, sha256
 
 
 def state_at(step):
@@ -307,6 +308,23 @@ def test_other_types_shapes_and_names_are_refused(tmp_path, name, array):
     save(tmp_path, 1)
     with pytest.raises(InputError, match=f"holds another network: .*{name}"):
         restore(tmp_path, like={**state_at(0), name: array})
+
+
+@pytest.mark.parametrize("kept", [[], ["ema"], ["ema", "swa"]])
+def test_a_state_saved_before_it_had_some_fields_goes_on(tmp_path, kept):
+    stats = {"mean": jnp.full(3, 0.5)}
+    now = TrainState(jnp.int32(7), jnp.int32(1), {"w": jnp.ones(2)}, stats, {}, {}, ema=None)
+    names = [field.name for field in dataclasses.fields(now)][:6] + kept
+    earlier = jax.tree_util.register_dataclass(dataclasses.make_dataclass("Earlier", names))
+    saved = Checkpoints(tmp_path)
+    saved.save(7, earlier(**{name: getattr(now, name) for name in names}), {})
+    saved.close()
+    found, _ = restore(tmp_path, like=now)
+    assert type(found) is TrainState
+    assert jax.tree.structure(found) == jax.tree.structure(now)
+    assert sha256(found) == sha256(now)
+    with pytest.raises(InputError, match=r"holds another network: .*ema"):
+        restore(tmp_path, like=dataclasses.replace(now, ema={"params": {"w": jnp.ones(2)}}))
 
 
 def test_arrays_and_strict_json_only(tmp_path):
