@@ -1,8 +1,10 @@
 """The temperature of a run from its fit to its use, and what commands say of calibration."""
 
 import dataclasses
+import errno
 import io
 import json
+import os
 import shutil
 
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ import jaxcnn
 from jaxcnn import cli
 from jaxcnn.analysis import arms, calibration, compare, plots, statistics, tables
 from jaxcnn.data import sources
-from jaxcnn.learning import run_folder
+from jaxcnn.learning import files, run_folder
 from jaxcnn.learning.state import sha256
 from jaxcnn.runs import calibrating, evaluation, trained
 
@@ -97,16 +99,16 @@ def test_eval_shows_figures_with_and_without_it(capsys, run):
 
 def test_predictions_are_at_the_temperature_only_where_that_is_asked(capsys, run, tmp_path):
     pixels = sources.load(trained.restore(run).experiment.data).test.read(np.arange(3))["image"]
-    files = [tmp_path / f"{i}.png" for i in range(3)]
-    for file, image in zip(files, pixels, strict=True):
+    pictures = [tmp_path / f"{i}.png" for i in range(3)]
+    for file, image in zip(pictures, pixels, strict=True):
         Image.fromarray(image[..., 0]).save(file)
     said = {
-        flag: json.loads(call(capsys, "predict", run, *files, "--top-k", 10, "--json", *flag)[1])
+        flag: json.loads(call(capsys, "predict", run, *pictures, "--top-k", 10, "--json", *flag)[1])
         for flag in ((), ("--calibrated",))
     }
     temperature = json.loads((run / "temperature.json").read_text())["temperature"]
     assert abs(temperature - 1) > 0.01
-    asked = jaxcnn.open(run, calibrated=True).predict(files)
+    asked = jaxcnn.open(run, calibrated=True).predict(pictures)
     for plain, bent, row in zip(*said.values(), asked, strict=True):
         p = {one["class"]: one["probability"] for one in plain["classes"]}
         # softmax(z / T) is p ** (1 / T), brought to a sum of 1.
@@ -117,7 +119,9 @@ def test_predictions_are_at_the_temperature_only_where_that_is_asked(capsys, run
             assert row[int(one["class"])] == pytest.approx(one["probability"], rel=1e-5)
         assert [c["class"] for c in plain["classes"]] == [c["class"] for c in bent["classes"]]
     plain = jaxcnn.open(run)
-    assert plain.predict(files)[0].max() == pytest.approx(said[()][0]["classes"][0]["probability"])
+    assert plain.predict(pictures)[0].max() == pytest.approx(
+        said[()][0]["classes"][0]["probability"]
+    )
     losses = [one.evaluate()["test_loss"] for one in (plain, jaxcnn.open(run, calibrated=True))]
     assert losses[0] == pytest.approx(run_folder.read_summary(run).test_loss, rel=1e-5)
     assert losses[1] != losses[0]
@@ -178,6 +182,20 @@ def test_what_cannot_be_is_said_in_one_line(args, named, capsys, spoilt, monkeyp
     assert code == 2
     assert err.count("\n") == 1
     assert named in err
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_network_is_run(
+    capsys, run, monkeypatch
+):
+    def refuse(path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files, "try_parent", refuse)
+    for name in ("logits", "evaluate_trained"):
+        monkeypatch.setattr(evaluation, name, None)
+    code, out, err = call(capsys, "eval", run, "--fit-temperature")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "temperature.json: cannot be written (Read-only file system)" in err
 
 
 def test_a_foreign_temperature_is_named_and_fitted_anew(capsys, spoilt):

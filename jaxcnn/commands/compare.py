@@ -89,13 +89,15 @@ def run(command: Command) -> int:
 
 def _run(command: Command, tracked: "Listener") -> int:
     from jaxcnn.learning import files
-    from jaxcnn.runs import display, group, sharing, together
+    from jaxcnn.runs import display, group, robustness, sharing, together
 
     with display.display(each_run=True) as shown:
         listener = display.Both(shown, tracked)
         comparison = _comparison(command)
         workdir, runs, _ = _planned(comparison, command, listener.message)
         files.check_writable(*(workdir / name for name in MADE))
+        if comparison.corrupted is not None:
+            robustness.require_pixels(arm.data for arm in comparison.arms)
         outcome = group.train(
             runs,
             listener,

@@ -41,6 +41,8 @@ def fit_temperature(
         )
     file = trained.folder / TEMPERATURE
     files.check_writable(file)
+    with files.as_not_writable(f"--fit-temperature: {file}: cannot be written"):
+        files.try_parent(file)  # before the network is run
     dataset = trained.dataset(data_dir)
     evaluation.require_split(trained, dataset, "validation")
     logits, labels = evaluation.logits(trained, dataset, "validation")
