@@ -137,16 +137,18 @@ class Run:
         network = self._network(checkpoint)
         if not question.data and not question.sizes and limit is None and kinds is None:
             return evaluation.evaluate_trained(network, checkpoint, tta=tta, split=split)
-        clean, *corrupted = robustness.ask_one(network, question)
+        results = robustness.ask_one(network, question)
+        reached = robustness.by_kind({result.change: result.found for result in results})
         prefix, name = PREFIX[split], self.metrics[0].name
-        found: dict[str, Any] = {f"{prefix}_{k}": v for k, v in clean.found.values.items()}
-        found[f"{prefix}_examples"] = clean.found.examples
-        if corrupted:
-            by_kind: dict[str, dict[int, float]] = {}
-            for (kind, level), one in ((result.change, result.found) for result in corrupted):
-                by_kind.setdefault(kind, {})[int(level)] = one.values[name]
-            found["corruptions"] = by_kind
-            mean = np.mean([result.found.values[name] for result in corrupted])
+        found: dict[str, Any] = {f"{prefix}_{k}": v for k, v in reached.clean.values.items()}
+        found[f"{prefix}_examples"] = reached.clean.examples
+        if reached.found:
+            each = {
+                kind: {severity: one.values[name] for severity, one in severities.items()}
+                for kind, severities in reached.found.items()
+            }
+            found["corruptions"] = each
+            mean = np.mean([value for values in each.values() for value in values.values()])
             found[f"corrupted_{name}"] = float(mean)
         return found
 

@@ -1,8 +1,10 @@
 """The temperature of a run from its fit to its use, and what commands say of calibration."""
 
 import dataclasses
+import errno
 import io
 import json
+import os
 import shutil
 
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ import jaxcnn
 from jaxcnn import cli
 from jaxcnn.analysis import arms, calibration, compare, plots, statistics, tables
 from jaxcnn.data import sources
-from jaxcnn.learning import run_folder
+from jaxcnn.learning import files, run_folder
 from jaxcnn.learning.state import sha256
 from jaxcnn.runs import calibrating, evaluation, trained
 
@@ -97,16 +99,16 @@ def test_eval_shows_figures_with_and_without_it(capsys, run):
 
 def test_predictions_are_at_the_temperature_only_where_that_is_asked(capsys, run, tmp_path):
     pixels = sources.load(trained.restore(run).experiment.data).test.read(np.arange(3))["image"]
-    files = [tmp_path / f"{i}.png" for i in range(3)]
-    for file, image in zip(files, pixels, strict=True):
+    pictures = [tmp_path / f"{i}.png" for i in range(3)]
+    for file, image in zip(pictures, pixels, strict=True):
         Image.fromarray(image[..., 0]).save(file)
     said = {
-        flag: json.loads(call(capsys, "predict", run, *files, "--top-k", 10, "--json", *flag)[1])
+        flag: json.loads(call(capsys, "predict", run, *pictures, "--top-k", 10, "--json", *flag)[1])
         for flag in ((), ("--calibrated",))
     }
     temperature = json.loads((run / "temperature.json").read_text())["temperature"]
     assert abs(temperature - 1) > 0.01
-    asked = jaxcnn.open(run, calibrated=True).predict(files)
+    asked = jaxcnn.open(run, calibrated=True).predict(pictures)
     for plain, bent, row in zip(*said.values(), asked, strict=True):
         p = {one["class"]: one["probability"] for one in plain["classes"]}
         # softmax(z / T) is p ** (1 / T), brought to a sum of 1.
@@ -117,7 +119,9 @@ def test_predictions_are_at_the_temperature_only_where_that_is_asked(capsys, run
             assert row[int(one["class"])] == pytest.approx(one["probability"], rel=1e-5)
         assert [c["class"] for c in plain["classes"]] == [c["class"] for c in bent["classes"]]
     plain = jaxcnn.open(run)
-    assert plain.predict(files)[0].max() == pytest.approx(said[()][0]["classes"][0]["probability"])
+    assert plain.predict(pictures)[0].max() == pytest.approx(
+        said[()][0]["classes"][0]["probability"]
+    )
     losses = [one.evaluate()["test_loss"] for one in (plain, jaxcnn.open(run, calibrated=True))]
     assert losses[0] == pytest.approx(run_folder.read_summary(run).test_loss, rel=1e-5)
     assert losses[1] != losses[0]
@@ -152,7 +156,7 @@ REFUSED = (
     (("predict", "other", "image.png", "--calibrated"), "temperature.json: no such file"),
     (("predict", "stale", "image.png", "--calibrated"), STALE),
     (("predict", "damaged", "image.png", "--calibrated"), "temperature=0.0: must be a number in"),
-    (("eval", "damaged"), "temperature=0.0: must be a number in"),
+    (("eval", "damaged", "--calibration"), "temperature=0.0: must be a number in"),
     (("eval", "linked", "--fit-temperature"), "temperature.json: cannot be written (is a link"),
 )
 
@@ -180,10 +184,28 @@ def test_what_cannot_be_is_said_in_one_line(args, named, capsys, spoilt, monkeyp
     assert named in err
 
 
+def test_a_folder_that_cannot_be_written_is_named_before_the_network_is_run(
+    capsys, run, monkeypatch
+):
+    def refuse(path):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files, "try_parent", refuse)
+    for name in ("logits", "evaluate_trained"):
+        monkeypatch.setattr(evaluation, name, None)
+    code, out, err = call(capsys, "eval", run, "--fit-temperature")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "temperature.json: cannot be written (Read-only file system)" in err
+
+
 def test_a_foreign_temperature_is_named_and_fitted_anew(capsys, spoilt):
     code, out, err = call(capsys, "eval", spoilt / "stale")
     assert (code, out.count("\n"), err.count("\n")) == (0, 1, 1)
     assert STALE in err
+    # Nor does a damaged one stop what does not ask for it.
+    code, damaged, err = call(capsys, "eval", spoilt / "damaged")
+    assert (code, damaged.count("\n"), err.count("\n")) == (0, 1, 1)
+    assert "temperature=0.0: must be a number in" in err
     for name in ("stale", "damaged"):
         code, out, err = call(capsys, "eval", spoilt / name, "--fit-temperature")
         assert (code, err) == (0, "")
@@ -191,16 +213,77 @@ def test_a_foreign_temperature_is_named_and_fitted_anew(capsys, spoilt):
         assert trained.restore(spoilt / name).calibrated().temperature
 
 
-def compared(*folders):
+def test_what_a_temperature_was_fitted_to_is_no_fair_test_of_it(capsys, run, monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 50)
+    for split in ("test", "validation"):
+        fitted = split == "validation"
+        for options in ((), ("--calibration",)):
+            code, out, _ = call(capsys, "eval", run, "--split", split, *options)
+            assert code == 0
+            (line,) = (line for line in out.splitlines() if line.startswith("at temperature"))
+            assert line.endswith(", fitted to it: an optimistic estimate") == fitted
+            said = " ".join(out.split())
+            assert (tables.FITTED in said) == (fitted and bool(options))
+        assert jaxcnn.open(run, calibrated=True).evaluate(split)["optimistic"] == fitted
+        assert not jaxcnn.open(run).evaluate(split)["optimistic"]
+
+
+def test_the_network_is_run_once_for_all_temperatures(run, monkeypatch):
+    network = trained.restore(run).calibrated()
+    asked, plain = [], evaluation._over
+    monkeypatch.setattr(evaluation, "_over", lambda *args: asked.append(1) or plain(*args))
+    both = calibrating.answers(network)
+    assert len(asked) == 1
+    for way, temperature in zip(both, (None, network.temperature), strict=True):
+        alone = evaluation.predict(
+            dataclasses.replace(network, temperature=temperature), network.dataset()
+        )
+        assert both[way].keys() == alone.keys()
+        for name, array in alone.items():
+            assert both[way][name] == pytest.approx(array, rel=1e-5, abs=1e-7), name
+
+
+def test_a_temperature_has_rows_of_its_own_in_a_comparison(root, tmp_path):
+    said = []
+    assert calibrating.at_temperature(root / "bare", said.append) == {} == dict.fromkeys(said)
+    shutil.copytree(root / "other", tmp_path / "other")
+    for text in ((root / "run" / "temperature.json").read_text(), "{}"):
+        (tmp_path / "other" / "temperature.json").write_text(text)
+        assert calibrating.at_temperature(tmp_path / "other", said.append) == {}
+    assert [STALE in line for line in said] == [True, False]
+    comparison, _ = compared(root / "run", root / "wide", say=said.append)
+    first, second = comparison.results
+    network = trained.restore(root / "run").calibrated()
+    kept = evaluation.predict(network, network.dataset())
+    for metric in (calibration.NLL, calibration.BRIER, calibration.ECE):
+        found = first.measures[f"tempered_{metric.name}"]
+        assert found.values == pytest.approx((calibration.FIGURES[metric](kept),), rel=1e-5)
+        assert found.values != first.measures[metric.name].values
+        assert found.reached.low < found.reached.mean < found.reached.high
+        assert f"tempered_{metric.name}" not in second.measures  # to which none was fitted
+    rows = {row[0]: row for row in tables.block(comparison, "calibration")[1]}
+    assert {"NLL at T", "ECE (mass)", "AURC"} <= rows.keys()
+    text = tables.explained(comparison, "calibration")
+    assert "not for several measures. ECE is not compared" in text
+    assert "At T: at the temperature that was fitted to each run's validation set" in text
+
+
+def compared(*folders, say=None):
     found = arms.group([arms.read(folder) for folder in folders])
     held = {folder: evaluation.predict_test_set(folder) for folder in folders}
+    if say is not None:
+        held = {
+            path: {**kept, **calibrating.at_temperature(path, say)} for path, kept in held.items()
+        }
     return compare.compare(found, held), held
 
 
 def test_a_comparison_holds_the_figures_of_scikit_learn(root):
     comparison, _held = compared(root / "run", root / "other")
     (result,) = compare.to_json(comparison)["results"]
-    assert [m["name"] for m in compare.to_json(comparison)["measures"]] == ["nll", "brier", "ece"]
+    assert [m["name"] for m in compare.to_json(comparison)["measures"]] == [
+        *("nll", "brier", "ece", "ece_mass", "aurc")
+    ]
     for seed, folder in enumerate(("run", "other")):
         network = trained.restore(root / folder)
         test = network.dataset().test
@@ -210,7 +293,13 @@ def test_a_comparison_holds_the_figures_of_scikit_learn(root):
         expected = {
             "nll": log_loss(stored["label"], p, labels=range(10)),
             "brier": sum(brier_score_loss(stored["label"] == k, p[:, k]) for k in range(10)),
-            "ece": calibration.reliability(p.max(1), p.argmax(1) == stored["label"]).error,
+            **{
+                name: calibration.reliability(
+                    p.max(1), p.argmax(1) == stored["label"], mass=mass
+                ).error
+                for name, mass in (("ece", False), ("ece_mass", True))
+            },
+            "aurc": calibration.risks(p.max(1), p.argmax(1) == stored["label"]).mean(),
         }
         for name, value in expected.items():
             assert result["measures"][name]["values"][seed] == pytest.approx(value, rel=1e-4)
@@ -226,8 +315,11 @@ def test_single_runs_are_compared_over_test_images(root):
     first, second = comparison.results
     for name, found in second.measures.items():
         assert found.reached.low < found.reached.mean < found.reached.high
-        if name == "ece":  # chance alone makes it larger of a network that is less sure
+        if name.startswith("ece"):  # chance makes it larger of a network that is less sure
             assert (found.difference, found.test) == (None, "none")
+            continue
+        if name == "aurc":  # which is no sum of the images' parts
+            assert (np.isnan(found.difference.low), found.test) == (True, "none")
             continue
         assert found.test == "randomization"
         assert 0 < found.p_adjusted <= 1
@@ -235,7 +327,7 @@ def test_single_runs_are_compared_over_test_images(root):
         gap = found.values[0] - first.measures[name].values[0]
         assert found.difference.mean == pytest.approx(gap)
     said = tables.explained(comparison, "calibration")
-    assert said.startswith("Lower is better. Of a single run the interval is the basic bootstrap's")
+    assert said.startswith("Lower is better. Of a single run the interval is over test images: the")
     assert "the paired randomization test over test images" in said
 
 

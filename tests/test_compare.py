@@ -101,7 +101,10 @@ def test_corruption_that_a_file_asks_for_can_be_turned_off(tmp_path):
         assert compare_command._comparison(command).corrupted == wanted
 
 
-def test_arms_are_compared_although_their_images_cannot_be_corrupted(capsys, tmp_path):
+def test_that_images_cannot_be_corrupted_is_said_before_anything_is_trained(
+    capsys, tmp_path, monkeypatch
+):
+    """Where that is found out later, the arms are compared all the same."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(32, 4, 4, 1)).astype(np.float32), np.arange(32) % 2
     np.savez(tmp_path / "floats.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -110,10 +113,12 @@ def test_arms_are_compared_although_their_images_cannot_be_corrupted(capsys, tmp
     file.write_text(
         text.replace('Model("convnet"', 'Model("mlp", {"hidden": (8,)}) or Model("convnet"')
     )
-    code, out, err = call(
-        *(capsys, "compare", str(file), "--seeds", "1", "--corrupted", "9"),
-        *("--workdir", str(workdir)),
-    )
+    args = "compare", str(file), "--seeds", "1", "--corrupted", "9", "--workdir", str(workdir)
+    code, out, err = call(capsys, *args)
+    assert (code, err.count("\n"), workdir.exists()) == (2, 1, False)
+    assert "are float32; must be uint8 to be corrupted" in err
+    monkeypatch.setattr(robustness, "require_pixels", lambda of: None)  # as if they changed since
+    code, out, err = call(capsys, *args)
     assert code == 1, err
     assert "against dense" in out
     assert "images are float32; must be uint8 to be corrupted" in err

@@ -6,8 +6,9 @@ share c is predicted rightly. Functions here take NumPy arrays with a number for
 label.
 """
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ CORRUPTED = "corrupted"
 share of severities at which it is answered rightly: ``(images, kinds)``."""
 UNCORRUPTED = "uncorrupted"
 """Of the same images as they are, whether each is answered rightly, 0 or 1: ``(images, 1)``."""
+TEMPERED = "tempered_"
+"""Begins the names of the arrays that are of the same network at the temperature of its run."""
 
 FIELDS = frozenset(("label", "predicted", "probability", "label_log_probability", "squared_error"))
 """The arrays that the figures below are made of."""
@@ -188,8 +191,12 @@ def accuracy_at(coverage: float, confidence: np.ndarray, right: np.ndarray) -> f
         confidence: ``(n,)``.
         right: ``(n,)`` bool.
     """
-    covered = math.ceil(round(coverage * len(confidence), 6))  # 0.07 * 100 is more than 7
-    return 1 - float(risks(confidence, right)[covered - 1])
+    return 1 - float(risks(confidence, right)[covered(coverage, len(confidence)) - 1])
+
+
+def covered(coverage: float, images: int) -> int:
+    """Returns how many images a share of them is, a fraction of an image rounded up."""
+    return math.ceil(round(coverage * images, 6))  # 0.07 * 100 is more than 7
 
 
 def coverage_curve(kept: Kept) -> dict[float, float]:
@@ -224,43 +231,136 @@ def brier_scores(kept: Kept) -> np.ndarray:
 NLL = Metric("nll", "NLL", higher_is_better=False, low=0)
 BRIER = Metric("brier", "Brier score", higher_is_better=False, low=0, high=2)
 ECE = Metric("ece", "ECE", higher_is_better=False, low=0, high=1)
+ECE_MASS = Metric("ece_mass", "ECE, equal mass", higher_is_better=False, low=0, high=1)
+AURC = Metric("aurc", "AURC", higher_is_better=False, low=0, high=1)
+COVERAGES = {
+    TOP1: 1.0,
+    Metric(f"{TOP1.name}_at_90", f"{TOP1.title}, surest 90 %", low=0, high=1): 0.9,
+    Metric(f"{TOP1.name}_at_80", f"{TOP1.title}, surest 80 %", low=0, high=1): 0.8,
+}
+"""The share of the images, the surest ones, on which accuracy is found."""
 
 FIGURES: dict[Metric, Callable[[Kept], float]] = {
     TOP1: lambda kept: float(confident(kept)[1].mean()),
     NLL: lambda kept: float(negative_log_likelihoods(kept).mean()),
     BRIER: lambda kept: float(brier_scores(kept).mean()),
     ECE: lambda kept: reliability(*confident(kept)).error,
-    Metric("ece_mass", "ECE, equal mass", higher_is_better=False, low=0, high=1): (
-        lambda kept: reliability(*confident(kept), mass=True).error
-    ),
-    Metric("aurc", "AURC", higher_is_better=False, low=0, high=1): (
-        lambda kept: float(risks(*confident(kept)).mean())
-    ),
-    Metric(f"{TOP1.name}_at_90", f"{TOP1.title}, surest 90 %", low=0, high=1): (
-        lambda kept: accuracy_at(0.9, *confident(kept))
-    ),
-    Metric(f"{TOP1.name}_at_80", f"{TOP1.title}, surest 80 %", low=0, high=1): (
-        lambda kept: accuracy_at(0.8, *confident(kept))
-    ),
+    ECE_MASS: lambda kept: reliability(*confident(kept), mass=True).error,
+    AURC: lambda kept: float(risks(*confident(kept)).mean()),
+    **{
+        metric: lambda kept, share=share: accuracy_at(share, *confident(kept))  # type: ignore[misc]
+        for metric, share in COVERAGES.items()
+        if share < 1
+    },
 }
 """What ``jaxcnn eval --calibration`` says of a split, and how it is found."""
 
 
-def figures(kept: Kept) -> dict[Metric, Interval]:
-    """Returns all figures of some images with 95 % intervals over the images.
+class Images:
+    """Images from the surest to the least sure, sorted once for figures of many draws of them."""
 
-    That of top-1 is Wilson's, as everywhere; the others are bootstrap intervals.
+    def __init__(self, kept: Kept) -> None:
+        order = np.argsort(-kept["probability"], kind="stable")
+        held = {name: kept[name][order] for name in FIELDS}
+        confidence, right = confident(held)
+        self.nll, self.brier = negative_log_likelihoods(held), brier_scores(held)
+        self.gaps, self.errors = right - confidence, 1.0 - right
+        self.firsts = np.flatnonzero(np.diff(confidence, prepend=np.inf))
+        """Where those of another confidence than the ones before begin: a group."""
+        self.bins = equal_width(confidence[self.firsts])
+        self.harmonic = np.append(0, np.cumsum(1 / np.arange(1, len(order) + 1)))
+
+
+class Draw:
+    """Figures of images that count as often as they are drawn, as many as there are in all.
+
+    They are those of :data:`FIGURES` of the images written out so often. Neither these are, nor is
+    anything sorted again.
     """
-    order = np.argsort(kept["probability"], kind="stable")  # sorted, the figures take less time
-    known = {name: kept[name][order] for name in FIELDS}
+
+    def __init__(self, images: Images, counts: np.ndarray) -> None:
+        self._images, self._counts = images, counts
+
+    @functools.cached_property
+    def _number(self) -> np.ndarray:
+        """How many images of each group are drawn."""
+        return np.add.reduceat(self._counts, self._images.firsts)
+
+    @functools.cached_property
+    def _gaps(self) -> np.ndarray:
+        return np.add.reduceat(self._counts * self._images.gaps, self._images.firsts)
+
+    def nll(self) -> float:
+        """Returns the mean of :func:`negative_log_likelihoods`."""
+        return float((self._counts * self._images.nll).sum()) / len(self._counts)
+
+    def brier(self) -> float:
+        """Returns the mean of :func:`brier_scores`."""
+        return float((self._counts * self._images.brier).sum()) / len(self._counts)
+
+    def ece(self) -> float:
+        """Returns the calibration error in bins of equal width."""
+        return self._error(self._images.bins)
+
+    def ece_mass(self) -> float:
+        """Returns the calibration error in bins of equal mass."""
+        images = len(self._counts)
+        ranks = images - np.cumsum(self._number) + self._number / 2  # of a group the mean, from 0
+        return self._error((ranks * BINS / images).astype(int))
+
+    def _error(self, bins: np.ndarray) -> float:
+        return float(np.abs(np.bincount(bins, self._gaps)).sum()) / len(self._counts)
+
+    def aurc(self) -> float:
+        r"""Returns the mean of :func:`risks`.
+
+        After s images with e errors, the risk at the k-th, in a group with a share q of errors, is
+        ``(e + q (k - s)) / k``.
+        """
+        errors = np.add.reduceat(self._counts * self._images.errors, self._images.firsts)
+        end, share = np.cumsum(self._number), errors / np.maximum(self._number, 1)
+        begin, before = end - self._number, np.cumsum(errors) - errors
+        reciprocals = self._images.harmonic[end] - self._images.harmonic[begin]
+        sums = errors + (before - share * begin) * reciprocals
+        return float(sums.sum()) / len(self._counts)
+
+
+DRAWN = {NLL: Draw.nll, BRIER: Draw.brier, ECE: Draw.ece, ECE_MASS: Draw.ece_mass, AURC: Draw.aurc}
+"""How the figures that are no shares of images are found of a draw."""
+
+
+def figures(kept: Kept, metrics: Sequence[Metric] = (*FIGURES,)) -> dict[Metric, Interval]:
+    """Returns figures of some images, by default all, with 95 % intervals over the images.
+
+    Those of the shares of right answers are Wilson's, as everywhere, and close to 100 % hold what
+    they say. Those of the calibration errors are the basic bootstrap's, the others its percentiles.
+    """
+    images = Images(kept)
+    drawn = [metric for metric in metrics if metric in DRAWN]
 
     def statistic(counts: np.ndarray) -> list[float]:
-        drawn = {name: np.repeat(array, counts) for name, array in known.items()}
-        return [figure(drawn) for figure in FIGURES.values()]
+        draw = Draw(images, counts)
+        return [DRAWN[metric](draw) for metric in drawn]
 
-    bounds = [metric.bounds for metric in FIGURES]
-    found = dict(zip(FIGURES, bootstrap(statistic, len(order), bounds), strict=True))
-    return {**found, TOP1: wilson_interval(int(confident(kept)[1].sum()), len(order))}
+    found: dict[Metric, Interval] = {}
+    if drawn:
+        bounds = [metric.bounds for metric in drawn]
+        basic = [metric in (ECE, ECE_MASS) for metric in drawn]
+        each = bootstrap(statistic, len(images.gaps), bounds, basic)
+        found = dict(zip(drawn, each, strict=True))
+    for metric in metrics:
+        if metric in COVERAGES:
+            number, share = covered(COVERAGES[metric], len(images.gaps)), FIGURES[metric](kept)
+            around = wilson_interval(round(share * number), number)
+            found[metric] = around._replace(mean=share)  # of images of one confidence a fraction
+    return {metric: found[metric] for metric in metrics}
+
+
+def at_temperature(kept: Kept) -> Kept | None:
+    """Returns what is kept of the network at the temperature of its run; None without one."""
+    if f"{TEMPERED}probability" not in kept:
+        return None
+    return {name: kept[f"{TEMPERED}{name}"] for name in FIELDS}
 
 
 # ------------------------------------------------------------------------------------- temperature

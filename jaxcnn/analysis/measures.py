@@ -4,15 +4,17 @@ A further one is a line of :data:`MEASURES`; tables, pages and comparison.json t
 Measures of one block share a table.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from jaxcnn.analysis import calibration, statistics
 from jaxcnn.analysis.arms import Arm, FinishedRun
-from jaxcnn.analysis.calibration import BRIER, ECE, NLL, Kept
+from jaxcnn.analysis.calibration import AURC, BRIER, ECE, ECE_MASS, NLL, Kept
 from jaxcnn.analysis.statistics import Interval, Paired
 from jaxcnn.data.corruptions import CORRUPTIONS, GROUPS
 from jaxcnn.tasks import Metric
@@ -26,11 +28,13 @@ class Found(NamedTuple):
         value: the figure.
         parts: the test images' parts in it, ``(images, columns)``, as
             :func:`~jaxcnn.analysis.statistics.of_parts` sums them up; None where they are not
-            known, and a single run then has neither interval nor test.
+            known, and a single run then has no test.
+        interval: finds the interval over test images; None where that is not known either.
     """
 
     value: float
     parts: np.ndarray | None = None
+    interval: Callable[[], Interval] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Measure:
         tested: whether arms are compared with the first by it. By the expected calibration error
             they are not: chance makes it too large, and more so the less sure a network is, so
             that two calibrated networks would differ.
+        at_temperature: whether it is of the network at the temperature of its run.
     """
 
     metric: Metric
@@ -53,6 +58,7 @@ class Measure:
     find: Callable[[FinishedRun, Kept | None], Found | None]
     form: str = ".4f"
     tested: bool = True
+    at_temperature: bool = False
 
 
 Test = Literal["paired t", "randomization", "none"]
@@ -64,8 +70,8 @@ class MeasureResult:
 
     Attributes:
         values: one for each seed of which it is known, in their order.
-        reached: their mean and its 95 % interval: over seeds Student's, or for a single run the
-            bootstrap's over test images.
+        reached: their mean and its 95 % interval: over seeds Student's, or for a single run
+            Wilson's or the bootstrap's over test images.
         difference: difference from the first arm over the seeds that both have; None for the first
             arm, and where no seed is common.
         p_adjusted: p-value of the difference after Holm's correction for the number of arms.
@@ -80,15 +86,46 @@ class MeasureResult:
 
 
 def _of_predictions(
-    parts: Callable[[Kept], np.ndarray],
-) -> Callable[[FinishedRun, Kept | None], Found | None]:
+    metric: Metric,
+    parts: Callable[[Kept], np.ndarray] | None = None,
+    *,
+    title: str = "",
+    tested: bool = True,
+    at_temperature: bool = False,
+) -> Measure:
+    """Makes a measure of a figure of calibration.
+
+    Args:
+        metric: one of :data:`jaxcnn.analysis.calibration.FIGURES`.
+        parts: the images' parts in it, by which single runs are tested.
+        title: its title in a narrow table, where it is another.
+        tested: see :class:`Measure`.
+        at_temperature: likewise.
+    """
+
     def find(run: FinishedRun, kept: Kept | None) -> Found | None:
         if kept is None or not kept.keys() >= calibration.FIELDS:
             return None
-        found = parts(kept).reshape(len(kept["label"]), -1)
-        return Found(statistics.of_parts(found), found)
+        ours = calibration.at_temperature(kept) if at_temperature else kept
+        if ours is None:
+            return None
+        each = None if parts is None else parts(ours).reshape(len(ours["label"]), -1)
+        interval = lambda: calibration.figures(ours, [metric])[metric]  # noqa: E731
+        return Found(calibration.FIGURES[metric](ours), each, interval)
 
-    return find
+    name = calibration.TEMPERED * at_temperature + metric.name
+    shown = msgspec.structs.replace(metric, name=name, title=title or metric.title)
+    return Measure(shown, "calibration", find, tested=tested, at_temperature=at_temperature)
+
+
+def _of_shares(each: np.ndarray) -> Found:
+    """Returns the mean of the images' shares of right answers, ``(images, 1)``."""
+    if np.isin(each, (0, 1)).all():
+        right = round(float(each.sum()))
+        interval = functools.partial(statistics.wilson_interval, right, len(each))
+    else:
+        interval = functools.partial(statistics.parts_interval, each, statistics.SHARE)
+    return Found(statistics.of_parts(each), each, interval)
 
 
 def _under(kinds: Sequence[str]) -> Callable[[FinishedRun, Kept | None], Found | None]:
@@ -98,8 +135,7 @@ def _under(kinds: Sequence[str]) -> Callable[[FinishedRun, Kept | None], Found |
     def find(run: FinishedRun, kept: Kept | None) -> Found | None:
         if kept is None or calibration.CORRUPTED not in kept:
             return None
-        found = kept[calibration.CORRUPTED][:, columns].mean(axis=1, keepdims=True)
-        return Found(statistics.of_parts(found), found)
+        return _of_shares(kept[calibration.CORRUPTED][:, columns].mean(axis=1, keepdims=True))
 
     return find
 
@@ -108,8 +144,7 @@ def _uncorrupted(run: FinishedRun, kept: Kept | None) -> Found | None:
     """Finds the share of the same images that are answered rightly as they are."""
     if kept is None or calibration.UNCORRUPTED not in kept:
         return None
-    found = kept[calibration.UNCORRUPTED]
-    return Found(statistics.of_parts(found), found)
+    return _of_shares(kept[calibration.UNCORRUPTED])
 
 
 def _right(name: str, title: str) -> Metric:
@@ -117,9 +152,16 @@ def _right(name: str, title: str) -> Metric:
 
 
 MEASURES = (
-    Measure(NLL, "calibration", _of_predictions(calibration.negative_log_likelihoods)),
-    Measure(BRIER, "calibration", _of_predictions(calibration.brier_scores)),
-    Measure(ECE, "calibration", _of_predictions(calibration.gaps), tested=False),
+    _of_predictions(NLL, calibration.negative_log_likelihoods),
+    _of_predictions(BRIER, calibration.brier_scores),
+    _of_predictions(ECE, tested=False),
+    _of_predictions(ECE_MASS, title="ECE (mass)", tested=False),
+    _of_predictions(AURC),
+    _of_predictions(
+        NLL, calibration.negative_log_likelihoods, title="NLL at T", at_temperature=True
+    ),
+    _of_predictions(BRIER, calibration.brier_scores, title="Brier at T", at_temperature=True),
+    _of_predictions(ECE, title="ECE at T", tested=False, at_temperature=True),
     Measure(_right("uncorrupted", "not corrupted"), "corruption", _uncorrupted),
     Measure(_right("corrupted", "all kinds"), "corruption", _under(CORRUPTIONS)),
     *(
@@ -127,13 +169,18 @@ MEASURES = (
         for group, kinds in GROUPS.items()
     ),
 )
-"""All measures, in the order in which they are shown."""
+"""All measures, in the order in which they are shown. A temperature hardly changes AURC."""
 
 ABOUT = {
     "corruption": "On {images:,} test images that are corrupted in 15 ways at 5 severities "
     "(Hendrycks & Dietterich 2019), which count alike"
 }
 """What is to be known about the measures of a block, on so many images."""
+OVER_IMAGES = {
+    "calibration": "the bootstrap's, of ECE the basic one",
+    "corruption": "Wilson's, or where each counts in part the bootstrap's",
+}
+"""What the intervals of single runs are in each block."""
 
 
 def compare(
@@ -173,9 +220,9 @@ def _found(measure: Measure, arm: Arm, predictions: Mapping[Any, Kept]) -> dict[
 
 
 def _reached(metric: Metric, found: Sequence[Found]) -> Interval:
-    parts = found[0].parts
-    if len(found) == 1 and parts is not None:
-        return statistics.parts_interval(parts, metric.bounds)
+    interval = found[0].interval
+    if len(found) == 1 and interval is not None:
+        return interval()
     return statistics.mean_interval([one.value for one in found], within=metric.bounds)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jaxcnn.analysis import formats
 from jaxcnn.analysis.arms import Arm
 from jaxcnn.analysis.compare import ArmResult, ComparisonResult
-from jaxcnn.analysis.measures import ABOUT, Measure
+from jaxcnn.analysis.measures import ABOUT, OVER_IMAGES, Measure
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.learning.selection import OPTIMISTIC
 from jaxcnn.tasks import Metric
@@ -196,7 +196,7 @@ def explained(comparison: ComparisonResult, name: str) -> str:
         count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         said.append(f"Means over {count} seeds with Student's 95 % interval")
     if any(len(one.values) == 1 and not math.isnan(one.reached.low) for one in found):
-        said.append("Of a single run the interval is the basic bootstrap's over test images")
+        said.append(f"Of a single run the interval is over test images: {OVER_IMAGES[name]}")
     tests = {one.test for one in found if not math.isnan(one.p_adjusted)}
     words = {
         "paired t": "Student's paired test over common seeds",
@@ -204,9 +204,25 @@ def explained(comparison: ComparisonResult, name: str) -> str:
     }
     tested = [sum(not math.isnan(p) for p in column) for column in _p_values(comparison, measures)]
     if tests:
-        correction = f", corrected for {max(tested)} arms (Holm)" if max(tested) > 1 else ""
+        arms = f"corrected for {max(tested)} arms (Holm) but " if max(tested) > 1 else ""
+        correction = f", {arms}not for several measures"
         said.append("p: " + " or ".join(words[one] for one in sorted(tests)) + correction)
+    said += _untested(comparison, name)
     return ". ".join(said) + "."
+
+
+def _untested(comparison: ComparisonResult, name: str) -> list[str]:
+    """Says what a block does not compare, and what its figures at a temperature are."""
+    measures = [one for one in comparison.measures if one.block == name]
+    said = []
+    several = len(comparison.results) > 1
+    if several and not all(one.tested for one in measures):
+        said.append("ECE is not compared: chance makes it larger, unevenly")
+    if name == "calibration":
+        said.append("ECE (mass): in bins of as many images each")
+    if any(one.at_temperature for one in measures):
+        said.append("At T: at the temperature that was fitted to each run's validation set")
+    return said
 
 
 def _p_values(comparison: ComparisonResult, metrics: Sequence[Metric]) -> list[list[float]]:
@@ -216,8 +232,16 @@ def _p_values(comparison: ComparisonResult, metrics: Sequence[Metric]) -> list[l
     ]
 
 
+FITTED = "The temperature was fitted to these examples, of which its figures are optimistic"
+"""Said of figures at a temperature on what it was fitted to."""
+
+
 def render_calibration(
-    found: Mapping[str, Mapping[Metric, Interval]], title: str, chance: tuple[float, float]
+    found: Mapping[str, Mapping[Metric, Interval]],
+    title: str,
+    chance: tuple[float, float],
+    *,
+    fitted: bool = False,
 ) -> "Table":
     """Lays out what is known of a run's calibration, with a column for each way to answer.
 
@@ -225,15 +249,18 @@ def render_calibration(
         found: by the ways, the figures with their intervals.
         title: stands above the table.
         chance: mean and 95th percentile of the calibration errors of a calibrated network.
+        fitted: whether the temperature was fitted to these examples.
     """
     from rich.table import Table
 
     mean, most = (f"{100 * error:.2f} %" for error in chance)
     said = (
-        f"95 % intervals over the images: Wilson's of {TOP1.title}, else the basic bootstrap's. A "
-        "calibrated network that is as sure as in the first column has an ECE of "
+        f"95 % intervals over the images: Wilson's of {TOP1.title}, else the bootstrap's, of ECE "
+        "the basic one. A calibrated network that is as sure as in the first column has an ECE of "
         f"{mean} by chance, and up to {most} in 95 of 100 cases."
     )
+    if fitted and len(found) > 1:
+        said += f" {FITTED}."
     table = Table(title=title, caption=said, caption_justify="left")
     table.add_column("")
     for name in found:

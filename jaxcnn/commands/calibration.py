@@ -8,6 +8,7 @@ from jaxcnn.text import complain
 
 if TYPE_CHECKING:
     from jaxcnn.commands.evaluate import Command
+    from jaxcnn.data.sources import HeldOut
     from jaxcnn.runs.trained import Trained
 
 
@@ -32,7 +33,9 @@ def prepare(command: "Command", network: "Trained") -> "Trained":
             f"{found.standard_error:.3f}), fitted to {found.examples:,} images for validation, "
             f"whose loss goes from {found.nll_before:.4f} to {found.nll_after:.4f}"
         )
-    return network.calibrated(complain)
+    if command.calibration:
+        return network.calibrated(complain)
+    return calibrating.with_temperature(network, complain)
 
 
 def show(command: "Command", network: "Trained") -> None:
@@ -43,24 +46,33 @@ def show(command: "Command", network: "Trained") -> None:
         network: from :func:`prepare`.
     """
     from jaxcnn.learning.selection import PREFIX
-    from jaxcnn.runs import display, evaluation
+    from jaxcnn.runs import evaluation
 
     split = command.split
-    if network.temperature is not None:
+    if command.calibration:
+        _show_calibration(command, network)
+    elif network.temperature is not None:
         result = evaluation.evaluate_trained(
             network, command.checkpoint, command.data_dir, command.tta, split
         )
-        loss = result[f"{PREFIX[split]}_loss"]
-        display.show(f"at temperature {network.temperature:.3f}: {split} loss {loss:.4f}")
-    if command.calibration:
-        _show_calibration(command, network)
+        _show_loss(network, split, result[f"{PREFIX[split]}_loss"])
+
+
+def _show_loss(network: "Trained", split: "HeldOut", loss: float) -> None:
+    from jaxcnn.runs import display, evaluation
+
+    optimistic = ", fitted to it: an optimistic estimate"
+    display.show(
+        f"at temperature {network.temperature:.3f}: {split} loss {loss:.4f}"
+        + optimistic * evaluation.fitted_to(network, split)
+    )
 
 
 def _show_calibration(command: "Command", network: "Trained") -> None:
     import numpy as np
 
     from jaxcnn.analysis import calibration, plots, tables
-    from jaxcnn.runs import calibrating, display
+    from jaxcnn.runs import calibrating, display, evaluation
 
     with display.display() as listener, listener.waiting("asking for its confidence", said=False):
         answers: Mapping[str, Any] = calibrating.answers(network, command.data_dir, command.split)
@@ -69,7 +81,11 @@ def _show_calibration(command: "Command", network: "Trained") -> None:
     chance = float(drawn.mean()), float(np.quantile(drawn, 0.95))
     images = len(next(iter(answers.values()))["label"])
     title = f"{network.folder}, {images:,} {command.split} images"
-    display.console().print(tables.render_calibration(found, title, chance))
+    fitted = evaluation.fitted_to(network, command.split)
+    if network.temperature is not None:
+        *_, at_temperature = found.values()
+        _show_loss(network, command.split, at_temperature[calibration.NLL].mean)
+    display.console().print(tables.render_calibration(found, title, chance, fitted=fitted))
     picture = calibrating.picture(network.folder, command.split)
     with as_warning(f"{picture}: could not be drawn"):
         plots.save_calibration(answers, picture, title)

@@ -89,13 +89,15 @@ def run(command: Command) -> int:
 
 def _run(command: Command, tracked: "Listener") -> int:
     from jaxcnn.learning import files
-    from jaxcnn.runs import display, group, sharing, together
+    from jaxcnn.runs import display, group, robustness, sharing, together
 
     with display.display(each_run=True) as shown:
         listener = display.Both(shown, tracked)
         comparison = _comparison(command)
         workdir, runs, _ = _planned(comparison, command, listener.message)
         files.check_writable(*(workdir / name for name in MADE))
+        if comparison.corrupted is not None:
+            robustness.require_pixels(arm.data for arm in comparison.arms)
         outcome = group.train(
             runs,
             listener,
@@ -136,11 +138,12 @@ def _compare(
     from jaxcnn.analysis import arms, plots, tables
     from jaxcnn.analysis import compare as comparing
     from jaxcnn.learning import files
-    from jaxcnn.runs import display, evaluation
+    from jaxcnn.runs import calibrating, display, evaluation
 
     compared = arms.group([arms.read(folder) for folder in done])
     answers = {folder: evaluation.predict_test_set(folder) for folder in done}
     held = {path: found for path, found in answers.items() if found is not None}
+    held = {path: {**f, **calibrating.at_temperature(path, complain)} for path, f in held.items()}
     if corrupted is not None:
         try:
             held = _with_corrupted(held, corrupted)

@@ -1,7 +1,6 @@
 """How honest a trained run's probabilities are, and the temperature that is kept beside it."""
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,7 +13,7 @@ from jaxcnn.learning import files
 from jaxcnn.learning.records import Temperature
 from jaxcnn.learning.state import sha256
 from jaxcnn.runs import evaluation
-from jaxcnn.runs.trained import TEMPERATURE, Trained
+from jaxcnn.runs.trained import TEMPERATURE, Trained, restore
 from jaxcnn.tasks import Classification
 
 
@@ -42,6 +41,8 @@ def fit_temperature(
         )
     file = trained.folder / TEMPERATURE
     files.check_writable(file)
+    with files.as_not_writable(f"--fit-temperature: {file}: cannot be written"):
+        files.try_parent(file)  # before the network is run
     dataset = trained.dataset(data_dir)
     evaluation.require_split(trained, dataset, "validation")
     logits, labels = evaluation.logits(trained, dataset, "validation")
@@ -84,6 +85,8 @@ def answers(
 ) -> Mapping[str, Mapping[str, np.ndarray]]:
     """Returns what is kept of every image of a split, as trained and at a temperature it has.
 
+    The data are read, and the network is run, once for both.
+
     Args:
         trained: the network; with a temperature where both are wanted.
         data_dir: the folder of the data, where it is another than in training.
@@ -98,14 +101,48 @@ def answers(
     require_classification(trained, "--calibration")
     dataset = trained.dataset(data_dir)
     evaluation.require_split(trained, dataset, split)
-    ways = {"as trained": dataclasses.replace(trained, temperature=None)}
+    ways: dict[str, float | None] = {"as trained": None}
     if trained.temperature is not None:
-        ways[f"temperature {trained.temperature:.3f}"] = trained
-    found = {name: evaluation.predict(network, dataset, split) for name, network in ways.items()}
+        ways[f"temperature {trained.temperature:.3f}"] = trained.temperature
+    each = evaluation.predict_at(trained, dataset, split, [*ways.values()])
+    found = dict(zip(ways, each, strict=True))
     for kept in found.values():
         if not all(np.isfinite(array).all() for array in kept.values()):
             raise InputError(f"{trained.folder}: its answers, or its parameters, are not finite")
     return found
+
+
+def at_temperature(folder: Path, say: Callable[[str], object]) -> dict[str, np.ndarray]:
+    """Returns how a run answers its test images at its temperature; nothing if it has none.
+
+    The names are those of :func:`jaxcnn.runs.evaluation.predict` behind
+    :data:`~jaxcnn.analysis.calibration.TEMPERED`.
+
+    Args:
+        folder: the folder of a finished run whose task gives each image one class.
+        say: hears in one line why a temperature is not taken.
+    """
+    if not (folder / TEMPERATURE).exists():
+        return {}
+    network = with_temperature(restore(folder), say)
+    if network.temperature is None:
+        return {}
+    found = evaluation.predict(network, network.dataset())
+    return {calibration.TEMPERED + name: found[name] for name in calibration.FIELDS}
+
+
+def with_temperature(trained: Trained, say: Callable[[str], object]) -> Trained:
+    """Returns a network with its temperature if it has a good one, which nobody has asked for.
+
+    Args:
+        trained: the network.
+        say: hears in one line what is wrong with the temperature that is kept.
+    """
+    try:
+        return trained.calibrated(say)
+    except InputError as error:
+        say(str(error))
+        return trained
 
 
 def picture(folder: Path, split: sources.HeldOut) -> Path:

@@ -5,7 +5,7 @@ import functools
 import io
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def evaluate(
     Returns:
         ``step``, ``test_loss``, the metrics of the task (``test_top1``), ``test_examples``; of the
         validation set they begin with ``val``. ``optimistic`` tells whether the checkpoint was
-        chosen by these examples.
+        chosen by these examples, or the temperature fitted to them.
 
     Raises:
         InputError: there is no such run, checkpoint or split, or the data are not at hand.
@@ -150,8 +150,13 @@ def evaluate_trained(
         "step": trained.step,
         **found,
         f"{PREFIX[split]}_examples": int(sums["count"]),
-        "optimistic": chosen_by(trained.experiment, checkpoint, split),
+        "optimistic": chosen_by(trained.experiment, checkpoint, split) or fitted_to(trained, split),
     }
+
+
+def fitted_to(trained: Trained, split: sources.HeldOut) -> bool:
+    """Returns whether a network has a temperature that was fitted to the examples of a split."""
+    return trained.temperature is not None and split == "validation"
 
 
 def require_split(trained: Trained, dataset: sources.Dataset, split: sources.HeldOut) -> None:
@@ -249,12 +254,29 @@ def predict(
         dataset: its dataset.
         split: which of the dataset's splits.
     """
+    return predict_at(trained, dataset, split, [trained.temperature])[0]
+
+
+def predict_at(
+    trained: Trained,
+    dataset: sources.Dataset,
+    split: sources.HeldOut,
+    temperatures: Sequence[float | None],
+) -> list[dict[str, np.ndarray]]:
+    """Returns what :func:`predict` gives at each of some temperatures; the network is run once."""
     judged = _predictor(trained.model, trained.task, trained.experiment.data, dataset.render)
 
-    def program(block: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"label": block["label"], **judged(trained.variables, block, trained.temperature)}
+    def program(block: Mapping[str, Any]) -> Mapping[Any, Any]:
+        answers = judged(trained.variables, block, tuple(temperatures))
+        flat = {(i, name): x for i, one in enumerate(answers) for name, x in one.items()}
+        return {"label": block["label"], **flat}
 
-    return _over(trained, dataset, split, program)
+    found = _over(trained, dataset, split, program)
+    shared = {name: found[name] for name in ("index", "label")}
+    each = [
+        {key[1]: x for key, x in found.items() if key[0] == i} for i in range(len(temperatures))
+    ]
+    return [shared | one for one in each]
 
 
 def logits(
@@ -280,8 +302,8 @@ def _over(
     trained: Trained,
     dataset: sources.Dataset,
     split: sources.HeldOut,
-    program: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-) -> dict[str, np.ndarray]:
+    program: Callable[[Mapping[str, Any]], Mapping[Any, Any]],
+) -> dict[Any, np.ndarray]:
     """Returns what a program gives for every example of a split, and the places of these."""
     experiment = trained.experiment
     if dataset.streamed:
@@ -303,20 +325,18 @@ def _over(
 @functools.lru_cache(maxsize=8)  # seeds of one arm share the program
 def _predictor(
     model: nn.Module, task: BaseTask, data: Data, render: Callable[..., Any] | None
-) -> Callable[..., dict[str, jax.Array]]:
+) -> Callable[..., list[dict[str, jax.Array]]]:
     outputs_of = _network(model, data, render)
 
     def one(
-        variables: Any, temperature: float | None, batch: Mapping[str, jax.Array]
-    ) -> dict[str, jax.Array]:
-        outputs = tempered(outputs_of(variables, batch), temperature)
-        judged = task.judged(outputs, batch["label"])
-        assert judged is not None
-        return judged
+        variables: Any, temperatures: tuple[float | None, ...], batch: Mapping[str, jax.Array]
+    ) -> list[Any]:
+        outputs = outputs_of(variables, batch)
+        return [task.judged(tempered(outputs, t), batch["label"]) for t in temperatures]
 
     return jax.jit(
-        lambda variables, batches, temperature: lax.map(
-            functools.partial(one, variables, temperature), batches
+        lambda variables, batches, temperatures: lax.map(
+            functools.partial(one, variables, temperatures), batches
         )
     )
 

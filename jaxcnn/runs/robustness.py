@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -305,6 +305,15 @@ def corrupted(
     changes = [CLEAN, *of_kinds(kinds, severities)]
     question = Question(changes=changes, limit=limit, checkpoint=checkpoint, data_dir=data_dir)
     (each,) = _each([folder], question).values()
+    return by_kind(each)
+
+
+def by_kind(each: Mapping[Change, Found]) -> Corrupted:
+    """Returns what a run reaches under corruptions, by their kinds and severities.
+
+    Args:
+        each: what it reaches as the images are, and under each corruption.
+    """
     found: dict[str, dict[int, Found]] = {}
     for (kind, level), one in each.items():
         if kind:
@@ -332,6 +341,27 @@ def under_all(
     return {
         folder: _answered(found) for folder, found in _each(folders, question, listener).items()
     }
+
+
+def require_pixels(of: Iterable[Data]) -> None:
+    """Checks, before anything is trained, that the images of some data can be corrupted.
+
+    Only data of one's own, whose names hold a colon, may be others than bytes. What cannot be read
+    is said where it is trained on.
+
+    Raises:
+        InputError: names the type of the images.
+    """
+    for data in dict.fromkeys(data for data in of if ":" in str(data.name)):
+        try:
+            found = sources.load(data).image_dtype
+        except InputError:
+            continue
+        if found != "uint8":
+            raise InputError(
+                f"corrupted: the images of data.name={str(data.name)!r} are {found}; must be "
+                "uint8 to be corrupted, or --corrupted 0 to be compared without"
+            )
 
 
 def _answered(found: Mapping[Change, Found]) -> dict[str, np.ndarray]:
