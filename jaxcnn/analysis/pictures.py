@@ -30,7 +30,7 @@ light and dark pages is the greatest."""
 WIDTH = 5.0
 """Width of every picture in inches: so narrow that its words can be read on a phone."""
 DPI = 220
-TITLE, WORDS = 11.0, 8.5
+TITLE, WORDS = 12.0, 9.5
 """Sizes of letters in points."""
 GAP = 0.08
 """Space between neighbours, in inches."""

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 MOST_TILES, MOST_IMAGES, MOST_KEYS = 64, 24, 12
 """How many filters or feature maps, images, and names of colours one picture holds."""
-OWN_SCALE = (
-    "Each has its own scale, from its 1st to its 99th percentile, so that no outlier darkens it."
-)
+OWN_SCALE = "Each has its own scale, from its 1st to its 99th percentile: outliers are cut off."
 
 
 def first_filters(params: Any, layers: Summary) -> tuple[str, np.ndarray] | None:
