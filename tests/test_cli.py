@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxcnn
 from jaxcnn import cli
-from jaxcnn.commands import arguments, bench, predict, train
+from jaxcnn.analysis import visualize
+from jaxcnn.commands import arguments, bench, predict, train, viz
 from jaxcnn.commands.parsing import load_experiment
 from jaxcnn.errors import Diverged, InputError, Stopped
 from jaxcnn.runs import display, group
@@ -208,6 +210,25 @@ def test_viz_draws_and_the_report_takes_it(capsys, trained, tmp_path):
     assert call(capsys, "report", str(trained), "--out", str(page))[0] == 0
     for name in names:
         assert f'alt="{name}"' in page.read_text()
+
+
+def test_viz_names_the_true_class_and_what_the_network_answers(capsys, trained, monkeypatch):
+    """The probabilities are those of `predict`."""
+    run, said = jaxcnn.open(trained), []
+    monkeypatch.setattr(
+        visualize, "save_heat", lambda images, heats, labels, *_: said.extend(labels)
+    )
+    assert call(capsys, "viz", str(trained))[0] == 0
+    test = trained_runs.restore(trained).dataset().test
+    probabilities = run.predict(test.images[: viz.SHOWN])
+    for label, true, p in zip(said, test.labels, probabilities, strict=False):
+        assert label == f"true class: {true}\nseen as {p.argmax()}, {100 * p.max():.1f} %"
+    assert len(said) == viz.SHOWN
+    for file in (trained / "viz").glob("*.png"):
+        about = Image.open(file).text
+        assert len(about["Title"]) > 5, file
+        assert about["Description"].count(". ") > 0, file
+        assert about["Description"].endswith("."), file
 
 
 def bad_calls(folder: Path, trained: Path):

@@ -505,19 +505,63 @@ def test_events_that_cannot_be_written_cost_one_warning(tmp_path, monkeypatch, c
     assert caplog.text.count("no more TensorBoard events are written") == 1
 
 
-def test_events_hold_the_records(tmp_path):
+def events_in(folder):
+    """What TensorBoard would read of a run of its own, which is a folder."""
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    found = []
+    for file in sorted(folder.iterdir()):
+        content = file.read_bytes()
+        while content:  # records of length, check, event, check
+            size = int.from_bytes(content[:8], "little")
+            found.append(event_pb2.Event.FromString(content[12 : 12 + size]))
+            content = content[16 + size :]
+    return found
+
+
+def test_events_hold_the_records(tmp_path):
     events = tensorboard.Events(tmp_path / "tb", 0)
     events.write({"step": 4, "test_top1": 0.5})
     events.close()
-    content, found = next((tmp_path / "tb").iterdir()).read_bytes(), []
-    while content:  # records of length, check, event, check
-        size = int.from_bytes(content[:8], "little")
-        found.append(event_pb2.Event.FromString(content[12 : 12 + size]))
-        content = content[16 + size :]
+    found = events_in(tmp_path / "tb" / "test")
     assert found[1].step == 1  # what TensorBoard knew of this step and later ones is hidden
-    assert (found[2].step, found[2].summary.value[0].tag) == (4, "test_top1")
+    assert (found[2].step, found[2].summary.value[0].tag) == (4, "metrics/top1")
     assert found[2].summary.value[0].simple_value == 0.5
+
+
+def test_tensorboard_shows_metrics_first_with_all_splits_in_one_chart(tmp_path):
+    """It has one chart for a tag, whichever runs have it, and sorts the groups by name."""
+    pytest.importorskip("tensorboardX")
+    group.train_one(replace(TINY, data=replace(TINY.data, validation=0.2)), tmp_path / "a")
+    tags = {
+        split.name: {value.tag for event in events_in(split) for value in event.summary.value}
+        for split in (tmp_path / "a" / "tb").iterdir()
+    }
+    assert tags.keys() == {"train", "validation"}  # the test set is read once, in the end
+    assert {"metrics/loss", "metrics/top1"} <= tags["train"] & tags["validation"]
+    groups = sorted({tag.partition("/")[0] for of in tags.values() for tag in of})
+    assert groups == ["metrics", "optimizer", "time"]
+    assert {"time/data_wait", "optimizer/lr"} <= tags["train"]
+    records = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").open()]
+    kept = sum(
+        len(event.summary.value) for of in tags for event in events_in(tmp_path / "a/tb" / of)
+    )
+    assert kept == sum(len(record) - 1 for record in records)  # nothing is lost but the step
+
+
+def test_a_run_that_goes_on_hides_later_events_of_every_split(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    began = time.time()
+    for step in (0, 3):
+        monkeypatch.setattr(
+            time, "time", lambda now=began + step: now
+        )  # of which files have their names
+        events = tensorboard.Events(tmp_path / "tb", step)
+        if not step:
+            events.write({"step": 8, "train_loss": 1.0, "test_loss": 2.0})
+        events.close()
+    for split in ("train", "test"):
+        steps = [event.step for event in events_in(tmp_path / "tb" / split)]
+        assert steps == [0, 1, 8, 0, 4], split
 
 
 def test_a_run_of_few_records_ends(own):
