@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.textbook import pictures
-from jaxcnn.analysis.statistics import mean_interval
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "textbook.json"
@@ -115,7 +114,8 @@ def figures(results: Any) -> dict[str, Figure]:
     found["image_size.learned.interval"] = _around(learned)
     for layer, ratios in results["auxiliary_heads"]["gradient_ratio"].items():
         found[f"auxiliary_heads.gradient.{layer}"] = Figure((statistics.mean(ratios),), 2)
-        found[f"auxiliary_heads.gradient.{layer}.interval"] = Figure(mean_interval(ratios)[1:], 2)
+        for what, ratio in (("least", min(ratios)), ("most", max(ratios))):
+            found[f"auxiliary_heads.gradient.{layer}.{what}"] = Figure((ratio,), 2)
     return found
 
 
@@ -206,8 +206,7 @@ def label(name: str, language: str) -> str:
     known = SPANISH if language == "es" else ENGLISH
     if "." in name:
         return ", ".join(label(part, language) for part in name.split("."))
-    sized = re.fullmatch(r"(\d+)x(\d+)", name)
-    return f"{sized[1]}×{sized[2]}" if sized else known.get(name, name.replace("_", " "))
+    return known.get(name, re.sub(r"(?<=\d)x(?=\d)", "×", name.replace("_", " ")))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

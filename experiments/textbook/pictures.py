@@ -6,6 +6,7 @@ the same bytes everywhere: tests compare the files with what is drawn.
 
 import html
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -104,7 +105,7 @@ Series = Mapping[str, Mapping[float, Sequence[float]]]
 
 def lines(series: Series, across: str, up: str, log: bool = False) -> str:
     """Means over seeds, in a band from the lowest to the highest."""
-    left, right, top, bottom = 56, WIDE - 130, 30, 290
+    left, right, top, bottom = 56, WIDE - (130 if len(series) > 1 else 24), 30, 290
     drawing = Drawing(WIDE, 340)
     places = sorted({x for line in series.values() for x in line})
     values = [v for line in series.values() for seeds in line.values() for v in seeds]
@@ -138,6 +139,8 @@ def lines(series: Series, across: str, up: str, log: bool = False) -> str:
         while any(abs(beside - other) < 15 for other in named):
             beside += 1
         named.append(beside)
+        if len(series) == 1:  # the axis says its name
+            continue
         drawing.add("circle", class_=f"s{i}", cx=right + 8, cy=beside, r=4)
         drawing.text(right + 17, beside + 4, name)
     return drawing.svg()
@@ -422,7 +425,14 @@ def drawn(results: Any, language: str, label: Callable[[str], str]) -> dict[str,
             for name, counted in models.items()
         ]
     )
-    return found
+    return found if language == "en" else {n: _with_commas(svg) for n, svg in found.items()}
+
+
+def _with_commas(svg: str) -> str:
+    """The drawing with a comma before the decimals of every number that is read."""
+    return re.sub(
+        "(<text[^>]*>)([^<]*)", lambda text: text[1] + re.sub(r"(?<=\d)\.(?=\d)", ",", text[2]), svg
+    )
 
 
 WORDLESS: Mapping[str, Callable[[], str]] = {
