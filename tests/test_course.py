@@ -14,13 +14,15 @@ import pytest
 from scipy import ndimage, stats
 from sklearn.datasets import load_digits
 
-from experiments.textbook import course, image_size, shuffled_pixels
+from experiments.textbook import course, image_size, normalisation, shuffled_pixels
 from jaxcnn.analysis.summary import summarize
 from jaxcnn.config import Data
 from jaxcnn.data import sources
+from jaxcnn.learning import run_folder as folder
 from jaxcnn.models import create_model
 from jaxcnn.ops import filters
 from jaxcnn.ops.geometry import conv_output_shape
+from jaxcnn.runs.display import Listener
 from tests.test_compare import browse, needs_browser
 
 NAMES = [path.name for path in course.chapters("en")]
@@ -206,6 +208,31 @@ def test_pixels_are_shuffled_in_the_same_way_in_all_images():
         # Pixels that have the same history over all images cannot be told apart.
         np.testing.assert_array_equal(np.unique(before, axis=1), np.unique(after, axis=1))
         np.testing.assert_array_equal(getattr(plain, split).labels, getattr(shuffled, split).labels)
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_is_a_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(normalisation, "LAYERS", "conv3-2/2 max2 dense-4")
+    monkeypatch.setattr(normalisation, "RATES", (0.01, 1e30))
+    part = normalisation.measure(tmp_path, Listener(), quick=True)
+    assert [row[2] for row in part.rows] == ["1 of 1 diverged"] * 2
+    for name, (finite, diverged) in part.values["top1"].items():
+        last = folder.read_metrics(tmp_path / "0.01" / name / "seed0")[-1]
+        assert finite == [last["test_top1"]]
+        assert diverged == []
+
+
+@pytest.mark.slow
+def test_shuffled_pixels_are_compared_with_those_in_order(tmp_path, monkeypatch):
+    small = {"dense": "dense-8", "cnn": "conv3-2/2 max2 dense-4"}
+    monkeypatch.setattr(shuffled_pixels, "NETWORKS", small)
+    part = shuffled_pixels.measure(tmp_path, Listener(), quick=True)
+    names = ["dense", "cnn", "dense_shuffled", "cnn_shuffled"]
+    assert [row[0] for row in part.rows] == names
+    paths = [tmp_path / "as_they_are" / name for name in names[:2]]
+    paths += [tmp_path / "shuffled" / name for name in names[2:]]
+    last = [folder.read_metrics(path / "seed0")[-1]["test_top1"] for path in paths]
+    assert [arm["tested"] for arm in part.values["results"]] == [[top1] for top1 in last]
 
 
 def test_the_page_to_play_with_speaks_both_languages():

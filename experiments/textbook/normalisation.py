@@ -54,31 +54,22 @@ def _finished(comparison: Comparison, workdir: Path, listener: Listener) -> list
 
 def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
     """Test top-1 at each rate; where training diverged, how often."""
-    runs = {r: _finished(config(quick, r), workdir / str(r), listener) for r in RATES}
     comparison = config(quick)
-    top1 = {
-        arm.name: [
-            [x for found in arms.group(runs[rate]) if found.name == arm.name
-             for x in found.last("test_top1")]
-            for rate in RATES
-        ]
-        for arm in comparison.arms
-    }  # fmt: skip
+    runs = {r: _finished(config(quick, r), workdir / str(r), listener) for r in RATES}
+    top1 = {arm.name: [_tested(arm.name, runs[rate]) for rate in RATES] for arm in comparison.arms}
     lines = {
         name: {rate: [100 * x for x in v] for rate, v in zip(RATES, those, strict=True) if v}
         for name, those in top1.items()
+        if any(those)
+    }
+    cells = {
+        name: [_cell(values, comparison.seeds) for values in those] for name, those in top1.items()
     }
     return Part(
-        found="; ".join(
-            f"{name}: " + ", ".join(_cell(values, comparison.seeds) for values in those)
-            for name, those in top1.items()
-        )
+        found="; ".join(f"{name}: {', '.join(those)}" for name, those in cells.items())
         + f", at learning rates of {', '.join(map(str, RATES))}.",
         headers=["pixels", *(f"rate {rate}" for rate in RATES)],
-        rows=[
-            [name, *(_cell(values, comparison.seeds) for values in those)]
-            for name, those in top1.items()
-        ],
+        rows=[[name, *those] for name, those in cells.items()],
         figures=[
             (
                 f"Means over seeds ({comparison.seeds}); bands from the lowest to the highest",
@@ -90,6 +81,11 @@ def measure(workdir: Path, listener: Listener, quick: bool) -> Part:
         "0.9. Means with Student's 95 % interval.",
         values={"rates": list(RATES), "seeds": comparison.seeds, "top1": top1},
     )
+
+
+def _tested(name: str, runs: Sequence[FinishedRun]) -> list[float]:
+    """Test top-1 of those runs that are of an arm."""
+    return [x for arm in arms.group(runs) if arm.name == name for x in arm.last("test_top1")]
 
 
 def _cell(top1: Sequence[float], seeds: int) -> str:
