@@ -55,7 +55,11 @@ def test_every_part_states_its_cost_and_builds(monkeypatch, tmp_path):
         for quick, side in ((True, 8), (False, 28)):
             comparison = module.config(quick)
             assert comparison.arms[0].data.name == (
-                "digits" if quick else "mnist" if name == "translation" else "fashion_mnist"
+                "digits"
+                if quick
+                else "mnist"
+                if name in ("translation", "image_size")
+                else "fashion_mnist"
             )
             for arm in comparison.arms:
                 network.build(arm, ["x"] * 10, (side, side, 1))

@@ -21,6 +21,8 @@ from jaxcnn.runs.display import Listener
 
 PARTS = (
     "counts",
+    "shuffled_pixels",
+    "normalisation",
     "translation",
     "sample_efficiency",
     "kernel_size",
@@ -30,6 +32,7 @@ PARTS = (
     "pooling",
     "global_pooling",
     "stacked",
+    "image_size",
     "inception_module",
     "auxiliary_heads",
     "random_filters",

@@ -66,7 +66,11 @@ def trained(comparison: Comparison, workdir: Path, listener: Listener) -> list[A
 
 def of_comparison(comparison: Comparison, workdir: Path, listener: Listener) -> Part:
     """Trains the arms of a comparison and sets them against one another."""
-    compared = trained(comparison, workdir, listener)
+    return of_arms(trained(comparison, workdir, listener))
+
+
+def of_arms(compared: Sequence[Arm]) -> Part:
+    """Sets trained arms against the first."""
     runs = [run for arm in compared for run in arm.runs]
     found = compare.compare(compared, {})
     results, first = found.results, found.results[0]

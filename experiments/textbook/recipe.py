@@ -38,6 +38,7 @@ def comparison(
     freeze: Mapping[str, Sequence[str]] | None = None,
     train_limit: int = 6_000,
     epochs: int = 3,
+    seeds: int = 3,
 ) -> Comparison:
     """Networks under the same recipe.
 
@@ -47,6 +48,7 @@ def comparison(
         freeze: name of an arm to what of it stays as it was drawn.
         train_limit: training images, of Fashion-MNIST.
         epochs: over them; digits take eight times as many, since they are few.
+        seeds: of every network.
     """
     shown = data(quick=quick)
     if quick:
@@ -62,4 +64,4 @@ def comparison(
         frozen = tuple((freeze or {}).get(name, ()))
         return dataclasses.replace(found, optim=dataclasses.replace(found.optim, freeze=frozen))
 
-    return Comparison(tuple(map(arm, networks)), seeds=1 if quick else 3)
+    return Comparison(tuple(map(arm, networks)), seeds=1 if quick else seeds)
