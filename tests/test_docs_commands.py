@@ -5,13 +5,17 @@ import functools
 import importlib
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jaxcnn import cli
 from jaxcnn.commands import arguments
+from tests.test_brought import command
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md"] + [
@@ -93,3 +97,70 @@ def test_what_other_programs_are_given_is_there(page):
                 assert how[1] == "venv" or any(path.exists() for path in paths)
             case name, *_:
                 assert name in FOREIGN
+
+
+NOT_RUN = {
+    r"^import |weights/|photos|imported": "weights and photos: test_hub.py, test_photos.py",
+    r"^plan ": "minutes of compiling for devices that are not there: test_plan.py",
+    r"^native build": "a compiler of C++, and oneDNN: test_native_run.py",
+    r"^(?!launch).*(fashion_mnist|mlp_fashion|--data mnist)": "data that have to be prepared",
+    r"--track ": "a tracker: test_tracking.py",
+    r"--distributed": "two processes: test_processes.py",
+    r"--shared": "processes side by side: test_launching.py",
+    r"EXPERIMENT\.py": "a form for experiments with many epochs: test_run_recipes.py",
+    r"--image-size 224": "a network that takes two sizes: test_docs.py, by docs/evaluation.md",
+    r"^eval runs/compare_digits": "minutes: test_docs.py, by docs/evaluation.md",
+    r"^compare compare\.py": "minutes: test_docs.py compares the same",
+}
+"""Commands that are parsed but not run here: what they need, and the tests that run the like."""
+SHORTER = {
+    "train": ("--train.epochs", "1", "--data.train-limit", "200"),
+    "sweep": ("--train.epochs", "1", "--data.train-limit", "200"),
+    "compare": ("--seeds", "1"),
+}
+RUN = {
+    page: [words for words in OURS[page] if not any(re.search(p, " ".join(words)) for p in NOT_RUN)]
+    for page in PAGES
+}
+
+
+def shortened(words):
+    """What is run in place of a command: with fewer epochs, examples and trials, and no cluster."""
+    if words[0] == "launch":
+        return [words[0], "--dry-run", *words[1:]]
+    fewer = ["--trials", "2"] if "--trials" in words else []
+    if {"--corruptions", "--shifts"} & set(words):
+        fewer = ["--limit", "20"]
+    return [*words, *SHORTER.get(words[0], ()), *fewer]
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """The folder with a run, a comparison, and scans to ask about."""
+    (folder / "experiments").unlink()
+    shutil.copytree(ROOT / "experiments", folder / "experiments")
+    compared = folder / "experiments/compare_digits.py"
+    compared.write_text(re.sub(r"epochs=\d+", "epochs=2", compared.read_text()))
+    for path in ("image.png", "scans/1.png", "more_scans/2.png"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(folder / path)
+    for words in RUN["docs/evaluation.md"]:
+        command(folder, *shortened(words))
+    command(folder, "compare", "experiments/compare_digits.py", "--seeds", "1")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if RUN[page]])
+def test_the_commands_of_a_page_run_one_after_the_other(trained, tmp_path, page):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "my_first.py").unlink()  # which a page has made
+    if any(words[0] == "train" and "runs/a" in words for words in RUN[page]):
+        shutil.rmtree(tmp_path / "runs/a")
+    for words in RUN[page]:
+        assert command(tmp_path, *shortened(words))
+
+
+def test_what_is_not_run_is_shown_somewhere():
+    shown = [" ".join(words) for page in PAGES for words in OURS[page]]
+    assert all(any(re.search(pattern, line) for line in shown) for pattern in NOT_RUN)
