@@ -33,9 +33,11 @@ def _page(path: Path) -> str:
     first, *parts = _header(path)
     lines = [f"# {path.stem}", first]
     for part in parts:
-        facts = re.findall(r"^(\w+): +(.*(?:\n +.*)*)", part, re.M)
-        lines.append("| | |\n| --- | --- |" if facts else part)
-        for name, text in facts:
+        if not part.startswith("Command:"):
+            lines.append(part)
+            continue
+        lines.append("| | |\n| --- | --- |")
+        for name, text in re.findall(r"^(\w+): +(.*(?:\n +.*)*)", part, re.M):
             said = [re.sub(" {2,}#.*", "", line.strip()) for line in text.split("\n")]
             shown = "<br>".join(f"`{line}`" for line in said)
             lines[-1] += f"\n| **{name}** | {shown if name == 'Command' else ' '.join(said)} |"
