@@ -38,10 +38,11 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# Strict: a link that leads nowhere, or a page that no navigation shows, is an error. The variable
-# keeps Material's note on the future of MkDocs from standing above what this says.
+# Strict: a link that leads nowhere, or a page that no navigation shows, is an error (not so with
+# --quiet, by which MkDocs counts no warnings). The variable leaves out Material's note on the future
+# of MkDocs.
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html; to search it: $(BIN)/mkdocs serve"
 
 $(VENV)/.installed: pyproject.toml

@@ -76,6 +76,34 @@ def test_every_command_is_understood(folder, page):
             assert understood(words)
 
 
+OTHERS_HAVE = {"--cpus-per-task", "--no-deps", "--peer", "--signal"}
+"""Options of SLURM, pip and the benchmarks."""
+
+
+@functools.cache
+def known_options():
+    """The options of all commands, and the sections of an experiment that they begin with."""
+    kinds = {
+        name: importlib.import_module(f"jaxcnn.commands.{module}").Command
+        for name, module in cli.COMMANDS.items()
+    }
+    parsers = [arguments.parser(kind, name) for name, kind in kinds.items()]
+    found = {
+        flag for parser in parsers for action in parser._actions for flag in action.option_strings
+    }
+    return found | {flag.partition(".")[0] for flag in found}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options_that_the_text_names_are_there(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)
+    named = re.findall(
+        r"(?:^|(?<=\s))--[a-z][\w.-]*", "\n".join(re.findall(r"`([^`]+)`", text)), re.M
+    )
+    ours = [option for option in named if not option.startswith("--model.options.")]
+    assert not set(ours) - known_options() - OTHERS_HAVE
+
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
 FOREIGN = {"source", "tfds", "mlflow", "git", "MLFLOW_TRACKING_URI=http://127.0.0.1:5000"}
