@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 
+import jaxcnn
 from jaxcnn import cli, ops
 from jaxcnn.models import MODELS
 from tests.test_brought import command
@@ -145,6 +146,16 @@ def test_every_option_of_a_command_is_on_a_page(site, tmp_path, name):
     options = re.findall(r"^  (--[\w.-]+)", command(tmp_path, name, "--help"), re.M)
     assert len(options) >= 2
     assert not [option for option in options if not re.search(rf"<code>{option}\b", shown)]
+
+
+@pytest.mark.slow
+def test_everything_that_python_offers_is_described(site, found):
+    anchors = {
+        name for path, page in found.items() if path.parent.name == "api" for name in page.anchors
+    }
+    described = {anchor.rpartition(".")[2] for anchor in anchors if anchor.startswith("jaxcnn.")}
+    functions = {name for name in ops.__all__ if name not in ("filters", "geometry")}
+    assert not {*jaxcnn.__all__, *functions} - described
 
 
 @pytest.mark.slow
