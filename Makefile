@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train native test test-slow badinput lint help clean
+.PHONY: train native test test-slow badinput lint docs help clean
 
 help:
 	@echo "make train      train LeNet-5 on digits (a minute, no data needed)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-slow  the long tests"
 	@echo "make badinput   thousands of bad inputs, others every day, to every command"
 	@echo "make lint       formatting, lint, import contracts, types"
+	@echo "make docs       the documentation as pages, in site/"
 	@echo "make clean      remove the virtual environment"
 
 train: $(VENV)/.installed
@@ -37,6 +38,13 @@ lint: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# Strict: a link that leads nowhere, or a page that no navigation shows, is an error (not so with
+# --quiet, by which MkDocs counts no warnings). The variable leaves out Material's note on the future
+# of MkDocs.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site/index.html; to search it: $(BIN)/mkdocs serve"
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 15) else "jaxcnn needs Python 3.11 to 3.14")'
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +53,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Writes README's tables from the JSON in results/, each between two comments that name it.
+"""Writes the tables of README and docs from the JSON in results/, between comments that name them.
 
 Run it as ``python -m benchmarks.readme``.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 README = Path(__file__).parents[1] / "README.md"
+MEASURING = README.parent / "docs" / "measuring.md"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -140,7 +141,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """Returns the text of README with every table made anew."""
+    """Returns the text of a page with every table made anew."""
 
     def made(found: re.Match[str]) -> str:
         return f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}"
@@ -151,4 +152,5 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (README, MEASURING):
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

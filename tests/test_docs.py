@@ -84,9 +84,11 @@ def test_a_notebook_trains_the_network_that_is_shown(tmp_path, shown, asked):
         assert again.predict(np.zeros((1, 8, 8, 1), np.uint8)).shape == (1, 10)
 
 
+ASKING = blocks("docs/evaluation.md")
+PAGES = ("concepts", "design", "index", "models", "robustness", "start", "tasks")
 OTHERS = [
     block
-    for name in ("README.md", "docs/tasks.md", "docs/robustness.md")
+    for name in ("README.md", *(f"docs/{page}.md" for page in PAGES))
     for block in blocks(name)
     # Tried here, in test_own_task, and in test_eval.
     if "TinyNet" not in block and "BaseTask" not in block and '"runs/a"' not in block
@@ -98,7 +100,7 @@ def test_no_block_is_left_out():
         b for file in ("README.md", *sorted((ROOT / "docs").glob("*.md"))) for b in blocks(file)
     ]
     tried = [*OTHERS, *map(experiment, FOUND), *blocks("docs/launching.md")]
-    tried += [b for b in blocks("docs/robustness.md") if '"runs/a"' in b]
+    tried += [b for b in blocks("docs/robustness.md") if '"runs/a"' in b] + ASKING
     # In test_export, but for the conversion to ONNX, which needs an environment of its own.
     tried += blocks("docs/export.md")
     left = [b for b in shown if b not in tried and "TinyNet" not in b and "BaseTask" not in b]
@@ -124,17 +126,18 @@ def test_whatever_else_is_shown_runs(block):
     assert all(isinstance(names[node.name](), jaxcnn.Experiment) for node in made)
 
 
-README = (ROOT / "README.md").read_text()
-ASKED = re.findall(r"^\| .* \| `jaxcnn ([^`]+)` \|$", README, re.M)
+README, EVALUATION = ((ROOT / name).read_text() for name in ("README.md", "docs/evaluation.md"))
+# In README, too, as long as it has them; each once.
+ASKED = [*dict.fromkeys(re.findall(r"^\| .* \| `jaxcnn ([^`]+)` \|$", README + EVALUATION, re.M))]
 LONG = ("--corruptions", "--shifts", "runs/compare_digits", "--init-from")
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
-    """A folder with the run that README asks, and with images to ask it about."""
+    """A folder with the run that is asked, and with images to ask it about."""
     folder = tmp_path_factory.mktemp("asked")
     (folder / "experiments").symlink_to(ROOT / "experiments")
-    (trained,) = re.findall(r"^jaxcnn (train .* --workdir runs/a)$", README, re.M)
+    (trained,) = re.findall(r"^jaxcnn (train .* --workdir runs/a)$", EVALUATION, re.M)
     command(folder, *shlex.split(trained))
     digits = load_digits()
     of_folders = {"photos": range(40), "more": range(40, 60), "foreign": range(60, 90)}
@@ -157,6 +160,12 @@ def test_what_a_run_can_be_asked_it_answers(asked):
     assert len(short) >= 10
     assert (asked / "runs/a/temperature.json").exists()
     assert (asked / "runs/a/export/stablehlo/model.stablehlo").exists()
+
+
+def test_what_python_asks_it_answers(asked):
+    with contextlib.chdir(asked):
+        for block in ASKING:
+            exec(block, {})
 
 
 @pytest.mark.slow

@@ -106,6 +106,11 @@ def explain(kind: type[C], args: Sequence[str], prog: str) -> str:
     return _parser(kind, prog, [*more, *_arguments(kind, default)]).format_help()
 
 
+def parser(kind: type[C], prog: str) -> argparse.ArgumentParser:
+    """Returns the parser of a command, for pages that describe it."""
+    return _parser(kind, prog, list(_arguments(kind, None)))
+
+
 def with_default(text: str, default: Any) -> str:
     """Returns a help text that ends with the default, as one would type it."""
     if isinstance(default, Mapping):
