@@ -386,13 +386,17 @@ class Program:
         return rates
 
     def title(self) -> str:
-        """Says in one line what is trained on what."""
+        """Says in two lines what is trained on what, for how long, and where."""
         config, dataset = self.experiment, self.dataset
-        held = "" if dataset.validation is None else f", {len(dataset.validation):,} validation"
+        where = mesh.named([*self.devices.devices.flat])
+        weights = sum(leaf.size for leaf in jax.tree.leaves(self.network.shapes.params))
+        held = "" if dataset.validation is None else f"{len(dataset.validation):,} validation, "
         return (
-            f"{config.name}: {titled(config.model.name)} on {titled(config.data.name)}, "
-            f"{len(dataset.train):,} train{held} and {len(dataset.test):,} test images, "
-            f"{counted(config.train.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}"
+            f"{config.name}: {titled(config.model.name)} on {titled(config.data.name)} "
+            f"({counted(weights, 'parameter')}; {len(dataset.train):,} train, {held}"
+            f"{len(dataset.test):,} test)\n"
+            f"{counted(config.train.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}, "
+            f"{config.data.batch_size:,} images a step, on {where}"
         )
 
     def given(self, sharding: Sharding | None = None) -> dict[str, Any]:
