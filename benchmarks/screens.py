@@ -22,12 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.terminal_theme import DIMMED_MONOKAI
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "screens"
 COLUMNS, LINES = 80, 40
+THEME = TerminalTheme(
+    background=(24, 24, 27),
+    foreground=(236, 236, 236),  # so light that half of it, which is dim, is read easily too
+    normal=[
+        *((24, 24, 27), (240, 113, 120), (130, 200, 120), (235, 195, 100)),
+        *((120, 170, 245), (200, 150, 235), (95, 200, 215), (236, 236, 236)),
+    ],
+)
 CUT = "   ⋮"
 """The line in the place of those that were cut."""
 
@@ -81,9 +89,13 @@ class Terminal:
 
     def write(self, text: str) -> None:
         """Takes in what a program has written."""
-        for escape, code, character in re.findall(r"(\x1b\[([0-9;?]*[A-Za-z]))|([^\x1b])", text):
+        for escape, code, character in re.findall(
+            r"(\x1b\[([0-9;?]*[A-Za-z]))|(.)", text, re.DOTALL
+        ):
             if escape:
                 self._obey(escape, code)
+            elif character == "\x1b":
+                raise ValueError("a terminal was told something that is not known here")
             elif character == "\r":
                 self._column = 0
             elif character == "\n":
@@ -205,7 +217,7 @@ def picture(screen: Screen, title: str, columns: int = COLUMNS) -> str:
     )
     for line in [*screen, ""]:  # of the last line rich cuts off what is below the letters
         console.print(Text.from_ansi(line), soft_wrap=True)
-    svg = console.export_svg(title=title, theme=DIMMED_MONOKAI, unique_id="screen")
+    svg = console.export_svg(title=title, theme=THEME, unique_id="screen")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace(
         "Fira Code, monospace", "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
     )

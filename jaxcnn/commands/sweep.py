@@ -315,6 +315,7 @@ def _train_searched(
 
     outcome, modes = Outcome(), together.Modes(study.folder / "together.json")
     began = time.monotonic()
+    shown.several([""] * study.search.trials)  # by which names is not known yet
     at_once = 1 if command.shared else command.at_once or together.at_once()
     while True:
         study.harvest()

@@ -165,7 +165,7 @@ def _look_after(job: Job, given: Sequence[Mapping[str, str]], say: Say) -> list[
     def seen(*room: int) -> Any:
         return _seen(job.folder, *room)
 
-    told = _Told(job.folder)
+    told = _Told(job)
     with StopRequest() as stop, display.watching(seen, say) as watch:
         workers = [_Worker(job, number, own) for number, own in enumerate(given)]
         while sum(worker.is_working(watch.say) for worker in workers) and stop.signal is None:
@@ -195,16 +195,16 @@ def _seen(folder: Path, width: int, rows: int) -> Any:
 
 
 class _Told:
-    """Prints a line for each run that ends, where no terminal shows how all of them stand.
+    """Prints a line for each run of several that ends, where no terminal shows how all stand.
 
     Args:
-        folder: the folder of the runs.
+        job: what the workers do.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._looked = folder, time.monotonic()
-        self._lines = None if draws() else display.Lines(each_run=True)
-        self._told: set[str] | None = None
+    def __init__(self, job: Job) -> None:
+        self._folder, self._looked = job.folder, time.monotonic()
+        self._lines = display.Lines(each_run=True) if job.shared and not draws() else None
+        self._told: set[str] = set()
 
     def look(self, at_once: bool = False) -> None:
         """Prints what is new, if it is time."""
@@ -217,17 +217,20 @@ class _Told:
             self._tell(self._lines, status.read_all(self._folder))
 
     def _tell(self, lines: display.Lines, found: Sequence[status.Status]) -> None:
-        ended = [one.name for one in found if one.state == "finished"]
-        if self._told is None:
+        ended = [one for one in found if one.state not in ("running", "stopped", "waiting")]
+        if not self._told:
             lines.several([one.name for one in found])
-        new, left = set(ended) - (self._told or set()), status.seconds_left(found) or 0.0
-        done = len(ended) - len(new)
-        for name in filter(new.__contains__, ended):
-            done += 1
-            path = self._folder / name
-            result, metrics = run_folder.read_summary(path), run_folder.judged(path).metrics
-            lines.ended(display.Ended(name, plain(result), done, len(found), left, metrics))
-        self._told = set(ended)
+        for one in ended:
+            if one.name in self._told:
+                continue
+            self._told.add(one.name)
+            done, left = len(self._told), status.seconds_left(found) or 0.0
+            if one.state == "finished":
+                path = self._folder / one.name
+                result, metrics = run_folder.read_summary(path), run_folder.judged(path).metrics
+                lines.ended(display.Ended(one.name, plain(result), done, len(found), left, metrics))
+            else:
+                lines.message(f"{one.name}: {one.reason}")
 
 
 class _Worker:

@@ -187,8 +187,7 @@ def _train_group(
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.network.shapes))
     room = max(1, STATES_BYTES // size)
     session.listener.metrics = program.network.metrics
-    where = "" if session.many else f", in {runs[0].folder}"
-    session.listener.heading(program.title() + where)
+    session.listener.heading(program.title(None if session.many else runs[0].folder))
     if crops_squares(program.dataset, program.experiment.data, program.experiment.augment):
         session.listener.message(
             "augment.random_resized_crop: crops are taken of the squares that photos are held as; "
