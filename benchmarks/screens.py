@@ -85,10 +85,13 @@ class Terminal:
     def __init__(self) -> None:
         self._cells: list[list[tuple[str, str]]] = [[]]
         self._row = self._column = 0
-        self._style = ""
+        self._style = self._rest = ""
 
     def write(self, text: str) -> None:
-        """Takes in what a program has written."""
+        """Takes in what a program has written, in pieces that may end within an escape."""
+        text = self._rest + text
+        self._rest = UNFINISHED.search(text)[0]  # type: ignore[index]
+        text = text.removesuffix(self._rest)
         for escape, code, character in re.findall(
             r"(\x1b\[([0-9;?]*[A-Za-z]))|(.)", text, re.DOTALL
         ):
@@ -160,17 +163,14 @@ def record(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
     kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
     kept |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": str(ROOT)}
-    terminal, earlier, said = Terminal(), None, ""
+    terminal, earlier = Terminal(), None
     decoded = codecs.getincrementaldecoder("utf-8")()
     with subprocess.Popen(
         command, stdout=theirs, stderr=theirs, env={**kept, **(env or {})}, cwd=folder
     ) as process:
         os.close(theirs)
         while chunk := _read(ours):
-            said += decoded.decode(chunk)
-            whole = len(said) - len(UNFINISHED.search(said)[0])  # type: ignore[index]
-            terminal.write(said[:whole])
-            said = said[whole:]
+            terminal.write(decoded.decode(chunk))
             if earlier is None and wanted(found := terminal.screen()):
                 earlier = found
     os.close(ours)

@@ -412,6 +412,7 @@ def of_best(summary: Mapping[str, Any], metric: Metric) -> str:
     name, title = metric.name, metric.title
     test, validation = (summary.get(f"best_{prefix}_{name}") for prefix in ("test", "val"))
     if validation is None:
-        return f"{found}{title} {metric.shown(summary[f'best_test_{name}'])}, {OPTIMISTIC}"
+        reached = "" if test is None else f"{title} {metric.shown(test)}, "
+        return f"{found}{reached}{OPTIMISTIC}"
     known = "" if test is None else f", test {title} {metric.shown(test)}"
     return f"{found}validation {title} {metric.shown(validation)}{known}"
