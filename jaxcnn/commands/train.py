@@ -163,6 +163,8 @@ def _run(command: Command, tracked: "Listener") -> int:
                 accept_changes=command.accept_changes,
             )
         else:
+            first, last = (run.experiment.train.seed for run in (runs[0], runs[-1]))
+            told.title(f"{counted(count, 'seed')}, {first} to {last}, in {workdir}")
             result, diverged = _train_seeds(command, workdir, runs, listener)
     if processes.is_first() and result is not None:
         said = _of_one(result, workdir) if count is None else _of_seeds(result, workdir)
@@ -183,8 +185,6 @@ def _train_seeds(
     from jaxcnn.runs import group, plan, sharing, together
 
     files.check_writable(workdir / "seeds.json")
-    seeds = [run.experiment.train.seed for run in runs]
-    listener.title(f"{counted(len(seeds), 'seed')}, {seeds[0]} to {seeds[-1]}, in {workdir}")
     outcome = group.train(
         runs,
         listener,
