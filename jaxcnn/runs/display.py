@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -308,7 +309,8 @@ def display(each_run: bool = False) -> Iterator[Lines]:
             for each evaluation.
     """
     if not draws():
-        yield Lines(each_run)
+        room = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+        yield Lines(each_run, room)
         return
 
     from jaxcnn.runs.terminal import on_terminal
