@@ -91,7 +91,7 @@ def _quit(number: int, frame: FrameType | None) -> None:
     What a run has on disk is whole at any instant.
     """
     with contextlib.suppress(Exception):
-        if sys.stdout.isatty():
+        if text.draws():
             sys.stdout.write("\x1b[?25h\n")  # the cursor, which a progress bar hides
         sys.stdout.flush()
     os._exit(128 + number)

@@ -52,6 +52,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
+def draws() -> bool:
+    """Tells whether stdout is a terminal that may be drawn on, with colours and a moving cursor.
+
+    Elsewhere, as in a pipe, a dumb terminal, or where NO_COLOR is set, it gets plain lines.
+    """
+    dumb = os.environ.get("TERM", "dumb").lower() in ("dumb", "unknown", "")
+    return sys.stdout.isatty() and not dumb and not os.environ.get("NO_COLOR")
+
+
 def complain(line: str) -> None:
     """Prints one line about a problem on stderr."""
     print(f"jaxcnn: {printable(line, longest=2000)}", file=sys.stderr)

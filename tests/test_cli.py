@@ -74,8 +74,11 @@ def test_train_prints_records_and_the_result(capsys, trained):
     )
     assert code == 0
     assert "going on from step 22 of 44" in out
-    assert "epoch    2  step     44" in out
-    assert "test top-1" in out
+    assert re.search(r"^epoch    2 ( +\d\.\d{4} +\d+\.\d\d%){2} +[\d,]+", out, re.MULTILINE)
+    assert f"lenet5_digits: lenet5 on digits, 61,706 parameters, in {trained}\n" in out
+    assert "\n1,437 train, 360 test images; 2 epochs of 22 steps of 64; cpu\n" in out
+    assert re.search(r"^test top-1 \d+\.\d\d%, .* after 2 epochs in ", out, re.MULTILINE)
+    assert out.endswith(f"\nread on: jaxcnn report {trained}\n")
 
 
 def test_eval_and_predict(capsys, trained, tmp_path):

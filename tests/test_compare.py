@@ -121,6 +121,11 @@ def test_that_images_cannot_be_corrupted_is_said_before_anything_is_trained(
     code, out, err = call(capsys, *args)
     assert code == 1, err
     assert "against dense" in out
+    assert f"\n2 arms with 1 seed, 2 runs, on cpu, in {workdir}\n" in out
+    found = json.loads((workdir / "comparison.json").read_text())["results"]
+    best = max(found, key=lambda arm: arm["reached"]["mean"])
+    reached = f"best: {best['name']}, test top-1 {100 * best['reached']['mean']:.2f} % ["
+    assert f"\n{reached}" in out
     assert "images are float32; must be uint8 to be corrupted" in err
     assert err.count("\n") == 1
     found = json.loads((workdir / "comparison.json").read_text())

@@ -342,6 +342,29 @@ def test_a_signal_is_handed_on_to_the_workers(tmp_path):
     assert (tmp_path / "launch" / "worker-0.log").read_text() == "saved\n"
 
 
+def test_without_a_terminal_each_run_that_ends_is_a_line(tmp_path, capsys):
+    """Once, in the words of a comparison; how the others stand is for `jaxcnn status`."""
+    for name in ("one/seed0", "bad/seed0"):
+        (tmp_path / name).mkdir(parents=True)
+    standing.plan(tmp_path, [tmp_path / name for name in ("one/seed0", "bad/seed0", "waits/seed0")])
+    summary = group.train_one(SMALL, tmp_path / "one/seed0")
+    (tmp_path / "bad/seed0/config.json").write_text(json.dumps(to_dict(SMALL)))
+    standing.note_fault(tmp_path / "bad/seed0", "diverged", "the loss is not finite")
+    told = local._Told(Job(tmp_path, (), 1, Resources(), shared=True))
+    for _ in range(2):
+        told.look(at_once=True)
+    _, titles, first, second = capsys.readouterr().out.splitlines()
+    assert titles.split() == ["loss", "top-1", "train", "time", "time", "left"]
+    figures = [f"{summary['test_loss']:.4f}", f"{summary['test_top1']:.2%}"]
+    assert first.split()[:6] == ["run", "1", "of", "3", *figures]
+    assert first.split()[-2:] == ["best", "one/seed0"]
+    assert second == "bad/seed0: the loss is not finite"
+    local._Told(Job(tmp_path, (), 1, Resources())).look(
+        at_once=True
+    )  # of a single run, its own log
+    assert not capsys.readouterr().out
+
+
 def workers_of(launcher):
     """The processes that a launcher has started, by /proc."""
     found = []
@@ -369,7 +392,7 @@ def test_eight_workers_three_of_them_killed_train_forty_runs_once_each(folder):
         assert launcher.wait(timeout=900) == 0
     logs = [log.read_text() for log in Path("many/launch").glob("*.log")]
     assert not any("report.html, comparison.json" in log for log in logs)  # the launcher wrote it
-    ended = Counter(re.findall(r"^run +\d+ of 40: (\S+):", "\n".join(logs), re.MULTILINE))
+    ended = Counter(re.findall(r"^run +\d+ of 40  .*  (\S+)$", "\n".join(logs), re.MULTILINE))
     assert max(ended.values()) == 1  # nobody has trained what another had
     assert len(ended) >= 37  # a kill may come before the line
     runs = [path.parent for path in Path("many").glob("*/*/summary.json")]

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from jaxcnn import cli
 from jaxcnn.analysis import status
@@ -17,6 +18,7 @@ from jaxcnn.errors import Diverged, InputError
 from jaxcnn.learning import standing
 from jaxcnn.runs import display, group, plan, together
 from jaxcnn.runs.start import Run
+from jaxcnn.tasks import Metric
 from tests.test_sweep import file_of
 
 SMALL = Experiment(
@@ -263,6 +265,49 @@ def test_a_run_in_another_process_is_seen_running(tmp_path):
 def test_a_folder_without_runs_is_refused(tmp_path, capsys):
     assert cli.main(["status", str(tmp_path / "none")]) == 2
     assert "neither is nor holds a run folder" in capsys.readouterr().err
+
+
+RUNNING = {"epoch": 1, "epochs": 4, "state": "running"}
+
+
+@pytest.mark.parametrize(
+    ("runs", "seconds"),
+    [
+        ([], None),
+        ([{"state": "finished"}, {"state": "waiting"}], None),
+        ([RUNNING | {"seconds_left": 30.0}, {"state": "finished"}], 30),
+        ([RUNNING | {"seconds_left": 30.0}, RUNNING | {"seconds_left": 60.0}], 60),
+        # Each lasts 40 s, so that two workers need 30 s and two times 40 s more.
+        ([RUNNING | {"seconds_left": 30.0}] * 2 + [{"state": "waiting"}] * 4, 30 + 80),
+        ([RUNNING | {"seconds_left": 30.0, "epoch": 4}, {"state": "waiting"}], None),
+    ],
+)
+def test_the_time_that_all_runs_will_take(runs, seconds):
+    found = [status.Status(f"run{i}", **run) for i, run in enumerate(runs)]
+    assert status.seconds_left(found) == seconds
+    if seconds:
+        assert f"{seconds // 60} min {seconds % 60} s left" in text_of(found) or seconds < 60
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_the_best_so_far_is_named_where_there_are_several(higher):
+    metric = Metric("m", "m", higher_is_better=higher)
+    scores = [metric.score(value) for value in (0.5, 0.9, 0.1)]
+    found = [
+        status.Status(f"run{i}", "finished", figure=f"test m {i}", score=score)
+        for i, score in enumerate(scores)
+    ]
+    found.append(status.Status("waits", "waiting"))
+    assert ("best so far: run1, test m 1" if higher else "best so far: run2") in text_of(found)
+    assert "best" not in text_of(found[:1])
+    assert "best" not in text_of(found[3:] * 2)
+
+
+def text_of(found):
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(status.render(found, 80))
+    return capture.get()
 
 
 def test_of_more_runs_than_have_room_those_are_shown_that_matter_most(tmp_path):

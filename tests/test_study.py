@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -281,6 +282,9 @@ def test_a_search_ends_in_a_table_and_a_page(tmp_path, capsys):
     assert pruned
     assert [row["val_top1"] for row in done] == sorted((r["val_top1"] for r in done), reverse=True)
     assert out.count("pruned after epoch") == 2 * len(pruned)  # when it was, and in the table
+    said = re.findall(r"^run (\d) of 6.*peak_lr=[\d.e-]+ hidden=\S+", out, re.MULTILINE)
+    assert said == list("123456")  # each trial, done or pruned, with its values
+    assert "1 of 1" not in out
     assert sum(found["importances"].values()) == pytest.approx(1)
     best = done[0]
     assert f"best: {best['trial']} (optim.peak_lr={best['values']['optim.peak_lr']}, " in out

@@ -1,15 +1,16 @@
 """How the runs in a folder stand, read from their folders alone."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jaxcnn.analysis import formats, tables
 from jaxcnn.errors import InputError
-from jaxcnn.learning import run_folder, standing
+from jaxcnn.learning import run_folder, selection, standing
 from jaxcnn.learning.records import plain
 from jaxcnn.tasks import LOSS, Metric
 from jaxcnn.text import counted
@@ -24,8 +25,8 @@ ORDER: Sequence[State] = (
 )
 """In this order the states are counted, and shown where not all runs have room."""
 
-LINES_AROUND = 8
-"""The lines around the rows of the table: of its frame and headers, the count, a reason or two."""
+LINES_AROUND = 9
+"""The lines around the rows of the table: of its frame and headers, two below, a reason or two."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Status:
         figure: what it was found to reach last, with the split: the test set, once it is finished.
         host: the machine on which it runs, where that is known.
         reason: why it has failed.
+        score: the higher, the better is what it has reached, by the split that is chosen by.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Status:
     figure: str = ""
     host: str = ""
     reason: str = ""
+    score: float = -math.inf
 
 
 def read_all(folder: Path) -> list[Status]:
@@ -93,25 +96,31 @@ def _read(path: Path, name: str) -> Status:
         result = run_folder.read_summary(path)
         figure = _figure(plain(result), metric, ("test",))
         speed = result.images_per_sec
-        return Status(name, "finished", result.epochs, epochs, result.step, speed, figure=figure)
+        found = Status(name, "finished", result.epochs, epochs, result.step, speed, figure=figure)
+        return replace(found, score=selection.score(plain(result), metric))
     records = run_folder.evaluations(path, damaged_too=True)
     last = plain(records[-1]) if records else {}
     epoch, step = last.get("epoch"), last.get("step")
     figure, speed = _figure(last, metric, ("val", "test")), last.get("images_per_sec")
+    score = selection.score(last, metric)
     if taken:
+        running = Status(name, "running", epoch, epochs, step, speed, figure=figure, score=score)
         now = standing.progress(path)
         if now is None:
-            return Status(name, "running", epoch, epochs, step, speed, figure=figure)
-        epoch, step = max(now.epoch, epoch or 0), max(now.step, step or 0)
-        left = now.seconds_left
-        return Status(
-            name, "running", epoch, epochs, step, now.images_per_sec, left, figure, now.host
+            return running
+        return replace(
+            running,
+            epoch=max(now.epoch, epoch or 0),
+            step=max(now.step, step or 0),
+            images_per_sec=now.images_per_sec,
+            seconds_left=now.seconds_left,
+            host=now.host,
         )
     reason = "" if fault is None else fault.reason
     state: State = "waiting" if fault is None else fault.ended
     if fault is None and run_folder.newest_step(path) is not None:
         state, step = "stopped", run_folder.newest_step(path)
-    return Status(name, state, epoch, epochs, step, figure=figure, reason=reason)
+    return Status(name, state, epoch, epochs, step, figure=figure, reason=reason, score=score)
 
 
 def _figure(record: dict[str, float], metric: Metric, prefixes: Sequence[str]) -> str:
@@ -128,6 +137,30 @@ def _figure(record: dict[str, float], metric: Metric, prefixes: Sequence[str]) -
 def go_on(found: Sequence[Status]) -> bool:
     """Tells whether a run is running, or waits for its turn."""
     return any(one.state in ("running", "waiting") for one in found)
+
+
+def seconds_left(found: Sequence[Status]) -> float | None:
+    """Returns about how long all runs will go on, where those that are running tell how long.
+
+    Those that wait are taken to last as long as those that run, as many at a time as now.
+    """
+    left = [one.seconds_left for one in found if one.seconds_left is not None]
+    waiting = sum(one.state == "waiting" for one in found)
+    whole = [
+        one.seconds_left * one.epochs / (one.epochs - (one.epoch or 0))
+        for one in found
+        if one.seconds_left is not None and one.epochs and (one.epoch or 0) < one.epochs
+    ]
+    if not left or (waiting and not whole):
+        return None
+    later = waiting * sum(whole) / len(whole) if waiting else 0.0
+    return max(max(left), (sum(left) + later) / len(left))
+
+
+def best(found: Sequence[Status]) -> str:
+    """Names the run that has reached most so far; nothing where none of several has."""
+    first = max(found, key=lambda one: one.score)
+    return f"best so far: {first.name}, {first.figure}" if len(found) > 1 and first.figure else ""
 
 
 def summary(found: Sequence[Status]) -> str:
@@ -180,4 +213,7 @@ def render(found: Sequence[Status], width: int, lines: int | None = None) -> "Gr
         caption="",
     )
     reasons = [f"{one.name}: {one.reason}" for one in shown if one.reason]
-    return Group(table, *reasons, summary(found) + left_out)
+    left = seconds_left(found)
+    said = f", {formats.duration(left)} left" if left else ""
+    below = [*reasons, best(found), summary(found) + said + left_out]
+    return Group(table, *filter(None, below))

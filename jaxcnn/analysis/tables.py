@@ -39,6 +39,19 @@ def cells(comparison: ComparisonResult) -> list[list[str]]:
     ]
 
 
+def best(comparison: ComparisonResult) -> str:
+    """Says in a line which arm is the best, and how it differs from the first."""
+    metric, results = comparison.metric, comparison.results
+    found = max(results, key=lambda result: metric.score(result.reached.mean))
+    line = f"best: {found.name}, test {metric.title} {formats.interval(metric, found.reached)}"
+    if found is results[0]:
+        return line
+    difference = formats.difference(metric, found.difference).partition(" [")[0]
+    line += f", {difference} against {results[0].name}"
+    p = formats.p_value(found.p_adjusted)
+    return line if p == formats.UNKNOWN else f"{line}, p {p}"
+
+
 def _memory(result: ArmResult) -> str:
     """Returns the memory of the training program, with how many runs it trains where several."""
     if not result.memory_bytes:

@@ -12,7 +12,7 @@ from jaxcnn.commands.parsing import load_comparison
 from jaxcnn.config import Comparison
 from jaxcnn.errors import InputError, as_warning
 from jaxcnn.runs.trackers import Tracker
-from jaxcnn.text import complain
+from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +98,7 @@ def _run(command: Command, tracked: "Listener") -> int:
         files.check_writable(*(workdir / name for name in MADE))
         if comparison.corrupted is not None:
             robustness.require_pixels(arm.data for arm in comparison.arms)
+        listener.title(_title(command.file.stem, comparison, workdir))
         outcome = group.train(
             runs,
             listener,
@@ -118,6 +119,22 @@ def _run(command: Command, tracked: "Listener") -> int:
     for problem in problems:
         complain(problem)
     return 1 if problems else 0
+
+
+def _title(name: str, comparison: Comparison, workdir: Path) -> str:
+    """Says in two lines what is compared, and where."""
+    import jax
+
+    from jaxcnn.config.brought import titled
+    from jaxcnn.learning import mesh
+
+    arms, data = comparison.arms, titled(comparison.arms[0].data.name)
+    number = counted(len(arms) * comparison.seeds, "run")
+    return (
+        f"{name}: {', '.join(arm.name for arm in arms)} on {data}\n"
+        f"{counted(len(arms), 'arm')} with {counted(comparison.seeds, 'seed')}, {number}, "
+        f"on {mesh.named(jax.devices())}, in {workdir}"
+    )
 
 
 MADE = ("report.html", "comparison.json", "comparison.png")
@@ -161,7 +178,7 @@ def _compare(
     with as_warning(f"{picture}: could not be drawn"):
         plots.save_comparison(found, picture)
     pages.write_page(title, compared, held, workdir / "report.html", problems)
-    print(f"{workdir}: {', '.join(MADE)}")
+    display.show_result(f"{tables.best(found)}\n{workdir}: {', '.join(MADE)}")
 
 
 def _with_corrupted(

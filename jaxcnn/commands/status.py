@@ -1,12 +1,12 @@
 """``jaxcnn status``: how the runs in a folder stand."""
 
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jaxcnn.commands import arguments
+from jaxcnn.text import draws
 
 SECONDS_BETWEEN = 1.0
 """A terminal shows this often how the runs stand."""
@@ -41,7 +41,7 @@ def run(command: Command) -> int:
         return status.render(found, width, lines)
 
     with display.watching(shown) as watch:
-        while not command.once and sys.stdout.isatty() and status.go_on(found):
+        while not command.once and draws() and status.go_on(found):
             watch.look()
             time.sleep(SECONDS_BETWEEN)
             found = status.read_all(command.folder)

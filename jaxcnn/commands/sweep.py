@@ -1,5 +1,6 @@
 """``jaxcnn sweep``: trains one experiment with many values of its fields."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
     from jaxcnn.analysis.sweep import Sweep
-    from jaxcnn.runs.display import Listener
+    from jaxcnn.runs.display import Lines, Listener
     from jaxcnn.runs.plan import Planned
     from jaxcnn.runs.search import Trial
     from jaxcnn.runs.start import Outcome
@@ -129,7 +130,7 @@ def run(command: Command) -> int:
 
 def _run(command: Command, tracked: "Listener") -> int:
     from jaxcnn.learning import files
-    from jaxcnn.runs import display, sharing
+    from jaxcnn.runs import display, search, sharing
     from jaxcnn.runs.study import Study
 
     study = None
@@ -139,13 +140,16 @@ def _run(command: Command, tracked: "Listener") -> int:
         workdir = _workdir(command, plan, listener.message)
         files.check_writable(*(workdir / name for name in MADE))
         if isinstance(plan, list):
-            listener.message(f"{counted(len(plan), 'trial')} in {workdir}")
+            fields = list(dict.fromkeys(field for trial in plan for field in trial.values))
+            listener.title(_title(command, len(plan), fields, "every one of them", workdir))
+            shown.labels = {trial.name: search.label(trial.values) for trial in plan}
             outcome = _train_listed(command, plan, workdir, listener)
             trials = {trial.name: trial.values for trial in plan}
         else:
             study = Study(workdir, plan, shared=command.shared)
-            listener.message(f"{counted(plan.trials, 'trial')} in {workdir}, by {plan.sampler}")
-            outcome = _train_searched(command, study, listener)
+            fields = [space.field for space in plan.spaces]
+            listener.title(_title(command, plan.trials, fields, f"by {plan.sampler}", workdir))
+            outcome = _train_searched(command, study, shown, tracked)
             trials = study.values()
     if len(outcome.refused) == len(trials):
         raise InputError(next(iter(outcome.refused.values())))
@@ -158,6 +162,18 @@ def _run(command: Command, tracked: "Listener") -> int:
     for path, reason in outcome.faults.items():
         complain(f"{path}: {reason}")
     return 0 if done else 1
+
+
+def _title(command: Command, number: int, fields: Sequence[str], how: str, workdir: Path) -> str:
+    """Says in two lines what is swept, how and where."""
+    import jax
+
+    from jaxcnn.learning import mesh
+
+    return (
+        f"{command.experiment.name}: {counted(number, 'trial')} of {', '.join(fields)}\n"
+        f"{how}, on {mesh.named(jax.devices())}, in {workdir}"
+    )
 
 
 def _plan(command: Command, listener: "Listener | None" = None) -> "list[Trial] | Search":
@@ -281,12 +297,25 @@ def _train_listed(
     return outcome
 
 
-def _train_searched(command: Command, study: "Study", listener: "Listener") -> "Outcome":
+def _train_searched(
+    command: Command, study: "Study", shown: "Lines", tracked: "Listener"
+) -> "Outcome":
     """Trains trials as the study proposes them, until there are enough."""
-    from jaxcnn.runs import group, together
+    from jaxcnn.runs import display, group, together
     from jaxcnn.runs.start import Outcome, Run
 
+    class Part(display.Both):
+        """Leaves it to the search to say how many of all trials have ended."""
+
+        def several(self, names: Sequence[str]) -> None:
+            """Hears only a part of them."""
+
+        def ended(self, run: "display.Ended") -> None:
+            """Hears its place in a part of them."""
+
     outcome, modes = Outcome(), together.Modes(study.folder / "together.json")
+    began = time.monotonic()
+    shown.several([""] * study.search.trials)  # by which names is not known yet
     at_once = 1 if command.shared else command.at_once or together.at_once()
     while True:
         study.harvest()
@@ -299,7 +328,7 @@ def _train_searched(command: Command, study: "Study", listener: "Listener") -> "
                 continue
             found = group.train(
                 [Run(trial.experiment, study.folder / trial.name) for trial in left],
-                listener,
+                Part(shown, tracked),
                 modes=modes,
                 skip_unfit=True,
                 shared=command.shared,
@@ -310,11 +339,30 @@ def _train_searched(command: Command, study: "Study", listener: "Listener") -> "
             study.release(trials)
         study.tell(found)
         outcome.add(found)
-        for line in study.lines(left, found):
-            listener.message(line)
+        each = (time.monotonic() - began) / max(1, len(outcome.results) + len(outcome.given_up))
+        _tell_each(study, left, found, shown, 0.0 if command.shared else each)
     outcome.elsewhere.extend(study.elsewhere())
     outcome.refused.update({study.folder / name: why for name, why in study.refused().items()})
     return outcome
+
+
+def _tell_each(
+    study: "Study", trials: "Sequence[Trial]", found: "Outcome", shown: "Lines", each: float
+) -> None:
+    """Shows what trials of a search have come to, where each takes so many seconds."""
+    from jaxcnn.runs import search
+    from jaxcnn.runs.display import Ended
+
+    numbers = {name: number for number, name in enumerate(study.values(), start=1)}
+    shown.labels = {name: search.label(values) for name, values in study.values().items()}
+    count = study.search.trials
+    for trial in trials:
+        folder, number = study.folder / trial.name, numbers[trial.name]
+        result, left = found.results.get(folder), each * (count - number)
+        if why := found.pruned.get(folder):
+            label = shown.labels[trial.name]
+            shown.message(f"run {number} of {count}: {label}: pruned {why}")
+        shown.ended(Ended(trial.name, result, number, count, left, shown.metrics))
 
 
 def _sweep(

@@ -1,6 +1,7 @@
 """``jaxcnn train``: trains an experiment, or goes on where an earlier call ended."""
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -162,9 +163,12 @@ def _run(command: Command, tracked: "Listener") -> int:
                 accept_changes=command.accept_changes,
             )
         else:
+            first, last = (run.experiment.train.seed for run in (runs[0], runs[-1]))
+            told.title(f"{counted(count, 'seed')}, {first} to {last}, in {workdir}")
             result, diverged = _train_seeds(command, workdir, runs, listener)
     if processes.is_first() and result is not None:
-        display.show(_of_one(result, workdir) if count is None else _of_seeds(result, workdir))
+        said = _of_one(result, workdir) if count is None else _of_seeds(result, workdir)
+        display.show_result(said)
         patience = runs[0].experiment.train.patience
         if patience is not None and result.get("selected_on", "test") == "test":
             display.show(f"patience: {OPTIMISTIC}")
@@ -205,7 +209,8 @@ def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
         f"{display.reached(summary, metrics)} after {counted(summary['epochs'], 'epoch')} "
         f"in {summary['seconds']:.1f} s\n"
         f"{display.of_best(summary, metrics[0])}\n"
-        f"{workdir}: {written}"
+        f"{workdir}: {written}\n"
+        f"{_read_on(workdir)}"
     )
 
 
@@ -230,7 +235,12 @@ def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
                 low, high = kind.shown(found["low"]), kind.shown(found["high"])
                 line += f", 95 % interval {low} to {high}"
             lines.append(f"{line} ({counted(len(found['values']), 'seed')})")
-    return "\n".join([*lines, f"{workdir}: seeds.json, and a run folder for each seed"])
+    written = f"{workdir}: seeds.json, and a run folder for each seed"
+    return "\n".join([*lines, written, *([_read_on(workdir)] if lines else [])])
+
+
+def _read_on(workdir: Path) -> str:
+    return f"read on: jaxcnn report {shlex.quote(str(workdir))}"
 
 
 def _steps(text: str | None) -> tuple[int, int] | None:

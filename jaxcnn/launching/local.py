@@ -18,15 +18,18 @@ from jaxcnn.config.checked import require
 from jaxcnn.config.machines import Resources
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.launching import Job, Say
-from jaxcnn.learning import standing
+from jaxcnn.learning import run_folder, standing
+from jaxcnn.learning.records import plain
 from jaxcnn.runs import display
 from jaxcnn.runs.stop import StopRequest
-from jaxcnn.text import counted
+from jaxcnn.text import counted, draws
 
 RESTARTS = 3
 """So often a worker is started again that was killed, as by the kernel when memory runs out."""
 SECONDS_BETWEEN = 0.2
 """The workers are looked after this often."""
+SECONDS_OF_A_LOOK = 2.0
+"""Where there is no terminal, it is looked this often whether runs have ended."""
 
 
 def place(folder: Path) -> str:
@@ -162,16 +165,19 @@ def _look_after(job: Job, given: Sequence[Mapping[str, str]], say: Say) -> list[
     def seen(*room: int) -> Any:
         return _seen(job.folder, *room)
 
+    told = _Told(job)
     with StopRequest() as stop, display.watching(seen, say) as watch:
         workers = [_Worker(job, number, own) for number, own in enumerate(given)]
         while sum(worker.is_working(watch.say) for worker in workers) and stop.signal is None:
             watch.look()
+            told.look()
             time.sleep(SECONDS_BETWEEN)
         for worker in workers:
             worker.stop()
         for worker in workers:
             worker.wait()
         watch.look()
+        told.look(at_once=True)
     if stop.signal is not None:
         raise Stopped(stop.signal)
     for worker in workers:
@@ -186,6 +192,45 @@ def _seen(folder: Path, width: int, rows: int) -> Any:
         return status.render(status.read_all(folder), width, rows)
     except InputError:
         return ""
+
+
+class _Told:
+    """Prints a line for each run of several that ends, where no terminal shows how all stand.
+
+    Args:
+        job: what the workers do.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._folder, self._looked = job.folder, time.monotonic()
+        self._lines = display.Lines(each_run=True) if job.shared and not draws() else None
+        self._told: set[str] = set()
+
+    def look(self, at_once: bool = False) -> None:
+        """Prints what is new, if it is time."""
+        if self._lines is None or (
+            not at_once and time.monotonic() - self._looked < SECONDS_OF_A_LOOK
+        ):
+            return
+        self._looked = time.monotonic()
+        with contextlib.suppress(InputError):  # there are no runs yet
+            self._tell(self._lines, status.read_all(self._folder))
+
+    def _tell(self, lines: display.Lines, found: Sequence[status.Status]) -> None:
+        ended = [one for one in found if one.state not in ("running", "stopped", "waiting")]
+        if not self._told:
+            lines.several([one.name for one in found])
+        for one in ended:
+            if one.name in self._told:
+                continue
+            self._told.add(one.name)
+            done, left = len(self._told), status.seconds_left(found) or 0.0
+            if one.state == "finished":
+                path = self._folder / one.name
+                result, metrics = run_folder.read_summary(path), run_folder.judged(path).metrics
+                lines.ended(display.Ended(one.name, plain(result), done, len(found), left, metrics))
+            else:
+                lines.message(f"{one.name}: {one.reason}")
 
 
 class _Worker:

@@ -76,6 +76,12 @@ def one_device() -> Mesh:
     return _mesh(jax.local_devices()[:1], Devices(1, 1))
 
 
+def named(devices: Sequence[jax.Device]) -> str:
+    """Returns what some devices are, and how many, such as ``8 x NVIDIA H200``."""
+    many = f"{len(devices)} x " if len(devices) > 1 else ""
+    return f"{many}{devices[0].device_kind}"
+
+
 def in_a_row(devices: Sequence[jax.Device], axis: str) -> Mesh:
     """Arranges devices along one axis of any name."""
     return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)

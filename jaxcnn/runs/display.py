@@ -1,6 +1,9 @@
 """What is shown on a terminal: what a training has to say as it goes, and tables."""
 
 import contextlib
+import math
+import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxcnn.analysis import formats
-from jaxcnn.learning.selection import OPTIMISTIC, PREFIX
+from jaxcnn.learning.selection import OPTIMISTIC, PREFIX, score
+from jaxcnn.runs import rows
 from jaxcnn.tasks import LOSS, Metric
-from jaxcnn.text import printable
+from jaxcnn.text import draws, printable
+
+WIDTH = 80
+"""Lines have at most so many characters where no terminal says how many it has room for."""
 
 Metrics = Sequence[Metric]
 Record = dict[str, Any]
@@ -27,6 +33,7 @@ class Progress:
     epoch: int
     train: Mapping[str, float]
     images_per_sec: float
+    epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,6 @@ class Ended:
     seconds_left: float
     metrics: Metrics = ()
 
-    def __str__(self) -> str:
-        """Names the run and its result in a line."""
-        line = f"run {self.done:{len(str(self.runs))}d} of {self.runs}: {self.name}"
-        found = self.result
-        if found is None:
-            return line
-        return f"{line}: {reached(found, self.metrics[:1])}, {found['seconds']:.1f} s"
-
-    @property
-    def left(self) -> str:
-        """How long the others will take, in words; empty where there are none."""
-        return "" if not self.seconds_left else f"{formats.duration(self.seconds_left)} left"
-
 
 class Listener:
     """Hears what a training has to say; this one shows nothing.
@@ -75,8 +69,12 @@ class Listener:
     def message(self, text: str) -> None:
         """Hears a line about what happens."""
 
+    def title(self, text: str) -> None:
+        """Hears in a line or two what is trained in all; by default it is a message."""
+        self.message(text)
+
     def heading(self, text: str) -> None:
-        """Hears a line about what is trained from here on; by default it is a message."""
+        """Hears in a line or two what is trained from here on; by default it is a message."""
         self.message(text)
 
     def waiting(self, text: str, *, said: bool = True) -> contextlib.AbstractContextManager[Any]:
@@ -97,8 +95,17 @@ class Listener:
     def ended(self, run: Ended) -> None:
         """Hears that one of several runs has ended."""
 
-    def began(self, folder: Path, name: str = "") -> None:
-        """Hears that a run begins or goes on in its folder; records of one of several name it."""
+    def several(self, names: Sequence[str]) -> None:
+        """Hears what the runs are called that are to be trained, where there are several."""
+
+    def began(self, folder: Path, name: str = "", best: Record | None = None) -> None:
+        """Hears that a run begins or goes on in its folder.
+
+        Args:
+            folder: the run folder.
+            name: what its records call it, where it is one of several.
+            best: its best record so far, where there is one.
+        """
 
     def closed(self, folder: Path, diverged: str = "") -> None:
         """Hears that nothing more is written into a run folder.
@@ -137,8 +144,12 @@ class Both(Listener):
         """Shows the line."""
         self.shown.message(text)
 
+    def title(self, text: str) -> None:
+        """Shows the lines."""
+        self.shown.title(text)
+
     def heading(self, text: str) -> None:
-        """Shows the line."""
+        """Shows the lines."""
         self.shown.heading(text)
 
     def waiting(self, text: str, *, said: bool = True) -> contextlib.AbstractContextManager[Any]:
@@ -158,8 +169,13 @@ class Both(Listener):
         """Shows that the run has ended."""
         self.shown.ended(run)
 
-    def began(self, folder: Path, name: str = "") -> None:
-        """Has the run tracked."""
+    def several(self, names: Sequence[str]) -> None:
+        """Shows which runs there will be."""
+        self.shown.several(names)
+
+    def began(self, folder: Path, name: str = "", best: Record | None = None) -> None:
+        """Shows the run, and has it tracked."""
+        self.shown.began(folder, name, best)
         self.tracked.began(folder, name)
 
     def closed(self, folder: Path, diverged: str = "") -> None:
@@ -167,26 +183,58 @@ class Both(Listener):
         self.tracked.closed(folder, diverged)
 
 
+class Pace:
+    """Tells how long a run will go on, by the clock on the wall: evaluations and saving count.
+
+    Attributes:
+        left: about so many seconds; None where that is not known.
+    """
+
+    def __init__(self) -> None:
+        self.left: float | None = None
+        self._first = self._newest = (0.0, -1)
+
+    def hear(self, progress: Progress) -> None:
+        """Takes in how far the run is; one that has gone back is another run."""
+        now = time.monotonic(), progress.step
+        if self._newest[1] < 0 or now[1] <= self._newest[1]:
+            self._first = now
+        self._newest, done = now, now[1] - self._first[1]
+        took = now[0] - self._first[0]
+        self.left = took / done * (progress.total_steps - now[1]) if done else None
+
+
 class Lines(Listener):
-    """Prints messages and records as plain lines.
+    """Prints messages, and what is found, as plain lines.
 
     Args:
         each_run: prints a line for each run, in place of headings and records.
-        width: where a record is longer, it is shortened; None prints all of it.
+        width: so many characters fit into a line.
+
+    Attributes:
+        labels: what runs are called on the screen, where that is not their name.
     """
 
-    def __init__(self, each_run: bool = False, width: int | None = None) -> None:
-        self.each_run, self.width = each_run, width
+    def __init__(self, each_run: bool = False, width: int = WIDTH) -> None:
+        self.each_run = each_run
+        self.labels: Mapping[str, str] = {}
+        self._rows, self._pace = rows.Rows(width), Pace()
+        self._best: dict[str, float] = {}
 
     def message(self, text: str) -> None:
         """Prints the line."""
         with contextlib.suppress(OSError):  # nobody reads on, or it is full: the training goes on
             print(text, flush=True)
 
+    def line(self, line: rows.Line) -> None:
+        """Prints a line of figures."""
+        self.message(rows.plain(line))
+
     def heading(self, text: str) -> None:
         """Prints the line, unless each run has one."""
         if not self.each_run:
-            self.message(text)
+            self._rows.restart()
+            self.title(text)
 
     def waiting(self, text: str, *, said: bool = True) -> contextlib.AbstractContextManager[Any]:
         """Prints the line before the wait."""
@@ -194,128 +242,81 @@ class Lines(Listener):
             self.message(text)
         return contextlib.nullcontext()
 
+    def several(self, names: Sequence[str]) -> None:
+        """Learns how much room their names take."""
+        self._rows.names = max(len(self._label(name)) for name in names)
+
+    def began(self, folder: Path, name: str = "", best: Record | None = None) -> None:
+        """Learns what is the best of a run so far."""
+        if not self.each_run:
+            self._best.pop(name, None)  # of a run before that was called so
+            if best:
+                self._judge(name, best, self.metrics)
+
+    def progress(self, progress: Progress) -> None:
+        """Learns how fast the run is."""
+        self._pace.hear(progress)
+
     def record(self, record: Record) -> None:
         """Prints the record as a line."""
         if self.each_run:
             return
-        words = {"run": record.get("run", ""), "epoch": f"epoch {record['epoch']:4d}"}
-        words["step"] = f"step {record['step']:6d}"
-        for split, prefix in PREFIX.items():
-            if f"{prefix}_loss" in record:  # a record that was lost and made anew has less
-                figures = {
-                    m: record[f"{prefix}_{m.name}"]
-                    for m in self.metrics[:1]
-                    if f"{prefix}_{m.name}" in record and m != LOSS
-                }
-                shown = "".join(f" {m.title} {m.shown(v):>7}" for m, v in figures.items())
-                words[split] = f"{split} loss {record[f'{prefix}_loss']:.4f}{shown}"
-        if "images_per_sec" in record:
-            words["speed"] = f"{record['images_per_sec']:9,.0f} images/s"
-        for dispensable in ("speed", "step", "train"):
-            if self.width is not None and len(_joined(words)) > self.width:
-                words[dispensable] = ""
-        self.message(_joined(words))
+        name = record.get("run", "")
+        cells = rows.of_record(record, self.metrics, self._pace.left)
+        best = self._judge(name, record, self.metrics)
+        lead = f"epoch {record['epoch']:4d}"
+        for line in self._rows.lines(lead, cells, best=best, name=self._label(name)):
+            self.line(line)
 
     def ended(self, run: Ended) -> None:
         """Prints the result of the run, and how long the others will take."""
-        if self.each_run and run.result is not None:
-            self.message(f"{run}; {run.left}" if run.left else f"{run}")
+        if not self.each_run or run.result is None:
+            return
+        cells = rows.of_result(run.result, run.metrics, run.seconds_left)
+        best = self._judge("", run.result, run.metrics, self._label(run.name))
+        lead = f"run {run.done:{len(str(run.runs))}d} of {run.runs}"
+        for line in self._rows.lines(lead, cells, best=best, name=self._label(run.name)):
+            self.line(line)
 
+    def _label(self, name: str) -> str:
+        return printable(self.labels.get(name, name))
 
-def _joined(words: Mapping[str, str]) -> str:
-    return "  ".join(filter(None, words.values()))
+    def _judge(self, name: str, found: Record, metrics: Metrics, what: str = "") -> bool:
+        """Tells whether something is the best so far of what is called so."""
+        metric = (metrics or (LOSS,))[0]
+        now = score(found, metric)
+        if now <= self._best.get(name, -math.inf):
+            return False
+        self._best[name] = now
+        if now == max(self._best.values()):
+            epoch = "" if what else f"epoch {found['epoch']}"
+            split = "validation" if f"val_{metric.name}" in found else "test"
+            value = metric.shown(found[f"{PREFIX[split]}_{metric.name}"])
+            said = self._label(name), what, epoch, f"{split} {metric.title} {value}"
+            self.best_so_far(", ".join(filter(None, said)))
+        return True
+
+    def best_so_far(self, text: str) -> None:
+        """Hears what is the best of all that was found so far."""
 
 
 @contextlib.contextmanager
-def display(each_run: bool = False) -> Iterator[Listener]:
-    """Shows a training: with progress bars on a terminal, in plain lines elsewhere.
+def display(each_run: bool = False) -> Iterator[Lines]:
+    """Shows a training: in lines and, on a terminal, with a bar below them.
 
     Args:
         each_run: shows a line for each run, and how long all of them will take, in place of a line
             for each evaluation.
     """
-    if not sys.stdout.isatty():
-        yield Lines(each_run)
+    if not draws():
+        room = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+        yield Lines(each_run, room)
         return
 
-    from rich.console import Group
-    from rich.live import Live
-    from rich.progress import (
-        BarColumn,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bar
+    from jaxcnn.runs.terminal import on_terminal
 
-    screen = console()
-    text = TextColumn("{task.description}", markup=False)
-    waits = Bar(SpinnerColumn(), text, TimeElapsedColumn(), console=screen)
-    bar = Bar(
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:3.0f}%"),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TextColumn("{task.fields[figure]}"),
-        TextColumn("{task.fields[rate]:,.0f} images/s"),
-        TimeRemainingColumn(),
-        console=screen,
-    )
-    total = Bar(
-        TextColumn("{task.completed:.0f} of {task.total:.0f} runs"),
-        BarColumn(bar_width=None),
-        text,
-        console=screen,
-    )
-
-    class OnTerminal(Lines):
-        task: Any = None
-        all: Any = None
-
-        def message(self, text: str) -> None:
-            screen.print(text)
-
-        @contextlib.contextmanager
-        def waiting(self, text: str, *, said: bool = True) -> Iterator[None]:
-            task = waits.add_task(text, total=None)
-            try:
-                yield
-            finally:
-                waits.remove_task(task)
-
-        def progress(self, progress: Progress) -> None:
-            if self.task is None:
-                self.task = bar.add_task(
-                    "", total=progress.total_steps, epoch=0, loss=0.0, figure="", rate=0.0
-                )
-            known = [m for m in self.metrics[:1] if m.name in progress.train and m != LOSS]
-            bar.update(
-                self.task,
-                total=progress.total_steps,  # another run's, where several follow one another
-                completed=progress.step,
-                epoch=progress.epoch,
-                loss=progress.train["loss"],
-                figure=" ".join(f"{m.title} {m.shown(progress.train[m.name])}" for m in known),
-                rate=progress.images_per_sec,
-            )
-
-        def ended(self, run: Ended) -> None:
-            if self.each_run and run.result is not None:
-                self.message(f"{run}")
-            if self.all is None:
-                self.all = total.add_task("", total=run.runs)
-            total.update(self.all, completed=run.done, description=run.left)
-
-    with Live(
-        Group(waits, bar, total),
-        console=screen,
-        transient=True,
-        refresh_per_second=8,
-        redirect_stdout=False,  # all that is said goes through the screen
-        redirect_stderr=sys.stderr.isatty(),
-    ):
-        yield OnTerminal(each_run, screen.width)
+    with on_terminal(console(), each_run) as shown:
+        yield shown
 
 
 class Watch(NamedTuple):
@@ -338,7 +339,7 @@ def watching(
         say: prints a line where there is no terminal.
         every: seconds between two looks.
     """
-    if not sys.stdout.isatty():
+    if not draws():
         yield Watch(lambda: None, say)
         return
 
@@ -362,6 +363,17 @@ def show(text: str) -> None:
         console().print(text)
     else:
         print(text)
+
+
+def show_result(text: str) -> None:
+    """Prints what a training has come to; on a terminal the first line is bold."""
+    if not draws():
+        show(text)
+        return
+    from rich.text import Text
+
+    first, end, others = printable(text, keep="\n").partition("\n")
+    console().print(Text.assemble((first, "bold"), end, others))
 
 
 def reached(result: Mapping[str, Any], metrics: Metrics, split: str = "test") -> str:
@@ -392,7 +404,8 @@ def console() -> Any:
             raise BrokenPipeError
 
     width = None if sys.stdout.isatty() else 160
-    return Plain(width=width, markup=False, emoji=False, highlight=False)
+    colours: Any = None if os.environ.get("NO_COLOR") else "auto"  # nor bold type without them
+    return Plain(width=width, markup=False, emoji=False, highlight=False, color_system=colours)
 
 
 def of_best(summary: Mapping[str, Any], metric: Metric) -> str:
@@ -400,7 +413,8 @@ def of_best(summary: Mapping[str, Any], metric: Metric) -> str:
     found = f"best epoch {summary['best_epoch']}: "
     name, title = metric.name, metric.title
     test, validation = (summary.get(f"best_{prefix}_{name}") for prefix in ("test", "val"))
-    known = "" if test is None else f"test {title} {metric.shown(test)}"
     if validation is None:
-        return f"{found}{known}, {OPTIMISTIC}"
-    return f"{found}validation {title} {metric.shown(validation)}{', ' * bool(known)}{known}"
+        reached = "" if test is None else f"{title} {metric.shown(test)}, "
+        return f"{found}{reached}{OPTIMISTIC}"
+    known = "" if test is None else f", test {title} {metric.shown(test)}"
+    return f"{found}validation {title} {metric.shown(validation)}{known}"

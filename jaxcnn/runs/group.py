@@ -133,6 +133,8 @@ def train(
             groups = _checked_groups(session, left, "never" if shared else grouping, skip_unfit)
         if modes is not None and prune is None and (groups or session.outcome.results):
             _plan(modes.path.parent, runs)
+        if session.many:
+            listener.several([session.name(run.folder) for run in runs])
         session.began = time.monotonic()  # what is finished, or cannot be trained, took no time
         for number, (group, mode) in enumerate(
             sharing.free(groups, session.outcome) if shared else groups
@@ -185,7 +187,7 @@ def _train_group(
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.network.shapes))
     room = max(1, STATES_BYTES // size)
     session.listener.metrics = program.network.metrics
-    session.listener.heading(program.title())
+    session.listener.heading(program.title(None if session.many else runs[0].folder))
     if crops_squares(program.dataset, program.experiment.data, program.experiment.augment):
         session.listener.message(
             "augment.random_resized_crop: crops are taken of the squares that photos are held as; "
@@ -408,12 +410,15 @@ class _Session:
         self.listener.closed(folder, found.given_up.get(folder, ""))
         self.trained += 1
         if self.many:
-            name = self.modes.name(folder) if self.modes else str(folder)
             done = len(found.results) + len(found.given_up) + len(found.refused)
             left = (time.monotonic() - self.began) / self.trained * (self.runs - done)
             left = 0.0 if self.shared else left  # nobody here knows how fast the others are
             result, metrics = found.results.get(folder), self.listener.metrics
-            self.listener.ended(Ended(name, result, done, self.runs, left, metrics))
+            self.listener.ended(Ended(self.name(folder), result, done, self.runs, left, metrics))
+
+    def name(self, folder: Path) -> str:
+        """Returns what one of several runs is called."""
+        return self.modes.name(folder) if self.modes else str(folder)
 
 
 def _checked_groups(

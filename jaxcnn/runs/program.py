@@ -385,14 +385,21 @@ class Program:
             )
         return rates
 
-    def title(self) -> str:
-        """Says in one line what is trained on what."""
+    def title(self, folder: Path | None = None) -> str:
+        """Says in two lines what is trained on what, for how long, and where.
+
+        Args:
+            folder: the run folder, where it is to be named.
+        """
         config, dataset = self.experiment, self.dataset
-        held = "" if dataset.validation is None else f", {len(dataset.validation):,} validation"
+        weights = sum(leaf.size for leaf in jax.tree.leaves(self.network.shapes.params))
+        held = "" if dataset.validation is None else f"{len(dataset.validation):,} validation, "
         return (
             f"{config.name}: {titled(config.model.name)} on {titled(config.data.name)}, "
-            f"{len(dataset.train):,} train{held} and {len(dataset.test):,} test images, "
-            f"{counted(config.train.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')}"
+            f"{counted(weights, 'parameter')}{f', in {folder}' if folder else ''}\n"
+            f"{len(dataset.train):,} train, {held}{len(dataset.test):,} test images; "
+            f"{counted(config.train.epochs, 'epoch')} of {counted(self.steps_per_epoch, 'step')} "
+            f"of {config.data.batch_size:,}; {mesh.named([*self.devices.devices.flat])}"
         )
 
     def given(self, sharding: Sharding | None = None) -> dict[str, Any]:

@@ -49,6 +49,20 @@ def name_of(values: Mapping[str, Any]) -> str:
     return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
+def label(values: Mapping[str, Any]) -> str:
+    """Returns what a trial is called on a screen: its values, by the last words of their fields.
+
+    >>> label({"optim.peak_lr": 0.012345678, "optim.nesterov": True})
+    'peak_lr=0.01235 nesterov=True'
+    >>> label({"optim.name": "sgd", "model.name": "mlp"})
+    'optim.name=sgd model.name=mlp'
+    """
+    short = {field: field.rpartition(".")[2] for field in values}
+    clear = len(set(short.values())) == len(short)
+    said = {field: f"{v:.4g}" if isinstance(v, float) else v for field, v in values.items()}
+    return " ".join(f"{short[field] if clear else field}={said[field]}" for field in values)
+
+
 @dataclass(frozen=True)
 class Space:
     """The values of a field among which a sweep searches.

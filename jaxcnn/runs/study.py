@@ -254,21 +254,6 @@ class Study:
             return macs(folder)
         return float(result[name]) if name in COSTS else _of_split(name, result)
 
-    def lines(self, trials: Sequence[Trial], outcome: Outcome) -> list[str]:
-        """Says in a line each what trials have come to."""
-        said, there = [], {name: number for number, name in enumerate(self.values(), start=1)}
-        for one in trials:
-            folder = self.folder / one.name
-            values = ", ".join(f"{name}={value}" for name, value in one.values.items())
-            line = f"trial {there[one.name]} of {self.search.trials}: {values}"
-            if folder in outcome.results:
-                first = next(iter(self._objectives))
-                reached = self._reached(first, folder, outcome.results[folder])
-                said.append(f"{line}: {first} {reached:.4g}")
-            elif folder in outcome.pruned:
-                said.append(f"{line}: pruned {outcome.pruned[folder]}")
-        return said
-
     # ------------------------------------------------------------------- what it knows
 
     def values(self) -> dict[str, Mapping[str, Any]]:

@@ -67,7 +67,7 @@ class Tracking(Listener):
         self._process: subprocess.Popen[str] | None = None
         self._late = ""
 
-    def began(self, folder: Path, name: str = "") -> None:
+    def began(self, folder: Path, name: str = "", best: Record | None = None) -> None:
         """Has the settings sent, and what was recorded before."""
         self._folders[name] = folder
         self._update(folder)

@@ -169,7 +169,7 @@ class Training:
         self._saved_at = time.monotonic()
         self._confusion: np.ndarray | None = None
         self.restart_clock(lambda: 0.0)
-        listener.began(run.folder, name)
+        listener.began(run.folder, name, self.best)
 
     # ---------------------------------------------------------------------------- the start
 
@@ -290,6 +290,7 @@ class Training:
             self.step // self.program.steps_per_epoch,
             self.task.means(sums) if int(sums["count"]) else {},
             self._images_per_sec,
+            self.experiment.train.epochs,
         )
 
     def give_up(self, ended: records.Ending, reason: str) -> None:
