@@ -134,9 +134,43 @@ def compare_fashion_mnist() -> str:
     return table((*headers, "million MACs", "training time", "images/s"), rows)
 
 
+def beyond_accuracy() -> str:
+    """Shows what else ``jaxcnn compare`` says of these networks: calibration and corruptions."""
+    found = read("compare_fashion_mnist")
+    first, *_ = (arm["name"] for arm in found["results"])
+    shown = {
+        "nll": "NLL",
+        "brier": "Brier score",
+        "ece": "ECE",
+        "corrupted_top1": "corrupted top-1",
+    }
+    rows = []
+    for arm in found["results"]:
+        cells = [arm["name"]]
+        for name in shown:
+            measure, share = arm["measures"][name], name == "corrupted_top1"
+            mean, low, high = (
+                f"{100 * measure['reached'][k]:.2f}" if share else f"{measure['reached'][k]:.4f}"
+                for k in ("mean", "low", "high")
+            )
+            p = measure["p_adjusted"]
+            tested = "" if p is None else f", p {p:.2g}"
+            cells.append(f"{mean}{' %' * share} [{low}, {high}]{tested}")
+        rows.append(cells)
+    return table((f"arm, p against {first}", *shown.values()), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
-    for f in (experiments, compare_fashion_mnist, train_step, train_step_calls, models, vs_peers)
+    for f in (
+        experiments,
+        compare_fashion_mnist,
+        beyond_accuracy,
+        train_step,
+        train_step_calls,
+        models,
+        vs_peers,
+    )
 }
 
 
