@@ -26,6 +26,7 @@ from jaxcnn.config import (
 )
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.learning import run_folder as folder
+from jaxcnn.learning import standing
 from jaxcnn.runs import display, group, plan, together
 from jaxcnn.runs.evaluation import evaluate
 
@@ -222,3 +223,13 @@ def test_seeds_that_diverge_are_named(tmp_path):
     assert [path.name for path in failed] == ["seed5", "seed6"]
     assert all("not finite" in reason for reason in failed.values())
     assert "test_top1" not in result
+
+
+def test_time_left_is_that_of_all_that_share_a_program(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(standing.Teller, "tell", lambda self, **progress: told.append(progress))
+    train_two(in_mode("map"), tmp_path)
+    assert len(told) > 2
+    for now in told:
+        images_left = (now["total_steps"] - now["step"]) * SMALL.data.batch_size
+        assert now["seconds_left"] * now["images_per_sec"] == pytest.approx(2 * images_left)

@@ -327,7 +327,7 @@ def _loop(
                 training.state = state  # given no steps, but its arrays were consumed
                 continue
             with session.giving_up(training):
-                progress = training.advance(state, end, seconds() * own / sum(done))
+                progress = training.advance(state, end, seconds(), own / sum(done))
                 if training is active[0]:
                     session.listener.progress(progress)
                 save = late or training.save_is_due()

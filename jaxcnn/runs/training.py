@@ -253,13 +253,14 @@ class Training:
         """
         return min(self.step + steps, self.epoch_end) if self.active else self.step
 
-    def advance(self, state: TrainState, end: int, seconds: float) -> Progress:
+    def advance(self, state: TrainState, end: int, seconds: float, share: float) -> Progress:
         """Takes over the state after a chunk of steps.
 
         Args:
             state: the state after it.
             end: its last step.
-            seconds: this run's share of its time.
+            seconds: its time.
+            share: this run's share of it, 1 where no other is trained in the same program.
 
         Raises:
             Diverged: the loss or its gradient is not finite.
@@ -267,9 +268,9 @@ class Training:
         sums = jax.device_get(state.sums)
         steps = end - self.step
         self.state, self.step = state, end
-        self.seconds += seconds
+        self.seconds += seconds * share
         self._steps_since += steps
-        self._seconds_since += seconds
+        self._seconds_since += seconds * share
         if sums["bad_step"] >= 0:
             raise Diverged(
                 f"the loss or its gradient is not finite at step {int(sums['bad_step'])}; nothing "
@@ -282,7 +283,7 @@ class Training:
                 total_steps=self.program.total_steps,
                 epoch=self.step // self.program.steps_per_epoch,
                 images_per_sec=self._images_per_sec,
-                seconds_left=(self.program.total_steps - self.step) * self._step_time,
+                seconds_left=(self.program.total_steps - self.step) * self._step_time / share,
             )
         return Progress(
             self.step,
