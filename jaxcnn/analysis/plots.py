@@ -77,9 +77,26 @@ def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         if png is not None:
+            _thin(figure)
             file = io.BytesIO()
             figure.savefig(file, format="png", dpi=120)
             files.write_bytes(png, file.getvalue())
+
+
+def _thin(figure: Any) -> None:
+    """Leaves out every other label of an axis of numbers, as often as some would collide."""
+    from matplotlib import ticker
+
+    figure.draw_without_rendering()  # from here on, places on the canvas are known
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        while isinstance(axis.get_major_formatter(), ticker.FuncFormatter):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+            boxes = [tick.label1.get_window_extent().padded(2) for tick in ticks]
+            if not any(a.overlaps(b) for a, b in itertools.pairwise(boxes)):
+                break
+            axis.set_ticks([tick.get_loc() for tick in ticks[::2]])
+            figure.draw_without_rendering()
 
 
 def legible(name: str, longest: int = 41) -> str:
@@ -108,6 +125,7 @@ def svg(figure: Any, label: str) -> "Markup":
         label: text that is read out in place of the chart.
     """
     file = io.StringIO()
+    _thin(figure)
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     marks = dict(re.findall('<path id="([^"]*)" d="([^"]*)"', text))
@@ -179,6 +197,7 @@ def _lines(
                 list(values), low, high, color=line.get_color(), alpha=0.2, linewidth=0
             )
     drawn = list(series.values())
+    axes.margins(x=0.02)
     _scale(axes.xaxis, [x for values in drawn for x in values], log_x)
     _scale(axes.yaxis, [y for values in drawn for seeds in values.values() for y in seeds], log_y)
 
@@ -199,7 +218,9 @@ def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
     )
     if not log or not positive or min(shown) < 0:
         whole = all(v == int(v) for v in shown)
-        axis.set_major_locator(ticker.MaxNLocator(7, steps=[1, 2, 5, 10], integer=whole))
+        axis.set_major_locator(
+            ticker.MaxNLocator(7, steps=[1, 2, 5, 10], integer=whole, min_n_ticks=1 if whole else 2)
+        )
         if log and shown and not any(shown):  # an axis around 0 would show negative errors
             set_limits(0, 1)
     elif len(positive) < len(shown):

@@ -65,5 +65,6 @@ def run(command: Command) -> int:
         complain(f"left out: {line}")
     title = command.title or ", ".join(path.resolve().name for path in paths)
     pages.write_page(title, reported, held, out, problems, command.data_dir)
-    print(f"{command.out}: {counted(len(read), 'run')} in {counted(len(reported), 'arm')}")
+    arms_too = f" in {counted(len(reported), 'arm')}" if len(reported) > 1 else ""
+    print(f"{command.out}: {counted(len(read), 'run')}{arms_too}")
     return 2 if failed else 0
