@@ -311,7 +311,7 @@ def test_a_page_of_one_run_is_of_that_run(capsys, compared, tmp_path):
     code, out, _ = call(capsys, "report", str(run), "--out", str(page))
     assert (code, out) == (0, f"{page}: 1 run\n")
     text = page.read_text()
-    for word in ("against", "Pareto", " arm", "1 runs", ">p<"):
+    for word in ("against conv", "Pareto", " arm", "1 runs", ">p<"):
         assert word not in text.split('<script type="application/json"')[0], word
     chart = text.split("Test error, %, and in training")[1].split("</svg>")[0]
     assert {"var(--c0)", "var(--c1)"} <= set(re.findall(r"var\(--c\d\)", chart))

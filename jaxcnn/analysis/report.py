@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import hashlib
 import io
 import json
 import logging
@@ -217,10 +218,16 @@ def _templates(folder: Path | None = None) -> "jinja2.Environment":
     )
     found.policies["json.dumps_kwargs"] = {"allow_nan": False}
     found.globals["colours"] = len(plots.COLOURS)
+    found.filters["sha256"] = _digest
     found.filters["count"] = "{:,}".format
     found.filters["picture"] = picture
     found.filters["png"] = _png
     return found
+
+
+def _digest(script: str) -> str:
+    """Returns what a page's policy names a script by that it may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def picture(png: bytes, alt: str) -> Markup:
