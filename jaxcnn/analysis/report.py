@@ -172,7 +172,7 @@ def _curves_so_far(path: Path) -> dict[str, plots.Series]:
         metric, records = run_folder.judged(path).metrics[0], run_folder.evaluations(path)
     except InputError:  # its state says why
         return {}
-    found = {}
+    found: dict[str, plots.Series] = {}
     for split, prefix in SPLITS.items():
         label, of, _ = plots.curve(metric, split)
         values = {record.epoch: record.value(f"{prefix}_{metric.name}") for record in records}
@@ -265,7 +265,7 @@ def _curves(arms: Sequence[Arm]) -> list[tuple[str, Markup]]:
 
 def _curves_of_one(arm: Arm) -> list[tuple[str, Markup]]:
     """Draws loss and metric of a single arm: what is held out and what is trained on together."""
-    found = []
+    found: list[tuple[str, Markup]] = []
     for metric in dict.fromkeys((arm.metric, LOSS)):
         for split in ("validation", "test"):
             label, of, logarithmic = plots.curve(metric, split)

@@ -159,7 +159,7 @@ def _live(command: Command, held: dict[tuple[Path, int], Any]) -> str:
     done = [path for path in paths if (path / "summary.json").exists()]
     read, problems = arms.read_all(done)
     if not read:
-        shown = {"training": training, "problems": problems, "live": live.SCRIPT}
+        shown: dict[str, Any] = {"training": training, "problems": problems, "live": live.SCRIPT}
         return report.render("live.html", title=title, data={}, **shown)
     answers = {}
     for run in read:
