@@ -20,7 +20,7 @@ from jaxcnn import cli
 from jaxcnn.analysis import arms, compare
 from jaxcnn.analysis.calibration import CORRUPTED, UNCORRUPTED
 from jaxcnn.commands import compare as compare_command
-from jaxcnn.commands.parsing import load_comparison
+from jaxcnn.commands.parsing import load_comparison, load_experiment
 from jaxcnn.config import to_dict
 from jaxcnn.learning import run_folder as folder
 from jaxcnn.runs import evaluation, group, network, robustness, training
@@ -293,6 +293,55 @@ def test_the_page_holds_the_numbers_of_the_runs_and_asks_for_nothing(compared):
     assert not re.search(r"""(src|href)=["'](?!data:)|url\(|@import|https?://""", page)
     assert page.count("<figure><img") >= 2  # worst mistakes
     assert "model.options.widths" in page
+
+
+def test_a_report_is_that_of_the_comparison(capsys, compared, tmp_path):
+    """The same order, and so the same baseline, colours and p values; by the alphabet others."""
+    _, workdir = compared
+    page = tmp_path / "again.html"
+    assert call(capsys, "report", str(workdir), "--out", str(page))[0] == 0
+    made, again = (page_data(path.read_text()) for path in (workdir / "report.html", page))
+    assert again == made
+    assert [arm["name"] for arm in again["comparison"]["results"]] == ["dense", "conv"]
+    keys = re.findall(r'var\(--c(\d)\)"></i>(\w+)', page.read_text())
+    assert keys[:2] == [("0", "dense"), ("1", "conv")]
+    (workdir / "planned.json").rename(workdir / "kept")  # as a folder of older versions
+    try:
+        call(capsys, "report", str(workdir), "--out", str(page))
+    finally:
+        (workdir / "kept").rename(workdir / "planned.json")
+    results = page_data(page.read_text())["comparison"]["results"]
+    assert [arm["name"] for arm in results] == ["conv", "dense"]
+
+
+def test_a_page_of_one_run_is_of_that_run(capsys, compared, tmp_path):
+    """Train and test in one chart, its figures, and what trains it again; nothing that compares."""
+    _, workdir = compared
+    run, page = workdir / "conv" / "seed0", tmp_path / "run.html"
+    code, out, _ = call(capsys, "report", str(run), "--out", str(page))
+    assert (code, out) == (0, f"{page}: 1 run\n")
+    text = page.read_text()
+    for word in ("against conv", "Pareto", " arm", "1 runs", ">p<"):
+        assert word not in text.split('<script type="application/json"')[0], word
+    chart = text.split("Test error, %, and in training")[1].split("</svg>")[0]
+    assert {"var(--c0)", "var(--c1)"} <= set(re.findall(r"var\(--c\d\)", chart))
+    end = folder.read_metrics(run)[-1]
+    assert f"<td>test top-1</td><td>{100 * end['test_top1']:.2f} % [" in text
+    kept = evaluation.predict_test_set(run)
+    rows = re.findall(r"<tr><td>(\d)</td><td>(\d+)</td><td>([\d.]+) %</td>", text)
+    assert len(rows) == 10
+    for name, images, recall in rows:
+        those = kept["label"] == int(name)
+        assert int(images) == those.sum()
+        right = (kept["predicted"][those] == int(name)).mean()
+        assert float(recall) == pytest.approx(100 * right, abs=0.051)
+    again = tmp_path / "again.py"
+    again.write_text(html.unescape(text.split('<pre tabindex="0">')[1].split("</pre>")[0]))
+    assert to_dict(load_experiment(again)) == json.loads((run / "config.json").read_text())
+    call(capsys, "report", str(workdir / "conv"), "--out", str(page))
+    text = page.read_text()
+    assert "mean over 2 seeds" in text
+    assert "Pareto" not in text
 
 
 def test_unfinished_and_damaged_runs_are_named_and_the_rest_reported(capsys, compared, tmp_path):

@@ -366,7 +366,10 @@ def test_tables_and_pages_say_which_was_which(held, tmp_path, capsys):
     page = tmp_path / "page.html"
     assert cli.main(["report", str(folder), "--out", str(page)]) == 0
     text = page.read_text()
-    assert "Highest validation top-1: <strong>base</strong>" in text
+    reached = tables.cells(alone)[0]
+    assert f"<td>validation top-1</td><td>{reached[1]}</td>" in text
+    assert f"<td>test top-1</td><td>{reached[2]}</td>" in text
+    assert "The test set was read once, at the end; the validation set chose before" in text
     assert "Validation error, %" in text
     assert "Test error, %" not in text
     assert "none was chosen by its test result" in text

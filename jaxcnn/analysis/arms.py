@@ -13,7 +13,7 @@ from jaxcnn.analysis import summary
 from jaxcnn.config import RESUME_MAY_CHANGE, Experiment, differences, flat, to_dict
 from jaxcnn.data import augment
 from jaxcnn.errors import InputError, as_input_error
-from jaxcnn.learning import files, run_folder
+from jaxcnn.learning import files, run_folder, standing
 from jaxcnn.learning.records import Environment, Evaluation, RunDataset, Summary, plain
 from jaxcnn.learning.selection import score
 from jaxcnn.tasks import Metric
@@ -99,6 +99,9 @@ _summarize = functools.lru_cache(summary.summarize)  # seeds of one arm share it
 def find(paths: Sequence[Path]) -> list[Path]:
     """Finds the run folders among the paths and within them.
 
+    Those of a comparison come in the order in which it plans them, so that the arms have the order
+    of its file, and the same one is the baseline.
+
     Raises:
         InputError: a path neither is nor holds a run folder.
     """
@@ -107,7 +110,8 @@ def find(paths: Sequence[Path]) -> list[Path]:
         inside = run_folder.within(path)
         if not inside:
             raise InputError(f"{path}: neither is nor holds a run folder (one with config.json)")
-        found |= dict.fromkeys(inside)
+        planned = [path / name for name in standing.planned(path)]
+        found |= dict.fromkeys([*(run for run in planned if run in inside), *inside])
     return list(found)
 
 

@@ -37,9 +37,13 @@ COLOURS = (
     *("#0b7285", "#c2255c", "#866100", "#495057"),
 )
 """Colours of the series; further series start again."""
-TEXT, FAINT, RULE = "#1c2024", "#667080", "#d9dde3"
-VARIABLES = {TEXT: "currentColor", FAINT: "var(--faint)", RULE: "var(--rule)"} | {
-    colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)
+TEXT, FAINT, RULE, CARD = "#1c2024", "#667080", "#d9dde3", "#f6f7f9"
+VARIABLES = {
+    TEXT: "currentColor",
+    FAINT: "var(--faint)",
+    RULE: "var(--rule)",
+    CARD: "var(--card)",
+    **{colour: f"var(--c{i})" for i, colour in enumerate(COLOURS)},
 }
 """What each colour becomes in SVG."""
 
@@ -77,9 +81,26 @@ def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         if png is not None:
+            _thin(figure)
             file = io.BytesIO()
             figure.savefig(file, format="png", dpi=120)
             files.write_bytes(png, file.getvalue())
+
+
+def _thin(figure: Any) -> None:
+    """Leaves out every other label of an axis of numbers, as often as some would collide."""
+    from matplotlib import ticker
+
+    figure.draw_without_rendering()  # from here on, places on the canvas are known
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        while isinstance(axis.get_major_formatter(), ticker.FuncFormatter):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+            boxes = [tick.label1.get_window_extent().padded(2) for tick in ticks]
+            if not any(a.overlaps(b) for a, b in itertools.pairwise(boxes)):
+                break
+            axis.set_ticks([tick.get_loc() for tick in ticks[::2]])
+            figure.draw_without_rendering()
 
 
 def legible(name: str, longest: int = 41) -> str:
@@ -108,6 +129,7 @@ def svg(figure: Any, label: str) -> "Markup":
         label: text that is read out in place of the chart.
     """
     file = io.StringIO()
+    _thin(figure)
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     marks = dict(re.findall('<path id="([^"]*)" d="([^"]*)"', text))
@@ -179,6 +201,7 @@ def _lines(
                 list(values), low, high, color=line.get_color(), alpha=0.2, linewidth=0
             )
     drawn = list(series.values())
+    axes.margins(x=0.02)
     _scale(axes.xaxis, [x for values in drawn for x in values], log_x)
     _scale(axes.yaxis, [y for values in drawn for seeds in values.values() for y in seeds], log_y)
 
@@ -199,7 +222,9 @@ def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
     )
     if not log or not positive or min(shown) < 0:
         whole = all(v == int(v) for v in shown)
-        axis.set_major_locator(ticker.MaxNLocator(7, steps=[1, 2, 5, 10], integer=whole))
+        axis.set_major_locator(
+            ticker.MaxNLocator(7, steps=[1, 2, 5, 10], integer=whole, min_n_ticks=1 if whole else 2)
+        )
         if log and shown and not any(shown):  # an axis around 0 would show negative errors
             set_limits(0, 1)
     elif len(positive) < len(shown):
@@ -552,8 +577,17 @@ def costs(comparison: ComparisonResult) -> list[tuple[str, Points, list[str]]]:
     return found
 
 
+Scale = tuple[str, float, float]
+"""How a field is searched, ``"log"``, ``"uniform"`` or ``"int"``, and between which bounds."""
+
+
 def save_sweep(
-    rows: Sequence[Mapping[str, Any]], path: Path, title: str, split: str, metric: Metric = TOP1
+    rows: Sequence[Mapping[str, Any]],
+    path: Path,
+    title: str,
+    split: str,
+    metric: Metric = TOP1,
+    scales: Mapping[str, Scale] | None = None,
 ) -> None:
     """Draws the trials of a sweep in parallel coordinates: an axis for each field, a line for each.
 
@@ -563,68 +597,135 @@ def save_sweep(
         title: title of the figure.
         split: the split that trials are chosen by.
         metric: what they are chosen by.
+        scales: of the fields that are searched between bounds.
     """
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    with canvas(_width(rows), 4.2, path) as figure:
+        axes = _parallel(figure, rows, split, metric, scales or {})
+        axes.set_title(legible(title, 101))
 
+
+def parallel(
+    rows: Sequence[Mapping[str, Any]], split: str, metric: Metric, scales: Mapping[str, Scale]
+) -> "Markup":
+    """Draws what :func:`save_sweep` does as SVG."""
+    with canvas(_width(rows), 3.6) as figure:
+        _parallel(figure, rows, split, metric, scales)
+        return svg(figure, f"{formats.titled(metric, split)} over the fields of each trial")
+
+
+INCHES_OF_A_COLUMN, LONGEST_OF_A_COLUMN = 1.6, 17
+"""So wide is a column of parallel coordinates, in which so many letters have room."""
+
+
+def _width(rows: Sequence[Mapping[str, Any]]) -> float:
+    return float(INCHES_OF_A_COLUMN * (len(rows[0]["values"]) + 1.2))
+
+
+def _parallel(
+    figure: Any,
+    rows: Sequence[Mapping[str, Any]],
+    split: str,
+    metric: Metric,
+    scales: Mapping[str, Scale],
+) -> Any:
+    """Draws a line for each trial, the better the stronger, and the best in colour."""
     fields = list(rows[0]["values"])
-    columns = [_coordinate([row["values"][field] for row in rows]) for field in fields]
+    columns = [_coordinate([row["values"][f] for row in rows], scales.get(f)) for f in fields]
     scores: list[Any] = [score(row, metric) for row in rows]
     factor = 100 if metric.is_share else 1
-    reached: list[Any] = [factor * metric.score(found) for found in scores]  # as it was found
-    label = formats.titled(metric, split)
-    columns.append(_coordinate(reached))
-    names = [*fields, label]
-    colour = ScalarMappable(Normalize(min(scores), max(scores)), colormaps["viridis"])
-    with canvas(max(2.4 * len(names), 6) + 1, 4.2, path) as figure:
-        axes = figure.subplots()
-        # The best trials lie on top.
-        for i in sorted(range(len(rows)), key=lambda i: scores[i]):
-            heights = [where[i] for where, _ in columns]
-            axes.plot(range(len(names)), heights, color=colour.to_rgba(scores[i]), alpha=0.85)
-        for place, (_, ticks) in enumerate(columns):
-            axes.axvline(place, color=FAINT, linewidth=1)
-            for height, text in ticks:
-                axes.annotate(
-                    legible(text),
-                    (place, height),
-                    xytext=(5, 0),
-                    textcoords="offset points",
-                    va="center",
-                    fontsize=8,
-                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
-                )
-        axes.set_xticks(range(len(names)), [legible(name) for name in names])
-        axes.set_yticks([])
-        axes.set(xlim=(-0.15, len(names) - 0.6), ylim=(-0.06, 1.06), title=legible(title, 101))
-        axes.spines[:].set_visible(False)
-        figure.colorbar(colour, ax=axes, label=label)
+    columns.append(_coordinate([factor * metric.score(found) for found in scores]))  # as found
+    axes = figure.subplots()
+    order = sorted(range(len(rows)), key=lambda i: scores[i])  # the best lie on top
+    for rank, i in enumerate(order, start=1):
+        heights = [where[i] for where, _ in columns]
+        share = rank / len(rows)
+        best = {"color": COLOURS[0], "linewidth": 2.2}
+        style = best if i == order[-1] else {"color": FAINT, "alpha": 0.2 + 0.6 * share}
+        axes.plot(range(len(columns)), heights, marker="o", markersize=3, **style)
+    names = [*short_names(fields).values(), formats.titled(metric, split)]
+    for place, (_, ticks) in enumerate(columns):
+        axes.axvline(place, color=RULE, linewidth=1, zorder=0)
+        for height, text in _apart(ticks):
+            axes.annotate(
+                legible(text, LONGEST_OF_A_COLUMN),
+                (place, height),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                bbox={"facecolor": CARD, "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+            )
+    shown = [legible(name, LONGEST_OF_A_COLUMN) for name in names[:-1]]
+    axes.set_xticks(range(len(names)), [*shown, legible(names[-1], 23)])  # with room at the edge
+    axes.set_yticks([])
+    axes.set(xlim=(-0.4, len(names) - 0.2), ylim=(-0.06, 1.06))
+    axes.spines[:].set_visible(False)
+    return axes
 
 
-def _coordinate(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
+def short_names(fields: Sequence[str]) -> dict[str, str]:
+    """Returns what fields are called where a column is narrow: no two of them alike.
+
+    >>> short_names(["optim.name", "optim.peak_lr", "model.options.hidden"])
+    {'optim.name': 'optim', 'optim.peak_lr': 'peak_lr', 'model.options.hidden': 'hidden'}
+    >>> short_names(["data.seed", "train.seed"])
+    {'data.seed': 'data.seed', 'train.seed': 'train.seed'}
+    """
+    short = {f: f.removesuffix(".name").rpartition(".")[2] for f in fields}
+    names = list(short.values())
+    return {f: name if names.count(name) == 1 else f for f, name in short.items()}
+
+
+SPACING = 0.055
+"""Share of its axis that a tick of parallel coordinates takes."""
+
+
+def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Returns the ticks that do not cover one another: the outermost, and what fits between."""
+    order = sorted(ticks)
+    kept = order[:1]
+    for tick in order[1:-1]:
+        if min(tick[0] - kept[-1][0], order[-1][0] - tick[0]) >= SPACING:
+            kept.append(tick)
+    return kept + [last for last in order[1:][-1:] if last[0] - kept[-1][0] >= SPACING]
+
+
+def _coordinate(
+    values: Sequence[Any], scale: Scale | None = None
+) -> tuple[list[float], list[tuple[float, str]]]:
     """Returns the heights of a column's values in [0, 1], and the ticks beside its axis."""
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-        if len(set(values)) > 1:
-            return _numbers(values)
+        if scale or len(set(values)) > 1:
+            return _numbers(values, scale)
         values = [f"{v:g}" for v in values]
     words = list(dict.fromkeys(map(str, values)))  # in the order of their first appearance
     height = {word: (i + 0.5) / len(words) for i, word in enumerate(words)}
     return [height[str(v)] for v in values], [(h, word) for word, h in height.items()]
 
 
-def _numbers(values: Sequence[float]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Does so for numbers, logarithmically if they span decades and crowd at the lower end."""
+def _numbers(
+    values: Sequence[float], scale: Scale | None
+) -> tuple[list[float], list[tuple[float, str]]]:
+    """Does so for numbers, on the scale of the search.
+
+    Those of a list are on a logarithmic one if they span decades and crowd at the lower end.
+    """
+    from matplotlib import ticker
+
     distinct = sorted(set(values))
     low, high = distinct[0], distinct[-1]
     log = low > 0 and high / low > 20 and float(np.median(values)) < (low + high) / 4
+    if scale:
+        log, low, high = scale[0] == "log", *scale[1:]
 
     def at(value: float) -> float:
         share = np.log(value / low) / np.log(high / low) if log else (value - low) / (high - low)
         return float(share)
 
-    if len(distinct) <= 6:
-        marks = distinct
-    else:
-        marks = [float(m) for m in (np.geomspace if log else np.linspace)(low, high, 5)]
+    marks = distinct
+    if scale or len(distinct) > 6:
+        whole = all(v == int(v) for v in distinct)
+        between = ticker.LogLocator() if log else ticker.MaxNLocator(5, integer=whole)
+        inside = [float(m) for m in between.tick_values(low, high) if low < m < high]
+        marks = [low, *inside, high]
     return [at(v) for v in values], [(at(v), f"{v:.4g}") for v in marks]

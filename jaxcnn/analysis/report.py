@@ -2,10 +2,13 @@
 
 import base64
 import functools
+import hashlib
 import io
 import json
 import logging
 import math
+import pprint
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +18,13 @@ import numpy as np
 from markupsafe import Markup
 
 from jaxcnn.analysis import arms as finished
-from jaxcnn.analysis import calibration, compare, formats, plots, summary, tables
+from jaxcnn.analysis import calibration, compare, formats, plots, status, summary, tables
 from jaxcnn.analysis.arms import Arm, FinishedRun
 from jaxcnn.analysis.calibration import Kept
 from jaxcnn.analysis.compare import Predictions
 from jaxcnn.config import flat, to_dict
 from jaxcnn.errors import InputError
-from jaxcnn.learning import files
+from jaxcnn.learning import files, run_folder
 from jaxcnn.learning.records import plain
 from jaxcnn.tasks import LOSS
 from jaxcnn.text import printable
@@ -38,6 +41,9 @@ MISTAKES = 12
 WIDEST_CONFUSION = 20
 """Classes up to which the whole matrix is shown; of more, the most frequent confusions."""
 
+SPLITS = {"validation": "val", "test": "test", "training": "train"}
+"""Of what curves are drawn, and with what the names of its metrics begin."""
+
 Images = Callable[[Sequence[int]], np.ndarray]
 
 
@@ -47,8 +53,10 @@ def page(
     predictions: Predictions,
     images: Images | None = None,
     problems: Sequence[str] = (),
+    training: Mapping[str, Any] | None = None,
+    live: str = "",
 ) -> str:
-    """Builds the page on some arms.
+    """Builds the page on some arms: that of a comparison, or of a single one that of a run.
 
     Args:
         title: heading of the page.
@@ -57,6 +65,8 @@ def page(
         images: gives test images ``(n, h, w, c)`` in uint8 by their places in the test split,
             for the worst mistakes.
         problems: what could not be reported, one line each.
+        training: what is shown of runs that are not finished: see :func:`unfinished`.
+        live: script of a page that is served, and updates itself.
 
     Returns:
         HTML, with every number it shows as JSON in the element ``data``.
@@ -70,8 +80,10 @@ def page(
     }
     held = {name: found for name, found in held.items() if found}
     environment, mixed = _environment(runs)
+    alone = len(arms) == 1
     return render(
-        "report.html",
+        "run.html" if alone else "report.html",
+        live=live,
         title=title,
         data={"comparison": compare.to_json(comparison), "runs": _data(arms)},
         problems=problems,
@@ -79,18 +91,27 @@ def page(
         arms=arms,
         names=[arm.name for arm in arms],
         runs=len(runs),
-        results=(tables.headers(comparison), tables.cells(comparison)),
+        training=training,
+        results=(
+            tables.of_one(comparison, runs)
+            if alone
+            else (tables.headers(comparison), tables.cells(comparison))
+        ),
         best=formats.interval(comparison.metric, comparison.best.reached),
         explanation=tables.explanation(comparison),
-        curves=_curves(arms),
+        curves=_curves_of_one(arms[0]) if alone else _curves(arms),
+        splits=("training", "held out"),
+        per_class=_per_class(held, classes),
+        again=_again(arms[0]),
         several_seeds=any(len(arm.runs) > 1 for arm in arms),
         costs=[
             (front, plots.scatter(points, front, label, formats.titled(comparison.metric, "test")))
             for label, points, front in plots.costs(comparison)
+            if not alone
         ],
         times=tables.times(arms),
         blocks=[
-            (name, tables.block(comparison, name), tables.explained(comparison, name))
+            (name, _block(comparison, name), tables.explained(comparison, name))
             for name in tables.blocks(comparison)
         ],
         diagrams={"calibration": _calibration(held, [arm.name for arm in arms])},
@@ -111,6 +132,56 @@ def page(
     )
 
 
+def unfinished(folder: Path) -> dict[str, Any] | None:
+    """Returns what a page shows of the runs in a folder that are not finished; None if all are.
+
+    Raises:
+        InputError: the folder neither is nor holds a run.
+    """
+    found = [one for one in status.read_all(folder) if one.state != "finished"]
+    if not found:
+        return None
+    curves: dict[str, dict[str, plots.Series]] = {}
+    for one in found:
+        for label, series in _curves_so_far(folder / one.name).items():
+            curves.setdefault(label, {})[one.name] = series
+    # Runs without curves too, so that each keeps its colour.
+    charts = [
+        (
+            label[:1].upper() + label[1:],
+            plots.lines({one.name: drawn.get(one.name, {}) for one in found}, "epoch", label),
+        )
+        for label, drawn in curves.items()
+    ]
+    rows = [[one.name, one.state, _how_far(one), one.figure or one.reason] for one in found]
+    headers, names = ["run", "state", "epoch", "last"], [one.name for one in found]
+    return {"headers": headers, "rows": rows, "curves": charts, "names": names}
+
+
+def _how_far(run: status.Status) -> str:
+    if run.epochs is None:
+        return formats.UNKNOWN
+    return f"epoch {run.epoch or 0} of {run.epochs}"
+
+
+def _curves_so_far(path: Path) -> dict[str, plots.Series]:
+    """Returns what a run that is not finished has reached at each epoch, by what is drawn of it."""
+    if not (path / "config.json").exists():
+        return {}
+    try:
+        metric, records = run_folder.judged(path).metrics[0], run_folder.evaluations(path)
+    except InputError:  # its state says why
+        return {}
+    found: dict[str, plots.Series] = {}
+    for split, prefix in SPLITS.items():
+        label, of, _ = plots.curve(metric, split)
+        values = {record.epoch: record.value(f"{prefix}_{metric.name}") for record in records}
+        series = {epoch: [of(value)] for epoch, value in values.items() if value is not None}
+        if series:
+            found[label] = series
+    return found
+
+
 def render(template: str, folder: Path | None = None, **values: Any) -> str:
     """Fills a template, which usually extends ``page.html``; all text in it is escaped.
 
@@ -123,7 +194,8 @@ def render(template: str, folder: Path | None = None, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template names something that is not there.
     """
-    return printable(_templates(folder).get_template(template).render(values), keep="\n\t")
+    found = _templates(folder).get_template(template).render({"live": "", **values})
+    return printable(found, keep="\n\t")
 
 
 def legend(names: Sequence[str]) -> Markup:
@@ -146,10 +218,16 @@ def _templates(folder: Path | None = None) -> "jinja2.Environment":
     )
     found.policies["json.dumps_kwargs"] = {"allow_nan": False}
     found.globals["colours"] = len(plots.COLOURS)
+    found.filters["sha256"] = _digest
     found.filters["count"] = "{:,}".format
     found.filters["picture"] = picture
     found.filters["png"] = _png
     return found
+
+
+def _digest(script: str) -> str:
+    """Returns what a page's policy names a script by that it may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def picture(png: bytes, alt: str) -> Markup:
@@ -175,8 +253,7 @@ def _data(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 def _curves(arms: Sequence[Arm]) -> list[tuple[str, Markup]]:
     found, kinds = [], list(dict.fromkeys((arms[0].metric, LOSS)))
-    splits = {"validation": "val", "test": "test", "training": "train"}
-    for split, prefix in splits.items():
+    for split, prefix in SPLITS.items():
         for metric in kinds:
             label, of, logarithmic = plots.curve(metric, split)
             curves = {arm.name: _curve(arm, f"{prefix}_{metric.name}", of) for arm in arms}
@@ -184,6 +261,71 @@ def _curves(arms: Sequence[Arm]) -> list[tuple[str, Markup]]:
                 chart = plots.lines(curves, "epoch", label, log_y=logarithmic)
                 found.append((label[:1].upper() + label[1:], chart))
     return found
+
+
+def _curves_of_one(arm: Arm) -> list[tuple[str, Markup]]:
+    """Draws loss and metric of a single arm: what is held out and what is trained on together."""
+    found: list[tuple[str, Markup]] = []
+    for metric in dict.fromkeys((arm.metric, LOSS)):
+        for split in ("validation", "test"):
+            label, of, logarithmic = plots.curve(metric, split)
+            curves = {
+                name: _curve(arm, f"{prefix}_{metric.name}", of)
+                for name, prefix in (("training", "train"), ("held out", SPLITS[split]))
+            }
+            if len(curves["held out"]) > 1 or (split == "test" and not found):
+                whole = plots.curve(metric)[0]
+                chart = plots.lines(curves, "epoch", whole, log_y=logarithmic)
+                found.append((f"{label[:1].upper()}{label[1:]}, and in training", chart))
+    return found
+
+
+def _block(comparison: compare.ComparisonResult, name: str) -> tuple[list[str], list[list[str]]]:
+    """Returns the table of a block of measures; of one arm without what compares arms."""
+    headers, rows = tables.block(comparison, name)
+    if len(comparison.results) > 1:
+        return headers, rows
+    return [], [[title, value] for title, _, value, *_ in rows]
+
+
+def _per_class(
+    held: Mapping[str, Sequence[Mapping[str, np.ndarray]]], classes: Sequence[str]
+) -> tuple[list[str], list[list[str]]] | None:
+    """Returns the table of a single arm's classes: recall, precision, what each is taken for.
+
+    The answers of all seeds are counted together.
+    """
+    if len(held) != 1:
+        return None
+    (answers,) = held.values()
+    counts = np.sum([compare.confusion(kept, len(classes)) for kept in answers], axis=0)
+    rows = []
+    for i, name in enumerate(classes):
+        wrong = np.where(np.arange(len(classes)) == i, 0, counts[i])
+        taken = int(wrong.argmax())
+        rows.append(
+            [
+                name,
+                f"{counts[i].sum() // len(answers):,}",
+                _ratio(counts[i, i], counts[i].sum()),
+                _ratio(counts[i, i], counts[:, i].sum()),
+                f"{classes[taken]} ({_ratio(wrong[taken], counts[i].sum())})"
+                if wrong.any()
+                else "",
+            ]
+        )
+    return ["class", "images", "recall", "precision", "most often taken for"], rows
+
+
+def _ratio(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else formats.UNKNOWN
+
+
+def _again(arm: Arm) -> str:
+    """Returns an experiment file with the configuration of an arm's first run."""
+    config = pprint.pformat(to_dict(arm.experiment), width=96, sort_dicts=False)
+    body = textwrap.indent(f"return from_dict(\n{textwrap.indent(config, ' ' * 4)}\n)", " " * 4)
+    return f"from jaxcnn.config import from_dict\n\n\ndef config():\n{body}\n"
 
 
 def _curve(arm: Arm, field: str, of: Callable[[float], float]) -> plots.Series:

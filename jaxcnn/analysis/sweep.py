@@ -1,11 +1,17 @@
 """What the trials of a sweep have come to, for the terminal, a file and a page."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxcnn.analysis import formats, report, tables
+import msgspec
+import numpy as np
+
+from jaxcnn.analysis import formats, plots, report, tables
+from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.learning import files, run_folder
 from jaxcnn.learning.selection import OPTIMISTIC, PREFIX, score
 from jaxcnn.tasks import LOSS, Metric
 from jaxcnn.text import counted
@@ -31,6 +37,7 @@ class Sweep:
         importances: the share of that metric's variance which each field explains, where known.
         front: the trials that no other beats in all of several objectives.
         costs: names of figures of a row, such as ``macs``, that were sought to be low.
+        scales: of the fields that are searched between bounds.
     """
 
     name: str
@@ -40,6 +47,7 @@ class Sweep:
     importances: Mapping[str, float] = field(default_factory=dict)
     front: Sequence[str] = ()
     costs: Sequence[str] = ()
+    scales: Mapping[str, plots.Scale] = field(default_factory=dict)
 
     @property
     def done(self) -> list[Mapping[str, Any]]:
@@ -74,9 +82,90 @@ def to_json(sweep: Sweep) -> dict[str, Any]:
     }
     if sweep.importances:
         found["importances"] = dict(sweep.importances)
+    elif associated := associations(sweep):
+        found["associations"] = associated
     if sweep.front:
         found["front"] = [*sweep.front]
+    if sweep.costs:
+        found["costs"] = [*sweep.costs]
+    if sweep.scales:
+        found["scales"] = {name: [*scale] for name, scale in sweep.scales.items()}
     return found
+
+
+class Kept(msgspec.Struct, kw_only=True, frozen=True):
+    """sweep.json, as far as a page of it needs."""
+
+    experiment: str
+    selected_on: Literal["validation", "test"]
+    selected_by: str
+    trials: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
+    importances: dict[str, float] = {}
+    front: tuple[str, ...] = ()
+    costs: tuple[str, ...] = ()
+    scales: dict[str, plots.Scale] = {}
+
+
+def read(folder: Path) -> Sweep:
+    """Reads what the sweep in a folder has come to.
+
+    Raises:
+        InputError: sweep.json is damaged, or no trial of it has a result.
+    """
+    file = folder / FILE
+    with as_input_error(str(file)):
+        kept = msgspec.convert(json.loads(files.read_bytes(file)), Kept)
+        done = [row["trial"] for row in kept.trials if "test_loss" in row]
+        if not done:
+            raise InputError("no trial has a result")
+        known = (*run_folder.judged(folder / done[0]).metrics, LOSS)
+        metric = next((one for one in known if one.name == kept.selected_by), None)
+        if metric is None:
+            raise InputError(
+                f"selected_by={kept.selected_by!r}: must be one of the trials' metrics"
+            )
+        found = Sweep(
+            kept.experiment,
+            ordered(kept.trials, metric),
+            kept.selected_on,
+            metric,
+            kept.importances,
+            kept.front,
+            kept.costs,
+            kept.scales,
+        )
+        page_cells(found)  # which a damaged row has not
+    return found
+
+
+FILE = "sweep.json"
+
+
+def associations(sweep: Sweep) -> dict[str, float]:
+    """Returns how strongly each field goes with what trials reached, the strongest first.
+
+    Of numbers that is Spearman's rank correlation; of words, which have no order, the correlation
+    ratio of the ranks, from 0 to 1. Fields that are the same in all trials are left out; so are
+    all, where fewer than three trials have a result.
+    """
+    from scipy.stats import rankdata, spearmanr
+
+    rows = sweep.done
+    reached = np.array([sweep.metric.score(score(row, sweep.metric)) for row in rows])
+    if len(rows) < 3 or len(set(reached.tolist())) == 1:
+        return {}
+    found, ranks = {}, rankdata(reached)
+    for name in rows[0]["values"]:
+        values = [row["values"][name] for row in rows]
+        words = np.array([json.dumps(value, default=str) for value in values])
+        if len({*words.tolist()}) == 1:
+            continue
+        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            found[name] = float(spearmanr(values, ranks).statistic)
+        else:
+            means = np.array([ranks[words == word].mean() for word in words])
+            found[name] = float(np.std(means) / np.std(ranks))
+    return dict(sorted(found.items(), key=lambda item: -abs(item[1])))
 
 
 def cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
@@ -117,20 +206,59 @@ def render(sweep: Sweep, width: int) -> "Table":
     return tables.laid_out(*cells(sweep), width, title=title, caption=caption(sweep))
 
 
-def page(sweep: Sweep, picture: Path) -> str:
+def page_cells(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
+    """Returns the table as a page shows it: by rank and values, with the folders' names last."""
+    headers, rows = cells(sweep)
+    short = plots.short_names(list(sweep.rows[0]["values"]))
+    titles = ["rank", *(short.get(name, name) for name in headers[1:]), headers[0]]
+    return titles, [[str(i), *rest, name] for i, (name, *rest) in enumerate(rows, start=1)]
+
+
+def importance(sweep: Sweep) -> tuple[list[str], list[list[str]], str] | None:
+    """Returns headers and rows of what matters most, with how that is measured; None if unknown."""
+    reached = f"{sweep.split} {sweep.metric.title}"
+    if len(sweep.importances) > 1:
+        rows = [[name, f"{100 * share:.0f} %"] for name, share in sweep.importances.items()]
+        said = (
+            f"Share of the variance of {reached} that each field explains: functional ANOVA over "
+            "the trees of a random forest (Hutter, Hoos and Leyton-Brown, 2014)."
+        )
+        return ["field", "importance"], rows, said
+    if associated := associations(sweep):
+        numbers = {n for n, v in sweep.done[0]["values"].items() if isinstance(v, int | float)}
+        rows = [
+            [name, f"{value:+.2f}" if name in numbers else f"{value:.2f}"]
+            for name, value in associated.items()
+        ]
+        said = (
+            f"With {reached}: of numbers Spearman's rank correlation; of words, without a sign, "
+            "the correlation ratio of the ranks. Few trials make both large by chance."
+        )
+        return ["field", "correlation"], rows, said
+    return None
+
+
+def page(sweep: Sweep, training: Mapping[str, Any] | None = None, live: str = "") -> str:
     """Builds a self-contained page on the trials.
 
     Args:
-        sweep: the sweep.
-        picture: its PNG file, if there is one.
+        sweep: the sweep, of which a trial has a result.
+        training: what is shown of trials that are not finished.
+        live: script of a page that is served, and updates itself.
     """
-    drawn = picture.read_bytes() if picture.exists() else None
+    drawn = len(sweep.done) > 1 and sweep.rows[0]["values"]
     return report.render(
         "sweep.html",
+        live=live,
         title=sweep.name,
         data=to_json(sweep),
+        training=training,
         best=sweep.best(),
-        trials=cells(sweep),
-        explanation=caption(sweep),
-        drawn=drawn,
+        trials=page_cells(sweep),
+        front=sweep.front,
+        columns=len(sweep.rows[0]["values"]) + 1,
+        importance=importance(sweep),
+        drawn=plots.parallel(sweep.done, sweep.split, sweep.metric, sweep.scales)
+        if drawn
+        else None,
     )

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jaxcnn.analysis import formats
-from jaxcnn.analysis.arms import Arm
+from jaxcnn.analysis.arms import Arm, FinishedRun
 from jaxcnn.analysis.compare import ArmResult, ComparisonResult
 from jaxcnn.analysis.measures import ABOUT, OVER_IMAGES, Measure
 from jaxcnn.analysis.statistics import Interval
+from jaxcnn.learning.records import Summary
 from jaxcnn.learning.selection import OPTIMISTIC
-from jaxcnn.tasks import Metric
+from jaxcnn.tasks import LOSS, Metric
 from jaxcnn.tasks.classification import TOP1
 
 if TYPE_CHECKING:
@@ -50,6 +51,38 @@ def best(comparison: ComparisonResult) -> str:
     line += f", {difference} against {results[0].name}"
     p = formats.p_value(found.p_adjusted)
     return line if p == formats.UNKNOWN else f"{line}, p {p}"
+
+
+def of_one(comparison: ComparisonResult, runs: Sequence[FinishedRun]) -> list[list[str]]:
+    """Returns what a single arm has reached and cost, a row for each figure that is known.
+
+    Args:
+        comparison: of this arm alone.
+        runs: its runs.
+    """
+    (row,) = cells(comparison)
+    figures = dict(zip(headers(comparison), row, strict=True))
+    dropped = ("arm", f"against {comparison.results[0].name}", "p")
+    summaries = [run.summary for run in runs]
+    further = {
+        f"test {m.title}": _mean(m, _known(summaries, f"test_{m.name}")) for m in runs[0].metrics
+    }
+    further["test loss"] = _mean(LOSS, _known(summaries, "test_loss"))
+    epochs = [str(one.epochs) for one in summaries]
+    best = [str(one.best_epoch) for one in summaries if one.best_epoch is not None]
+    rows = {name: text for name, text in figures.items() if name not in dropped}
+    rows = {
+        **{name: text for name, text in rows.items() if " " in name and name != "train time"},
+        **{name: text for name, text in further.items() if name not in rows},
+        "epochs": ", ".join(dict.fromkeys(epochs)),
+        "best epoch": ", ".join(best) or formats.UNKNOWN,
+        **rows,
+    }
+    return [[name, text] for name, text in rows.items() if text != formats.UNKNOWN]
+
+
+def _known(summaries: Sequence[Summary], name: str) -> list[float]:
+    return [value for one in summaries if (value := one.value(name)) is not None]
 
 
 def _memory(result: ArmResult) -> str:

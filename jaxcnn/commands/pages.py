@@ -17,6 +17,20 @@ def write_page(
     data_dir: str | None = None,
 ) -> None:
     """Writes the page on some arms, with the predictions of their runs that are at hand."""
+    from jaxcnn.learning import files
+
+    files.write_text(out, page(title, arms, held, problems, data_dir))
+
+
+def page(
+    title: str,
+    arms: Sequence[Any],
+    held: dict[Path, Any],
+    problems: Sequence[str],
+    data_dir: str | None = None,
+    **more: Any,
+) -> str:
+    """Returns that page; ``more`` is what :func:`jaxcnn.analysis.report.page` is told besides."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -24,7 +38,6 @@ def write_page(
     from jaxcnn.analysis import report
     from jaxcnn.data import sources
     from jaxcnn.data.images import as_pixels
-    from jaxcnn.learning import files
     from jaxcnn.runs import trained
 
     problems = list(problems)
@@ -43,4 +56,4 @@ def write_page(
         found = jax.tree.map(jnp.asarray, dataset.test.read(np.array(those)))
         return as_pixels(np.asarray(dataset.rendered(found)["image"]))
 
-    files.write_text(out, report.page(title, arms, held, images if dataset else None, problems))
+    return report.page(title, arms, held, images if dataset else None, problems, **more)

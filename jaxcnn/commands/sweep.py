@@ -15,6 +15,7 @@ from jaxcnn.runs.trackers import Tracker
 from jaxcnn.text import complain, counted
 
 if TYPE_CHECKING:
+    from jaxcnn.analysis.plots import Scale
     from jaxcnn.analysis.sweep import Sweep
     from jaxcnn.runs.display import Lines, Listener
     from jaxcnn.runs.plan import Planned
@@ -408,7 +409,14 @@ def _sweep(
         study.importances() if study else {},
         study.front() if study else (),
         costs,
+        _scales(study),
     )
+
+
+def _scales(study: "Study | None") -> "dict[str, Scale]":
+    """Returns how the fields are searched that are so between bounds."""
+    searched = study.search.spaces if study else ()
+    return {s.field: (s.kind, s.low, s.high) for s in searched if s.kind != "choices"}
 
 
 def _tell(found: "Sweep", workdir: Path) -> bool:
@@ -425,8 +433,8 @@ def _tell(found: "Sweep", workdir: Path) -> bool:
     print(found.best())
     picture = workdir / "sweep.png"
     with as_warning(f"{picture}: could not be drawn"):
-        plots.save_sweep(found.done, picture, found.name, found.split, found.metric)
-    files.write_text(workdir / "report.html", sweep.page(found, picture))
+        plots.save_sweep(found.done, picture, found.name, found.split, found.metric, found.scales)
+    files.write_text(workdir / "report.html", sweep.page(found))
     print(f"{workdir}: {', '.join(MADE)}")
     return True
 
