@@ -76,8 +76,8 @@ def test_every_command_is_understood(folder, page):
             assert understood(words)
 
 
-OTHERS_HAVE = {"--cpus-per-task", "--no-deps", "--peer", "--signal"}
-"""Options of SLURM, pip and the benchmarks."""
+OTHERS_HAVE = {"--cpus-per-task", "--logdir", "--no-deps", "--peer", "--quick", "--signal"}
+"""Options of SLURM, TensorBoard, pip, the benchmarks and the textbook."""
 
 
 @functools.cache
