@@ -259,7 +259,7 @@ def test_patience_takes_a_tenth_aside_and_says_so(tmp_path, capsys):
     assert run_folder.read_config(tmp_path / "a").data.validation == 0.1
     assert trained(patient, tmp_path / "a")[0] == summary  # finished, as it says
     _, said = trained(with_train(HELD, patience=2), tmp_path / "b")
-    assert not any("patience" in line for line in said)
+    assert not any("train.patience" in line for line in said)
     on_test = with_train(patient, select_on="test")
     summary, said = trained(on_test, tmp_path / "c")
     assert summary["selected_on"] == "test"

@@ -56,7 +56,7 @@ def run(command: Command) -> int:
     paths, out = command.runs, files.destination(command.out, "--out", "<!DOCTYPE html>")
 
     from jaxcnn.analysis import arms
-    from jaxcnn.runs import evaluation, robustness
+    from jaxcnn.runs import calibrating, evaluation, robustness
 
     bring_from(command.source)
     read, problems = arms.read_all(arms.find(paths))
@@ -71,7 +71,8 @@ def run(command: Command) -> int:
         try:
             answers = evaluation.predict_test_set(run.path, command.data_dir)
             if answers is not None:
-                held[run.path] = answers
+                warm = calibrating.at_temperature(run.path, complain, command.data_dir)
+                held[run.path] = {**answers, **warm}
         except InputError as error:
             failed |= not isinstance(error, NotAtHand)  # which the page can do without
             problems.append(f"predictions of {run.path} ({error})")

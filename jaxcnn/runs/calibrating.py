@@ -112,7 +112,9 @@ def answers(
     return found
 
 
-def at_temperature(folder: Path, say: Callable[[str], object]) -> dict[str, np.ndarray]:
+def at_temperature(
+    folder: Path, say: Callable[[str], object], data_dir: str | None = None
+) -> dict[str, np.ndarray]:
     """Returns how a run answers its test images at its temperature; nothing if it has none.
 
     The names are those of :func:`jaxcnn.runs.evaluation.predict` behind
@@ -121,13 +123,14 @@ def at_temperature(folder: Path, say: Callable[[str], object]) -> dict[str, np.n
     Args:
         folder: the folder of a finished run whose task gives each image one class.
         say: hears in one line why a temperature is not taken.
+        data_dir: the folder of the data, where it is another than in training.
     """
     if not (folder / TEMPERATURE).exists():
         return {}
     network = with_temperature(restore(folder), say)
     if network.temperature is None:
         return {}
-    found = evaluation.predict(network, network.dataset())
+    found = evaluation.predict(network, network.dataset(data_dir))
     return {calibration.TEMPERED + name: found[name] for name in calibration.FIELDS}
 
 
