@@ -16,7 +16,10 @@ from jaxcnn.tasks.classification import TOP1
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 AXE = importlib.util.find_spec("axe_playwright_python")
-pytestmark = pytest.mark.skipif(CHROMIUM is None or AXE is None, reason="no Chromium or no axe")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None or AXE is None, reason="no Chromium or no axe"),
+]
 
 OVERLAPS = """
 const all = [];
