@@ -108,3 +108,51 @@ def test_fields_are_drawn_on_the_scale_of_the_search():
     places = [height for height, _ in plots._apart([(i / 100, str(i)) for i in range(101)])]
     assert (places[0], places[-1]) == (0, 1)
     assert min(np.diff(places)) >= plots.SPACING
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda kept: kept.pop("selected_on"), "selected_on"),
+        (lambda kept: kept.update(selected_by="mae"), "selected_by='mae'"),
+        (lambda kept: kept.update(trials=[]), "no trial has a result"),
+        (lambda kept: kept["trials"][1].pop("trial"), "`trial` of one"),
+        (lambda kept: kept["trials"][0].update(trial=3), "`trial` of one"),
+        (lambda kept: kept["trials"][1].pop("val_top1"), "`val_top1` of one"),
+        (lambda kept: kept["trials"][1].update(seconds="long"), "`seconds` of one"),
+        (lambda kept: kept["trials"][1].pop("values"), "`values` of one"),
+        (lambda kept: kept["trials"][1].update(values={"a": 4}), "`values` of one"),
+        (lambda kept: kept["trials"][1]["values"].update({"optim.peak_lr": 10**400}), "`values`"),
+        (lambda kept: kept["trials"][1].pop("test_loss"), "`test_loss` of one"),
+        (lambda kept: kept.update(costs=["macs"]), "`macs` of one"),
+        (lambda kept: kept.update(importances={"a": "b"}), "importances"),
+        (lambda kept: kept.update(scales={"a": ["log", 0.0, 1.0]}), "scales: a: must be from"),
+        (lambda kept: kept.update(scales={"a": ["cubic", 0.0, 1.0]}), "scales"),
+    ],
+)
+def test_a_damaged_list_of_trials_is_one_line(tmp_path, capsys, damage, named):
+    found = sweep.Sweep("a", sweep.ordered(ROWS, TOP1), "validation", TOP1)
+    kept = json.loads(json.dumps(sweep.to_json(found)))
+    damage(kept)
+    (tmp_path / "sweep.json").write_text(json.dumps(kept))
+    page = tmp_path / "page.html"
+    assert cli.main(["report", str(tmp_path), "--out", str(page)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"jaxcnn: error: {tmp_path / 'sweep.json'}")
+    assert named in said
+    assert said.count("\n") == 1
+    assert not page.exists()
+
+
+def test_trials_without_results_have_rows_of_their_own(tmp_path):
+    rows = [
+        *ROWS,
+        {"trial": "trial-9", "values": ROWS[0]["values"], "pruned": "after epoch 1, low"},
+    ]
+    scales = {"optim.peak_lr": ("log", 1e-4, 1.0)}
+    found = sweep.Sweep("a", rows, "validation", TOP1, scales=scales)
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep.to_json(found)))
+    again = sweep.read(tmp_path)
+    assert again.scales == scales
+    assert sweep.to_json(again)["trials"] == sweep.ordered(rows, TOP1)
+    assert "pruned after epoch 1" in sweep.page(again)

@@ -9,6 +9,7 @@ import io
 import itertools
 import math
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -678,6 +679,15 @@ def short_names(fields: Sequence[str]) -> dict[str, str]:
 
 SPACING = 0.055
 """Share of its axis that a tick of parallel coordinates takes."""
+
+
+def drawable(value: Any) -> bool:
+    """Tells whether a value is no number, or one that an axis has a place for.
+
+    >>> drawable("adamw"), drawable(0.1), drawable(10**400)
+    (True, True, False)
+    """
+    return not isinstance(value, int | float) or abs(value) <= sys.float_info.max
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from jaxcnn.analysis import formats, plots, report, tables
-from jaxcnn.errors import InputError, as_input_error
+from jaxcnn.errors import InputError
 from jaxcnn.learning import files, run_folder
+from jaxcnn.learning.records import Number, Selected, Text, Texts
 from jaxcnn.learning.selection import OPTIMISTIC, PREFIX, score
 from jaxcnn.tasks import LOSS, Metric
 from jaxcnn.text import counted
@@ -96,14 +98,17 @@ def to_json(sweep: Sweep) -> dict[str, Any]:
 class Kept(msgspec.Struct, kw_only=True, frozen=True):
     """sweep.json, as far as a page of it needs."""
 
-    experiment: str
-    selected_on: Literal["validation", "test"]
-    selected_by: str
-    trials: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
-    importances: dict[str, float] = {}
-    front: tuple[str, ...] = ()
-    costs: tuple[str, ...] = ()
-    scales: dict[str, plots.Scale] = {}
+    experiment: Text
+    selected_on: Selected
+    selected_by: Text
+    trials: Annotated[tuple[dict[str, Any], ...], Meta(description="a list of objects")]
+    importances: Annotated[dict[str, Number], Meta(description="numbers by field")] = {}
+    front: Texts = ()
+    costs: Texts = ()
+    scales: Annotated[
+        dict[str, tuple[Literal["log", "uniform", "int"], Number, Number]],
+        Meta(description="kinds and bounds by field"),
+    ] = {}
 
 
 def read(folder: Path) -> Sweep:
@@ -113,29 +118,55 @@ def read(folder: Path) -> Sweep:
         InputError: sweep.json is damaged, or no trial of it has a result.
     """
     file = folder / FILE
-    with as_input_error(str(file)):
-        kept = msgspec.convert(json.loads(files.read_bytes(file)), Kept)
-        done = [row["trial"] for row in kept.trials if "test_loss" in row]
-        if not done:
-            raise InputError("no trial has a result")
-        known = (*run_folder.judged(folder / done[0]).metrics, LOSS)
-        metric = next((one for one in known if one.name == kept.selected_by), None)
-        if metric is None:
-            raise InputError(
-                f"selected_by={kept.selected_by!r}: must be one of the trials' metrics"
-            )
-        found = Sweep(
-            kept.experiment,
-            ordered(kept.trials, metric),
-            kept.selected_on,
-            metric,
-            kept.importances,
-            kept.front,
-            kept.costs,
-            kept.scales,
+    kept = files.read(file, Kept)
+    done = [row for row in kept.trials if "test_loss" in row]
+    if not done:
+        raise InputError(f"{file}: no trial has a result")
+    if not isinstance(done[0].get("trial"), str):
+        raise InputError(f"{file}: trials: `trial` of one is missing or damaged")
+    known = (*run_folder.judged(folder / done[0]["trial"]).metrics, LOSS)
+    metric = next((one for one in known if one.name == kept.selected_by), None)
+    if metric is None:
+        raise InputError(
+            f"{file}: selected_by={kept.selected_by!r}: must be one of the trials' metrics"
         )
-        page_cells(found)  # which a damaged row has not
-    return found
+    for row in kept.trials:
+        if wrong := _damaged(row, done[0], kept):
+            raise InputError(f"{file}: trials: `{wrong}` of one is missing or damaged")
+    for name, (kind, low, high) in kept.scales.items():
+        if not (low < high and (low > 0 or kind != "log")):
+            raise InputError(f"{file}: scales: {name}: must be from a bound to a greater one")
+    return Sweep(
+        kept.experiment,
+        ordered(kept.trials, metric),
+        kept.selected_on,
+        metric,
+        kept.importances,
+        kept.front,
+        kept.costs,
+        kept.scales,
+    )
+
+
+def _damaged(row: Mapping[str, Any], other: Mapping[str, Any], kept: Kept) -> str | None:
+    """Returns the name of what a trial lacks, compared with another one; None if it is whole."""
+    if not isinstance(row.get("trial"), str):
+        return "trial"
+    values, others = row.get("values"), other.get("values")
+    if not isinstance(values, dict) or not isinstance(others, dict):
+        return "values"
+    if values.keys() != others.keys() or not all(map(plots.drawable, values.values())):
+        return "values"
+    if "test_loss" not in row:
+        told = any(isinstance(row.get(name), str) for name in ENDINGS)
+        return None if told else "test_loss"
+    prefixes = dict.fromkeys((PREFIX[kept.selected_on], "test"))
+    names = [f"{p}_{name}" for p in prefixes for name in (kept.selected_by, LOSS.name)]
+    for name in (*names, *kept.costs, "seconds"):
+        value = row.get(name)
+        if not isinstance(value, int | float) or not plots.drawable(value):
+            return name
+    return None
 
 
 FILE = "sweep.json"
