@@ -17,13 +17,14 @@ from PIL import Image
 from scipy.stats import ttest_1samp
 
 from jaxcnn import cli
-from jaxcnn.analysis import arms, compare
+from jaxcnn.analysis import arms, calibration, compare
 from jaxcnn.analysis.calibration import CORRUPTED, UNCORRUPTED
 from jaxcnn.commands import compare as compare_command
+from jaxcnn.commands import report as report_command
 from jaxcnn.commands.parsing import load_comparison, load_experiment
 from jaxcnn.config import to_dict
 from jaxcnn.learning import run_folder as folder
-from jaxcnn.runs import evaluation, group, network, robustness, training
+from jaxcnn.runs import calibrating, evaluation, group, network, robustness, training
 
 FILE = """
 from jaxcnn.config import *
@@ -305,6 +306,8 @@ def test_a_report_is_that_of_the_comparison(capsys, compared, tmp_path):
     assert [arm["name"] for arm in again["comparison"]["results"]] == ["dense", "conv"]
     keys = re.findall(r'var\(--c(\d)\)"></i>(\w+)', page.read_text())
     assert keys[:2] == [("0", "dense"), ("1", "conv")]
+    assert call(capsys, "report", str(workdir.parent), "--out", str(page))[0] == 0
+    assert page_data(page.read_text()) == made
     (workdir / "planned.json").rename(workdir / "kept")  # as a folder of older versions
     try:
         call(capsys, "report", str(workdir), "--out", str(page))
@@ -312,6 +315,32 @@ def test_a_report_is_that_of_the_comparison(capsys, compared, tmp_path):
         (workdir / "kept").rename(workdir / "planned.json")
     results = page_data(page.read_text())["comparison"]["results"]
     assert [arm["name"] for arm in results] == ["conv", "dense"]
+
+
+def test_a_report_has_the_temperatures_of_the_comparison(capsys, compared, tmp_path, monkeypatch):
+    def at_temperature(path, *_):
+        kept = evaluation.predict_test_set(path)
+        return {calibration.TEMPERED + name: kept[name] for name in calibration.FIELDS}
+
+    monkeypatch.setattr(calibrating, "at_temperature", at_temperature)
+    file, workdir, page = compared[0], tmp_path / "out", tmp_path / "again.html"
+    shutil.copytree(compared[1], workdir)
+    assert call(capsys, "compare", str(file), "--workdir", str(workdir))[0] == 0
+    assert call(capsys, "report", str(workdir), "--out", str(page))[0] == 0
+    served = report_command._live(report_command.Command((workdir,)), {})
+    made = page_data((workdir / "report.html").read_text())
+    assert "NLL at T" in page.read_text()
+    assert page_data(page.read_text()) == page_data(served) == made
+
+
+def test_what_cannot_be_compared_is_said_on_the_page_that_is_served(compared, tmp_path):
+    _, workdir = compared
+    for name in ("dense", "conv"):
+        shutil.copytree(workdir / name / "seed0", tmp_path / name)
+    about = tmp_path / "conv" / "dataset.json"
+    about.write_text(about.read_text().replace('"digits"', '"others"'))
+    page = report_command._live(report_command.Command((tmp_path,)), {})
+    assert "was tested on other data than" in page
 
 
 def test_a_page_of_one_run_is_of_that_run(capsys, compared, tmp_path):

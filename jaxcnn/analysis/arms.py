@@ -110,8 +110,8 @@ def find(paths: Sequence[Path]) -> list[Path]:
         inside = run_folder.within(path)
         if not inside:
             raise InputError(f"{path}: neither is nor holds a run folder (one with config.json)")
-        planned = [path / name for name in standing.planned(path)]
-        found |= dict.fromkeys([*(run for run in planned if run in inside), *inside])
+        place = {run: i for i, run in enumerate(standing.planned_within(path))}
+        found |= dict.fromkeys(sorted(inside, key=lambda run: place.get(run, len(place))))
     return list(found)
 
 

@@ -66,11 +66,7 @@ def read_all(folder: Path) -> list[Status]:
     Raises:
         InputError: the folder neither is nor holds a run.
     """
-    planned = [
-        os.path.relpath(path.parent / name, folder)
-        for path in sorted([folder / standing.PLANNED, *folder.glob(f"*/{standing.PLANNED}")])
-        for name in standing.planned(path.parent)
-    ]
+    planned = [os.path.relpath(path, folder) for path in standing.planned_within(folder)]
     found = [os.path.relpath(path, folder) for path in run_folder.within(folder)]
     names = dict.fromkeys([*planned, *found])
     if not names:

@@ -155,12 +155,11 @@ def _compare(
     from jaxcnn.analysis import arms, plots, tables
     from jaxcnn.analysis import compare as comparing
     from jaxcnn.learning import files
-    from jaxcnn.runs import calibrating, display, evaluation
+    from jaxcnn.runs import display
 
     compared = arms.group([arms.read(folder) for folder in done])
-    answers = {folder: evaluation.predict_test_set(folder) for folder in done}
+    answers = {folder: pages.answers(folder, complain) for folder in done}
     held = {path: found for path, found in answers.items() if found is not None}
-    held = {path: {**f, **calibrating.at_temperature(path, complain)} for path, f in held.items()}
     if corrupted is not None:
         try:
             held = _with_corrupted(held, corrupted)

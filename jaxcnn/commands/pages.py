@@ -1,11 +1,33 @@
 """The page on finished runs, which `jaxcnn compare` and `jaxcnn report` write."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def answers(
+    path: Path, say: Callable[[str], object], data_dir: str | None = None
+) -> dict[str, "np.ndarray"] | None:
+    """Returns what pages are told of a run's test images, also at its temperature if it has one.
+
+    Args:
+        path: the folder of a finished run.
+        say: hears in one line why a temperature is not taken.
+        data_dir: the folder of the data, where it is another than in training.
+
+    Raises:
+        InputError: as :func:`jaxcnn.runs.evaluation.predict_test_set`.
+    """
+    from jaxcnn.runs import calibrating, evaluation
+
+    found = evaluation.predict_test_set(path, data_dir)
+    return found and {**found, **calibrating.at_temperature(path, say, data_dir)}
 
 
 def write_page(

@@ -56,7 +56,7 @@ def run(command: Command) -> int:
     paths, out = command.runs, files.destination(command.out, "--out", "<!DOCTYPE html>")
 
     from jaxcnn.analysis import arms
-    from jaxcnn.runs import calibrating, evaluation, robustness
+    from jaxcnn.runs import robustness
 
     bring_from(command.source)
     read, problems = arms.read_all(arms.find(paths))
@@ -69,10 +69,9 @@ def run(command: Command) -> int:
     held: dict[Path, Any] = {}
     for run in read:
         try:
-            answers = evaluation.predict_test_set(run.path, command.data_dir)
+            answers = pages.answers(run.path, complain, command.data_dir)
             if answers is not None:
-                warm = calibrating.at_temperature(run.path, complain, command.data_dir)
-                held[run.path] = {**answers, **warm}
+                held[run.path] = answers
         except InputError as error:
             failed |= not isinstance(error, NotAtHand)  # which the page can do without
             problems.append(f"predictions of {run.path} ({error})")
@@ -128,7 +127,7 @@ def _watch(command: Command) -> int:
     (folder,) = command.runs
     status.read_all(folder)  # refuses a folder without runs
     bring_from(command.source)
-    held: dict[tuple[Path, int], Any] = {}
+    held: dict[Any, Any] = {}
     with live.server(live.Served(folder, lambda: _live(command, held)), port) as server:
         address = f"http://{live.HOST}:{server.server_address[1]}"
         print(f"{folder}: at {address}, until Ctrl-C", flush=True)
@@ -139,7 +138,7 @@ def _watch(command: Command) -> int:
     return 0
 
 
-def _live(command: Command, held: dict[tuple[Path, int], Any]) -> str:
+def _live(command: Command, held: dict[Any, Any]) -> str:
     """Returns the page of a folder as it now is.
 
     Args:
@@ -148,7 +147,6 @@ def _live(command: Command, held: dict[tuple[Path, int], Any]) -> str:
     """
     from jaxcnn.analysis import arms, live, report, sweep
     from jaxcnn.learning import run_folder
-    from jaxcnn.runs import evaluation
 
     (folder,) = command.runs
     training = report.unfinished(folder)
@@ -159,18 +157,24 @@ def _live(command: Command, held: dict[tuple[Path, int], Any]) -> str:
     paths = arms.find([folder]) if run_folder.within(folder) else []
     done = [path for path in paths if (path / "summary.json").exists()]
     read, problems = arms.read_all(done)
-    if not read:
+    grouped: list[arms.Arm] = []
+    try:
+        grouped = arms.group(read)
+    except InputError as error:  # as of runs on different data
+        problems.append(str(error))
+    if not grouped:
         shown: dict[str, Any] = {"training": training, "problems": problems, "live": live.SCRIPT}
         return report.render("live.html", title=title, data={}, **shown)
     answers = {}
     for run in read:
-        known = run.path, (run.path / "summary.json").stat().st_mtime_ns
+        files = (run.path / name for name in ("summary.json", "temperature.json"))
+        known = run.path, *(file.stat().st_mtime_ns for file in files if file.exists())
         try:
             if known not in held:
-                held[known] = evaluation.predict_test_set(run.path, command.data_dir)
+                held[known] = pages.answers(run.path, complain, command.data_dir)
             if held[known] is not None:
                 answers[run.path] = held[known]
         except InputError as error:
             problems.append(f"predictions of {run.path} ({error})")
     more = {"training": training, "live": live.SCRIPT}
-    return pages.page(title, arms.group(read), answers, problems, command.data_dir, **more)
+    return pages.page(title, grouped, answers, problems, command.data_dir, **more)

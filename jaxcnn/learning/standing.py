@@ -180,5 +180,11 @@ def planned(folder: Path) -> list[str]:
     return []
 
 
+def planned_within(folder: Path) -> list[Path]:
+    """Returns the runs that are to be trained in a folder and in those in it, in their order."""
+    plans = sorted([folder / PLANNED, *folder.glob(f"*/{PLANNED}")])
+    return [plan.parent / name for plan in plans for name in planned(plan.parent)]
+
+
 PLANNED = "planned.json"
 """The file of the names of runs that are to be trained in a folder."""
