@@ -708,7 +708,7 @@ def _coordinate(
         if scale or len(set(values)) > 1:
             return _numbers(values, scale)
         values = [f"{v:g}" for v in values]
-    words = list(dict.fromkeys(map(str, values)))  # in the order of their first appearance
+    words = sorted({*map(str, values)}, key=lambda word: (len(word), word))  # [8] below [32]
     height = {word: (i + 0.5) / len(words) for i, word in enumerate(words)}
     return [height[str(v)] for v in values], [(h, word) for word, h in height.items()]
 
