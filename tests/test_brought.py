@@ -192,6 +192,7 @@ def test_no_name_in_a_config_imports_anything(trained, tmp_path, monkeypatch, na
         assert "canary" not in sys.modules
 
 
+@pytest.mark.slow
 def test_the_same_network_from_a_file_and_from_a_package_gives_the_same_hash(
     trained, tmp_path, monkeypatch
 ):
@@ -231,6 +232,7 @@ def test_killed_it_goes_on_with_the_same_bits(trained, tmp_path):
         assert killed[key] == whole[key]
 
 
+@pytest.mark.slow
 def test_a_changed_source_is_refused_on_resume_and_said_on_evaluation(tmp_path, caplog):
     (tmp_path / "tiny.py").write_text(TINY)
     command(tmp_path, "train", "tiny.py", "--workdir", "run")

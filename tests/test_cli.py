@@ -410,6 +410,7 @@ IMPORT = ("--model", "lenet5", "--num-classes", "10", "--dataset", "digits")
 PIXELS = ("--mean", "0.31", "--std", "0.35")
 
 
+@pytest.mark.slow
 def test_imported_weights_evaluate_predict_and_start_a_training(
     capsys, trained, lenet_file, tmp_path
 ):

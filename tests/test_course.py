@@ -246,6 +246,7 @@ def test_the_page_to_play_with_speaks_both_languages():
 
 
 SHAPES = [(28, 1, 32, 3, 1, 1), (224, 3, 96, 11, 4, 2), (7, 2, 5, 3, 2, 0), (5, 1, 1, 6, 1, 0)]
+SHAPES += [(28, 1, 1, 3, 2, 1), (8, 1, 1, 3, 3, 0)]
 LINES = [
     ("valid5-6 max2 valid5-16 max2 dense-120 dense-84", 32, 1, 10),
     ("valid5-6 max2 valid5-16 max2 dense-120 dense-84", 40, 1, 10),
@@ -331,6 +332,8 @@ def test_shapes_and_counts_are_those_of_the_library(played):
         assert found["parameters"] == (k * k * c + 1) * f
         assert found["macs"] == k * k * c * side * side * f
         assert found["dense"] == (n * n * c + 1) * side * side * f
+        last = max(i * s - p + j for i in range(side) for j in range(k))
+        assert found["unseen"] == sum(pixel > last for pixel in range(n))
     assert "⌊(7 + 2·1 − 4) / 2⌋ + 1 = 3" in played["counted"]
     assert played["refused"].startswith("Whole numbers")
 

@@ -45,7 +45,8 @@ SHORT = ("--train.epochs", "2", "--data.batch-size", "128")
 @pytest.mark.parametrize("name", FOUND)
 def test_an_experiment_trains_in_a_folder_that_holds_nothing_else(tmp_path, name):
     (tmp_path / f"{name}.py").write_text(experiment(name))
-    command(tmp_path, "train", f"{name}.py", *SHORT)
+    said = command(tmp_path, "train", f"{name}.py", *SHORT)
+    assert said.endswith(f"read on: jaxcnn report runs/{name}-seed0 --from {name}.py\n")
     section, field, value = FOUND[name]
     run = tmp_path / "runs" / f"{name}-seed0"
     assert json.loads((run / "config.json").read_text())[section][field] == value
@@ -152,6 +153,7 @@ def asked(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_what_a_run_can_be_asked_it_answers(asked):
     short = [line for line in ASKED if not any(word in line for word in LONG)]
     for line in short:  # one after the other: a temperature is fitted before it is used

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md"] + [
     str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))
 ]
+PAGES += ["docs/course/en/index.md", "docs/course/es/index.md"]
 
 
 @functools.cache
@@ -135,7 +136,7 @@ NOT_RUN = {
     r"^(?!launch).*(fashion_mnist|mlp_fashion|--data mnist)": "data that have to be prepared",
     r"--track ": "a tracker: test_tracking.py",
     r"--distributed": "two processes: test_processes.py",
-    r"--shared|--watch": "processes side by side: test_launching.py, and a reader",
+    r"--shared|--watch": "processes side by side: test_launching.py, test_pages_live.py",
     r"EXPERIMENT\.py": "a form for experiments with many epochs: test_run_recipes.py",
     r"--image-size 224": "a network that takes two sizes: test_docs.py, by docs/evaluation.md",
     r"^eval runs/compare_digits": "minutes: test_docs.py, by docs/evaluation.md",

@@ -112,6 +112,7 @@ def digits() -> sources.Split:
 # ------------------------------------------------------------------------------ other data
 
 
+@pytest.mark.slow
 def test_the_network_chooses_among_the_classes_that_other_data_have(capsys, world, tmp_path):
     run, out = world / "runs" / "seed0", tmp_path / "found.json"
     asked = ("--data", world / "photos", "--classes", world / "names.txt", "--out", out)

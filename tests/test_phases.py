@@ -114,6 +114,7 @@ def stopped_and_resumed(experiment, workdir, *steps, listener=None):
     return group.train_one(experiment, workdir, listener)
 
 
+@pytest.mark.slow
 def test_stopped_with_all_of_it_on_a_run_ends_with_the_same_bits(tmp_path):
     heard = StopAt()
     whole = group.train_one(ALL, tmp_path / "whole", heard)

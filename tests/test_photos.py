@@ -24,7 +24,7 @@ WAYS = {
     "resize": {"fit": "resize"},
     "crop, streamed": {"fit": "crop", "streaming": True, "workers": 0},
 }
-SLOW = ("resize", "crop, streamed")
+SLOW = ("resize", "crop, streamed", "crop with a margin")
 
 
 @pytest.fixture(scope="module")

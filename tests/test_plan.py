@@ -77,6 +77,7 @@ def found():
     return json.loads(process("-c", CODE, DIGITS).splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_gradients_are_summed_over_all_devices(found):
     of = found["data"]
     total = sum(size * times for _, size, _, times in of["collectives"])
@@ -84,6 +85,7 @@ def test_gradients_are_summed_over_all_devices(found):
     assert of["params"] <= total < 1.01 * of["params"]  # and some sums for the record
 
 
+@pytest.mark.slow
 def test_with_fsdp_large_parameters_are_collected_where_they_are_used(found):
     gathered = [one for one in found["fsdp"]["collectives"] if one[0] == "all-gather"]
     assert gathered == [["all-gather", 4 * 400 * 120, 2, 1]]  # of LeNet-5 one array is large
@@ -91,10 +93,12 @@ def test_with_fsdp_large_parameters_are_collected_where_they_are_used(found):
     assert less == 4 * 2 * 400 * 120 / 2  # with its momentum, on one of two devices
 
 
+@pytest.mark.slow
 def test_the_state_takes_what_it_takes_on_a_device_of_a_run(found):
     assert found["fsdp"]["memory"]["state"] == found["fsdp"]["held"]
 
 
+@pytest.mark.slow
 def test_each_device_computes_its_part_as_xla_counts_it(found):
     of = found["data"]
     assert of["flops"] == pytest.approx(of["xla"], rel=0.15)

@@ -386,4 +386,9 @@ def test_the_best_arm_is_the_best_on_the_validation_set(held):
     low = replace(one, name="low", validated=(0.1,), reached=one.reached._replace(mean=1.0))
     both = replace(compare.compare([arm], {}), results=(low, one))
     assert both.best is one
-    assert replace(both, results=(replace(low, validated=()), one)).chosen_by == "test"
+    assert tables.best(both).startswith("best: base, ")
+    assert tables.best(both).endswith("; chosen on the validation set")
+    by_test = replace(both, results=(replace(low, validated=()), one))
+    assert by_test.chosen_by == "test"
+    assert tables.best(by_test).startswith("best: low, ")
+    assert tables.best(by_test).endswith("; chosen on the test set")

@@ -296,6 +296,7 @@ def test_a_search_ends_in_a_table_and_a_page(tmp_path, capsys):
     assert before == {path: path.read_bytes() for path in workdir.glob("*/summary.json")}
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_after_what_is_no_experiment(tmp_path, capsys):
     (tmp_path / "base.py").write_text(file_of(BASE))
     words = ["data.batch_size=256,5000", *RATE, "--search", "random", "--trials", "8"]
@@ -350,6 +351,7 @@ def test_several_objectives_have_a_front(tmp_path, capsys):
     assert "* no other trial is better in all objectives." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_file_may_say_what_is_swept(tmp_path, capsys):
     more = (
         "def sweep():\n"

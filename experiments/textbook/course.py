@@ -140,7 +140,7 @@ def _of_arm(key: str, arm: Any) -> dict[str, Figure]:
 
 
 SPANISH = {
-    "standardised": "normalizados",
+    "standardised": "estandarizados",
     "0_to_1": "de 0 a 1",
     "0_to_255": "de 0 a 255",
     "dense": "densa",
@@ -278,8 +278,7 @@ class Chapters:
 
     def _translation(self) -> str:
         moved = self.results["translation"]
-        unit = self.said("px", "px")
-        headers = [HEADERS[self.language][0], *(f"{d} {unit}" for d in moved["distances"])]
+        headers = [HEADERS[self.language][0], *(f"{d} px" for d in moved["distances"])]
         return table(
             headers,
             [

@@ -103,6 +103,7 @@ def page(
         splits=("training", "held out"),
         per_class=_per_class(held, classes),
         again=_again(arms[0]),
+        brought=(arms[0].runs[0].path / "brought.json").exists(),
         several_seeds=any(len(arm.runs) > 1 for arm in arms),
         costs=[
             (front, plots.scatter(points, front, label, formats.titled(comparison.metric, "test")))

@@ -256,7 +256,12 @@ def importance(sweep: Sweep) -> tuple[list[str], list[list[str]], str] | None:
         )
         return ["field", "importance"], rows, said
     if associated := associations(sweep):
-        numbers = {n for n, v in sweep.done[0]["values"].items() if isinstance(v, int | float)}
+        values = sweep.done[0]["values"]
+        numbers = {
+            name
+            for name, value in values.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
         rows = [
             [name, f"{value:+.2f}" if name in numbers else f"{value:.2f}"]
             for name, value in associated.items()

@@ -42,15 +42,14 @@ def cells(comparison: ComparisonResult) -> list[list[str]]:
 
 def best(comparison: ComparisonResult) -> str:
     """Says in a line which arm is the best, and how it differs from the first."""
-    metric, results = comparison.metric, comparison.results
-    found = max(results, key=lambda result: metric.score(result.reached.mean))
+    metric, results, found = comparison.metric, comparison.results, comparison.best
     line = f"best: {found.name}, test {metric.title} {formats.interval(metric, found.reached)}"
-    if found is results[0]:
-        return line
-    difference = formats.difference(metric, found.difference).partition(" [")[0]
-    line += f", {difference} against {results[0].name}"
-    p = formats.p_value(found.p_adjusted)
-    return line if p == formats.UNKNOWN else f"{line}, p {p}"
+    if found is not results[0]:
+        difference = formats.difference(metric, found.difference).partition(" [")[0]
+        p = formats.p_value(found.p_adjusted)
+        line += f", {difference} against {results[0].name}"
+        line += "" if p == formats.UNKNOWN else f", p {p}"
+    return f"{line}; chosen on the {comparison.chosen_by} set"
 
 
 def of_one(comparison: ComparisonResult, runs: Sequence[FinishedRun]) -> list[list[str]]:

@@ -30,6 +30,18 @@ def answers(
     return found and {**found, **calibrating.at_temperature(path, say, data_dir)}
 
 
+def with_corrupted(held: dict[Path, Any]) -> tuple[dict[Path, Any], str]:
+    """Adds to runs' answers what is kept of their corrupted images; returns what is left out too.
+
+    Args:
+        held: what :func:`answers` gives of each run.
+    """
+    from jaxcnn.runs import robustness
+
+    found, line = robustness.on_the_same({p: robustness.known_under_all(p) for p in held})
+    return {path: {**kept, **found.get(path, {})} for path, kept in held.items()}, line
+
+
 def write_page(
     title: str,
     arms: Sequence[Any],

@@ -4,7 +4,7 @@ import contextlib
 import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxcnn.commands import arguments, pages
 from jaxcnn.commands.parsing import bring_from
@@ -12,13 +12,16 @@ from jaxcnn.config.checked import require
 from jaxcnn.errors import InputError, NotAtHand
 from jaxcnn.text import complain, counted
 
+if TYPE_CHECKING:
+    from jaxcnn.analysis.sweep import Sweep
+
 
 @dataclass(frozen=True)
 class Command(arguments.Command):
     """Writes one page on finished runs; runs that differ in their seed alone are one arm.
 
     A single run, or one with several seeds, has a page of its own; so has the folder of a sweep.
-    With --watch nothing is written: the page is served on this machine, shows runs that are still
+    With --watch no page is written: the page is served on this machine, shows runs that are still
     trained, and updates itself until Ctrl-C ends it.
     """
 
@@ -56,7 +59,6 @@ def run(command: Command) -> int:
     paths, out = command.runs, files.destination(command.out, "--out", "<!DOCTYPE html>")
 
     from jaxcnn.analysis import arms
-    from jaxcnn.runs import robustness
 
     bring_from(command.source)
     read, problems = arms.read_all(arms.find(paths))
@@ -76,11 +78,7 @@ def run(command: Command) -> int:
             failed |= not isinstance(error, NotAtHand)  # which the page can do without
             problems.append(f"predictions of {run.path} ({error})")
             complain(f"left out: {problems[-1]}")
-    corrupted, line = robustness.on_the_same(
-        {path: robustness.known_under_all(path) for path in held}
-    )
-    for path, found in corrupted.items():
-        held[path] = {**held[path], **found}
+    held, line = pages.with_corrupted(held)
     if line:
         problems.append(line)
         complain(f"left out: {line}")
@@ -100,12 +98,18 @@ def _of_sweep(command: Command) -> int:
     from jaxcnn.learning import files
 
     out = files.destination(command.out, "--out", "<!DOCTYPE html>")
-    found = sweep.read(command.runs[0])
-    if command.title is not None:
-        found = replace(found, name=command.title)
+    found = _titled(command)
     files.write_text(out, sweep.page(found))
     print(f"{command.out}: {counted(len(found.rows), 'trial')}")
     return 0
+
+
+def _titled(command: Command) -> "Sweep":
+    """Reads a sweep, and gives it the name that the command gives."""
+    from jaxcnn.analysis import sweep
+
+    found = sweep.read(command.runs[0])
+    return found if command.title is None else replace(found, name=command.title)
 
 
 def _watch(command: Command) -> int:
@@ -116,7 +120,7 @@ def _watch(command: Command) -> int:
         raise InputError(f"report --watch: must be of one folder, got {len(command.runs)}")
     if command.out != Command.out:
         raise InputError(
-            f"--out {command.out}: must be left out with --watch, which writes nothing"
+            f"--out {command.out}: must be left out with --watch, which writes no page"
         )
     import jax
 
@@ -152,7 +156,7 @@ def _live(command: Command, held: dict[Any, Any]) -> str:
     training = report.unfinished(folder)
     if (folder / SWEEP).is_file():
         with contextlib.suppress(InputError):  # of a sweep that begins
-            return sweep.page(sweep.read(folder), training, live.SCRIPT)
+            return sweep.page(_titled(command), training, live.SCRIPT)
     title = command.title or folder.resolve().name
     paths = arms.find([folder]) if run_folder.within(folder) else []
     done = [path for path in paths if (path / "summary.json").exists()]
@@ -176,5 +180,7 @@ def _live(command: Command, held: dict[Any, Any]) -> str:
                 answers[run.path] = held[known]
         except InputError as error:
             problems.append(f"predictions of {run.path} ({error})")
+    answers, line = pages.with_corrupted(answers)
+    problems += [line] if line else []
     more = {"training": training, "live": live.SCRIPT}
     return pages.page(title, grouped, answers, problems, command.data_dir, **more)

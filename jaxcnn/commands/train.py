@@ -168,7 +168,7 @@ def _run(command: Command, tracked: "Listener") -> int:
             result, diverged = _train_seeds(command, workdir, runs, listener)
     if processes.is_first() and result is not None:
         said = _of_one(result, workdir) if count is None else _of_seeds(result, workdir)
-        display.show_result(said)
+        display.show_result(f"{said}\n{_read_on(command, workdir)}")
         patience = runs[0].experiment.train.patience
         if patience is not None and result.get("selected_on", "test") == "test":
             display.show(f"patience: {OPTIMISTIC}")
@@ -209,8 +209,7 @@ def _of_one(summary: Mapping[str, Any], workdir: Path) -> str:
         f"{display.reached(summary, metrics)} after {counted(summary['epochs'], 'epoch')} "
         f"in {summary['seconds']:.1f} s\n"
         f"{display.of_best(summary, metrics[0])}\n"
-        f"{workdir}: {written}\n"
-        f"{_read_on(workdir)}"
+        f"{workdir}: {written}"
     )
 
 
@@ -236,11 +235,15 @@ def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
                 line += f", 95 % interval {low} to {high}"
             lines.append(f"{line} ({counted(len(found['values']), 'seed')})")
     written = f"{workdir}: seeds.json, and a run folder for each seed"
-    return "\n".join([*lines, written, *([_read_on(workdir)] if lines else [])])
+    return "\n".join([*lines, written])
 
 
-def _read_on(workdir: Path) -> str:
-    return f"read on: jaxcnn report {shlex.quote(str(workdir))}"
+def _read_on(command: Command, workdir: Path) -> str:
+    """Returns the command that shows more of a result, with what was brought handed over again."""
+    words = ["jaxcnn", "report", str(workdir)]
+    if any(workdir.glob("brought.json")) or any(workdir.glob("*/brought.json")):
+        words += ["--from", *map(str, command.source or (command.file,))]
+    return f"read on: {shlex.join(words)}"
 
 
 def _steps(text: str | None) -> tuple[int, int] | None:

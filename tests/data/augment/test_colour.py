@@ -26,6 +26,7 @@ def numpy_of(tensor):
     return tensor.numpy().transpose(0, 2, 3, 1)
 
 
+@pytest.mark.slow
 def test_hue_is_that_of_torchvision(torchvision):
     from torchvision.transforms.v2.functional import adjust_hue as adjust
 
