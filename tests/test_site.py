@@ -105,7 +105,8 @@ def test_every_link_leads_somewhere(site, found):
                 continue
             name, _, anchor = unquote(link).partition("#")
             target = (path.parent / name).resolve() if name else path
-            whole = target in found and (not anchor or anchor in found[target].anchors)
+            languages = ("en", "es") if target.name == "play.html" else ()  # by its address
+            whole = target in found and anchor in ("", *languages, *found[target].anchors)
             if not (whole or (target.exists() and target.suffix != ".html")):
                 broken.append(f"{path.relative_to(site)}: {link}")
     assert not broken
