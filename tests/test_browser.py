@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
+from jaxcnn import cli
 from jaxcnn.analysis import plots, report, sweep
 from jaxcnn.analysis.statistics import Interval
 from jaxcnn.tasks.classification import TOP1
+from tests.test_compare import FILE
+from tests.test_course import PLAY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 AXE = importlib.util.find_spec("axe_playwright_python")
@@ -73,11 +76,35 @@ def charts(folder: Path) -> str:
     return report.render("own.html", folder, title="a", data={}, it=Markup("").join(drawn))
 
 
-@pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """The pages of a comparison and of one of its runs, from the commands that write them."""
+    folder = tmp_path_factory.mktemp("reports")
+    (folder / "two_arms.py").write_text(FILE)
+    compared = folder / "compared"
+    assert cli.main(["compare", str(folder / "two_arms.py"), "--workdir", str(compared)]) == 0
+    run = folder / "run.html"
+    assert cli.main(["viz", str(compared / "conv" / "seed0")]) == 0
+    assert cli.main(["report", str(compared / "conv" / "seed0"), "--out", str(run)]) == 0
+    return {"comparison": compared / "report.html", "run": run, "play": PLAY}
+
+
+DARK_AND_LIGHT = pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
+
+
+@DARK_AND_LIGHT
 @pytest.mark.parametrize("kind", ["sweep", "live", "charts"])
 def test_everybody_can_read_it(tmp_path, kind, scheme):
     page = {"sweep": swept, "live": live, "charts": lambda: charts(tmp_path)}[kind]()
     found = probe(page, tmp_path, scheme)
+    assert found == {"violations": [], "overlaps": []}
+
+
+@DARK_AND_LIGHT
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("kind", ["run", "comparison", "play"])
+def test_everybody_can_read_what_commands_write(tmp_path, reports, kind, width, scheme):
+    found = probe(reports[kind].read_text(), tmp_path, scheme, width)
     assert found == {"violations": [], "overlaps": []}
 
 
@@ -89,11 +116,12 @@ def test_the_probe_finds_faults(tmp_path):
     assert found["overlaps"]
 
 
-def probe(page: str, folder: Path, scheme: int) -> dict:
-    """Returns what axe-core objects to in a page, and the labels that cover one another."""
+def probe(page: str, folder: Path, scheme: int, width: int = 390) -> dict:
+    """Returns what axe-core objects to in an unfolded page, and labels that cover one another."""
     axe = (Path(AXE.submodule_search_locations[0]) / "axe.min.js").read_text()
     page = re.sub("<meta http-equiv[^>]*>", "", page)  # which lets no script run
     run = (
+        'for (const e of document.querySelectorAll("details")) e.open = true;'
         f"{OVERLAPS} axe.run().then(r => document.body.dataset.found = "
         "JSON.stringify({violations: r.violations.map(v => v.id), overlaps: all}))"
     )
@@ -101,7 +129,13 @@ def probe(page: str, folder: Path, scheme: int) -> dict:
     file.write_text(page.replace("</body>", f"<script>{axe}</script><script>{run}</script></body>"))
     done = subprocess.run(
         [
-            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=390,900"),
+            *(
+                CHROMIUM,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                f"--window-size={width},900",
+            ),
             *(f"--blink-settings=preferredColorScheme={scheme}", "--virtual-time-budget=20000"),
             *(f"--user-data-dir={folder / 'profile'}", "--dump-dom", file.as_uri()),
         ],

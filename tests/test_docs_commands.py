@@ -107,7 +107,14 @@ def test_options_that_the_text_names_are_there(page):
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
-FOREIGN = {"source", "tfds", "mlflow", "git", "MLFLOW_TRACKING_URI=http://127.0.0.1:5000"}
+FOREIGN = {
+    "source",
+    "tfds",
+    "jupytext",
+    "mlflow",
+    "git",
+    "MLFLOW_TRACKING_URI=http://127.0.0.1:5000",
+}
 """Programs of others, and of the shell."""
 
 

@@ -256,7 +256,9 @@ def test_it_is_evaluated_asked_shown_and_reported(made):
     assert re.fullmatch(r"a\.png: value -?[\d.]+\n", command(made, "predict", run, "a.png", *given))
     command(made, "report", run, "--out", "page.html")  # which needs no task
     page = (made / "page.html").read_text()
-    assert "Lowest validation error in degrees" in page
+    (shown,) = re.findall(r"<td>test error in degrees</td><td>([\d.]+)", page)
+    assert float(shown) == pytest.approx(summary(made / run)["test_degrees"], rel=1e-3)
+    assert "<td>validation error in degrees</td>" in page
     assert "top-1" not in page
 
 
