@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.readme import table
 from experiments.textbook import pictures
 
 ROOT = Path(__file__).parents[2]
@@ -207,12 +208,6 @@ def label(name: str, language: str) -> str:
     if "." in name:
         return ", ".join(label(part, language) for part in name.split("."))
     return known.get(name, re.sub(r"(?<=\d)x(?=\d)", "×", name.replace("_", " ")))
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lays out a table in Markdown; all columns but the first hold figures."""
-    rule = ["---", *["--:"] * (len(headers) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headers, rule, *rows))
 
 
 HEADERS = {

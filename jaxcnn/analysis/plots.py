@@ -690,6 +690,15 @@ def drawable(value: Any) -> bool:
     return not isinstance(value, int | float) or abs(value) <= sys.float_info.max
 
 
+def numeric(values: Sequence[Any]) -> bool:
+    """Tells whether all values are numbers, which true and false are not.
+
+    >>> numeric([1, 0.5]), numeric([1, True])
+    (True, False)
+    """
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+
+
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     """Returns the ticks that do not cover one another: the outermost, and what fits between."""
     order = sorted(ticks)
@@ -704,7 +713,7 @@ def _coordinate(
     values: Sequence[Any], scale: Scale | None = None
 ) -> tuple[list[float], list[tuple[float, str]]]:
     """Returns the heights of a column's values in [0, 1], and the ticks beside its axis."""
-    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+    if numeric(values):
         if scale or len(set(values)) > 1:
             return _numbers(values, scale)
         values = [f"{v:g}" for v in values]

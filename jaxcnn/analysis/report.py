@@ -24,7 +24,7 @@ from jaxcnn.analysis.calibration import Kept
 from jaxcnn.analysis.compare import Predictions
 from jaxcnn.config import flat, to_dict
 from jaxcnn.errors import InputError
-from jaxcnn.learning import files, run_folder
+from jaxcnn.learning import brought, files, run_folder
 from jaxcnn.learning.records import plain
 from jaxcnn.tasks import LOSS
 from jaxcnn.text import printable
@@ -103,7 +103,7 @@ def page(
         splits=("training", "held out"),
         per_class=_per_class(held, classes),
         again=_again(arms[0]),
-        brought=(arms[0].runs[0].path / "brought.json").exists(),
+        brought=brought.is_recorded(arms[0].runs[0].path),
         several_seeds=any(len(arm.runs) > 1 for arm in arms),
         costs=[
             (front, plots.scatter(points, front, label, formats.titled(comparison.metric, "test")))

@@ -191,7 +191,7 @@ def associations(sweep: Sweep) -> dict[str, float]:
         words = np.array([json.dumps(value, default=str) for value in values])
         if len({*words.tolist()}) == 1:
             continue
-        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        if plots.numeric(values):
             found[name] = float(spearmanr(values, ranks).statistic)
         else:
             means = np.array([ranks[words == word].mean() for word in words])
@@ -256,16 +256,10 @@ def importance(sweep: Sweep) -> tuple[list[str], list[list[str]], str] | None:
         )
         return ["field", "importance"], rows, said
     if associated := associations(sweep):
-        values = sweep.done[0]["values"]
-        numbers = {
-            name
-            for name, value in values.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
-        rows = [
-            [name, f"{value:+.2f}" if name in numbers else f"{value:.2f}"]
-            for name, value in associated.items()
-        ]
+        rows = []
+        for name, value in associated.items():
+            signed = plots.numeric([row["values"][name] for row in sweep.done])
+            rows.append([name, f"{value:+.2f}" if signed else f"{value:.2f}"])
         said = (
             f"With {reached}: of numbers Spearman's rank correlation; of words, without a sign, "
             "the correlation ratio of the ranks. Few trials make both large by chance."

@@ -52,9 +52,10 @@ def run(command: Command) -> int:
         return _watch(command)
     if command.port is not None:
         raise InputError(f"--port {command.port}: is for --watch")
+    from jaxcnn.analysis import sweep
     from jaxcnn.learning import files
 
-    if len(command.runs) == 1 and (command.runs[0] / SWEEP).is_file():
+    if len(command.runs) == 1 and (command.runs[0] / sweep.FILE).is_file():
         return _of_sweep(command)
     paths, out = command.runs, files.destination(command.out, "--out", "<!DOCTYPE html>")
 
@@ -87,10 +88,6 @@ def run(command: Command) -> int:
     arms_too = f" in {counted(len(reported), 'arm')}" if len(reported) > 1 else ""
     print(f"{command.out}: {counted(len(read), 'run')}{arms_too}")
     return 2 if failed else 0
-
-
-SWEEP = "sweep.json"
-"""What the folder of a sweep holds that has ended."""
 
 
 def _of_sweep(command: Command) -> int:
@@ -154,7 +151,7 @@ def _live(command: Command, held: dict[Any, Any]) -> str:
 
     (folder,) = command.runs
     training = report.unfinished(folder)
-    if (folder / SWEEP).is_file():
+    if (folder / sweep.FILE).is_file():
         with contextlib.suppress(InputError):  # of a sweep that begins
             return sweep.page(_titled(command), training, live.SCRIPT)
     title = command.title or folder.resolve().name

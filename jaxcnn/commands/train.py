@@ -240,8 +240,10 @@ def _of_seeds(result: Mapping[str, Any], workdir: Path) -> str:
 
 def _read_on(command: Command, workdir: Path) -> str:
     """Returns the command that shows more of a result, with what was brought handed over again."""
+    from jaxcnn.learning import brought
+
     words = ["jaxcnn", "report", str(workdir)]
-    if any(workdir.glob("brought.json")) or any(workdir.glob("*/brought.json")):
+    if any(map(brought.is_recorded, (workdir, *workdir.glob("*/")))):
         words += ["--from", *map(str, command.source or (command.file,))]
     return f"read on: {shlex.join(words)}"
 

@@ -20,6 +20,8 @@ from jaxcnn.errors import InputError
 from jaxcnn.learning import files, processes
 from jaxcnn.learning.records import Source
 
+FILE = "brought.json"
+
 
 def keep(folder: Path, experiment: Experiment, step: int) -> None:
     """Writes brought.json and copies of the sources, where anything was brought.
@@ -54,11 +56,16 @@ def _keep(folder: Path, objects: Mapping[str, Brought], step: int) -> None:
         known[field] = record
         if name and digest:
             files.write_text(_copy(folder, name, digest), text)
-    files.write_json(folder / "brought.json", known)
+    files.write_json(folder / FILE, known)
+
+
+def is_recorded(folder: Path) -> bool:
+    """Tells whether something was brought to the run in a folder."""
+    return (folder / FILE).exists()
 
 
 def _read(folder: Path) -> dict[str, Source]:
-    file = folder / "brought.json"
+    file = folder / FILE
     return files.read(file, dict[str, Source]) if file.exists() else {}
 
 
