@@ -16,6 +16,7 @@ from jaxcnn.analysis.statistics import Interval
 from jaxcnn.tasks.classification import TOP1
 from tests.test_compare import FILE
 from tests.test_course import PLAY
+from tests.test_textbook import make_small
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 AXE = importlib.util.find_spec("axe_playwright_python")
@@ -78,7 +79,7 @@ def charts(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """The pages of a comparison and of one of its runs, from the commands that write them."""
+    """The pages of a comparison, of one of its runs and of the textbook, as commands write them."""
     folder = tmp_path_factory.mktemp("reports")
     (folder / "two_arms.py").write_text(FILE)
     compared = folder / "compared"
@@ -86,7 +87,8 @@ def reports(tmp_path_factory):
     run = folder / "run.html"
     assert cli.main(["viz", str(compared / "conv" / "seed0")]) == 0
     assert cli.main(["report", str(compared / "conv" / "seed0"), "--out", str(run)]) == 0
-    return {"comparison": compared / "report.html", "run": run, "play": PLAY}
+    textbook = make_small(folder / "textbook")
+    return {"comparison": compared / "report.html", "run": run, "textbook": textbook, "play": PLAY}
 
 
 DARK_AND_LIGHT = pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
@@ -102,7 +104,7 @@ def test_everybody_can_read_it(tmp_path, kind, scheme):
 
 @DARK_AND_LIGHT
 @pytest.mark.parametrize("width", [390, 1200])
-@pytest.mark.parametrize("kind", ["run", "comparison", "play"])
+@pytest.mark.parametrize("kind", ["run", "comparison", "textbook", "play"])
 def test_everybody_can_read_what_commands_write(tmp_path, reports, kind, width, scheme):
     found = probe(reports[kind].read_text(), tmp_path, scheme, width)
     assert found == {"violations": [], "overlaps": []}

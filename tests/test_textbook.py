@@ -81,10 +81,8 @@ def test_the_ratio_of_gradients_is_that_of_the_loss():
     assert all(abs(ratio - 1) > 1e-3 for i in range(1, 10) for ratio in ratios[f"conv{i}"])
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Three parts, made small, twice: the second time from what the first has left."""
-    workdir = tmp_path_factory.mktemp("textbook")
+def make_small(workdir: Path) -> Path:
+    """Writes the page of four parts, made small, and returns it."""
     small = {"dense": "dense-8", "cnn": "conv3-2/2 max2 dense-4"}
     parts = ["counts", "translation", "sample_efficiency", "padding"]
     with pytest.MonkeyPatch.context() as patch:
@@ -92,10 +90,17 @@ def made(tmp_path_factory):
         patch.setattr(sample_efficiency, "NETWORKS", small)
         patch.setattr(sample_efficiency, "DIGITS", {200: 1})
         patch.setattr(padding, "config", lambda quick: recipe.comparison(small, quick, epochs=1))
-        page = textbook.textbook(parts, workdir, Listener(), quick=True)
-        before = page.read_text()
-        times = {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.jsonl")}
-        textbook.textbook(parts, workdir, Listener(), quick=True)
+        return textbook.textbook(parts, workdir, Listener(), quick=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A small page, made twice: the second time from what the first has left."""
+    workdir = tmp_path_factory.mktemp("textbook")
+    page = make_small(workdir)
+    before = page.read_text()
+    times = {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.jsonl")}
+    make_small(workdir)
     assert len(times) == 2 + 2 + 2
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert page.read_text() == before
