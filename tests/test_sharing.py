@@ -255,7 +255,7 @@ def test_a_run_in_another_process_is_seen_running(tmp_path):
             time.sleep(0.1)
         (found,) = status.read_all(workdir)
         training.kill()
-    assert (found.state, found.name, found.host) == ("running", ".", os.uname().nodename)
+    assert (found.state, found.name, found.host) == ("running", "run", os.uname().nodename)
     assert found.images_per_sec > 0
     assert found.seconds_left > 0
     (found,) = status.read_all(workdir)

@@ -154,6 +154,8 @@ def svg(figure: Any, label: str) -> "Markup":
 
 Series = Mapping[Any, Sequence[float]]
 """Positions, in ascending order, with the values of all seeds."""
+TRAINING_AND_HELD_OUT = ("--", "-")
+"""Styles of the curves of a run: dashed is what it was trained on."""
 Points = Mapping[str, tuple[float, Interval]]
 """Names with a cost, and a value with its bounds (NaN for none)."""
 
@@ -165,6 +167,7 @@ def lines(
     *,
     log_x: bool = False,
     log_y: bool = False,
+    styles: Sequence[str] = ("-",),
 ) -> "Markup":
     """Draws curves of means over seeds, in bands from the lowest to the highest seed, as SVG.
 
@@ -174,9 +177,10 @@ def lines(
         y_label: what the values are.
         log_x: makes the positions logarithmic.
         log_y: makes the values logarithmic; where some are 0, linear below the smallest other.
+        styles: of the lines in turn, as Matplotlib names them.
     """
     with canvas(*SIZE) as figure:
-        _lines(figure.subplots(), series, x_label, y_label, log_x, log_y)
+        _lines(figure.subplots(), series, x_label, y_label, log_x, log_y, styles)
         return svg(figure, f"{y_label} over {x_label}")
 
 
@@ -450,7 +454,7 @@ def save_curves(
                 for split, name in ((s, f"{prefix}_{metric.name}") for s, prefix in PREFIX.items())
                 if any(name in r for r in records)
             }
-            _lines(axes, series, "epoch", label, False, logarithmic, ("--", "-"))
+            _lines(axes, series, "epoch", label, False, logarithmic, TRAINING_AND_HELD_OUT)
             axes.legend()
     drawn: "Figure" = figure
     return drawn
@@ -636,7 +640,8 @@ def _parallel(
     factor = 100 if metric.is_share else 1
     columns.append(_coordinate([factor * metric.score(found) for found in scores]))  # as found
     axes = figure.subplots()
-    order = sorted(range(len(rows)), key=lambda i: scores[i])  # the best lie on top
+    # The best lie on top; of equal ones the first, which is the best in the table too.
+    order = sorted(range(len(rows)), key=lambda i: (scores[i], -i))
     for rank, i in enumerate(order, start=1):
         heights = [where[i] for where, _ in columns]
         share = rank / len(rows)

@@ -139,12 +139,14 @@ def unfinished(folder: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the folder neither is nor holds a run.
     """
-    found = [one for one in status.read_all(folder) if one.state != "finished"]
+    paths = status.within(folder)
+    all_of_them = [status.read(path, name) for name, path in paths.items()]
+    found = [one for one in all_of_them if one.state != "finished"]
     if not found:
         return None
     curves: dict[str, dict[str, plots.Series]] = {}
     for one in found:
-        for label, series in _curves_so_far(folder / one.name).items():
+        for label, series in _curves_so_far(paths[one.name]).items():
             curves.setdefault(label, {})[one.name] = series
     # Runs without curves too, so that each keeps its colour.
     charts = [
@@ -276,7 +278,9 @@ def _curves_of_one(arm: Arm) -> list[tuple[str, Markup]]:
             }
             if len(curves["held out"]) > 1 or (split == "test" and not found):
                 whole = plots.curve(metric)[0]
-                chart = plots.lines(curves, "epoch", whole, log_y=logarithmic)
+                chart = plots.lines(
+                    curves, "epoch", whole, log_y=logarithmic, styles=plots.TRAINING_AND_HELD_OUT
+                )
                 found.append((f"{label[:1].upper()}{label[1:]}, and in training", chart))
     return found
 

@@ -34,7 +34,7 @@ class Status:
     """How a run stands.
 
     Attributes:
-        name: the folder, as seen from that which was asked for.
+        name: see :func:`within`.
         state: see :data:`State`.
         epoch: epochs done; None where that is not known.
         epochs: those that the experiment asks for.
@@ -61,7 +61,15 @@ class Status:
 
 
 def read_all(folder: Path) -> list[Status]:
-    """Reads how every run in a folder stands, in the order in which they are to be trained.
+    """Reads how every run in a folder stands; see :func:`within`."""
+    return [read(path, name) for name, path in within(folder).items()]
+
+
+def within(folder: Path) -> dict[str, Path]:
+    """Returns the runs in a folder, or itself, in the order in which they are to be trained.
+
+    Returns:
+        Folders by their names: as seen from that which was asked for; its own, if it is the run.
 
     Raises:
         InputError: the folder neither is nor holds a run.
@@ -71,7 +79,8 @@ def read_all(folder: Path) -> list[Status]:
     names = dict.fromkeys([*planned, *found])
     if not names:
         raise InputError(f"{folder}: neither is nor holds a run folder (one with config.json)")
-    return [read(folder / name, name) for name in names]
+    own = folder.resolve().name
+    return {own if name == os.curdir else name: folder / name for name in names}
 
 
 def read(path: Path, name: str) -> Status:
