@@ -100,6 +100,16 @@ def test_a_sweep_is_shown_by_rank_and_values():
     assert json.dumps(associated)[1:-1] in sweep.page(found)
 
 
+def test_of_equal_trials_the_first_of_the_table_is_drawn_as_the_best():
+    rows = sweep.ordered([{**row, "val_top1": min(row["val_top1"], 0.5)} for row in ROWS], TOP1)
+    with plots.canvas(4, 3) as figure:
+        drawn = plots._parallel(figure, rows, "validation", TOP1, {})
+        (best,) = [line for line in drawn.lines if line.get_color() == plots.COLOURS[0]]
+        heights, _ = plots._coordinate([row["values"]["optim.peak_lr"] for row in rows])
+    assert rows[0]["val_top1"] == rows[1]["val_top1"] == 0.5
+    assert best.get_ydata()[0] == heights[0]
+
+
 def test_fields_are_drawn_on_the_scale_of_the_search():
     heights, ticks = plots._coordinate([0.01, 0.1], ("log", 1e-3, 1.0))
     np.testing.assert_allclose(heights, [1 / 3, 2 / 3])
@@ -142,6 +152,14 @@ def test_a_damaged_list_of_trials_is_one_line(tmp_path, capsys, damage, named):
     assert named in said
     assert said.count("\n") == 1
     assert not page.exists()
+
+
+@pytest.mark.parametrize("option", ["--data-dir", "--from"])
+def test_a_page_of_a_sweep_has_no_data_and_no_network(tmp_path, capsys, option):
+    (tmp_path / "sweep.json").write_text("{}")
+    assert cli.main(["report", str(tmp_path), option, str(tmp_path)]) == 2
+    said = f"{option}: must be left out, since {tmp_path} is that of a sweep"
+    assert said in capsys.readouterr().err
 
 
 def test_trials_without_results_have_rows_of_their_own(tmp_path):

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from jaxcnn import cli
+from jaxcnn.analysis import sweep
+from jaxcnn.commands import sweep as sweep_command
 from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train, to_dict
 from jaxcnn.errors import InputError, Stopped
 from jaxcnn.runs import display, group, search, together
@@ -142,6 +144,27 @@ def test_a_sweep_trains_shows_and_reuses(capsys, tmp_path):
         assert summary["test_top1"] == row["test_top1"]
         assert math.isfinite(row["test_loss"])
     assert (workdir / "sweep.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("how", ["grid", pytest.param("random", marks=pytest.mark.slow)])
+def test_a_sweep_that_is_cut_off_has_a_page_of_what_has_ended(tmp_path, monkeypatch, how):
+    """And so has one that still goes on."""
+    if how == "random":
+        pytest.importorskip("optuna")
+
+    def cut_off(found, workdir):
+        raise InputError("before anything is told")
+
+    monkeypatch.setattr(sweep_command, "_tell", cut_off)
+    (tmp_path / "base.py").write_text(FILE)
+    workdir, page = tmp_path / "out", tmp_path / "page.html"
+    start = ["sweep", str(tmp_path / "base.py"), "--workdir", str(workdir), "--search", how]
+    more = ["--trials", "2"] if how == "random" else []
+    assert cli.main([*start, "data.batch_size=256,512", *more]) == 2
+    assert cli.main(["report", str(workdir), "--out", str(page)]) == 0
+    best = sweep.read(workdir).done[0]
+    said = f"has <strong>data.batch_size={best['values']['data.batch_size']}</strong>: "
+    assert said in page.read_text()
 
 
 def test_a_sweep_of_a_changed_file_gets_a_folder_of_its_own(capsys, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from jaxcnn.text import counted
 if TYPE_CHECKING:
     from rich.table import Table
 
-ENDINGS = ("pruned", "diverged", "failed", "refused", "elsewhere")
+ENDINGS = ("pruned", "diverged", "failed", "refused", "unfinished")
 """What can have become of a trial that has no result; a row holds why under this name."""
 
 
@@ -58,6 +58,11 @@ class Sweep:
 
     def best(self) -> str:
         """Names the best trial, with its figure by which it was chosen and its test figure."""
+        values, figures = self.best_values_and_figures()
+        return f"best: {self.done[0]['trial']} ({values}), {figures}"
+
+    def best_values_and_figures(self) -> tuple[str, str]:
+        """Returns the values of the best trial, and its figures with how it was chosen."""
         row, metric = self.done[0], self.metric
         splits = ("validation", "test") if self.split == "validation" else ("test",)
         figures = [
@@ -66,7 +71,7 @@ class Sweep:
         ]
         chosen = OPTIMISTIC if self.split == "test" else "chosen on the validation set"
         values = ", ".join(f"{name}={value}" for name, value in row["values"].items())
-        return f"best: {row['trial']} ({values}), {', '.join(figures)}, {chosen}"
+        return values, f"{', '.join(figures)}, {chosen}"
 
 
 def ordered(rows: Sequence[Mapping[str, Any]], metric: Metric) -> list[Mapping[str, Any]]:
@@ -283,7 +288,8 @@ def page(sweep: Sweep, training: Mapping[str, Any] | None = None, live: str = ""
         title=sweep.name,
         data=to_json(sweep),
         training=training,
-        best=sweep.best(),
+        best=sweep.best_values_and_figures(),
+        best_trial=sweep.done[0]["trial"],
         trials=page_cells(sweep),
         front=sweep.front,
         columns=len(sweep.rows[0]["values"]) + 1,

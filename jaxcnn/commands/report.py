@@ -94,6 +94,9 @@ def _of_sweep(command: Command) -> int:
     from jaxcnn.analysis import sweep
     from jaxcnn.learning import files
 
+    if command.data_dir is not None or command.source:
+        given = "--data-dir" if command.data_dir is not None else "--from"
+        raise InputError(f"{given}: must be left out, since {command.runs[0]} is that of a sweep")
     out = files.destination(command.out, "--out", "<!DOCTYPE html>")
     found = _titled(command)
     files.write_text(out, sweep.page(found))

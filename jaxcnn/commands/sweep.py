@@ -144,8 +144,9 @@ def _run(command: Command, tracked: "Listener") -> int:
             fields = list(dict.fromkeys(field for trial in plan for field in trial.values))
             listener.title(_title(command, len(plan), fields, "every one of them", workdir))
             shown.labels = {trial.name: search.label(trial.values) for trial in plan}
-            outcome = _train_listed(command, plan, workdir, listener)
             trials = {trial.name: trial.values for trial in plan}
+            kept = _kept_so_far(command, workdir, trials, shown, tracked)
+            outcome = _train_listed(command, plan, workdir, kept)
         else:
             study = Study(workdir, plan, shared=command.shared)
             fields = [space.field for space in plan.spaces]
@@ -298,6 +299,28 @@ def _train_listed(
     return outcome
 
 
+def _kept_so_far(
+    command: Command,
+    workdir: Path,
+    trials: Mapping[str, Mapping[str, Any]],
+    shown: "Listener",
+    tracked: "Listener",
+) -> "Listener":
+    """Returns a listener that also writes what all trials have come to as each of them ends."""
+    from jaxcnn.runs import display
+    from jaxcnn.runs.start import Outcome
+
+    class SoFar(display.Both):
+        """Adds a trial to what a page of the sweep shows."""
+
+        def ended(self, run: "display.Ended") -> None:
+            """Shows that the trial has ended, and writes it."""
+            super().ended(run)
+            _keep(_sweep(command, workdir, trials, Outcome(), None), workdir)
+
+    return SoFar(shown, tracked)
+
+
 def _train_searched(
     command: Command, study: "Study", shown: "Lines", tracked: "Listener"
 ) -> "Outcome":
@@ -342,6 +365,8 @@ def _train_searched(
         outcome.add(found)
         each = (time.monotonic() - began) / max(1, len(outcome.results) + len(outcome.given_up))
         _tell_each(study, left, found, shown, 0.0 if command.shared else each)
+        so_far = _sweep(command, study.folder, study.values(), outcome, study, ended=False)
+        _keep(so_far, study.folder)
     outcome.elsewhere.extend(study.elsewhere())
     outcome.refused.update({study.folder / name: why for name, why in study.refused().items()})
     return outcome
@@ -372,8 +397,10 @@ def _sweep(
     trials: Mapping[str, Mapping[str, Any]],
     outcome: "Outcome",
     study: "Study | None",
+    *,
+    ended: bool = True,
 ) -> "Sweep":
-    """Gathers what the trials have come to, from their folders."""
+    """Gathers what the trials have come to, from their folders; what matters most at the end."""
     from jaxcnn.analysis import sweep
     from jaxcnn.learning import run_folder, standing
     from jaxcnn.learning.records import plain
@@ -399,14 +426,14 @@ def _sweep(
             split = "validation" if f"val_{metrics[0].name}" in found else "test"
         else:
             fault = standing.fault(folder)
-            row[fault.ended if fault else "elsewhere"] = fault.reason if fault else ""
+            row[fault.ended if fault else "unfinished"] = fault.reason if fault else ""
         rows.append(row)
     return sweep.Sweep(
         command.experiment.name,
         sweep.ordered(rows, metrics[0]),
         split,
         metrics[0],
-        study.importances() if study else {},
+        study.importances() if study and ended else {},
         study.front() if study else (),
         costs,
         _scales(study),
@@ -419,13 +446,22 @@ def _scales(study: "Study | None") -> "dict[str, Scale]":
     return {s.field: (s.kind, s.low, s.high) for s in searched if s.kind != "choices"}
 
 
+def _keep(found: "Sweep", workdir: Path) -> None:
+    """Writes what the trials have come to, if one has a result."""
+    from jaxcnn.analysis import sweep
+    from jaxcnn.learning import files
+
+    if found.done:
+        files.write_json(workdir / sweep.FILE, sweep.to_json(found))
+
+
 def _tell(found: "Sweep", workdir: Path) -> bool:
     """Shows what the trials have come to, and writes it; returns whether one has a result."""
     from jaxcnn.analysis import plots, sweep
     from jaxcnn.learning import files
     from jaxcnn.runs import display
 
-    files.write_json(workdir / "sweep.json", sweep.to_json(found))
+    files.write_json(workdir / sweep.FILE, sweep.to_json(found))
     screen = display.console()
     screen.print(sweep.render(found, screen.width))
     if not found.done:
