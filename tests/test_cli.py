@@ -644,6 +644,35 @@ def test_a_near_miss_gets_a_hint(capsys, given, meant):
         assert not out
 
 
+@pytest.mark.parametrize(
+    ("words", "flip"),
+    [
+        (["--augment.flip"], True),
+        (["--augment.flip", "true"], True),
+        (["--augment.flip=True"], True),
+        (["--augment.flip", "false"], False),
+        (["--augment.flip=FALSE"], False),
+        (["--augment.flip", "--augment.no-flip"], False),
+    ],
+)
+def test_a_switch_may_be_followed_by_what_a_sweep_gives_it(words, flip):
+    for args in ([DIGITS, *words], [*words, DIGITS]):
+        assert arguments.parse(train.Command, args, "train").experiment.augment.flip == flip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--augment.flip", "true", "false"], "nothing takes 'false'"),
+        (["--augment.no-flip", "true"], "nothing takes 'true'"),
+        (["--augment.flip=yes"], "takes no value, got 'yes'"),
+    ],
+)
+def test_a_switch_takes_one_truth_value_alone(words, said):
+    with pytest.raises(InputError, match=said):
+        arguments.parse(train.Command, [DIGITS, *words], "train")
+
+
 def test_no_option_is_near(capsys):
     assert call(capsys, "list", "--zzz")[2] == "jaxcnn: error: list: unknown option --zzz\n"
     assert call(capsys, "list", "a*", "b*")[2] == "jaxcnn: error: list: nothing takes 'b*'\n"

@@ -208,6 +208,7 @@ def _given(kind: type[C], args: Sequence[str], prog: str, whole: bool = True) ->
     end = [*args, "--"].index("--")
     words = [re.sub("^--[^=]*", lambda flag: _flag(flag[0][2:]), arg) for arg in args[:end]]
     arguments = list(_arguments(kind, None, words))
+    words = _switched(words, arguments)
     parser = _parser(kind, prog, arguments)
     rest = [field.name for field, *_ in _fields(kind, None, "") if "rest" in field.metadata]
     try:
@@ -234,6 +235,22 @@ def _given(kind: type[C], args: Sequence[str], prog: str, whole: bool = True) ->
             text = settings["help"].split(";")[0].rstrip(".")
             raise InputError(f"{prog}: give {label}, {text[:1].lower()}{text[1:]}")
     return given
+
+
+def _switched(words: Sequence[str], arguments: Sequence[Argument]) -> list[str]:
+    """Returns words with one flag for a switch that is followed by a truth value, as in a sweep."""
+    switches = [a.flags for a in arguments if a.flags[1:] and ".no-" in a.flags[1]]
+    off = {flags[0]: flags[1] for flags in switches}
+    left, found = list(words), []
+    while left:
+        word = left.pop(0)
+        flag, _, value = word.partition("=")
+        if flag in off:
+            if not value and left and left[0].lower() in ("true", "false"):
+                value = left.pop(0)
+            word = {"true": flag, "false": off[flag]}.get(value.lower(), word)
+        found.append(word)
+    return found
 
 
 def _alike(word: str, flags: Sequence[str]) -> list[str]:
