@@ -2,9 +2,13 @@
 # Every GPU measurement of the project in one go, in under nine minutes on one H100-class card.
 #
 #     OUT=results bash benchmarks/gpu.sh
-#     JAXCNN_QUICK=1 bash benchmarks/gpu.sh    # on a CPU: does the script work?
+#     OUT=results bash benchmarks/gpu.sh trainings    # whole trainings, up to half an hour
+#     JAXCNN_QUICK=1 bash benchmarks/gpu.sh           # on a CPU: does the script work?
 #
-# Needs jax, flax (and with it rich), optax, orbax, numpy, jaxtyping and torch; pytest, matplotlib
+# The trainings want the whole package and CIFAR-10 as TFDS prepares it. What is cut off goes on in
+# the next call, if $OUT is the same folder.
+#
+# The measurements need jax, flax (and with it rich), optax, orbax, numpy, jaxtyping and torch; pytest, matplotlib
 # and keras are used where they are installed. Results, logs and a line for each step (name, exit
 # code, seconds) go to the folder $OUT. A step that fails or takes too long does not keep the others
 # from running; the exit code says whether all went well.
@@ -20,6 +24,9 @@ if [[ -n ${JAXCNN_QUICK:-} ]]; then
   ops=(--select "Inception avg_pool" --quick --name ops)
   peers=(lenet5 --rounds 1 --batch-size 4)
   tests=(-k "avg_pool_agrees and shape0")
+  compiled=lenet5 imagenet=("alexnet_imagenet 1") widen=1
+  short=(--data.batch_size 1 --data.eval_batch_size 1 --train.epochs 1)
+  cifar=("${short[@]}" --data.name synthetic --data.examples 2 1 --data.image_size 32)
   scale=3 # a CPU that has other work to do, too, comes to the end
 else
   OUT=${OUT:-benchmarks/results/gpu}
@@ -31,6 +38,11 @@ else
   seeds=(--seeds 8 --modes vmap layers)
   ops=(--card --dtype bfloat16 --name ops)
   peers=(resnet50 --dtype bf16 --rounds 5)
+  compiled=mobilenet_v2
+  # With the batch of each recipe.
+  imagenet=("resnet50_imagenet 256" "resnet50_a2_imagenet 2048" "vgg16_imagenet 256"
+    "googlenet_imagenet 32" "alexnet_imagenet 128")
+  short=() cifar=() widen=10
   scale=1
   # Stems, pools whose windows do and do not overlap, batch norm: what is rewritten on a GPU.
   stems="x_shape18 or x_shape20" pools="max_pool and distinct and (shape0 or shape3)"
@@ -52,6 +64,36 @@ step() { # NAME LIMIT_IN_SECONDS COMMAND...
   echo "$name exit $code after $((SECONDS - start)) s" | tee -a "$OUT/steps.txt"
   ((code == 0)) || { failed=1; tail -n 20 "$OUT/$name.log"; }
 }
+
+finish() {
+  echo "results in $OUT${1:-}"
+  exit $failed
+}
+
+if [[ ${1:-} == trainings ]]; then
+  # The limits add up to 1,740 s.
+  for level in 4 2 1; do # of timing algorithms; 4 is the usual one
+    XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_autotune_level=$level" step "autotune_$level" 80 python -c "
+from pathlib import Path
+from jaxcnn.analysis import bench
+problems = bench.run(['$compiled'], ['train'], Path('$OUT/autotune_$level.csv'), $settings)
+raise SystemExit('; '.join(problems) or None)"
+  done
+  for pair in "${imagenet[@]}"; do # a hundred steps on noise, of which a fast learner might diverge
+    read -r recipe batch <<<"$pair"
+    step "$recipe" 90 python -m jaxcnn.cli train "experiments/$recipe.py" --data.name synthetic \
+      --data.examples $((10 * batch)) "$batch" --data.num_classes 1000 --data.streaming false \
+      --augment.random_crop false --optim.peak_lr 1e-6 --model.dtype bfloat16 \
+      --train.epochs 10 --train.eval_every 10 \
+      "${short[@]}" --workdir "$OUT/$recipe"
+  done
+  step resnet20_cifar10 240 python -m jaxcnn.cli train experiments/resnet20_cifar10.py \
+    --train.epochs 164 "${cifar[@]}" --workdir "$OUT/resnet20_cifar10"
+  step wide_resnet28_10 810 python -m jaxcnn.cli train experiments/wide_resnet_cifar10.py \
+    --model.options depth 28 widen $widen --data.batch_size 128 --model.dtype bfloat16 \
+    --train.epochs 200 "${cifar[@]}" --workdir "$OUT/wide_resnet28_10"
+  finish
+fi
 
 # The limits add up to 540 s. What matters most comes first. A budget leaves out what would be cut.
 step bench 145 python -c "
@@ -84,5 +126,4 @@ else
 fi
 # Compiling for PyTorch takes minutes.
 step vs_peers 165 python -m benchmarks.vs_peers "${peers[@]}"
-echo "results in $OUT; whole trainings on CIFAR-10: python -m benchmarks.speedrun --peer"
-exit $failed
+finish "; whole trainings: bash benchmarks/gpu.sh trainings, python -m benchmarks.speedrun --peer"
