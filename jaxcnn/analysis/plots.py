@@ -90,11 +90,13 @@ def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any
 
 def _thin(figure: Any) -> None:
     """Leaves out every other label of an axis of numbers, as often as some would collide."""
-    from matplotlib import ticker
-
+    every = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    of_numbers = [a for a in every if getattr(a.get_major_formatter(), "func", None) is _number]
+    if not of_numbers:
+        return
     figure.draw_without_rendering()  # from here on, places on the canvas are known
-    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
-        while isinstance(axis.get_major_formatter(), ticker.FuncFormatter):
+    for axis in of_numbers:
+        while True:
             low, high = sorted(axis.get_view_interval())
             ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
             boxes = [tick.label1.get_window_extent().padded(2) for tick in ticks]
@@ -216,6 +218,11 @@ def _frame(axes: Any, x_label: str, y_label: str) -> None:
     axes.grid(linewidth=0.6)
 
 
+def _number(value: float, _: object) -> str:
+    """Labels an axis of numbers; others have labels of their own."""
+    return si(value)
+
+
 def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
     """Sets scale and ticks of an axis to suit its values."""
     from matplotlib import ticker
@@ -242,7 +249,7 @@ def _scale(axis: Any, values: Sequence[float], log: bool) -> None:
         subs = (1,) if decades > 3 else (1, 3) if decades > 1.3 else (1, 2, 5)
         axis.set_major_locator(ticker.LogLocator(subs=subs))
     axis.set_minor_locator(ticker.NullLocator())
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: si(value)))
+    axis.set_major_formatter(ticker.FuncFormatter(_number))
 
 
 def scatter(points: Points, front: Sequence[str], x_label: str, y_label: str) -> "Markup":
@@ -540,7 +547,8 @@ def save_confusion(confusion: np.ndarray, classes: Sequence[str], path: Path, ti
                 if value:
                     colour = "white" if value > 36 else "black"
                     text = f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-                    axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
+                    cell = axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
+                    cell.set_in_layout(False)  # it lies inside, and a hundred take a second
         ticks = [0, 1, 5, 10, 25, 50, 100]
         bar = figure.colorbar(image, label="percent of the class")
         bar.set_ticks(np.sqrt(ticks), labels=[str(tick) for tick in ticks])

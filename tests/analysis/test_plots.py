@@ -137,6 +137,21 @@ ODD = (
 )
 
 
+def test_of_labels_that_are_given_none_is_left_out(tmp_path, monkeypatch):
+    labels, thin = {}, plots._thin
+
+    def heard(figure):
+        thin(figure)
+        for axes in figure.axes:
+            labels[axes.get_ylabel()] = [tick.get_text() for tick in axes.get_yticklabels()]
+
+    monkeypatch.setattr(plots, "_thin", heard)
+    names = [f"a class with a long name {i}" for i in range(30)]
+    plots.save_confusion(np.eye(30), names, tmp_path / "a.png", "a")
+    assert labels["label"] == names
+    assert labels["percent of the class"] == ["0", "1", "5", "10", "25", "50", "100"]
+
+
 def test_charts_and_pages_take_any_name(tmp_path):
     title, n = "".join(ODD), len(ODD)
     plots.save_confusion(np.eye(n), ODD, tmp_path / "a.png", title)
