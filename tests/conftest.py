@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import shutil
 import signal
 import subprocess
 import warnings
@@ -24,16 +23,6 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0"
     + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
 )
-
-# Runs write many small files, for which a disk may take a hundred times as long as memory. Where
-# there is little of it, or programs in it may not be started, as in containers, it is the disk.
-if (
-    os.access("/dev/shm", os.W_OK)
-    and shutil.disk_usage("/dev/shm").free > 4 << 30
-    and not os.statvfs("/dev/shm").f_flag & os.ST_NOEXEC
-):
-    os.environ.setdefault("TMPDIR", "/dev/shm")
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
 # What is tested is what everybody has; the fixture `onednn` brings what some have built.
 os.environ.setdefault("JAXCNN_NATIVE", "0")
