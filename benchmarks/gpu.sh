@@ -8,10 +8,10 @@
 # The trainings want the whole package and CIFAR-10 as TFDS prepares it. What is cut off goes on in
 # the next call, if $OUT is the same folder.
 #
-# The measurements need jax, flax (and with it rich), optax, orbax, numpy, jaxtyping and torch; pytest, matplotlib
-# and keras are used where they are installed. Results, logs and a line for each step (name, exit
-# code, seconds) go to the folder $OUT. A step that fails or takes too long does not keep the others
-# from running; the exit code says whether all went well.
+# The measurements need jax, flax (and with it rich), optax, orbax, numpy, jaxtyping and torch;
+# pytest, matplotlib and keras are used where they are installed. Results, logs and a line for each
+# step (name, exit code, seconds) go to the folder $OUT. A step that fails or takes too long does not
+# keep the others from running; the exit code says whether all went well.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -24,7 +24,7 @@ if [[ -n ${JAXCNN_QUICK:-} ]]; then
   ops=(--select "Inception avg_pool" --quick --name ops)
   peers=(lenet5 --rounds 1 --batch-size 4)
   tests=(-k "avg_pool_agrees and shape0")
-  compiled=lenet5 imagenet=("alexnet_imagenet 1") widen=1
+  compiled=(lenet5 --batch-size 4) imagenet=("alexnet_imagenet 1") widen=1
   short=(--data.batch_size 1 --data.eval_batch_size 1 --train.epochs 1)
   cifar=("${short[@]}" --data.name synthetic --data.examples 2 1 --data.image_size 32)
   scale=3 # a CPU that has other work to do, too, comes to the end
@@ -38,7 +38,7 @@ else
   seeds=(--seeds 8 --modes vmap layers)
   ops=(--card --dtype bfloat16 --name ops)
   peers=(resnet50 --dtype bf16 --rounds 5)
-  compiled=mobilenet_v2
+  compiled=(mobilenet_v2)
   # With the batch of each recipe.
   imagenet=("resnet50_imagenet 256" "resnet50_a2_imagenet 2048" "vgg16_imagenet 256"
     "googlenet_imagenet 32" "alexnet_imagenet 128")
@@ -73,11 +73,8 @@ finish() {
 if [[ ${1:-} == trainings ]]; then
   # The limits add up to 1,740 s.
   for level in 4 2 1; do # of timing algorithms; 4 is the usual one
-    XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_autotune_level=$level" step "autotune_$level" 80 python -c "
-from pathlib import Path
-from jaxcnn.analysis import bench
-problems = bench.run(['$compiled'], ['train'], Path('$OUT/autotune_$level.csv'), $settings)
-raise SystemExit('; '.join(problems) or None)"
+    XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_autotune_level=$level" step "autotune_$level" 80 \
+      python -m jaxcnn.cli bench "${compiled[@]}" --train --out "$OUT/autotune_$level.csv"
   done
   for pair in "${imagenet[@]}"; do # a hundred steps on noise, of which a fast learner might diverge
     read -r recipe batch <<<"$pair"

@@ -17,6 +17,7 @@ from jaxcnn.config import Data, Experiment, Model, Optim, Schedule, Train, to_di
 from jaxcnn.errors import InputError
 from jaxcnn.learning import run_folder, standing
 from jaxcnn.runs import group, search
+from jaxcnn.runs import study as study_module
 from jaxcnn.runs.start import Outcome, Run
 from jaxcnn.runs.study import Search, Study
 
@@ -333,13 +334,16 @@ def test_a_search_that_cannot_be_is_one_line(tmp_path, capsys, words, said):
 
 
 @pytest.mark.slow
-def test_several_objectives_have_a_front(tmp_path, capsys):
+def test_several_objectives_have_a_front(tmp_path, capsys, monkeypatch):
+    traced, macs = [], study_module.macs
+    monkeypatch.setattr(study_module, "macs", lambda folder: traced.append(folder) or macs(folder))
     (tmp_path / "base.py").write_text(file_of(BASE))
     words = ("optim.b1=0:0.9", "model.options.hidden=[2],[64]", "--trials", "6")
     command = ["sweep", str(tmp_path / "base.py"), *words, "--objectives", "top1", "macs"]
     assert cli.main([*command, "--workdir", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "sweep.json").read_text())
     points = {row["trial"]: (row["val_top1"], row["macs"]) for row in found["trials"]}
+    assert len(traced) == len({*traced}) == len(points)
     assert {macs for _, macs in points.values()} <= {64 * 2 + 2 * 10, 64 * 64 + 64 * 10}
     beaten = {
         name

@@ -156,10 +156,10 @@ def svg(figure: Any, label: str) -> "Markup":
 
 Series = Mapping[Any, Sequence[float]]
 """Positions, in ascending order, with the values of all seeds."""
-TRAINING_AND_HELD_OUT = ("--", "-")
-"""Styles of the curves of a run: dashed is what it was trained on."""
 Points = Mapping[str, tuple[float, Interval]]
 """Names with a cost, and a value with its bounds (NaN for none)."""
+TRAINING_AND_HELD_OUT = ("--", "-")
+"""Styles of the curves of a run: dashed is what it was trained on."""
 
 
 def lines(

@@ -140,8 +140,8 @@ def unfinished(folder: Path) -> dict[str, Any] | None:
         InputError: the folder neither is nor holds a run.
     """
     paths = status.within(folder)
-    all_of_them = [status.read(path, name) for name, path in paths.items()]
-    found = [one for one in all_of_them if one.state != "finished"]
+    read = (status.read(path, name) for name, path in paths.items())
+    found = [one for one in read if one.state != "finished"]
     if not found:
         return None
     curves: dict[str, dict[str, plots.Series]] = {}

@@ -404,7 +404,6 @@ def _sweep(
     from jaxcnn.analysis import sweep
     from jaxcnn.learning import run_folder, standing
     from jaxcnn.learning.records import plain
-    from jaxcnn.runs.study import macs
     from jaxcnn.tasks import LOSS
 
     refused = {folder.name: why for folder, why in outcome.refused.items()}
@@ -422,7 +421,8 @@ def _sweep(
             names = dict.fromkeys((metrics[0].name, "loss"))
             kept = [f"{prefix}_{name}" for prefix in ("val", "test") for name in names]
             row |= {key: found[key] for key in (*kept, "seconds", "parameters") if key in found}
-            row |= {"macs": macs(folder)} if "macs" in costs else {}
+            if study is not None and "macs" in costs:
+                row["macs"] = study.macs(folder)
             split = "validation" if f"val_{metrics[0].name}" in found else "test"
         else:
             fault = standing.fault(folder)

@@ -115,6 +115,7 @@ class Study:
     def __init__(self, folder: Path, search: Search, *, shared: bool = False) -> None:
         self.folder, self.search, self._shared = folder, search, shared
         self._objectives, self._asked = search.directions(), dict[Path, Any]()
+        self._macs: dict[Path, float] = {}
         samplers.load(search.sampler)  # before anything is made
         folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
@@ -251,7 +252,7 @@ class Study:
     def _reached(self, name: str, folder: Path, result: Mapping[str, Any]) -> float:
         """Returns what a finished run came to, by an objective."""
         if name == "macs":
-            return macs(folder)
+            return self.macs(folder)
         return float(result[name]) if name in COSTS else _of_split(name, result)
 
     # ------------------------------------------------------------------- what it knows
@@ -287,6 +288,12 @@ class Study:
         if len(self._objectives) == 1:
             return []
         return [name_of(self._values(one)) for one in self._study.best_trials]
+
+    def macs(self, folder: Path) -> float:
+        """Returns what :func:`macs` does, for which each network is traced once."""
+        if folder not in self._macs:
+            self._macs[folder] = macs(folder)
+        return self._macs[folder]
 
     def _values(self, one: Any) -> dict[str, Any]:
         return values_at(self.search.spaces, [one.params[s.field] for s in self.search.spaces])
