@@ -79,21 +79,22 @@ def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any
     # No font has all signs, and long names may leave a chart no room: it is drawn all the same.
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing|constrained_layout not applied")
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained", dpi=120 if png else None)
         yield figure
         if png is not None:
-            _thin(figure)
+            _lay_out(figure)
             file = io.BytesIO()
-            figure.savefig(file, format="png", dpi=120)
+            figure.savefig(file, format="png")
             files.write_bytes(png, file.getvalue())
 
 
-def _thin(figure: Any) -> None:
-    """Leaves out every other label of an axis of numbers, as often as some would collide."""
+def _lay_out(figure: Any) -> None:
+    """Gives everything its place, once for all: else each way of drawing it would do so anew.
+
+    Leaves out every other label of an axis of numbers, as often as some would collide.
+    """
     every = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
     of_numbers = [a for a in every if getattr(a.get_major_formatter(), "func", None) is _number]
-    if not of_numbers:
-        return
     figure.draw_without_rendering()  # from here on, places on the canvas are known
     for axis in of_numbers:
         while True:
@@ -104,6 +105,7 @@ def _thin(figure: Any) -> None:
                 break
             axis.set_ticks([tick.get_loc() for tick in ticks[::2]])
             figure.draw_without_rendering()
+    figure.set_layout_engine(None)  # "none" would leave one that does nothing, twice
 
 
 def legible(name: str, longest: int = 41) -> str:
@@ -132,7 +134,7 @@ def svg(figure: Any, label: str) -> "Markup":
         label: text that is read out in place of the chart.
     """
     file = io.StringIO()
-    _thin(figure)
+    _lay_out(figure)
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     marks = dict(re.findall('<path id="([^"]*)" d="([^"]*)"', text))

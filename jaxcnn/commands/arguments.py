@@ -273,8 +273,7 @@ def _arguments(
     kind: Any, default: Any, words: Sequence[str] = (), section: str = ""
 ) -> Iterator[Argument]:
     """Yields the arguments of a dataclass and its sections, with the entries that words name."""
-    docs = docstring_parser.parse_from_object(kind).params
-    helps = {doc.arg_name: " ".join((doc.description or "").split()) for doc in docs}
+    helps = _helps(kind)
     about = (kind.__doc__ or "").partition("\n\n")[0]
     for field, name, said, value in _fields(kind, default, section):
         inner = _typed(said)
@@ -311,6 +310,13 @@ def _arguments(
                 metavar = field.metadata["place"] + " ..." * many
                 flags, settings = [], settings | {"metavar": metavar, "nargs": "*" if many else "?"}
         yield Argument(name, value is MISSING, flags, settings, about)
+
+
+@functools.cache
+def _helps(kind: Any) -> Mapping[str, str]:
+    """Returns what is said of the fields of a dataclass, which is read from its source."""
+    docs = docstring_parser.parse_from_object(kind).params
+    return {doc.arg_name: " ".join((doc.description or "").split()) for doc in docs}
 
 
 def _typed(kind: Any) -> Any:

@@ -138,14 +138,14 @@ ODD = (
 
 
 def test_of_labels_that_are_given_none_is_left_out(tmp_path, monkeypatch):
-    labels, thin = {}, plots._thin
+    labels, lay_out = {}, plots._lay_out
 
     def heard(figure):
-        thin(figure)
+        lay_out(figure)
         for axes in figure.axes:
             labels[axes.get_ylabel()] = [tick.get_text() for tick in axes.get_yticklabels()]
 
-    monkeypatch.setattr(plots, "_thin", heard)
+    monkeypatch.setattr(plots, "_lay_out", heard)
     names = [f"a class with a long name {i}" for i in range(30)]
     plots.save_confusion(np.eye(30), names, tmp_path / "a.png", "a")
     assert labels["label"] == names
