@@ -63,7 +63,15 @@ def uninterrupted(file, workdir):
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 20), (signal.SIGTERM, 10)])
+@pytest.mark.parametrize(
+    ("number", "times"),
+    [
+        (signal.SIGKILL, 5),
+        (signal.SIGTERM, 5),
+        pytest.param(signal.SIGKILL, 20, marks=pytest.mark.giant),
+        pytest.param(signal.SIGTERM, 10, marks=pytest.mark.giant),
+    ],
+)
 def test_no_committed_step_is_lost(file, tmp_path, number, times):
     summary = uninterrupted(file, file.parent / "whole")
     interrupt(file, tmp_path, number, times, summary)
