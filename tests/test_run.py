@@ -508,6 +508,26 @@ print(group.train_one(experiment, Path({str(tmp_path / "a")!r}))["test_top1"])
     assert 0 <= float(done.stdout) <= 1
 
 
+def test_nobody_waits_for_libraries_that_a_run_has_no_use_for(tmp_path):
+    """PyTorch, which tensorboardX imports where it is there, and scikit-learn: seconds each."""
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch is imported')")
+    code = f"""
+import sys
+from pathlib import Path
+from jaxcnn.config import Data
+from jaxcnn.data import sources
+from jaxcnn.learning.tensorboard import Events
+Events(Path({str(tmp_path / "events")!r}), 0)
+sources.load(Data("digits"))
+sys.exit(str({{"torch", "sklearn"}} & set(sys.modules)))
+"""
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.stderr == "set()\n"
+    assert list((tmp_path / "events").glob("train/*"))
+
+
 def test_a_rendered_set_is_trained_on_and_evaluated(tmp_path):
     data = Data("shapes", batch_size=32, eval_batch_size=40, image_size=12, examples=(96, 60))
     model = Model("mlp", {"hidden": (8,)})

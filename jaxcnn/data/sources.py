@@ -1,11 +1,13 @@
 """Reads the dataset that the config names: into memory where it fits, else when it is needed."""
 
 import functools
+import importlib.util
 import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -402,11 +404,9 @@ def _digits(_: Data) -> Dataset:
     The split is fixed: 1,437 train, 360 test, drawn by a seeded permutation. Writers are not
     kept apart.
     """
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    images = np.round(raw.images * (255 / 16)).astype(np.uint8)[..., None]  # scans hold 0 .. 16
-    labels = raw.target.astype(np.int32)
+    rows = _digits_of_scikit_learn()
+    images = np.round(rows[:, :-1] * (255 / 16)).astype(np.uint8)  # scans hold 0 .. 16
+    images, labels = images.reshape(-1, 8, 8, 1), rows[:, -1].astype(np.int32)
     order = np.random.Generator(np.random.PCG64(0)).permutation(len(labels))
     test, train = order[:360], order[360:]
     return Dataset(
@@ -414,6 +414,19 @@ def _digits(_: Data) -> Dataset:
         Split(images[test], labels[test]),
         tuple(str(i) for i in range(10)),
     )
+
+
+def _digits_of_scikit_learn() -> np.ndarray:
+    """Returns the 64 pixels and the label of each scan; the library takes seconds to import."""
+    library = importlib.util.find_spec("sklearn")
+    for folder in (library and library.submodule_search_locations) or ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.exists():
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    return np.column_stack([raw.data, raw.target])
 
 
 def _shapes(config: Data, *, masks: bool = False) -> Dataset:

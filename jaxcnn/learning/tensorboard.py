@@ -12,6 +12,7 @@ TensorBoard sorts by name:
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,6 +39,19 @@ def place(name: str) -> tuple[str, str]:
     return "train", f"{'optimizer' if name in OPTIMIZER else 'time'}/{name}"
 
 
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Hides PyTorch from tensorboardX, which would import it, for seconds, to annotate a type."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 class Events:
     """Files of TensorBoard events; a fault in writing them costs a warning, never the run.
 
@@ -54,9 +68,10 @@ class Events:
         self._writers: dict[str, Any] = {}
         self._open = False
         try:
-            from tensorboardX.event_file_writer import EventsWriter
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
-            from tensorboardX.summary import scalar
+            with _without_torch():
+                from tensorboardX.event_file_writer import EventsWriter
+                from tensorboardX.proto.event_pb2 import Event, SessionLog
+                from tensorboardX.summary import scalar
         except ImportError:  # a bare accelerator machine
             return
         self._make, self._event, self._scalar = EventsWriter, Event, scalar
