@@ -370,7 +370,7 @@ def _converted(picture: "Picture", channels: int, white: int) -> "Picture":
     between = {"P": "RGBA", "La": "LA", "RGBa": "RGBA"}
     if picture.mode in between:
         picture = picture.convert(between[picture.mode])
-    return picture.convert(MODES[channels])
+    return picture if picture.mode == MODES[channels] else picture.convert(MODES[channels])
 
 
 def _white(picture: "Picture") -> int:

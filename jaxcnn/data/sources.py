@@ -378,6 +378,10 @@ def _copies() -> int:
     return 2 if jax.default_backend() == "cpu" else 1
 
 
+SMALL = 96**2
+"""Pixels of an image up to which one thread decodes a set faster than two (EPYC, 2 cores)."""
+
+
 def read_all(source: Source, faults: Faults) -> tuple[Split, np.ndarray]:
     """Reads the examples of a split that can be read, and tells which these are, ``(n,)`` bool."""
     n = len(source)
@@ -392,7 +396,10 @@ def read_all(source: Source, faults: Faults) -> tuple[Split, np.ndarray]:
         images[at], labels[at], ok[at] = got["image"], got["label"], got["ok"]
         faults.note(source, at[~got["ok"]])
 
-    with ThreadPoolExecutor() as pool:  # the decoders let other threads run
+    # Decoders let other threads run, but so seldom with small images that two are slower than one.
+    small = isinstance(source, records.Records) and source.fit is None
+    small = small and math.prod(source.image_shape[:2]) <= SMALL
+    with ThreadPoolExecutor(1 if small else None) as pool:
         for _ in pool.map(read, range(0, n, BLOCK)):
             pass
     return Split(images, labels) if ok.all() else Split(images[ok], labels[ok]), ok
