@@ -313,6 +313,12 @@ def _multiplier_shape(spec: ConvSpec) -> tuple[int, int]:
     return spec.in_channels, spec.out_channels // spec.in_channels
 
 
+def _traced_once(function: "Implementation") -> "Implementation":
+    """Traces what has a slice for each tap once for all equal blocks of a network."""
+    return jax.jit(function, static_argnums=0)
+
+
+@_traced_once
 def shift_forward(spec: ConvSpec, x: Array, w: Array) -> Array:
     """A depthwise convolution is a sum of shifted inputs, each scaled by one tap per channel."""
     total = sum(
@@ -330,6 +336,7 @@ def _aligned(tap: Array, rank: int) -> Array:
     return tap.reshape((1,) * (rank - 2) + tap.shape)
 
 
+@_traced_once
 def shift_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
     """The same sum the other way: the cotangent, spread out by the stride, shifted and scaled."""
     spread = _spread(spec, dy)
@@ -344,6 +351,7 @@ def shift_input_gradient(spec: ConvSpec, w: Array, dy: Array) -> Array:
     return jnp.asarray(total).astype(spec.preferred_element_type or dy.dtype)
 
 
+@_traced_once
 def shift_weight_gradient(spec: ConvSpec, x: Array, dy: Array) -> Array:
     """Per tap and channel, the sum over images and positions of input times cotangent.
 
