@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from jaxcnn.learning.checkpoint import MANIFEST
 
 pytestmark = pytest.mark.slow
 
-EPOCHS = 250
 EXPERIMENT = Experiment(
     name="interrupted",
     data=Data("digits", batch_size=128, eval_batch_size=360),
@@ -25,7 +25,7 @@ EXPERIMENT = Experiment(
     model=Model("convnet", {"widths": (4, 8), "hidden": 16, "batch_norm": True, "dropout": 0.2}),
     optim=Optim("adamw", peak_lr=0.01),
     schedule=Schedule("cosine", warmup_epochs=1),
-    train=Train(epochs=EPOCHS, ema_decay=0.99, checkpoint_every=1),
+    train=Train(ema_decay=0.99, checkpoint_every=1),
 )
 
 
@@ -43,14 +43,21 @@ def committed(workdir):
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    """The experiment's file."""
-    file = tmp_path_factory.mktemp("whole") / "experiment.py"
-    file.write_text(
-        "from jaxcnn.config import from_dict\n"
-        f"def config():\n    return from_dict({to_dict(EXPERIMENT)!r})\n"
-    )
-    return file
+def folder_of(tmp_path_factory):
+    """A folder for each number of epochs, with the experiment's file."""
+    made = {}
+
+    def of(epochs):
+        if epochs not in made:
+            made[epochs] = tmp_path_factory.mktemp(f"epochs{epochs}")
+            plain = to_dict(replace(EXPERIMENT, train=replace(EXPERIMENT.train, epochs=epochs)))
+            (made[epochs] / "experiment.py").write_text(
+                "from jaxcnn.config import from_dict\n"
+                f"def config():\n    return from_dict({plain!r})\n"
+            )
+        return made[epochs]
+
+    return of
 
 
 def uninterrupted(file, workdir):
@@ -64,21 +71,23 @@ def uninterrupted(file, workdir):
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("number", "times"),
+    ("number", "times", "epochs"),
     [
-        (signal.SIGKILL, 5),
-        (signal.SIGTERM, 5),
-        pytest.param(signal.SIGKILL, 20, marks=pytest.mark.giant),
-        pytest.param(signal.SIGTERM, 10, marks=pytest.mark.giant),
+        (signal.SIGKILL, 5, 100),
+        (signal.SIGTERM, 5, 100),
+        pytest.param(signal.SIGKILL, 20, 250, marks=pytest.mark.giant),
+        pytest.param(signal.SIGTERM, 10, 250, marks=pytest.mark.giant),
     ],
 )
-def test_no_committed_step_is_lost(file, tmp_path, number, times):
+def test_no_committed_step_is_lost(folder_of, tmp_path, number, times, epochs):
+    file = folder_of(epochs) / "experiment.py"
     summary = uninterrupted(file, file.parent / "whole")
     interrupt(file, tmp_path, number, times, summary)
 
 
 @pytest.mark.timeout(1800)
-def test_no_committed_step_is_lost_with_onednn(file, tmp_path, onednn):
+def test_no_committed_step_is_lost_with_onednn(folder_of, tmp_path, onednn):
+    file = folder_of(60) / "experiment.py"
     summary = uninterrupted(file, file.parent / "by-onednn")
     interrupt(file, tmp_path, signal.SIGKILL, 3, summary)
     assert "onednn" in json.loads((tmp_path / "env.json").read_text())["versions"]
@@ -110,14 +119,14 @@ def interrupt(file, workdir, number, times, summary):
         if number == signal.SIGTERM:
             assert after == int(re.search(r"SIGTERM at step (\d+)", out)[1])
         before = after
-    assert 0 < before < EPOCHS * 11
+    assert 0 < before < summary["step"]
     last = start(file, workdir)
     _, errors = last.communicate()
     assert last.returncode == 0, errors
     found = json.loads((workdir / "summary.json").read_text())
     for key in ("params_sha256", "state_sha256"):
         assert found[key] == summary[key]
-    assert len(folder.read_metrics(workdir)) == EPOCHS
+    assert len(folder.read_metrics(workdir)) == summary["epochs"]
 
 
 def test_every_flipped_bit_leads_to_the_checkpoint_before(tmp_path, caplog):
