@@ -95,7 +95,7 @@ def test_no_committed_step_is_lost_with_onednn(folder_of, tmp_path, onednn):
 
 def interrupt(file, workdir, number, times, summary):
     """Interrupts a run at random moments; it ends with the bits of the one that nothing did."""
-    rng = random.Random(int(number))
+    rng = random.Random(number + times)
     before = 0
     for _ in range(times):
         process = start(file, workdir)

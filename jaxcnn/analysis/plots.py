@@ -49,6 +49,7 @@ VARIABLES = {
 """What each colour becomes in SVG."""
 
 STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("figure.autolayout", "figure.constrained_layout.use"), False),
     "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "none",
     "font.sans-serif": ["DejaVu Sans"],
@@ -79,17 +80,18 @@ def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any
     # No font has all signs, and long names may leave a chart no room: it is drawn all the same.
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing|constrained_layout not applied")
-        figure = Figure(figsize=(width, height), layout="constrained", dpi=120 if png else None)
+        dpi = None if png is None else 120
+        figure = Figure(figsize=(width, height), layout="constrained", dpi=dpi)
         yield figure
         if png is not None:
             _lay_out(figure)
             file = io.BytesIO()
-            figure.savefig(file, format="png")
+            figure.savefig(file, format="png", dpi=figure.dpi)
             files.write_bytes(png, file.getvalue())
 
 
 def _lay_out(figure: Any) -> None:
-    """Gives everything its place, once for all: else each way of drawing it would do so anew.
+    """Gives everything its place once, which would otherwise be found anew at each drawing.
 
     Leaves out every other label of an axis of numbers, as often as some would collide.
     """
@@ -105,7 +107,7 @@ def _lay_out(figure: Any) -> None:
                 break
             axis.set_ticks([tick.get_loc() for tick in ticks[::2]])
             figure.draw_without_rendering()
-    figure.set_layout_engine(None)  # "none" would leave one that does nothing, twice
+    figure.set_layout_engine(None)  # with any, even "none", savefig draws twice
 
 
 def legible(name: str, longest: int = 41) -> str:

@@ -41,15 +41,16 @@ def place(name: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _without_torch() -> Iterator[None]:
-    """Hides PyTorch from tensorboardX, which would import it, for seconds, to annotate a type."""
-    if "torch" in sys.modules:
+    """Hides PyTorch from tensorboardX, which would import it, in seconds, to annotate a type."""
+    if {"torch", "tensorboardX.writer"} & sys.modules.keys():
         yield
         return
     sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        del sys.modules["torch"]
+        if sys.modules.get("torch", 0) is None:
+            del sys.modules["torch"]
 
 
 class Events:

@@ -5,6 +5,7 @@ import math
 import re
 from importlib import resources
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -150,6 +151,24 @@ def test_of_labels_that_are_given_none_is_left_out(tmp_path, monkeypatch):
     plots.save_confusion(np.eye(30), names, tmp_path / "a.png", "a")
     assert labels["label"] == names
     assert labels["percent of the class"] == ["0", "1", "5", "10", "25", "50", "100"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"figure.autolayout": True},
+        {"figure.constrained_layout.use": True},
+        {"savefig.dpi": 300, "figure.dpi": 50},
+    ],
+    ids=str,
+)
+def test_settings_of_ones_own_for_matplotlib_change_no_picture(tmp_path, settings):
+    drawn = []
+    for number, own in enumerate([{}, settings]):
+        with matplotlib.rc_context(own):
+            plots.save_confusion(np.eye(3), ["a", "b", "c"], tmp_path / f"{number}.png", "a")
+        drawn.append((tmp_path / f"{number}.png").read_bytes())
+    assert drawn[0] == drawn[1]
 
 
 def test_charts_and_pages_take_any_name(tmp_path):

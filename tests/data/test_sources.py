@@ -116,7 +116,7 @@ PREPARED = Path(os.environ.get("TFDS_DATA_DIR") or "/dev/null/unset")
     ],
 )
 def test_prepared_sets_are_whole(name, shape, train, test):
-    # In a process of its own, without the checks of every shape, which take four times as long.
+    # In a process of its own, without the checks of shapes: four times as fast.
     code = f"""
 import json
 import numpy as np
@@ -126,7 +126,8 @@ found = sources.load(Data({name!r}))
 counts = np.bincount(found.test.labels).tolist()
 print(json.dumps([found.image_shape, len(found.train), len(found.test), found.classes, counts]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     *found, classes, counts = json.loads(done.stdout)
     assert found == [list(shape), train, test]
     assert len(classes) == len(counts) == 10
