@@ -16,9 +16,9 @@ from typing import Any
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".pytest_cache/xla").absolute()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 # LLVM's optimisations take a third of the suite's time and change nothing that it looks at. The
-# older way of compiling fusions, which jaxlib 0.10 still has, takes half as long as the usual one, but
-# gets the gradients in float64 of some large networks wrong, which only slow tests look at;
-# the checks (.ci/run) take the usual one for the slow tests and with a newer jaxlib.
+# older way of compiling fusions, which jaxlib 0.10 still has, takes half as long as the usual one,
+# but gets gradients in float64 of some large networks wrong: slow tests (.ci/run, `make test-slow`)
+# take the usual one, and so does a newer jaxlib.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
