@@ -27,7 +27,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.installed-test
-	XLA_FLAGS=--xla_backend_optimization_level=0 $(BIN)/pytest -m slow --timeout 3600
+	XLA_FLAGS=--xla_backend_optimization_level=0 $(BIN)/pytest -m slow --timeout 3600 $(ARGS)
 
 badinput: $(VENV)/.installed-test
 	BADINPUT_SEED=$${BADINPUT_SEED-$$(date +%Y%m%d)} $(BIN)/pytest tests/badinput -m slow -n 2

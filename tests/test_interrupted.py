@@ -1,5 +1,6 @@
 """Many interruptions at random moments: minutes long, so marked slow."""
 
+import functools
 import json
 import random
 import re
@@ -43,21 +44,19 @@ def committed(workdir):
 
 
 @pytest.fixture(scope="module")
-def folder_of(tmp_path_factory):
-    """A folder for each number of epochs, with the experiment's file."""
-    made = {}
+def file_of(tmp_path_factory):
+    """The experiment's file, in a folder of its own for each number of epochs."""
 
-    def of(epochs):
-        if epochs not in made:
-            made[epochs] = tmp_path_factory.mktemp(f"epochs{epochs}")
-            plain = to_dict(replace(EXPERIMENT, train=replace(EXPERIMENT.train, epochs=epochs)))
-            (made[epochs] / "experiment.py").write_text(
-                "from jaxcnn.config import from_dict\n"
-                f"def config():\n    return from_dict({plain!r})\n"
-            )
-        return made[epochs]
+    @functools.cache
+    def file_of(epochs):
+        file = tmp_path_factory.mktemp("whole") / "experiment.py"
+        plain = to_dict(replace(EXPERIMENT, train=replace(EXPERIMENT.train, epochs=epochs)))
+        file.write_text(
+            f"from jaxcnn.config import from_dict\ndef config():\n    return from_dict({plain!r})\n"
+        )
+        return file
 
-    return of
+    return file_of
 
 
 def uninterrupted(file, workdir):
@@ -79,15 +78,15 @@ def uninterrupted(file, workdir):
         pytest.param(signal.SIGTERM, 10, 250, marks=pytest.mark.giant),
     ],
 )
-def test_no_committed_step_is_lost(folder_of, tmp_path, number, times, epochs):
-    file = folder_of(epochs) / "experiment.py"
+def test_no_committed_step_is_lost(file_of, tmp_path, number, times, epochs):
+    file = file_of(epochs)
     summary = uninterrupted(file, file.parent / "whole")
     interrupt(file, tmp_path, number, times, summary)
 
 
 @pytest.mark.timeout(1800)
-def test_no_committed_step_is_lost_with_onednn(folder_of, tmp_path, onednn):
-    file = folder_of(60) / "experiment.py"
+def test_no_committed_step_is_lost_with_onednn(file_of, tmp_path, onednn):
+    file = file_of(60)
     summary = uninterrupted(file, file.parent / "by-onednn")
     interrupt(file, tmp_path, signal.SIGKILL, 3, summary)
     assert "onednn" in json.loads((tmp_path / "env.json").read_text())["versions"]

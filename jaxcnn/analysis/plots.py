@@ -49,7 +49,10 @@ VARIABLES = {
 """What each colour becomes in SVG."""
 
 STYLE: dict[Any, Any] = {
+    # Nobody's own settings move what is drawn here.
     **dict.fromkeys(("figure.autolayout", "figure.constrained_layout.use"), False),
+    "figure.dpi": 100,
+    "savefig.dpi": "figure",
     "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "none",
     "font.sans-serif": ["DejaVu Sans"],
@@ -86,7 +89,7 @@ def canvas(width: float, height: float, png: Path | None = None) -> Iterator[Any
         if png is not None:
             _lay_out(figure)
             file = io.BytesIO()
-            figure.savefig(file, format="png", dpi=figure.dpi)
+            figure.savefig(file, format="png")
             files.write_bytes(png, file.getvalue())
 
 

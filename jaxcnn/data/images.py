@@ -370,7 +370,8 @@ def _converted(picture: "Picture", channels: int, white: int) -> "Picture":
     between = {"P": "RGBA", "La": "LA", "RGBa": "RGBA"}
     if picture.mode in between:
         picture = picture.convert(between[picture.mode])
-    return picture if picture.mode == MODES[channels] else picture.convert(MODES[channels])
+    mode = MODES[channels]
+    return picture if picture.mode == mode else picture.convert(mode)  # which would copy it
 
 
 def _white(picture: "Picture") -> int:

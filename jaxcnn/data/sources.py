@@ -378,7 +378,7 @@ def _copies() -> int:
     return 2 if jax.default_backend() == "cpu" else 1
 
 
-SMALL = 96**2
+SMALL_PIXELS = 96**2
 """Pixels of an image up to which one thread decodes a set faster than two (EPYC, 2 cores)."""
 
 
@@ -397,8 +397,11 @@ def read_all(source: Source, faults: Faults) -> tuple[Split, np.ndarray]:
         faults.note(source, at[~got["ok"]])
 
     # Decoders let other threads run, but so seldom with small images that two are slower than one.
-    small = isinstance(source, records.Records) and source.fit is None
-    small = small and math.prod(source.image_shape[:2]) <= SMALL
+    small = (
+        isinstance(source, records.Records)
+        and source.fit is None
+        and math.prod(source.image_shape[:2]) <= SMALL_PIXELS
+    )
     with ThreadPoolExecutor(1 if small else None) as pool:
         for _ in pool.map(read, range(0, n, BLOCK)):
             pass
@@ -424,7 +427,10 @@ def _digits(_: Data) -> Dataset:
 
 
 def _digits_of_scikit_learn() -> np.ndarray:
-    """Returns the 64 pixels and the label of each scan; the library takes seconds to import."""
+    """Returns the 64 pixels and the label of each scan.
+
+    They are read from the library's file where that is found: importing the library takes seconds.
+    """
     library = importlib.util.find_spec("sklearn")
     for folder in (library and library.submodule_search_locations) or ():
         file = Path(folder, "datasets", "data", "digits.csv.gz")

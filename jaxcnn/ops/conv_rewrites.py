@@ -7,7 +7,7 @@ exact and computes one of
 * input gradient   dx[j] = sum over i, t with i s + t d - p = j: dy[i] w[t]
 * weight gradient  dw[t] = sum over images, i: x[i s + t d - p] dy[i]
 
-They are plain functions of arrays and one static ``ConvSpec``; ``lowering`` says which is used.
+They are functions of arrays and one static ``ConvSpec``; ``lowering`` says which is used.
 """
 
 import dataclasses
@@ -314,7 +314,7 @@ def _multiplier_shape(spec: ConvSpec) -> tuple[int, int]:
 
 
 def _traced_once(function: "Implementation") -> "Implementation":
-    """Traces what has a slice for each tap once for all equal blocks of a network."""
+    """Has equal blocks of a network share one trace of a function with a slice for each tap."""
     return jax.jit(function, static_argnums=0)
 
 

@@ -290,7 +290,7 @@ class Study:
         return [name_of(self._values(one)) for one in self._study.best_trials]
 
     def macs(self, folder: Path) -> float:
-        """Returns what :func:`macs` does, for which each network is traced once."""
+        """Returns what :func:`macs` does, but traces each network only once."""
         if folder not in self._macs:
             self._macs[folder] = macs(folder)
         return self._macs[folder]

@@ -167,7 +167,8 @@ def test_settings_of_ones_own_for_matplotlib_change_no_picture(tmp_path, setting
     for number, own in enumerate([{}, settings]):
         with matplotlib.rc_context(own):
             plots.save_confusion(np.eye(3), ["a", "b", "c"], tmp_path / f"{number}.png", "a")
-        drawn.append((tmp_path / f"{number}.png").read_bytes())
+            curve = plots.lines({"a": {1: [0.1], 2: [0.3]}}, "epoch", "loss")
+        drawn.append(((tmp_path / f"{number}.png").read_bytes(), curve))
     assert drawn[0] == drawn[1]
 
 
