@@ -1,13 +1,18 @@
-"""Measures how long the training step of each network takes to compile, cold and warm.
+"""Measures how long the training step of each network takes to compile, and when that pays.
 
-    python -m benchmarks.compile [NAME ...] [--batch-size 8] [--dtype fp32] [--name compile]
+    python -m benchmarks.compile [NAME ...] [--batch-size 8] [--dtype fp32] [--rounds 5]
+        [--name compile]
 
 Tracing included. ``lax`` is the same network with ``ops.force_impl("lax")``, as stock Flax layers
 would be compiled; ``warm`` finds the program on disk, as a second run does. Each is compiled once,
-in turn, with nothing in memory from before. Without names it is one network of each family.
+in turn, with nothing in memory from before. Steps are then timed in turn, one call each. Where ours
+takes longer to compile and less for a step, it is ahead from step ``ahead`` on. Without names it is
+one network of each family.
 """
 
 import argparse
+import math
+import statistics
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -17,16 +22,16 @@ from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.timing import RESULTS, write
+from benchmarks.timing import RESULTS, interleaved, median_ratio, write
 from benchmarks.zoo import ROWS, TABLE
 from jaxcnn import models, ops
 from jaxcnn.analysis import bench
 
 
-def compile_seconds(
+def compile_anew(
     name: str, batch_size: int, dtype: bench.Dtype, impl: str, folder: str | None = None
-) -> float:
-    """Returns the seconds to trace and compile a training step; nothing is known from before.
+) -> bench.CompiledStep:
+    """Traces and compiles a training step; nothing is known from before.
 
     Args:
         name: the network.
@@ -46,29 +51,64 @@ def compile_seconds(
     jax.config.update("jax_enable_compilation_cache", folder is not None)
     compilation_cache.reset_cache()
     with ops.force_impl(impl):
-        return bench.compile_step(model, "train", images, labels, dtype).compile_seconds
+        return bench.compile_step(model, "train", images, labels, dtype)
 
 
-def measure(name: str, batch_size: int, dtype: bench.Dtype) -> dict[str, Any]:
-    """Returns the seconds of each variant of a network."""
-    found: dict[str, Any] = {"model": name}
-    found["lax_s"] = compile_seconds(name, batch_size, dtype, "lax")
+def steps_until_ahead(lax_s: float, cold_s: float, lax_step_s: float, step_s: float) -> int | None:
+    """Returns after how many steps ours has taken less time than lax, or None if it never has.
+
+    ``n`` steps take ``cold_s + n step_s`` and ``lax_s + n lax_step_s``.
+    """
+    if cold_s < lax_s:
+        return 0
+    if step_s >= lax_step_s:
+        return None
+    return math.floor((cold_s - lax_s) / (lax_step_s - step_s)) + 1
+
+
+def measure(name: str, batch_size: int, dtype: bench.Dtype, rounds: int) -> dict[str, Any]:
+    """Returns the seconds that each variant of a network takes to compile, and for a step."""
+    lax = compile_anew(name, batch_size, dtype, "lax")
     with tempfile.TemporaryDirectory() as folder:
-        for variant in ("cold", "warm"):
-            found[f"{variant}_s"] = compile_seconds(name, batch_size, dtype, "auto", folder)
-    return {**found, "vs_lax": found["lax_s"] / found["cold_s"]}
+        cold, warm = (compile_anew(name, batch_size, dtype, "auto", folder) for _ in range(2))
+    seconds = interleaved({"lax": lax, "ours": cold}, rounds)
+    compiled = {"lax_s": lax.compile_seconds, "cold_s": cold.compile_seconds}
+    steps = {
+        "lax_step_s": statistics.median(seconds["lax"]),
+        "step_s": statistics.median(seconds["ours"]),
+    }
+    return {
+        "model": name,
+        **compiled,
+        "warm_s": warm.compile_seconds,
+        "vs_lax": lax.compile_seconds / cold.compile_seconds,
+        **steps,
+        "step_vs_lax": median_ratio(seconds["lax"], seconds["ours"]),
+        "ahead_after_steps": steps_until_ahead(**compiled, **steps),
+    }
 
 
 def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
     """Prints the table, in red where it takes 5 % longer than with lax."""
-    table = Table(title="seconds to compile a training step; ratios above 1: ours is faster")
-    for heading in ("model", "lax", "cold", "warm", "/lax"):
+    table = Table(
+        title="seconds to compile, and of a training step; ratios above 1: ours is faster"
+    )
+    headings = ("model", "lax", "cold", "warm", "/lax", "lax step", "step", "/lax", "ahead")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for row in rows:
-        ratio = f"{row['vs_lax']:.2f}"
-        figures = [f"{row[f'{name}_s']:.1f}" for name in ("lax", "cold", "warm")]
+        compiled = [f"{row[key]:.1f}" for key in ("lax_s", "cold_s", "warm_s")]
+        steps = [f"{row[key]:.4f}" for key in ("lax_step_s", "step_s")]
+        ratios = [
+            f"[red]{ratio:.2f}[/red]" if ratio < 0.95 else f"{ratio:.2f}"
+            for ratio in (row["vs_lax"], row["step_vs_lax"])
+        ]
+        ahead = row["ahead_after_steps"]
         table.add_row(
-            row["model"], *figures, f"[red]{ratio}[/red]" if row["vs_lax"] < 0.95 else ratio
+            row["model"],
+            *(*compiled, ratios[0]),
+            *(*steps, ratios[1]),
+            "never" if ahead is None else f"{ahead:,}",
         )
     console.print(table)
 
@@ -82,6 +122,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=families, metavar="NAME")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--dtype", default="fp32", choices=tuple(bench.DTYPES))
+    parser.add_argument("--rounds", type=int, default=5, help="steps that are timed")
     parser.add_argument("--name", default="compile", help="of the JSON file")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in ROWS]:
@@ -89,8 +130,9 @@ def main() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     rows: list[dict[str, Any]] = []
     for name in options.names:
-        rows.append(measure(name, options.batch_size, options.dtype))
-        write(options.name, rows, batch_size=options.batch_size, dtype=options.dtype)
+        rows.append(measure(name, options.batch_size, options.dtype, options.rounds))
+        settings = {key: getattr(options, key) for key in ("batch_size", "dtype", "rounds")}
+        write(options.name, rows, **settings)
     show(rows, Console(width=100))
     print(f"wrote {RESULTS / f'{options.name}.json'}")
 

@@ -12,6 +12,7 @@ import pytest
 from jax import lax
 
 from benchmarks import fusions, peers, timing, vs_peers
+from benchmarks.compile import steps_until_ahead
 from jaxcnn.analysis import bench
 from jaxcnn.models import create_model
 
@@ -58,6 +59,25 @@ def test_results_go_to_the_folder_that_out_names(tmp_path):
     env = {**os.environ, "OUT": str(out), "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
     assert json.loads((out / "x.json").read_text())["results"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("lax_s", "cold_s", "lax_step_s", "step_s"),
+    [
+        (9, 13, 6, 1),  # ahead from the first step on
+        (8, 31, 4, 3),  # 23 steps draw level
+        (5, 4, 1, 2),  # quicker to compile
+        (5, 5, 3, 2),
+    ],
+)
+def test_ahead_is_the_first_step_after_which_ours_has_taken_less(lax_s, cold_s, lax_step_s, step_s):
+    steps = steps_until_ahead(lax_s, cold_s, lax_step_s, step_s)
+    taken = [(cold_s + n * step_s, lax_s + n * lax_step_s) for n in range(100)]
+    assert steps == next(n for n, (ours, lax) in enumerate(taken) if ours < lax)
+
+
+def test_what_is_slower_in_both_is_never_ahead():
+    assert steps_until_ahead(lax_s=1.0, cold_s=2.0, lax_step_s=0.5, step_s=0.5) is None
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,12 @@ def test_empty_batches_go_another_way(onednn):
     assert ops.conv(X[:0], W).shape == (0, 9, 8, 32)
 
 
+def test_sizes_may_multiply_beyond_an_integer(onednn):
+    x, w = normal(0, (1, 32, 32, 2048)), normal(1, (1, 1, 2048, 2048))
+    assert x.size * w.size * x.size % 2**64 == 0  # x and y have one size
+    close(ops.conv(x, w, impl="onednn"), x @ w[0, 0])
+
+
 def test_vmap_scan_and_gradients_of_gradients(onednn):
     many = normal(3, (3, *W.shape))
     each = np.stack([ops.conv(X, w, impl="lax") for w in many])

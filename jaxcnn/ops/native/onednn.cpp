@@ -355,7 +355,7 @@ ffi::Error Convolution(ffi::ThreadPool pool, Buffer first, Buffer second, Output
               "x, w and y must have one rank, from 3 to 5");
     for (Ints values : {stride, dilation, before, after})
       Require(values.size() == x.size() - 2, "there must be one number for each dimension");
-    Require(groups > 0 && w.back() % groups == 0 && Product(x) * Product(w) * Product(y) != 0,
+    Require(groups > 0 && w.back() % groups == 0 && Product(x) && Product(w) && Product(y),
             "groups must divide the outputs, and no array be empty");
     auto type = TypeOf(first);
     Require(TypeOf(second) == type && TypeOf(*out) == type, "arrays must have one type");
