@@ -19,12 +19,15 @@ QUICK_TO_COMPILE = {"squeezenet1_1"}
 COSTLY = {"convnext_tiny", "densenet121", "efficientnet_b0", "inception_v3", "mobilenet_v3_small"}
 # Their blocks are others than those of the network that stands for their family, and compile fast.
 OTHER_BLOCKS = {"regnet_x_400mf", "resnext50_32x4d", "squeezenet1_0"}
+# Likewise, but they take many seconds.
+COSTLY_BLOCKS = {"efficientnet_v2_s", "mobilenet_v3_large", "resnet50", "vgg11"}
 
 
 def _param(row: Row) -> Any:
-    """Slow where it is costly, or differs from what the default run has in widths and depths."""
+    """Slow where it is costly, giant where it differs from others in widths and depths alone."""
     by_default = (row.representative or row.name in OTHER_BLOCKS) and row.name not in COSTLY
-    marks = [slow] * (not by_default) + [pytest.mark.giant] * row.giant
+    alike = not (by_default or row.name in COSTLY | COSTLY_BLOCKS)
+    marks = [slow] * (not by_default) + [pytest.mark.giant] * (alike or row.giant)
     return pytest.param(row, id=row.name, marks=marks)
 
 

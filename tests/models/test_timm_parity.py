@@ -78,6 +78,7 @@ def test_names_become_torchvisions(name: str, ours: str, timm: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.giant  # hundreds of networks are built
 def test_every_network_with_as_many_parameters_is_known_or_known_to_differ(timm: Any) -> None:
     import torch
 
