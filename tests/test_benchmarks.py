@@ -66,18 +66,20 @@ def test_results_go_to_the_folder_that_out_names(tmp_path):
     [
         (9, 13, 6, 1),  # ahead from the first step on
         (8, 31, 4, 3),  # 23 steps draw level
-        (5, 4, 1, 2),  # quicker to compile
+        (5, 4, 2, 1),  # quicker to compile
+        (5, 4, 2, 2),
         (5, 5, 3, 2),
     ],
 )
-def test_ahead_is_the_first_step_after_which_ours_has_taken_less(lax_s, cold_s, lax_step_s, step_s):
+def test_ahead_is_the_first_step_after_which_ours_takes_less(lax_s, cold_s, lax_step_s, step_s):
     steps = steps_until_ahead(lax_s, cold_s, lax_step_s, step_s)
     taken = [(cold_s + n * step_s, lax_s + n * lax_step_s) for n in range(100)]
     assert steps == next(n for n, (ours, lax) in enumerate(taken) if ours < lax)
 
 
-def test_what_is_slower_in_both_is_never_ahead():
-    assert steps_until_ahead(lax_s=1.0, cold_s=2.0, lax_step_s=0.5, step_s=0.5) is None
+@pytest.mark.parametrize(("cold_s", "step_s"), [(2.0, 0.5), (1.0, 0.5), (2.0, 0.6), (0.5, 0.6)])
+def test_what_takes_no_less_in_the_long_run_is_never_ahead(cold_s, step_s):
+    assert steps_until_ahead(1.0, cold_s, 0.5, step_s) is None
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ QUICK_TO_COMPILE = {"squeezenet1_1"}
 COSTLY = {"convnext_tiny", "densenet121", "efficientnet_b0", "inception_v3", "mobilenet_v3_small"}
 # Their blocks are others than those of the network that stands for their family, and compile fast.
 OTHER_BLOCKS = {"regnet_x_400mf", "resnext50_32x4d", "squeezenet1_0"}
-# Likewise, but they take many seconds.
+# Theirs are too, but they take many seconds.
 COSTLY_BLOCKS = {"efficientnet_v2_s", "mobilenet_v3_large", "resnet50", "vgg11"}
 
 
