@@ -127,7 +127,8 @@ class MLflow:
     def _batches(self, size: int, **entities: Sequence[Any]) -> None:
         for kind, values in entities.items():
             for first in range(0, len(values), size):
-                self._client.log_batch(self._id, **{kind: values[first : first + size]})
+                batch: dict[str, Any] = {kind: values[first : first + size]}
+                self._client.log_batch(self._id, **batch)
 
 
 class Wandb:
