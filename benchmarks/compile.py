@@ -60,13 +60,10 @@ def steps_until_ahead(lax_s: float, cold_s: float, lax_step_s: float, step_s: fl
 
     ``n`` steps take ``cold_s + n step_s`` and ``lax_s + n lax_step_s``.
     """
-    if step_s > lax_step_s:
-        return None
-    if cold_s < lax_s:
+    longer, saved = cold_s - lax_s, lax_step_s - step_s
+    if longer < 0 <= saved:
         return 0
-    if step_s == lax_step_s:
-        return None
-    return math.floor((cold_s - lax_s) / (lax_step_s - step_s)) + 1
+    return math.floor(longer / saved) + 1 if saved > 0 else None
 
 
 def measure(name: str, batch_size: int, dtype: bench.Dtype, rounds: int) -> dict[str, Any]:
